@@ -13,5 +13,6 @@
 
 pub mod error;
 pub mod event;
+pub mod oci;
 
 pub use error::{Error, ErrorKind, Result};

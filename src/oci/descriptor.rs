@@ -1,0 +1,69 @@
+//! Descriptors: how one document names another, by media type, digest and size.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer};
+
+use super::{Digest, Platform};
+
+/// A reference to some bytes, as manifests and indexes hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the bytes are; some producers leave it out of index.json.
+    pub media_type: Option<String>,
+    /// Their digest.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
+    /// Names, attestation marks and whatever a producer likes.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// What kind of artifact the target is.
+    pub artifact_type: Option<String>,
+    /// The bytes themselves, when a producer embedded them.
+    #[serde(default, deserialize_with = "base64")]
+    pub data: Option<Vec<u8>>,
+    /// Which machine the target is for.
+    pub platform: Option<Platform>,
+    /// Where else the bytes can be had; such layers are not uploaded.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub urls: Vec<String>,
+}
+
+impl Descriptor {
+    /// Creates a descriptor with nothing but the three fields that are always there.
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: Some(media_type.into()),
+            digest,
+            size,
+            annotations: BTreeMap::new(),
+            artifact_type: None,
+            data: None,
+            platform: None,
+            urls: Vec::new(),
+        }
+    }
+
+    /// Returns an annotation's value.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
+    }
+}
+
+/// Go programs write `null` for an empty map or list.
+pub(super) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    Option::<String>::deserialize(deserializer)?
+        .map(|text| STANDARD.decode(text).map_err(serde::de::Error::custom))
+        .transpose()
+}

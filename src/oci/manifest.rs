@@ -1,0 +1,191 @@
+//! Manifests and indexes: the bytes as they were found, with a typed view beside them.
+//!
+//! The bytes are what is pushed; they are never written again from the view. A document that could be read
+//! as two different things (CVE-2021-41190) is refused.
+
+use bytes::Bytes;
+use oci_spec::image::MediaType;
+use serde::Deserialize;
+
+use super::{
+    Descriptor, Digest,
+    descriptor::null_is_empty,
+    media_type::{self, DocumentKind},
+};
+use crate::error::{Error, Result};
+
+/// Registries need not take larger manifests (distribution-spec), and most do not.
+pub const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// A document that can be pushed under a tag.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The document, byte for byte.
+    pub bytes: Bytes,
+    /// The digest of those bytes.
+    pub digest: Digest,
+    /// What a registry must be told it is.
+    pub media_type: String,
+    /// What it names.
+    pub content: Content,
+    /// The manifest this one is about: signatures, SBOMs and attestations have one.
+    pub subject: Option<Descriptor>,
+}
+
+/// What a manifest names.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// One image or artifact: blobs.
+    Image {
+        /// The image config; the artifact manifests of OCI 1.1's release candidates have none.
+        config: Option<Descriptor>,
+        /// The layers, base first.
+        layers: Vec<Descriptor>,
+    },
+    /// Several manifests.
+    Index {
+        /// The children.
+        manifests: Vec<Descriptor>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    blobs: Option<Vec<Descriptor>>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    subject: Option<Descriptor>,
+    // Docker's schema 1 is recognised by these.
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+impl Manifest {
+    /// Reads a document. `declared` is the media type its descriptor gives; `digest` names the bytes, which
+    /// the caller has checked.
+    pub fn parse(bytes: Bytes, digest: Digest, declared: Option<&str>) -> Result<Self> {
+        if bytes.len() as u64 > MANIFEST_LIMIT {
+            return Err(Error::source(format!(
+                "manifest {digest} is over the limit of 4 MiB that registries have: {} bytes",
+                bytes.len()
+            )));
+        }
+        let wrong = |what: String| Error::source(format!("manifest {digest}: {what}"));
+        let unsupported =
+            |media_type: &str| wrong(format!("unsupported media type: `{}`", media_type.escape_debug()));
+        // Before the JSON: a schema 1 manifest or a foreign type deserves its own words.
+        let declared_kind = match declared {
+            Some(declared) => match media_type::document_kind(declared) {
+                Some(DocumentKind::Schema1) | None => return Err(unsupported(declared)),
+                kind => kind,
+            },
+            None => None,
+        };
+        let document: Document = serde_json::from_slice(&bytes)
+            .map_err(|error| wrong("not a valid manifest".into()).because(error))?;
+        if document.schema_version == Some(1) || document.fs_layers.is_some() {
+            return Err(wrong("unsupported: Docker schema 1".into())
+                .with_hint("pull and push the image once with a current tool to convert it"));
+        }
+        let own_kind = match document.media_type.as_deref() {
+            Some(own) => match media_type::document_kind(own) {
+                Some(DocumentKind::Schema1) | None => return Err(unsupported(own)),
+                kind => kind,
+            },
+            None => None,
+        };
+        if let (Some(declared), Some(own)) = (declared, document.media_type.as_deref())
+            && declared != own
+        {
+            return Err(wrong(format!("its media type is `{own}`, its descriptor says `{declared}`")));
+        }
+        let (content, kind) = match (document.layers, document.manifests, document.blobs) {
+            (None, Some(manifests), None) if document.config.is_none() => {
+                (Content::Index { manifests }, DocumentKind::Index)
+            }
+            (Some(layers), None, None) => {
+                let config = document.config.ok_or_else(|| wrong("it has layers and no config".into()))?;
+                (Content::Image { config: Some(config), layers }, DocumentKind::Manifest)
+            }
+            (None, None, blobs) if document.config.is_none() => {
+                if own_kind.or(declared_kind) != Some(DocumentKind::Artifact) {
+                    return Err(wrong("it names neither layers nor manifests".into()));
+                }
+                (Content::Image { config: None, layers: blobs.unwrap_or_default() }, DocumentKind::Artifact)
+            }
+            (None, None, None) => return Err(wrong("it names neither layers nor manifests".into())),
+            _ => return Err(wrong("ambiguous: it could be read as a manifest and as an index".into())),
+        };
+        if own_kind.or(declared_kind).is_some_and(|said| said != kind) {
+            return Err(wrong("its media type says one kind of document, its fields another".into()));
+        }
+        let media_type = match (document.media_type, declared) {
+            (Some(own), _) => own,
+            (None, Some(declared)) => declared.to_owned(),
+            (None, None) if kind == DocumentKind::Index => MediaType::ImageIndex.to_string(),
+            (None, None) => MediaType::ImageManifest.to_string(),
+        };
+        Ok(Self { bytes, digest, media_type, content, subject: document.subject })
+    }
+
+    /// Returns a descriptor of this document.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type.clone(), self.digest.clone(), self.bytes.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, declared: Option<&str>) -> Result<Manifest> {
+        Manifest::parse(Bytes::copy_from_slice(text.as_bytes()), Digest::of(text.as_bytes()), declared)
+    }
+
+    fn blob() -> String {
+        format!(r#"{{"mediaType":"x","digest":"{}","size":0}}"#, Digest::of(b""))
+    }
+
+    #[test]
+    fn a_document_without_a_media_type_is_sniffed() {
+        let index = parse(r#"{"schemaVersion":2,"manifests":[]}"#, None).unwrap();
+        assert_eq!(index.media_type, "application/vnd.oci.image.index.v1+json");
+        let image = parse(&format!(r#"{{"config":{},"layers":[]}}"#, blob()), None).unwrap();
+        assert_eq!(image.media_type, "application/vnd.oci.image.manifest.v1+json");
+        let declared =
+            parse(&format!(r#"{{"config":{},"layers":[]}}"#, blob()), Some(media_type::DOCKER_MANIFEST));
+        assert_eq!(declared.unwrap().media_type, media_type::DOCKER_MANIFEST);
+    }
+
+    #[test]
+    fn what_could_be_two_things_is_neither() {
+        for (text, declared) in [
+            (format!(r#"{{"config":{b},"layers":[],"manifests":[]}}"#, b = blob()), None),
+            (format!(r#"{{"config":{},"manifests":[]}}"#, blob()), None),
+            (r#"{"manifests":[]}"#.to_owned(), Some("application/vnd.oci.image.manifest.v1+json")),
+            (
+                r#"{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#.to_owned(),
+                Some(media_type::DOCKER_INDEX),
+            ),
+            (r#"{"manifests":[],"manifests":[]}"#.to_owned(), None),
+            ("{}".to_owned(), None),
+            ("null".to_owned(), None),
+            ("[]".to_owned(), None),
+        ] {
+            assert!(parse(&text, declared).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn schema_1_is_called_unsupported() {
+        let error = parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, None).unwrap_err();
+        assert!(error.message().contains("unsupported"), "{error}");
+        let error = parse("{}", Some("application/x-thing")).unwrap_err();
+        assert!(error.message().contains("media type"), "{error}");
+    }
+}

@@ -1,0 +1,71 @@
+//! Media types: which of a dozen strings mean what, in the OCI and in the Docker family.
+
+use oci_spec::image::MediaType;
+
+/// Docker's manifest, version 2 schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's manifest list.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker's image config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// The artifact manifest of OCI 1.1's release candidates, with `blobs` instead of `layers`.
+pub const REMOVED_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+
+/// What a document that can be pushed under a tag is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DocumentKind {
+    /// An artifact manifest as OCI 1.1's release candidates had it.
+    Artifact,
+    /// A list of manifests.
+    Index,
+    /// One image or artifact.
+    Manifest,
+    /// Docker's manifest before 2016; nobody takes it any more.
+    Schema1,
+}
+
+/// Says what kind of document a media type names, if it is one that registries take under a tag.
+pub fn document_kind(media_type: &str) -> Option<DocumentKind> {
+    match MediaType::from(media_type) {
+        MediaType::ImageManifest => Some(DocumentKind::Manifest),
+        MediaType::ImageIndex => Some(DocumentKind::Index),
+        _ => match media_type {
+            DOCKER_MANIFEST => Some(DocumentKind::Manifest),
+            DOCKER_INDEX => Some(DocumentKind::Index),
+            REMOVED_ARTIFACT => Some(DocumentKind::Artifact),
+            DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED => Some(DocumentKind::Schema1),
+            _ => None,
+        },
+    }
+}
+
+/// Returns whether a layer of this media type is one that registries may refuse to distribute (the bases of
+/// Windows images): it is fetched from its `urls`, not from the registry.
+pub fn is_nondistributable(media_type: &str) -> bool {
+    media_type.contains(".foreign.diff.") || media_type.contains(".nondistributable.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_are_known() {
+        assert_eq!(document_kind("application/vnd.oci.image.manifest.v1+json"), Some(DocumentKind::Manifest));
+        assert_eq!(document_kind("application/vnd.oci.image.index.v1+json"), Some(DocumentKind::Index));
+        assert_eq!(document_kind(DOCKER_MANIFEST), Some(DocumentKind::Manifest));
+        assert_eq!(document_kind(DOCKER_INDEX), Some(DocumentKind::Index));
+        assert_eq!(document_kind(DOCKER_SCHEMA1_SIGNED), Some(DocumentKind::Schema1));
+        assert_eq!(document_kind("application/json"), None);
+    }
+
+    #[test]
+    fn windows_bases_are_not_for_distribution() {
+        assert!(is_nondistributable("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"));
+        assert!(is_nondistributable("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"));
+        assert!(!is_nondistributable("application/vnd.oci.image.layer.v1.tar+gzip"));
+    }
+}

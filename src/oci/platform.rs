@@ -1,0 +1,116 @@
+//! Platforms: which machine an image runs on.
+//!
+//! Read by hand: the oci-spec crate drops `os.version` and `os.features`, by which Windows images differ.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// An operating system and processor, as descriptors and configs name them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// `linux`, `windows`, …; `unknown` for attestations.
+    pub os: String,
+    /// `amd64`, `arm64`, …, as Go names them.
+    pub architecture: String,
+    /// `v7`, `v8`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// The build of Windows a Windows image needs.
+    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+}
+
+impl Platform {
+    /// Returns whether an image for `self` is what somebody who asks for `wanted` wants.
+    pub fn satisfies(&self, wanted: &Self) -> bool {
+        let (own, asked) = (self.normalized(), wanted.normalized());
+        own.os == asked.os
+            && own.architecture == asked.architecture
+            && (asked.variant.is_none() || own.variant == asked.variant)
+            && (asked.os_version.is_none() || own.os_version == asked.os_version)
+    }
+
+    /// Returns whether this is the placeholder that attestation manifests carry.
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown" && self.architecture == "unknown"
+    }
+
+    /// Common spellings become Go's; `arm64` is `arm64/v8`.
+    fn normalized(&self) -> Self {
+        let mut platform = self.clone();
+        platform.os.make_ascii_lowercase();
+        platform.architecture = match platform.architecture.to_ascii_lowercase().as_str() {
+            "x86_64" | "x86-64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            "i386" | "i686" => "386".to_owned(),
+            "armhf" => "arm".to_owned(),
+            other => other.to_owned(),
+        };
+        if platform.architecture == "arm64" && platform.variant.as_deref() == Some("v8") {
+            platform.variant = None;
+        }
+        platform
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split('/');
+        let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
+        match (os, architecture, parts.next()) {
+            (Some(os), Some(architecture), None)
+                if !os.is_empty() && !architecture.is_empty() && variant != Some("") =>
+            {
+                Ok(Self {
+                    os: os.to_owned(),
+                    architecture: architecture.to_owned(),
+                    variant: variant.map(str::to_owned),
+                    os_version: None,
+                })
+            }
+            _ => Err(Error::usage(format!("not a platform: `{text}`"))
+                .with_hint("write it as OS/ARCH or OS/ARCH/VARIANT, like `linux/arm64/v8`")),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if let Some(variant) = &self.variant {
+            write!(f, "/{variant}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn spellings_of_one_platform_match() {
+        assert!(platform("linux/arm64/v8").satisfies(&platform("linux/aarch64")));
+        assert!(platform("linux/arm64").satisfies(&platform("linux/arm64/v8")));
+        assert!(platform("linux/amd64").satisfies(&platform("linux/x86_64")));
+        assert!(!platform("linux/arm/v6").satisfies(&platform("linux/arm/v7")));
+        assert!(platform("linux/arm/v7").satisfies(&platform("linux/arm")));
+        assert!(!platform("linux/amd64").satisfies(&platform("windows/amd64")));
+    }
+
+    #[test]
+    fn what_is_no_platform_is_said() {
+        for text in ["", "linux", "linux/", "a/b/c/d", "linux/arm/"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+}
