@@ -11,6 +11,7 @@
 //! * `server`: the embedded registry.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod blob;
 pub mod error;
 pub mod event;
 pub mod oci;

@@ -1,0 +1,201 @@
+//! Bytes by offset: a regular file, or a span of one.
+//!
+//! Whatever has bytes at rest (a layout's blob, an entry inside a tar, a cache entry) is a [`Blob`]. It is
+//! opened so that nothing can hang (no FIFO, no device), read by offset from any thread, and never written.
+
+use std::{
+    io::{self, Read},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::{Context, Error, ErrorKind, Result},
+    oci::{Descriptor, Digest, Hasher},
+};
+
+/// A span of a regular file, open for reading.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    file: Arc<fs_err::File>,
+    start: u64,
+    size: u64,
+    through_link: bool,
+}
+
+impl Blob {
+    /// Opens a whole file, which must be a regular one; symlinks are followed and remembered.
+    pub fn open(path: &Path) -> Result<Self> {
+        let through_link =
+            fs_err::symlink_metadata(path).map_err(|error| unopened(path, &error))?.file_type().is_symlink();
+        let file = fs_err::OpenOptions::from_options(nonblocking())
+            .open(path)
+            .map_err(|error| unopened(path, &error))?;
+        let metadata =
+            file.metadata().context(ErrorKind::Local, || format!("reading `{}`", path.display()))?;
+        if !metadata.is_file() {
+            return Err(Error::source(format!("`{}` is not a regular file", path.display())));
+        }
+        Ok(Self { file: Arc::new(file), start: 0, size: metadata.len(), through_link })
+    }
+
+    /// Makes a blob of a file that is open already, like a cache entry in the making.
+    pub fn from_file(file: Arc<fs_err::File>, size: u64) -> Self {
+        Self { file, start: 0, size, through_link: false }
+    }
+
+    /// Returns a part of these bytes, if they reach that far.
+    pub fn slice(&self, start: u64, size: u64) -> Option<Self> {
+        let end = start.checked_add(size)?;
+        (end <= self.size).then(|| Self {
+            file: Arc::clone(&self.file),
+            start: self.start + start,
+            size,
+            through_link: self.through_link,
+        })
+    }
+
+    /// Returns the number of bytes.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns whether the file was reached through a symlink, so that its digest must be checked before
+    /// anything of it leaves this machine.
+    pub const fn through_link(&self) -> bool {
+        self.through_link
+    }
+
+    /// Returns the file's path, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.file.path().to_owned()
+    }
+
+    /// Reads at `offset` of the blob until `buffer` is full.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.file().read_exact_at(buffer, self.start + offset)
+    }
+
+    /// Returns a reader from the first to the last byte.
+    pub fn reader(&self) -> BlobReader {
+        BlobReader { blob: self.clone(), offset: 0 }
+    }
+
+    /// Reads everything, for small documents only: `limit` is what the caller is prepared to hold.
+    pub fn read_all(&self, limit: u64, what: &str) -> Result<Vec<u8>> {
+        if self.size > limit {
+            return Err(Error::source(format!(
+                "{what} is over the limit of {limit} bytes: {} bytes",
+                self.size
+            )));
+        }
+        let mut bytes = vec![0; self.size as usize];
+        self.read_exact_at(&mut bytes, 0).context(ErrorKind::Source, || format!("reading {what}"))?;
+        Ok(bytes)
+    }
+
+    /// Reads all bytes once and compares their size and digest with a descriptor's.
+    pub fn verify(&self, expected: &Descriptor) -> Result<()> {
+        let mut hasher = Hasher::new(expected.digest.algorithm());
+        io::copy(&mut self.reader(), &mut hasher)
+            .context(ErrorKind::Source, || format!("reading `{}`", self.path().display()))?;
+        let found = hasher.finish();
+        if self.size != expected.size || found != expected.digest {
+            return Err(mismatch(&self.path().display().to_string(), expected, self.size, &found));
+        }
+        Ok(())
+    }
+}
+
+/// Says that bytes are not what their descriptor promises.
+pub fn mismatch(name: &str, expected: &Descriptor, size: u64, found: &Digest) -> Error {
+    if size == expected.size {
+        Error::source(format!("digest mismatch in `{name}`: expected {}, found {found}", expected.digest))
+    } else {
+        Error::source(format!("size mismatch in `{name}`: expected {} bytes, found {size}", expected.size))
+    }
+}
+
+/// Reads a [`Blob`] from start to end.
+#[derive(Debug)]
+pub struct BlobReader {
+    blob: Blob,
+    offset: u64,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.blob.size - self.offset;
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = self.blob.file.file().read_at(&mut buffer[..wanted], self.blob.start + self.offset)?;
+        if read == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter while it was read",
+            ));
+        }
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+fn nonblocking() -> std::fs::OpenOptions {
+    let mut options = std::fs::OpenOptions::new();
+    // A FIFO would otherwise wait for its writer for ever.
+    options
+        .read(true)
+        .custom_flags((rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC).bits().cast_signed());
+    options
+}
+
+fn unopened(path: &Path, error: &io::Error) -> Error {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::source(format!("`{path}` is missing")),
+        io::ErrorKind::PermissionDenied => {
+            Error::source(format!("`{path}` may not be read: permission denied"))
+        }
+        _ => Error::source(format!("`{path}` cannot be opened")),
+    }
+    .because(io::Error::new(error.kind(), error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_stays_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs_err::write(&path, b"0123456789").unwrap();
+        let blob = Blob::open(&path).unwrap();
+        let part = blob.slice(2, 5).unwrap().slice(1, 3).unwrap();
+        assert_eq!(part.read_all(10, "part").unwrap(), b"345");
+        assert!(blob.slice(8, 3).is_none());
+        assert!(blob.slice(u64::MAX, 2).is_none());
+        assert!(blob.read_all(9, "it").unwrap_err().message().contains("limit"));
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(Blob::open(&path).unwrap_err().message().contains("not a regular file"));
+    }
+
+    #[test]
+    fn a_link_is_followed_and_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::write(dir.path().join("f"), b"x").unwrap();
+        std::os::unix::fs::symlink("f", dir.path().join("l")).unwrap();
+        assert!(Blob::open(&dir.path().join("l")).unwrap().through_link());
+        assert!(!Blob::open(&dir.path().join("f")).unwrap().through_link());
+        assert!(Blob::open(&dir.path().join("none")).unwrap_err().message().contains("missing"));
+    }
+}
