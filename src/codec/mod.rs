@@ -1,0 +1,126 @@
+//! Bytes to bytes: recognising, decoding and encoding layers. Synchronous CPU work, no I/O of its own.
+//!
+//! * [`compression`]: which encoding some bytes are in, by their first bytes, and its decoder;
+//! * [`gzip`]: the encoder of one block;
+//! * [`transcode()`]: the one pass that encodes a plain layer in blocks on several threads and computes both
+//!   digests; [`prove()`]: the pass that computes both digests of a layer that is encoded already.
+
+pub mod compression;
+pub mod gzip;
+pub mod prove;
+pub mod transcode;
+
+use std::{fmt, io};
+
+pub use compression::Compression;
+pub use prove::prove;
+pub use transcode::transcode;
+
+use crate::{
+    error::{Error, ErrorKind},
+    oci::{DiffId, Digest},
+};
+
+/// Bump when the bytes of any encoding change for the same input: it is part of every cache key, and the
+/// golden digests fail until it is done.
+pub const ENCODER_VERSION: u32 = 1;
+
+/// How a plain layer is encoded: part of the cache key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// gzip, at one of libdeflate's levels 1 to 12.
+    Gzip {
+        /// The level.
+        level: u8,
+    },
+}
+
+impl Default for Encoding {
+    /// The level that beats the peers' speed at their size (ARCHITECTURE.md has the figures).
+    fn default() -> Self {
+        Self::Gzip { level: 1 }
+    }
+}
+
+impl From<Encoding> for Compression {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Gzip { .. } => Self::Gzip,
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gzip { level } => write!(f, "gzip:{level}"),
+        }
+    }
+}
+
+/// A layer that has been read from end to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The digest of its plain bytes.
+    pub diff_id: DiffId,
+    /// The digest of its encoded bytes.
+    pub digest: Digest,
+    /// The number of encoded bytes.
+    pub size: u64,
+    /// The number of plain bytes.
+    pub plain_size: u64,
+}
+
+/// How far a pass has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// So many plain bytes are done.
+    pub plain: u64,
+    /// They make so many encoded bytes, which can be read where they are kept.
+    pub encoded: u64,
+}
+
+/// The cause beneath the error of a pass that was told to stop, and of nothing else: nobody wants the result.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("nobody waits for the result")]
+pub struct Stopped;
+
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Self {
+        Self::internal("stopped").because(stopped)
+    }
+}
+
+/// Puts an I/O error into our words, unless it carries them already: our own readers and writers know more.
+fn blame(kind: ErrorKind, doing: &str) -> impl FnOnce(io::Error) -> Error {
+    move |error| match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(foreign) => Error::new(kind, doing).because(foreign),
+    }
+}
+
+/// How far the bytes of a blob are at hand: what passes between the thread that makes them and the task
+/// that sends them.
+#[derive(Clone, Debug, Default)]
+pub struct Spool {
+    /// So many bytes can be read.
+    pub written: u64,
+    /// No more will come: the digest and size of all of them, or why there are none.
+    pub end: Option<Result<(Digest, u64), Error>>,
+}
+
+impl Spool {
+    /// A blob that is complete, of known digest and size.
+    pub const fn complete(digest: Digest, size: u64) -> Self {
+        Self { written: size, end: Some(Ok((digest, size))) }
+    }
+
+    /// Returns the digest and size once they are known.
+    pub const fn sealed(&self) -> Option<&(Digest, u64)> {
+        match &self.end {
+            Some(Ok(sealed)) => Some(sealed),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! The one pass over a plain layer: cut into blocks, hash, encode, hash again, append.
+//!
+//! Every worker does the same: takes the next block and its ticket from the intake, encodes it on its own,
+//! and appends it at the outlet when its ticket's turn comes. The two hashes, which must see all bytes in
+//! order, sit behind the two locks; only encoding, which is nearly all of the work, is done by many at once.
+//! What comes out depends on the plain bytes, the encoding and `ENCODER_VERSION`, never on the number of
+//! workers or on how the input hands out its bytes. Memory is two blocks per worker.
+
+use std::{
+    io::{self, Read, Write},
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use super::{Encoded, Encoding, Progress, Stopped, blame, gzip};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    oci::{Algorithm, DiffId, Hasher},
+};
+
+/// Encodes all plain bytes of `input` into `output`, on this thread and `workers - 1` more.
+///
+/// A failing input is the source's fault, a failing output this machine's, unless their `io::Error` carries
+/// an [`Error`] that knows better. `progress` hears of every block after the write of it returned, in order;
+/// when it breaks, the pass ends with [`Stopped`].
+pub fn transcode(
+    input: &mut (dyn Read + Send),
+    encoding: Encoding,
+    workers: usize,
+    output: &mut (dyn Write + Send),
+    progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
+) -> Result<Encoded> {
+    let pass = Pass {
+        encoding,
+        intake: Mutex::new(Intake {
+            input,
+            hasher: Hasher::new(Algorithm::Sha256),
+            tickets: 0,
+            size: 0,
+            ended: false,
+        }),
+        outlet: Mutex::new(Outlet {
+            output,
+            hasher: Hasher::new(Algorithm::Sha256),
+            turn: 0,
+            done: Progress::default(),
+            progress,
+            failure: None,
+        }),
+        turned: Condvar::new(),
+    };
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            let worker = thread::Builder::new().name("encoder".to_owned());
+            // Where no more threads are to be had, fewer do the same.
+            if worker.spawn_scoped(scope, || pass.work()).is_err() {
+                break;
+            }
+        }
+        pass.work();
+    });
+    pass.finish()
+}
+
+struct Pass<'a> {
+    encoding: Encoding,
+    intake: Mutex<Intake<'a>>,
+    outlet: Mutex<Outlet<'a>>,
+    /// Rings when the outlet's turn, or its failure, changed.
+    turned: Condvar,
+}
+
+impl Pass<'_> {
+    /// Works until nothing is left or somebody failed. A worker that panics must not leave the others
+    /// waiting for its ticket.
+    fn work(&self) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.encode_blocks()))
+            .unwrap_or_else(|_| Err(Error::internal("encoding panicked")));
+        if let Err(error) = result {
+            lock(&self.outlet).failure.get_or_insert(error);
+            self.turned.notify_all();
+        }
+    }
+
+    fn encode_blocks(&self) -> Result<()> {
+        let Encoding::Gzip { level } = self.encoding;
+        let mut encoder = gzip::Encoder::new(level)?;
+        let mut block = vec![0; gzip::BLOCK];
+        loop {
+            let Some((ticket, size)) = lock(&self.intake).next(&mut block)? else { return Ok(()) };
+            let encoded = encoder.encode(&block[..size])?;
+            let mut outlet = self
+                .turned
+                .wait_while(lock(&self.outlet), |outlet| outlet.turn != ticket && outlet.failure.is_none())
+                .unwrap_or_else(PoisonError::into_inner);
+            if outlet.failure.is_some() {
+                return Ok(());
+            }
+            outlet.append(size, encoded)?;
+            drop(outlet);
+            self.turned.notify_all();
+        }
+    }
+
+    fn finish(self) -> Result<Encoded> {
+        let intake = self.intake.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let outlet = self.outlet.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match outlet.failure {
+            Some(failure) => Err(failure),
+            None => Ok(Encoded {
+                diff_id: DiffId(intake.hasher.finish()),
+                digest: outlet.hasher.finish(),
+                size: outlet.done.encoded,
+                plain_size: intake.size,
+            }),
+        }
+    }
+}
+
+/// Where plain bytes come from.
+struct Intake<'a> {
+    input: &'a mut (dyn Read + Send),
+    hasher: Hasher,
+    tickets: u64,
+    size: u64,
+    ended: bool,
+}
+
+impl Intake<'_> {
+    /// Fills `block` as far as there is input; returns its ticket and its size. The first block exists even
+    /// without input, since no bytes are no gzip file.
+    fn next(&mut self, block: &mut [u8]) -> Result<Option<(u64, usize)>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let size =
+            fill(self.input, block).map_err(blame(ErrorKind::Source, "reading the bytes to encode"))?;
+        self.ended = size < block.len();
+        let ticket = self.tickets;
+        if size == 0 && ticket > 0 {
+            return Ok(None);
+        }
+        self.hasher.update(&block[..size]);
+        self.size += size as u64;
+        self.tickets += 1;
+        Ok(Some((ticket, size)))
+    }
+}
+
+/// Where encoded bytes go.
+struct Outlet<'a> {
+    output: &'a mut (dyn Write + Send),
+    hasher: Hasher,
+    /// The ticket of the block that is appended next.
+    turn: u64,
+    done: Progress,
+    progress: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync),
+    /// The first one; nothing is appended after it.
+    failure: Option<Error>,
+}
+
+impl Outlet<'_> {
+    fn append(&mut self, plain: usize, encoded: &[u8]) -> Result<()> {
+        self.hasher.update(encoded);
+        self.output.write_all(encoded).map_err(blame(ErrorKind::Local, "writing the encoded bytes"))?;
+        self.turn += 1;
+        self.done.plain += plain as u64;
+        self.done.encoded += encoded.len() as u64;
+        if (self.progress)(self.done).is_break() { Err(Stopped.into()) } else { Ok(()) }
+    }
+}
+
+/// A panic under a lock ends the pass as a failure, so what it left behind is never used.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads until `block` is full or the input ends.
+fn fill(input: &mut (dyn Read + Send), block: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match input.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use flate2::read::MultiGzDecoder;
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+    use crate::{codec::ENCODER_VERSION, oci::Digest};
+
+    const MIB: usize = 1 << 20;
+
+    /// Stretches of text, noise and zeros, the same for the same seed.
+    fn mixed(size: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut bytes = Vec::with_capacity(size + (64 << 10));
+        while bytes.len() < size {
+            let end = bytes.len() + (random() % (64 << 10)) as usize;
+            match random() % 3 {
+                0 => bytes.resize(end, 0),
+                1 => {
+                    let noise = std::iter::repeat_with(|| random().to_le_bytes()).flatten();
+                    bytes.extend(noise.take(end - bytes.len()));
+                }
+                _ => {
+                    while bytes.len() < end {
+                        bytes.extend(
+                            [&b"layer "[..], b"usr/lib/", b"\n", b"longshore"][random() as usize % 4],
+                        );
+                    }
+                }
+            }
+        }
+        bytes.truncate(size);
+        bytes
+    }
+
+    /// Hands out its bytes in pieces of the given sizes, over and over.
+    struct Pieces<'a> {
+        bytes: &'a [u8],
+        sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,
+    }
+
+    impl<'a> Pieces<'a> {
+        fn new(bytes: &'a [u8], sizes: Vec<usize>) -> Self {
+            Self { bytes, sizes: sizes.into_iter().cycle() }
+        }
+    }
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.sizes.next().unwrap_or(usize::MAX) {
+                0 => Err(io::ErrorKind::Interrupted.into()),
+                size => {
+                    let size = size.min(buffer.len());
+                    self.bytes.read(&mut buffer[..size])
+                }
+            }
+        }
+    }
+
+    fn encode(mut input: impl Read + Send, level: u8, workers: usize) -> (Encoded, Vec<u8>) {
+        let mut output = Vec::new();
+        let encoding = Encoding::Gzip { level };
+        let encoded =
+            transcode(&mut input, encoding, workers, &mut output, &|_| ControlFlow::Continue(())).unwrap();
+        (encoded, output)
+    }
+
+    fn decode(bytes: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+        plain
+    }
+
+    fn assert_tells_the_truth(encoded: &Encoded, plain: &[u8], output: &[u8]) {
+        assert_eq!(encoded.diff_id, DiffId(Digest::of(plain)));
+        assert_eq!(encoded.plain_size, plain.len() as u64);
+        assert_eq!(encoded.digest, Digest::of(output));
+        assert_eq!(encoded.size, output.len() as u64);
+    }
+
+    /// When this fails and is meant to, bump `ENCODER_VERSION`: caches hold the old bytes.
+    #[test]
+    fn the_bytes_of_this_encoder_version_never_change() {
+        let plain = mixed(3 * MIB + MIB / 2 + 17, 2);
+        assert_eq!(
+            Digest::of(&plain).to_string(),
+            "sha256:dc181438f42300683ee66a42eb7945a93da230b9065d2b62c51893505badffcb",
+        );
+        for (level, digest) in [
+            (1, "sha256:80c0d222ae52d2d4311eb651c3dbb5821b8e956ccd018f0e191b3952a7c46108"),
+            (2, "sha256:cebd7c0ea9156eb6cfb75713a7007bbe9de29703f6356d35551762688948079d"),
+            (6, "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
+        ] {
+            let (encoded, _) = encode(&plain[..], level, 2);
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (1, digest), "level {level}");
+        }
+    }
+
+    #[test]
+    fn sizes_around_the_border_of_a_block_survive() {
+        let plain = mixed(2 * MIB + 1, 3);
+        for (size, members) in [
+            (0, 1),
+            (1, 1),
+            (MIB - 1, 1),
+            (MIB, 1),
+            (MIB + 1, 2),
+            (2 * MIB - 1, 2),
+            (2 * MIB, 2),
+            (2 * MIB + 1, 3),
+        ] {
+            let calls = AtomicU64::new(0);
+            let mut output = Vec::new();
+            let encoded = transcode(&mut &plain[..size], Encoding::default(), 2, &mut output, &|_| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert_eq!(calls.into_inner(), members, "{size} bytes");
+            assert_eq!(decode(&output), plain[..size]);
+            assert_tells_the_truth(&encoded, &plain[..size], &output);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn bytes_depend_on_nothing_but_the_input(
+            size in 0..3 * MIB,
+            seed: u64,
+            pieces in prop::collection::vec(0..300_000_usize, 1..8),
+        ) {
+            let plain = mixed(size, seed);
+            let (encoded, output) = encode(&plain[..], 1, 1);
+            prop_assert_eq!(decode(&output), &plain[..]);
+            assert_tells_the_truth(&encoded, &plain, &output);
+            for workers in 1..=4 {
+                let sizes = [&[100_000], &pieces[..]].concat();
+                let (again, same) = encode(Pieces::new(&plain, sizes), 1, workers);
+                prop_assert_eq!(&again, &encoded);
+                prop_assert!(same == output, "{} workers made other bytes", workers);
+            }
+        }
+
+        #[test]
+        fn whoever_fails_is_named_and_all_stop(at: Index, workers in 1..=4_usize, reading: bool) {
+            let plain = mixed(3 * MIB, 5);
+            let (_, whole) = encode(&plain[..], 1, 1);
+            let (mut input, mut output) = (FailsAt::new(&plain[..], usize::MAX), FailsAt::new(Vec::new(), usize::MAX));
+            if reading {
+                input.left = at.index(plain.len());
+            } else {
+                output.left = at.index(whole.len());
+            }
+            let go_on = |_| ControlFlow::Continue(());
+            let error =
+                transcode(&mut input, Encoding::default(), workers, &mut output, &go_on).unwrap_err();
+            prop_assert_eq!(error.kind(), if reading { ErrorKind::Source } else { ErrorKind::Local });
+            prop_assert_eq!(error.find::<io::Error>().unwrap().kind(), io::ErrorKind::StorageFull);
+            prop_assert!(whole.starts_with(&output.inner));
+        }
+    }
+
+    /// Reads or writes so many bytes and fails then.
+    struct FailsAt<T> {
+        inner: T,
+        left: usize,
+    }
+
+    impl<T> FailsAt<T> {
+        fn new(inner: T, left: usize) -> Self {
+            Self { inner, left }
+        }
+
+        fn take(&mut self, wanted: usize) -> io::Result<usize> {
+            if self.left == 0 {
+                return Err(io::Error::from_raw_os_error(28)); // ENOSPC
+            }
+            let size = wanted.min(self.left);
+            self.left -= size;
+            Ok(size)
+        }
+    }
+
+    impl<T: Read> Read for FailsAt<T> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let size = self.take(buffer.len())?;
+            self.inner.read(&mut buffer[..size])
+        }
+    }
+
+    impl<T: Write> Write for FailsAt<T> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let size = self.take(bytes.len())?;
+            self.inner.write(&bytes[..size])
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn progress_grows_block_by_block_to_the_end() {
+        let plain = mixed(3 * MIB + 5, 7);
+        let heard = Mutex::new(Vec::new());
+        let mut output = Vec::new();
+        let encoded = transcode(&mut &plain[..], Encoding::default(), 3, &mut output, &|progress| {
+            heard.lock().unwrap().push(progress);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let heard = heard.into_inner().unwrap();
+        assert_eq!(heard.len(), 4);
+        assert!(heard.is_sorted_by(|a, b| a.plain < b.plain && a.encoded < b.encoded));
+        assert_eq!(heard[3], Progress { plain: encoded.plain_size, encoded: encoded.size });
+        for Progress { plain: done, encoded } in heard {
+            assert_eq!(decode(&output[..encoded as usize]), plain[..done as usize], "whole members");
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_than_a_block_per_worker() {
+        struct Counted<'a>(&'a AtomicU64);
+        impl Read for Counted<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.fetch_add(buffer.len() as u64, Ordering::SeqCst);
+                io::repeat(9).read(buffer)
+            }
+        }
+        let (read, most) = (AtomicU64::new(0), AtomicU64::new(0));
+        let mut input = Counted(&read).take(20 * MIB as u64);
+        let workers = 3;
+        transcode(&mut input, Encoding::default(), workers, &mut io::sink(), &|progress| {
+            // The block that was just appended is still its worker's.
+            let held = read.load(Ordering::SeqCst) + MIB as u64 - progress.plain;
+            most.fetch_max(held, Ordering::SeqCst);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(read.into_inner(), 20 * MIB as u64);
+        assert!(most.into_inner() <= (workers * MIB) as u64);
+    }
+
+    #[test]
+    fn a_pass_that_nobody_waits_for_stops() {
+        for workers in [1, 3] {
+            let mut output = Vec::new();
+            let error =
+                transcode(&mut io::repeat(7), Encoding::default(), workers, &mut output, &|progress| {
+                    if progress.plain < 3 * MIB as u64 {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                })
+                .unwrap_err();
+            assert!(error.find::<Stopped>().is_some(), "{error:?}");
+            assert_eq!(decode(&output).len(), 3 * MIB, "nothing is appended after the break");
+        }
+    }
+
+    #[test]
+    fn an_input_that_panics_is_a_failure_and_no_hang() {
+        struct Panics;
+        impl Read for Panics {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                panic!("a panic made for a test")
+            }
+        }
+        let mut input = io::repeat(1).take(5 * MIB as u64).chain(Panics);
+        let go_on = |_| ControlFlow::Continue(());
+        let error = transcode(&mut input, Encoding::default(), 3, &mut io::sink(), &go_on).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn our_own_words_in_an_io_error_are_kept() {
+        struct Ours;
+        impl Read for Ours {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other(Error::local("the disk is gone")))
+            }
+        }
+        let go_on = |_| ControlFlow::Continue(());
+        let error = transcode(&mut Ours, Encoding::default(), 1, &mut io::sink(), &go_on).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Local, "the disk is gone"));
+    }
+
+    #[test]
+    fn a_level_out_of_range_is_refused() {
+        let go_on = |_| ControlFlow::Continue(());
+        let encoding = Encoding::Gzip { level: 13 };
+        let error = transcode(&mut io::empty(), encoding, 2, &mut io::sink(), &go_on).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+}
