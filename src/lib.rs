@@ -15,6 +15,7 @@ pub mod blob;
 pub mod codec;
 pub mod error;
 pub mod event;
+pub mod layout;
 pub mod oci;
 
 pub use error::{Error, ErrorKind, Result};

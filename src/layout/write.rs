@@ -1,0 +1,71 @@
+//! Writing layouts: every file by temp file, fsync and rename, so that a reader never sees half of one and a
+//! kill at any moment leaves either the old file or the new.
+
+use std::{
+    fs::Permissions,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use tempfile::{Builder, NamedTempFile};
+
+use super::{BLOBS, INDEX, OCI_LAYOUT, OCI_LAYOUT_CONTENT};
+use crate::{
+    error::{Context as _, ErrorKind, Result},
+    oci::Digest,
+};
+
+/// Makes `dir` an OCI layout, if it is none yet.
+pub fn init(dir: &Path) -> Result<()> {
+    let making = || format!("making the OCI layout `{}`", dir.display());
+    fs_err::create_dir_all(dir.join(BLOBS).join("sha256")).context(ErrorKind::Local, making)?;
+    if !dir.join(INDEX).exists() {
+        write_atomic(&dir.join(INDEX), br#"{"schemaVersion":2,"manifests":[]}"#)?;
+    }
+    if !dir.join(OCI_LAYOUT).exists() {
+        write_atomic(&dir.join(OCI_LAYOUT), OCI_LAYOUT_CONTENT.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Returns where the layout in `dir` keeps a blob.
+pub fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
+    dir.join(BLOBS).join(digest.algorithm().name()).join(digest.hex())
+}
+
+/// Writes a small file whole or not at all.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let writing = || format!("writing `{}`", path.display());
+    let dir = path.parent().unwrap_or(Path::new("."));
+    // Readable by whom the umask lets: layouts are made for other tools too.
+    let readable = Permissions::from_mode(0o666);
+    let mut temp =
+        Builder::new().permissions(readable).tempfile_in(dir).context(ErrorKind::Local, writing)?;
+    temp.write_all(bytes).context(ErrorKind::Local, writing)?;
+    persist(temp, path)
+}
+
+/// Gives a finished temp file its name: fsync of the file, rename, fsync of the folder.
+pub fn persist(temp: NamedTempFile, path: &Path) -> Result<()> {
+    let writing = || format!("writing `{}`", path.display());
+    temp.as_file().sync_all().context(ErrorKind::Local, writing)?;
+    temp.persist(path).map_err(|error| error.error).context(ErrorKind::Local, writing)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs_err::File::open(dir).and_then(|dir| dir.sync_all()).context(ErrorKind::Local, writing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path()).unwrap();
+        write_atomic(&dir.path().join(INDEX), b"mine").unwrap();
+        init(dir.path()).unwrap();
+        assert_eq!(fs_err::read(dir.path().join(INDEX)).unwrap(), b"mine");
+        assert_eq!(fs_err::read_to_string(dir.path().join(OCI_LAYOUT)).unwrap(), OCI_LAYOUT_CONTENT);
+    }
+}
