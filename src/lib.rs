@@ -17,5 +17,6 @@ pub mod error;
 pub mod event;
 pub mod layout;
 pub mod oci;
+pub mod source;
 
 pub use error::{Error, ErrorKind, Result};

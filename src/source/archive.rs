@@ -1,0 +1,367 @@
+//! The table of contents of a tar archive: by name, what is there and where.
+//!
+//! Built in one pass over the headers of a file ([`Index::of`]), or entry by entry while an archive is
+//! absorbed ([`Index::add`]). Names are keys, compared with the names that manifests hold, and never joined
+//! to a path of this machine; links lead to other keys. Two entries of one name that differ are an error as
+//! soon as that name is asked for: Docker takes the last and the containers libraries the first.
+
+use std::{
+    collections::HashMap,
+    io::{self, Cursor, Read as _},
+};
+
+use bytes::Bytes;
+
+pub use super::tar_reader::{Entries, EntryHead, EntryKind};
+use super::{
+    Data, Missing,
+    tar_reader::{padding, read_head, truncated},
+};
+use crate::{
+    blob::Blob,
+    codec::Compression,
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::{Algorithm, Digest, Hasher},
+};
+
+/// What an archive holds, by name.
+#[derive(Debug, Default)]
+pub struct Index {
+    nodes: HashMap<Box<str>, Node>,
+    /// Later entries of names that are taken already.
+    duplicates: HashMap<Box<str>, Vec<Node>>,
+    count: usize,
+}
+
+/// The bytes of an entry.
+#[derive(Clone, Debug)]
+pub enum EntryData {
+    /// A plain layer, taken over by whoever read the archive while it passed.
+    Absorbed {
+        /// The digest of its bytes.
+        digest: Digest,
+        /// Their number.
+        size: u64,
+    },
+    /// In memory.
+    Kept(Bytes),
+    /// In a file, readable by offset.
+    Stored(Blob),
+}
+
+#[derive(Debug)]
+enum Node {
+    File(EntryData),
+    Link(Box<str>),
+    Unsupported(&'static str),
+}
+
+impl Index {
+    /// Reads the headers of the archive in `blob`, which must reach as far as they say.
+    pub fn of(blob: &Blob) -> Result<Self> {
+        let mut index = Self::default();
+        let mut offset = 0;
+        while let Some(rest) = blob.size().checked_sub(offset) {
+            let rest = blob.slice(offset, rest).ok_or_else(|| truncated(offset))?;
+            let Some((head, length)) = read_head(&mut rest.reader(), offset)? else { return Ok(index) };
+            let start = offset + length;
+            let data = blob.slice(start, head.size).ok_or_else(|| truncated(start))?;
+            offset = start + head.size + padding(head.size);
+            index.add(head, EntryData::Stored(data))?;
+        }
+        Err(truncated(blob.size()))
+    }
+
+    /// Adds the next entry. `data` is what a regular file holds, and is not looked at for other kinds.
+    pub fn add(&mut self, head: EntryHead, data: EntryData) -> Result<()> {
+        self.count += 1;
+        if self.count > ENTRY_LIMIT {
+            return Err(Error::source(format!("the archive is over the limit of {ENTRY_LIMIT} entries")));
+        }
+        let name = normalized(&head.name);
+        let node = match head.kind {
+            EntryKind::File => Node::File(data),
+            EntryKind::Hardlink(target) => Node::Link(normalized(&target).into()),
+            EntryKind::Symlink(target) => Node::Link(joined(&name, &target).into()),
+            EntryKind::Sparse => Node::Unsupported("a GNU sparse file"),
+            EntryKind::Other => Node::Unsupported("not a regular file"),
+        };
+        if self.nodes.contains_key(name.as_str()) {
+            self.duplicates.entry(name.into()).or_default().push(node);
+        } else {
+            self.nodes.insert(name.into(), node);
+        }
+        Ok(())
+    }
+
+    /// Returns whether there is an entry of this name, of any kind.
+    pub fn contains(&self, name: &str) -> bool {
+        self.nodes.contains_key(normalized(name).as_str())
+    }
+
+    /// Returns all names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(AsRef::as_ref)
+    }
+
+    /// Returns the bytes of the regular file of this name, through links. [`Missing`] if there is none.
+    pub fn find(&self, name: &str) -> Result<&EntryData> {
+        let asked = normalized(name);
+        let mut key = asked.clone();
+        for _ in 0..=LINK_LIMIT {
+            let Some(node) = self.nodes.get(key.as_str()) else {
+                let links = if key == asked {
+                    String::new()
+                } else {
+                    format!(", to which `{}` links,", asked.escape_debug())
+                };
+                return Err(Error::source(format!(
+                    "`{}`{links} is missing from the archive",
+                    key.escape_debug()
+                ))
+                .because(Missing));
+            };
+            for other in self.duplicates.get(key.as_str()).into_iter().flatten() {
+                if !node.equals(other)? {
+                    return Err(Error::source(format!(
+                        "duplicate entry: `{}` occurs twice in the archive, with different content",
+                        key.escape_debug()
+                    )));
+                }
+            }
+            key = match node {
+                Node::File(data) => return Ok(data),
+                Node::Link(target) if self.nodes.contains_key(target) => target.to_string(),
+                // Absolute targets start at the root of the archive.
+                Node::Link(target) => target.trim_start_matches('/').to_owned(),
+                Node::Unsupported(what) => {
+                    return Err(Error::source(format!(
+                        "unsupported entry: `{}` is {what}",
+                        key.escape_debug()
+                    )));
+                }
+            };
+        }
+        Err(Error::source(format!("`{}` is a loop of links in the archive", asked.escape_debug())))
+    }
+
+    /// Reads a small document. [`Missing`] if there is none of this name.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Bytes> {
+        self.find(name)?.read(limit, &format!("`{}`", name.escape_debug()))
+    }
+}
+
+impl EntryData {
+    /// Returns the number of bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Absorbed { size, .. } => *size,
+            Self::Kept(bytes) => bytes.len() as u64,
+            Self::Stored(blob) => blob.size(),
+        }
+    }
+
+    /// Returns what the bytes are packed in.
+    pub fn compression(&self) -> Result<Compression> {
+        if let Self::Absorbed { .. } = self {
+            return Ok(Compression::None);
+        }
+        let mut magic = Vec::new();
+        self.reader()?
+            .take(Compression::MAGIC_LENGTH as u64)
+            .read_to_end(&mut magic)
+            .context(ErrorKind::Source, || "reading the archive".into())?;
+        Ok(Compression::detect(&magic))
+    }
+
+    /// Returns the sha256 digest of the bytes, for which they are read.
+    pub fn digest(&self) -> Result<Digest> {
+        if let Self::Absorbed { digest, .. } = self {
+            return Ok(digest.clone());
+        }
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        io::copy(&mut self.reader()?, &mut hasher)
+            .context(ErrorKind::Source, || "reading the archive".into())?;
+        Ok(hasher.finish())
+    }
+
+    /// Reads all bytes of a document, for which the caller is prepared up to `limit`.
+    pub fn read(&self, limit: u64, what: &str) -> Result<Bytes> {
+        if self.size() > limit {
+            return Err(Error::source(format!(
+                "{what} is over the limit of {limit} bytes: {} bytes",
+                self.size()
+            )));
+        }
+        match self {
+            // Whoever absorbs keeps all that could be a document.
+            Self::Absorbed { .. } => Err(Error::source(format!("{what} is not a JSON document"))),
+            Self::Kept(bytes) => Ok(bytes.clone()),
+            Self::Stored(blob) => blob.read_all(limit, what).map(Bytes::from),
+        }
+    }
+
+    /// Hands the bytes out.
+    pub fn into_data(self) -> Result<Data> {
+        match self {
+            Self::Absorbed { digest, .. } => Ok(Data::Absorbed(digest)),
+            Self::Kept(bytes) => Ok(Data::Stream(Box::new(Cursor::new(bytes)))),
+            Self::Stored(blob) => Ok(Data::Stored(blob)),
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn io::Read + '_>> {
+        match self {
+            Self::Absorbed { digest, .. } => {
+                Err(Error::internal(format!("an absorbed entry was read again: {digest}")))
+            }
+            Self::Kept(bytes) => Ok(Box::new(bytes.as_ref())),
+            Self::Stored(blob) => Ok(Box::new(blob.reader())),
+        }
+    }
+}
+
+impl Node {
+    fn equals(&self, other: &Self) -> Result<bool> {
+        Ok(match (self, other) {
+            (Self::File(one), Self::File(other)) => {
+                one.size() == other.size() && one.digest()? == other.digest()?
+            }
+            (Self::Link(one), Self::Link(other)) => one == other,
+            (Self::Unsupported(one), Self::Unsupported(other)) => one == other,
+            _ => false,
+        })
+    }
+}
+
+/// An archive of images has as many entries as layers and configs; even a huge mirror stays far below.
+const ENTRY_LIMIT: usize = 1_000_000;
+/// Docker follows links through whole chains; nobody writes longer ones.
+const LINK_LIMIT: usize = 10;
+
+/// Spells a name without what has no meaning: `./`, doubled and trailing slashes. A leading `/` and every
+/// `..` stay, so that a name which leads out of the archive is only ever equal to itself.
+fn normalized(name: &str) -> String {
+    let root = if name.starts_with('/') { "/" } else { "" };
+    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    format!("{root}{}", parts.join("/"))
+}
+
+/// Returns where a symlink called `name` leads.
+fn joined(name: &str, target: &str) -> String {
+    if target.starts_with('/') {
+        return normalized(target);
+    }
+    let root = if name.starts_with('/') { "/" } else { "" };
+    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut path: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(target.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." if path.last().is_some_and(|&last| last != "..") => {
+                path.pop();
+            }
+            part => path.push(part),
+        }
+    }
+    format!("{root}{}", path.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(name: &str, kind: EntryKind) -> EntryHead {
+        EntryHead { name: name.into(), kind, size: 0 }
+    }
+
+    fn file(index: &mut Index, name: &str, text: &'static str) {
+        index.add(head(name, EntryKind::File), EntryData::Kept(text.into())).unwrap();
+    }
+
+    fn link(index: &mut Index, name: &str, kind: EntryKind) {
+        index.add(head(name, kind), EntryData::Kept(Bytes::new())).unwrap();
+    }
+
+    fn read(index: &Index, name: &str) -> Result<Bytes> {
+        index.read(name, 100)
+    }
+
+    #[test]
+    fn a_file_is_indexed_and_read_by_offset() {
+        let mut builder = tar::Builder::new(tempfile::NamedTempFile::new().unwrap());
+        for (name, text) in [("./a", "one"), ("b//c", "two")] {
+            let mut header = tar::Header::new_ustar();
+            header.set_path(name).unwrap();
+            header.set_size(3);
+            header.set_cksum();
+            builder.append(&header, text.as_bytes()).unwrap();
+        }
+        let archive = builder.into_inner().unwrap();
+        let index = Index::of(&Blob::open(archive.path()).unwrap()).unwrap();
+        assert_eq!(read(&index, "a").unwrap(), "one");
+        assert_eq!(read(&index, "./b/c").unwrap(), "two");
+        assert!(index.read("a", 2).unwrap_err().message().contains("limit"));
+        for (length, whole) in [(1535, false), (1024, true), (514, false), (3, false)] {
+            archive.as_file().set_len(length).unwrap();
+            match Index::of(&Blob::open(archive.path()).unwrap()) {
+                Ok(index) => assert!(whole && index.names().eq(["a"]), "{length}"),
+                Err(error) => assert!(!whole && error.message().contains("truncated"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn links_lead_to_other_entries_and_nowhere_else() {
+        let mut index = Index::default();
+        file(&mut index, "x/layer.tar", "layer");
+        link(&mut index, "y/layer.tar", EntryKind::Symlink("../x/layer.tar".into()));
+        link(&mut index, "hard", EntryKind::Hardlink("./y/layer.tar".into()));
+        link(&mut index, "absolute", EntryKind::Symlink("/x/layer.tar".into()));
+        link(&mut index, "out", EntryKind::Symlink("../../etc/passwd".into()));
+        link(&mut index, "loop", EntryKind::Symlink("loop".into()));
+        link(&mut index, "sparse", EntryKind::Sparse);
+        for name in ["y/layer.tar", "hard", "absolute"] {
+            assert_eq!(read(&index, name).unwrap(), "layer", "{name}");
+        }
+        let error = read(&index, "out").unwrap_err();
+        assert_eq!(error.message(), "`../../etc/passwd`, to which `out` links, is missing from the archive");
+        assert!(error.find::<Missing>().is_some());
+        assert!(read(&index, "loop").unwrap_err().message().contains("loop"));
+        assert!(read(&index, "sparse").unwrap_err().message().contains("unsupported"));
+        assert!(read(&index, "nothing").unwrap_err().find::<Missing>().is_some());
+    }
+
+    #[test]
+    fn names_are_keys_and_not_paths() {
+        let mut index = Index::default();
+        file(&mut index, "/manifest.json", "absolute");
+        file(&mut index, "../evil", "up");
+        assert!(read(&index, "manifest.json").is_err());
+        assert!(read(&index, "evil").is_err());
+        assert_eq!(read(&index, "/manifest.json").unwrap(), "absolute");
+        assert_eq!(read(&index, "../evil").unwrap(), "up");
+    }
+
+    #[test]
+    fn two_of_one_name_must_be_equal() {
+        let mut index = Index::default();
+        for text in ["same", "same"] {
+            file(&mut index, "a", text);
+        }
+        for text in ["one", "two"] {
+            file(&mut index, "./b", text);
+        }
+        assert_eq!(read(&index, "a").unwrap(), "same");
+        assert!(read(&index, "b").unwrap_err().message().contains("duplicate"));
+    }
+
+    #[test]
+    fn what_was_absorbed_is_known_but_not_read_again() {
+        let data = EntryData::Absorbed { digest: Digest::of(b"x"), size: 9 };
+        assert_eq!(data.compression().unwrap(), Compression::None);
+        assert_eq!(data.digest().unwrap(), Digest::of(b"x"));
+        assert!(data.read(8, "it").unwrap_err().message().contains("limit"));
+        assert!(matches!(data.into_data().unwrap(), Data::Absorbed(digest) if digest == Digest::of(b"x")));
+    }
+}

@@ -1,0 +1,265 @@
+//! Finding out by content what a path is, and opening it.
+//!
+//! Names and extensions are never asked. A folder or a plain tar in a file is read in place; what is compressed
+//! or comes through a pipe can be read once, and is handed out as a plain tar for whoever absorbs it, who comes
+//! back with an index of what has passed ([`from_index`]).
+
+use std::{
+    io::{self, Cursor, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Input, Pass, Source,
+    archive::Index,
+    docker_archive::{DockerArchive, MANIFEST},
+    foreign,
+    hybrid::Hybrid,
+    oci_layout::OciLayout,
+    spec::{Location, SourceSpec, Transport},
+    tar_reader::is_tar,
+};
+use crate::{
+    blob::Blob,
+    codec::Compression,
+    error::{Context as _, Error, ErrorKind, Result},
+    layout::{BLOBS, INDEX, OCI_LAYOUT},
+};
+
+/// What else may be said about a source.
+#[derive(Clone, Debug, Default)]
+pub struct SourceOptions {
+    /// Where the blobs of an OCI layout lie, if not in it: `DIR/<algorithm>/<hex>`.
+    pub blob_dir: Option<PathBuf>,
+}
+
+/// Opens what `spec` leads to.
+pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
+    let Location::Path(path) = &spec.location else {
+        return pass(Box::new(io::stdin()), "the standard input").map(Input::Pass);
+    };
+    let name = format!("`{}`", path.display());
+    let metadata = fs_err::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            Error::usage(format!("{name} does not exist"))
+        }
+        _ => Error::source(format!("{name} cannot be opened")).because(error),
+    })?;
+    match (metadata.is_dir(), spec.transport) {
+        (true, None | Some(Transport::Oci)) => folder(path, options),
+        (true, Some(_)) => Err(Error::usage(format!("{name} is a folder and no archive"))),
+        (false, Some(Transport::Oci)) => Err(Error::usage(format!("{name} is no folder"))
+            .with_hint("an OCI layout in a file is `oci-archive:FILE`")),
+        (false, transport) if metadata.is_file() => file(path, &name, transport),
+        (false, _) => {
+            let opened = fs_err::File::open(path);
+            pass(Box::new(opened.context(ErrorKind::Source, || format!("opening {name}"))?), &name)
+                .map(Input::Pass)
+        }
+    }
+}
+
+/// Makes a source of an archive's index, where the bytes of its entries may lie anywhere. `name` is what
+/// messages call the archive, like "`x.tar`"; without a `transport` its content says what it is.
+pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Result<Box<dyn Source>> {
+    let index = Arc::new(index);
+    let oci = || OciLayout::archive(Arc::clone(&index), format!("OCI archive {name}"));
+    let docker = || DockerArchive::new(Arc::clone(&index), format!("docker archive {name}"));
+    let made = || -> Result<Box<dyn Source>> {
+        Ok(match (transport, index.contains(INDEX), index.contains(MANIFEST)) {
+            (None | Some(Transport::DockerArchive), false, true)
+            | (Some(Transport::DockerArchive), _, true) => Box::new(docker()?),
+            (None, true, true) => Box::new(Hybrid::new(oci()?, docker()?)?),
+            (None | Some(Transport::Oci | Transport::OciArchive), true, _) => Box::new(oci()?),
+            (Some(Transport::DockerArchive), true, false) => {
+                return Err(Error::usage(format!("it is an OCI archive and has no `{MANIFEST}`")));
+            }
+            (Some(Transport::Oci | Transport::OciArchive), false, true) => {
+                return Err(Error::usage(format!("it is a docker archive and has no `{INDEX}`")));
+            }
+            (_, false, false) => return Err(foreign::archive(&index)),
+        })
+    };
+    made().map_err(|error| error.while_doing(format!("reading {name}")))
+}
+
+fn folder(dir: &Path, options: &SourceOptions) -> Result<Input> {
+    let has = |file: &str| dir.join(file).exists();
+    if has(INDEX) && (has(OCI_LAYOUT) || has(BLOBS) || options.blob_dir.is_some()) {
+        let layout = OciLayout::folder(dir, options.blob_dir.as_deref())?;
+        Ok(Input::Indexed(Box::new(layout)))
+    } else {
+        Err(foreign::folder(dir))
+    }
+}
+
+fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> {
+    let blob = Blob::open(path)?;
+    if blob.size() == 0 {
+        return Err(Error::source(format!("{name} is an empty file")));
+    }
+    let mut head = Vec::new();
+    let reading = || format!("reading {name}");
+    blob.reader().take(HEAD).read_to_end(&mut head).context(ErrorKind::Source, reading)?;
+    if Compression::detect(&head) != Compression::None {
+        let file = fs_err::File::open(path).context(ErrorKind::Source, reading)?;
+        return pass(Box::new(file), name).map(Input::Pass);
+    }
+    if !is_tar(&head) {
+        return Err(foreign::file(&head, name));
+    }
+    let index = Index::of(&blob).map_err(|error| error.while_doing(reading()))?;
+    from_index(index, name, transport).map(Input::Indexed)
+}
+
+/// Decodes an archive that can be read once, and makes sure that it is one.
+fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
+    let reading = || format!("reading {name}");
+    let (head, input) = peek(input).context(ErrorKind::Source, reading)?;
+    if head.is_empty() {
+        return Err(Error::source(format!("{name} is empty")));
+    }
+    let compression = Compression::detect(&head);
+    let decoding = || format!("decoding {name}, which is packed with {}", compression.name());
+    let tar = compression.decoder(input).context(ErrorKind::Source, decoding)?;
+    let (head, tar) = peek(tar).context(ErrorKind::Source, decoding)?;
+    let twice = Compression::detect(&head);
+    if twice != Compression::None {
+        return Err(Error::source(format!(
+            "{name} is compressed twice: {} in {}",
+            twice.name(),
+            compression.name()
+        ))
+        .with_hint("unpack the outer one"));
+    }
+    if !is_tar(&head) {
+        return Err(foreign::file(&head, name));
+    }
+    Ok(Pass { name: name.to_owned(), tar })
+}
+
+/// Reads the first bytes, and puts them back.
+fn peek(mut input: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
+    let mut head = Vec::new();
+    input.by_ref().take(HEAD).read_to_end(&mut head)?;
+    let whole = Cursor::new(head.clone()).chain(input);
+    Ok((head, Box::new(whole)))
+}
+
+/// One tar header; every other magic is shorter.
+const HEAD: u64 = 512;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::error::{ErrorKind, chain};
+
+    fn opened(path: &Path, transport: Option<Transport>) -> Result<Input> {
+        let location = Location::Path(path.to_owned());
+        let spec = SourceSpec { transport, location, choice: crate::source::Choice::Only };
+        open(&spec, &SourceOptions::default())
+    }
+
+    fn gzipped(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, text) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    const OCI: (&str, &str) = (INDEX, r#"{"manifests":[]}"#);
+    const DOCKER: (&str, &str) = (MANIFEST, "[]");
+
+    #[test]
+    fn content_says_what_a_file_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.txt");
+        for (bytes, name) in [
+            (archive(&[OCI]), "OCI archive"),
+            (archive(&[DOCKER]), "docker archive"),
+            (archive(&[DOCKER, OCI]), "OCI archive"),
+        ] {
+            fs_err::write(&path, &bytes).unwrap();
+            let Input::Indexed(source) = opened(&path, None).unwrap() else { panic!("not indexed") };
+            assert!(source.name().starts_with(name), "{}", source.name());
+            fs_err::write(&path, gzipped(&bytes)).unwrap();
+            let Input::Pass(mut pass) = opened(&path, None).unwrap() else { panic!("not a pass") };
+            let mut plain = Vec::new();
+            pass.tar.read_to_end(&mut plain).unwrap();
+            assert_eq!(plain, bytes);
+        }
+        for (bytes, words) in [
+            (Vec::new(), "empty file"),
+            (gzipped(&gzipped(b"x")), "compressed twice: gzip in gzip"),
+            (gzipped(b""), "no tar archive"),
+            (archive(&[]), "empty archive"),
+            (b"#!/bin/sh".to_vec(), "script"),
+            (gzipped(b"<!doctype html>"), "web page"),
+        ] {
+            fs_err::write(&path, &bytes).unwrap();
+            let error = opened(&path, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Source);
+            assert!(chain(&error).contains(words) && chain(&error).contains("x.txt"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_transport_must_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs_err::write(&path, archive(&[DOCKER, OCI])).unwrap();
+        let name = |transport| match opened(&path, Some(transport)).unwrap() {
+            Input::Indexed(source) => source.name(),
+            Input::Pass(pass) => panic!("{pass:?}"),
+        };
+        assert!(name(Transport::DockerArchive).starts_with("docker archive"));
+        assert!(name(Transport::OciArchive).starts_with("OCI archive"));
+        for (files, transport) in [
+            (&[OCI][..], Transport::DockerArchive),
+            (&[DOCKER], Transport::OciArchive),
+            (&[OCI], Transport::Oci),
+        ] {
+            fs_err::write(&path, archive(files)).unwrap();
+            assert_eq!(opened(&path, Some(transport)).unwrap_err().kind(), ErrorKind::Usage);
+        }
+        assert_eq!(opened(dir.path(), Some(Transport::OciArchive)).unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(opened(&dir.path().join("none"), None).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn a_pipe_with_a_name_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let bytes = archive(&[DOCKER]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| fs_err::write(&path, gzipped(&bytes)).unwrap());
+            let Input::Pass(mut pass) = opened(&path, None).unwrap() else { panic!("not a pass") };
+            let mut plain = Vec::new();
+            pass.tar.read_to_end(&mut plain).unwrap();
+            assert_eq!(plain, bytes);
+        });
+    }
+
+    #[test]
+    fn a_layout_may_share_its_blobs() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::write(dir.path().join(INDEX), OCI.1).unwrap();
+        let hints = opened(dir.path(), None).unwrap_err().hints().join(" ");
+        assert!(hints.contains("--blob-dir"), "{hints}");
+        let spec = dir.path().to_str().unwrap().parse().unwrap();
+        open(&spec, &SourceOptions { blob_dir: Some("elsewhere".into()) }).unwrap();
+    }
+}

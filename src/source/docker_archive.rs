@@ -1,0 +1,248 @@
+//! Docker archives: a tar whose `manifest.json` is a list of images, each a config and layers by entry name.
+//!
+//! Written by `docker save`, podman, skopeo, buildah, crane, kaniko, jib, rules_oci, Nix and others, each with
+//! its own names for the same things, so names say nothing here. There is no manifest that a registry would
+//! take: configs are handed out byte for byte, and each layer with the diff ID that it must turn out to have.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index};
+use crate::{
+    codec::Compression,
+    error::{Error, Result},
+    oci::{Descriptor, DiffId, Digest, ImageConfig, config::CONFIG_LIMIT},
+};
+
+/// The file that lists the images.
+pub const MANIFEST: &str = "manifest.json";
+
+/// A docker archive.
+#[derive(Debug)]
+pub struct DockerArchive {
+    name: String,
+    index: Arc<Index>,
+    saved: Vec<Saved>,
+    warnings: Vec<String>,
+}
+
+/// An image of the archive, and what else its item says.
+#[derive(Debug)]
+pub(super) struct Saved {
+    pub(super) image: Image,
+    /// The digest of its config: the image ID.
+    pub(super) id: Digest,
+    /// Whether Docker describes every layer in `LayerSources`, as it does since 25 where it keeps images in
+    /// its own store.
+    pub(super) described: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Option<Vec<String>>,
+    layer_sources: Option<BTreeMap<DiffId, Descriptor>>,
+}
+
+impl DockerArchive {
+    /// Reads the list of images in an archive, which messages call `name`, and their configs.
+    pub fn new(index: Arc<Index>, name: String) -> Result<Self> {
+        let items: Vec<Item> = serde_json::from_slice(&index.read(MANIFEST, MANIFEST_LIMIT)?)
+            .map_err(|error| Error::source(format!("`{MANIFEST}` is no list of images")).because(error))?;
+        let mut archive = Self { name, index, saved: Vec::new(), warnings: Vec::new() };
+        let mut configs = HashMap::new();
+        for item in items {
+            let saved = archive.read_item(item, &mut configs)?;
+            archive.saved.push(saved);
+        }
+        Ok(archive)
+    }
+
+    pub(super) fn saved(&self) -> &[Saved] {
+        &self.saved
+    }
+
+    /// Returns whether all layers are plain tars.
+    pub(super) fn is_plain(&self, layers: &[Layer]) -> Result<bool> {
+        for layer in layers {
+            if self.index.find(&layer.name)?.compression()? != Compression::None {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_item(&mut self, item: Item, configs: &mut HashMap<String, Bytes>) -> Result<Saved> {
+        let config = if let Some(config) = configs.get(&item.config) {
+            config.clone()
+        } else {
+            let config = self.index.read(&item.config, CONFIG_LIMIT)?;
+            configs.insert(item.config.clone(), config.clone());
+            config
+        };
+        let id = Digest::of(&config);
+        if let Some(named) = digest_in_name(&item.config)
+            && named != id.hex()
+        {
+            self.warnings.push(format!(
+                "the config `{}` is not what its name says, its digest is {id}",
+                item.config.escape_debug()
+            ));
+        }
+        let ImageConfig { diff_ids, platform } =
+            ImageConfig::parse(&config, &item.config.escape_debug().to_string())?;
+        let names = item.layers.unwrap_or_default();
+        if names.len() != diff_ids.len() {
+            return Err(Error::source(format!(
+                "the image with config `{}` has {} layers and {} diff IDs",
+                item.config.escape_debug(),
+                names.len(),
+                diff_ids.len()
+            )));
+        }
+        let sources = item.layer_sources.unwrap_or_default();
+        let described = diff_ids.iter().all(|diff_id| sources.contains_key(diff_id));
+        let layers = names
+            .into_iter()
+            .zip(diff_ids)
+            .map(|(name, diff_id)| {
+                // A base of Windows: docker <= 24 says where it can be had, and it must not be pushed.
+                let foreign = sources.get(&diff_id).filter(|source| !source.urls.is_empty()).cloned();
+                match self.index.find(&name) {
+                    Err(error) if foreign.is_none() || error.find::<Missing>().is_none() => Err(error),
+                    _ => Ok(Layer { name, descriptor: foreign, diff_id: Some(diff_id) }),
+                }
+            })
+            .collect::<Result<_>>()?;
+        let image = Image {
+            names: item.repo_tags.unwrap_or_default(),
+            platform,
+            content: ImageContent::Layers { config, layers },
+            companion: false,
+        };
+        Ok(Saved { image, id, described })
+    }
+}
+
+impl Source for DockerArchive {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn images(&self) -> Result<Vec<Image>> {
+        Ok(self.saved.iter().map(|saved| saved.image.clone()).collect())
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
+    }
+
+    fn open(&self, layer: &Layer) -> Result<Data> {
+        let data = self.index.find(&layer.name).and_then(|data| data.clone().into_data());
+        data.map_err(|error| error.while_doing(format!("reading {}", self.name)))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+}
+
+/// A list of a thousand images with a hundred layers each has 8 MiB.
+const MANIFEST_LIMIT: u64 = 16 << 20;
+
+/// Returns the digest that a config's name holds: `<hex>.json`, `sha256:<hex>` (crane) or
+/// `blobs/sha256/<hex>` (docker 25, rules_oci).
+fn digest_in_name(name: &str) -> Option<&str> {
+    let name = name.rsplit('/').next()?;
+    let name = name.strip_suffix(".json").unwrap_or(name);
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::archive::{EntryData, EntryHead, EntryKind};
+
+    fn archive(entries: &[(&str, &str)]) -> Result<DockerArchive> {
+        let mut index = Index::default();
+        for (name, text) in entries {
+            let head = EntryHead { name: (*name).into(), kind: EntryKind::File, size: text.len() as u64 };
+            index.add(head, EntryData::Kept(Bytes::copy_from_slice(text.as_bytes())))?;
+        }
+        DockerArchive::new(Arc::new(index), "docker archive `x`".into())
+    }
+
+    fn config(layers: &[&str]) -> String {
+        let diff_ids: Vec<_> = layers.iter().map(|text| Digest::of(text.as_bytes())).collect();
+        let diff_ids = serde_json::to_string(&diff_ids).unwrap();
+        format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":{diff_ids}}}}}"#)
+    }
+
+    #[test]
+    fn an_image_is_its_config_and_its_layers() {
+        let config = config(&["one", "one"]);
+        let list = r#"[{"Config":"./c.json","RepoTags":["a:1","b:2"],"Layers":["l.tar","./l.tar"]}]"#;
+        let archive = archive(&[("l.tar", "one"), ("c.json", &config), ("manifest.json", list)]).unwrap();
+        let [image] = archive.images().unwrap().try_into().unwrap();
+        assert_eq!(image.names, ["a:1", "b:2"]);
+        assert_eq!(image.platform.unwrap().to_string(), "linux/amd64");
+        let ImageContent::Layers { config: bytes, layers } = image.content else { panic!("no layers") };
+        assert_eq!(bytes, config);
+        assert_eq!(layers.len(), 2);
+        assert_eq!(layers[0].diff_id, Some(DiffId(Digest::of(b"one"))));
+        assert!(layers[0].descriptor.is_none());
+        archive.open(&layers[1]).unwrap();
+        assert!(archive.warnings().is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_an_error() {
+        let config = config(&["one"]);
+        for (list, word) in [
+            ("", "no list"),
+            ("null", "no list"),
+            ("{}", "no list"),
+            ("[null]", "no list"),
+            (r#"[{"Config":"","Layers":["l.tar"]}]"#, "missing"),
+            (r#"[{"Config":"/etc/passwd","Layers":["l.tar"]}]"#, "`/etc/passwd` is missing"),
+            (r#"[{"Config":"c.json","Layers":["../l.tar"]}]"#, "`../l.tar` is missing"),
+            (r#"[{"Config":"c.json","Layers":["l.tar","l.tar"]}]"#, "2 layers and 1 diff IDs"),
+            (r#"[{"Config":"c.json","Layers":null}]"#, "0 layers and 1 diff IDs"),
+            (r#"[{"Config":"l.tar","Layers":["l.tar"]}]"#, "not valid"),
+        ] {
+            let error =
+                archive(&[("l.tar", "one"), ("c.json", &config), ("manifest.json", list)]).unwrap_err();
+            assert!(error.message().contains(word), "{list}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_config_that_lies_about_its_digest_is_warned_of() {
+        let config = config(&[]);
+        let name = "0".repeat(64) + ".json";
+        let list = format!(r#"[{{"Config":"{name}"}}]"#);
+        let warnings = archive(&[(&name, &config), ("manifest.json", &list)]).unwrap().warnings();
+        assert!(warnings[0].contains(&name), "{warnings:?}");
+        assert!(warnings[0].contains(&Digest::of(config.as_bytes()).to_string()), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_base_of_windows_need_not_be_there() {
+        let config = config(&["base"]);
+        let digest = Digest::of(b"base");
+        let list = format!(
+            r#"[{{"Config":"c.json","Layers":["gone.tar"],"LayerSources":{{"{digest}":{{"digest":"{digest}","size":4,"urls":["https://example.com"]}}}}}}]"#
+        );
+        let archive = archive(&[("c.json", &config), ("manifest.json", &list)]).unwrap();
+        let ImageContent::Layers { layers, .. } = &archive.saved()[0].image.content else { panic!() };
+        assert_eq!(layers[0].descriptor.as_ref().unwrap().urls, ["https://example.com"]);
+    }
+}

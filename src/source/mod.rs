@@ -1,0 +1,154 @@
+//! Places on disk that hold images. Read-only: nothing is created, locked for writing or changed.
+//!
+//! A [`Source`] lists its images and opens what they name. It implements only what it natively knows: one
+//! that holds manifests hands them out as they are; one that holds configs and layers says so, and the
+//! manifest is made later. [`spec`] is what a user types; [`detect`] finds out by content what it leads to;
+//! [`choose`](mod@choose) picks one of several images; [`tree`] walks from an image to everything that has to
+//! be pushed for it.
+
+pub mod archive;
+pub mod choose;
+pub mod detect;
+pub mod docker_archive;
+mod foreign;
+pub mod hybrid;
+pub mod oci_layout;
+pub mod spec;
+mod tar_reader;
+pub mod tree;
+
+use std::{fmt, io::Read};
+
+use bytes::Bytes;
+
+pub use choose::choose;
+pub use spec::{Choice, SourceSpec, Transport};
+pub use tree::{Tree, resolve};
+
+use crate::{
+    blob::Blob,
+    error::Result,
+    oci::{Descriptor, DiffId, Digest, Platform},
+};
+
+/// A place on disk that holds images.
+pub trait Source: Send + Sync {
+    /// Says what this is and where, for messages: "OCI archive `x.tar`".
+    fn name(&self) -> String;
+
+    /// Lists the images, in the order of the source.
+    fn images(&self) -> Result<Vec<Image>>;
+
+    /// Reads a manifest or index by descriptor. Its size and digest have been checked. An error of
+    /// [`Missing`] means that the source names it and does not hold it.
+    fn document(&self, descriptor: &Descriptor) -> Result<Bytes>;
+
+    /// Opens a layer or config that one of this source's images names. Size (where a descriptor states it)
+    /// and file type have been checked, the digest has not. [`Missing`] as for documents.
+    fn open(&self, layer: &Layer) -> Result<Data>;
+
+    /// Things the user should know about what was found.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// What a path turned out to be.
+#[derive(Debug)]
+pub enum Input {
+    /// Readable in place.
+    Indexed(Box<dyn Source>),
+    /// A compressed archive or a pipe: readable once, in its own order.
+    Pass(Pass),
+}
+
+/// An archive that can be read once, from its first byte to its last; decoded already.
+pub struct Pass {
+    /// What it is called in messages.
+    pub name: String,
+    /// The plain tar.
+    pub tar: Box<dyn Read + Send>,
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The bytes of a layer.
+pub enum Data {
+    /// Taken over by whoever read the archive while it passed; this is the digest of the plain bytes.
+    Absorbed(Digest),
+    /// At rest, readable by offset.
+    Stored(Blob),
+    /// To be produced by reading once.
+    Stream(Box<dyn Read + Send>),
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absorbed(_) => "Absorbed",
+            Self::Stored(_) => "Stored",
+            Self::Stream(_) => "Stream",
+        })
+    }
+}
+
+/// One image of a source.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What it can be asked for by: tags, full names, as the source spells them.
+    pub names: Vec<String>,
+    /// Its platform, where the source's own listing says it.
+    pub platform: Option<Platform>,
+    /// What the source holds of it.
+    pub content: ImageContent,
+    /// Whether it is there for the sake of another image, as signatures, SBOMs and attestations are. Such
+    /// ones are never meant unless they are asked for.
+    pub companion: bool,
+}
+
+/// What a source holds of an image.
+#[derive(Clone, Debug)]
+pub enum ImageContent {
+    /// A config and layers, for which a manifest has to be made.
+    Layers {
+        /// The image config, byte for byte.
+        config: Bytes,
+        /// The layers, base first, each with its diff ID.
+        layers: Vec<Layer>,
+    },
+    /// A manifest or index, to be pushed byte for byte.
+    Manifest(Descriptor),
+}
+
+/// A blob that a source can open: a layer, or a config that a manifest names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// What the source calls it, for opening and for messages: an entry's name, a digest.
+    pub name: String,
+    /// What a manifest says about it, where there is one.
+    pub descriptor: Option<Descriptor>,
+    /// The digest of its plain bytes, where a config says it.
+    pub diff_id: Option<DiffId>,
+}
+
+impl Layer {
+    /// A blob that a manifest names.
+    pub fn named(descriptor: &Descriptor) -> Self {
+        Self { name: descriptor.digest.to_string(), descriptor: Some(descriptor.clone()), diff_id: None }
+    }
+}
+
+/// The cause beneath an error about something that a source names and does not hold.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the source does not hold it")]
+pub struct Missing;

@@ -1,0 +1,281 @@
+//! OCI image layouts, as folders and as tar archives: manifests and blobs by digest.
+//!
+//! What a layout holds is pushed as it is, so nothing is changed here; names come from annotations, of which
+//! every producer has its own idea. A blob is opened only after its digest's grammar was checked, and its size
+//! must be what its descriptor says.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use oci_spec::image::MediaType;
+
+use super::{
+    Data, Image, ImageContent, Layer, Missing, Source,
+    archive::{EntryData, Index},
+    tree::check,
+};
+use crate::{
+    blob::{Blob, mismatch},
+    error::{Error, Result},
+    layout::{
+        BLOBS, CONTAINERD_NAME, INDEX, OCI_LAYOUT, REF_NAME,
+        read::{self, INDEX_LIMIT, OCI_LAYOUT_LIMIT},
+    },
+    oci::{Descriptor, Manifest, Platform, manifest::MANIFEST_LIMIT, media_type::DOCKER_CONFIG},
+};
+
+/// An OCI layout.
+#[derive(Debug)]
+pub struct OciLayout {
+    name: String,
+    place: Place,
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Archive(Arc<Index>),
+    /// The folder of blobs: the layout's own, or one that several layouts share.
+    Blobs(PathBuf),
+}
+
+impl OciLayout {
+    /// Reads the layout in a folder, whose blobs may lie in a folder shared with others.
+    pub fn folder(dir: &Path, blob_dir: Option<&Path>) -> Result<Self> {
+        let name = format!("OCI layout `{}`", dir.display());
+        let read = |file: &str, limit| Blob::open(&dir.join(file))?.read_all(limit, &format!("`{file}`"));
+        let manifests = || {
+            // Some tools leave it out, and all tools read layouts without it.
+            if dir.join(OCI_LAYOUT).exists() {
+                read::check_version(&read(OCI_LAYOUT, OCI_LAYOUT_LIMIT)?)?;
+            }
+            read::parse_index(&read(INDEX, INDEX_LIMIT)?)
+        };
+        let manifests = manifests().map_err(|error| error.while_doing(format!("reading {name}")))?;
+        let blobs = blob_dir.map_or_else(|| dir.join(BLOBS), Path::to_owned);
+        Ok(Self { name, place: Place::Blobs(blobs), manifests })
+    }
+
+    /// Reads the layout in an archive, which messages call `name`.
+    pub fn archive(index: Arc<Index>, name: String) -> Result<Self> {
+        if index.contains(OCI_LAYOUT) {
+            read::check_version(&index.read(OCI_LAYOUT, OCI_LAYOUT_LIMIT)?)?;
+        }
+        let manifests = read::parse_index(&index.read(INDEX, INDEX_LIMIT)?)?;
+        Ok(Self { name, place: Place::Archive(index), manifests })
+    }
+
+    /// Finds the bytes that a descriptor names, of the size it says.
+    pub(super) fn find(&self, descriptor: &Descriptor) -> Result<EntryData> {
+        let digest = &descriptor.digest;
+        let found = match &self.place {
+            Place::Blobs(blobs) => read::open_blob(blobs, digest)?.map(EntryData::Stored),
+            Place::Archive(index) => {
+                let name = format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex());
+                match index.find(&name) {
+                    Ok(data) => Some(data.clone()),
+                    Err(error) if error.find::<Missing>().is_some() => None,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match (found, &descriptor.data) {
+            (Some(data), _) if data.size() == descriptor.size => Ok(data),
+            (Some(data), _) => Err(mismatch(&digest.to_string(), descriptor, data.size(), digest)),
+            (None, Some(embedded)) => {
+                let embedded = Bytes::from(embedded.clone());
+                check(&embedded, descriptor)?;
+                Ok(EntryData::Kept(embedded))
+            }
+            (None, None) => Err(Error::source(format!("blob {digest} is missing")).because(Missing)),
+        }
+    }
+
+    /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
+    fn is_companion(&self, descriptor: &Descriptor, names: &[String]) -> bool {
+        let kind = descriptor.annotation(COSIGN_KIND).unwrap_or_default();
+        if kind.ends_with("/sigs") || kind.ends_with("/atts") || kind.ends_with("/sboms") {
+            return true;
+        }
+        if !names.is_empty() {
+            return names.iter().all(|name| is_fallback_tag(name));
+        }
+        let artifact = descriptor.artifact_type.as_deref().is_some_and(|artifact| {
+            // crane writes an image's config type here.
+            MediaType::from(artifact) != MediaType::ImageConfig && artifact != DOCKER_CONFIG
+        });
+        artifact
+            || descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
+            // What cannot be read is somebody else's error.
+            || self
+                .document(descriptor)
+                .and_then(|bytes| {
+                    Manifest::parse(bytes, descriptor.digest.clone(), descriptor.media_type.as_deref())
+                })
+                .is_ok_and(|manifest| manifest.subject.is_some())
+    }
+}
+
+impl Source for OciLayout {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn images(&self) -> Result<Vec<Image>> {
+        let alone = self.manifests.len() == 1;
+        Ok(self
+            .manifests
+            .iter()
+            .map(|descriptor| {
+                let names = names(descriptor);
+                Image {
+                    companion: !alone && self.is_companion(descriptor, &names),
+                    names,
+                    platform: descriptor.platform.clone(),
+                    content: ImageContent::Manifest(descriptor.clone()),
+                }
+            })
+            .collect())
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let what = format!("manifest {}", descriptor.digest);
+        if descriptor.size > MANIFEST_LIMIT {
+            return Err(Error::source(format!(
+                "{what} is over the limit of 4 MiB that registries have: {} bytes",
+                descriptor.size
+            )));
+        }
+        let bytes = self.find(descriptor)?.read(MANIFEST_LIMIT, &what)?;
+        check(&bytes, descriptor)?;
+        Ok(bytes)
+    }
+
+    fn open(&self, layer: &Layer) -> Result<Data> {
+        let descriptor = layer.descriptor.as_ref().ok_or_else(|| {
+            Error::internal(format!("a layer of an OCI layout has no descriptor: `{}`", layer.name))
+        })?;
+        let data = self.find(descriptor).and_then(EntryData::into_data);
+        data.map_err(|error| error.while_doing(format!("reading {}", self.name)))
+    }
+}
+
+/// The annotation by which `cosign save` says what an entry is.
+const COSIGN_KIND: &str = "kind";
+
+/// Returns what an entry can be asked for by.
+fn names(descriptor: &Descriptor) -> Vec<String> {
+    let full = descriptor.annotation(CONTAINERD_NAME).into_iter();
+    // BuildKit 0.13 joined all names by commas in one annotation.
+    let tags = descriptor.annotation(REF_NAME).into_iter().flat_map(|names| names.split(','));
+    full.chain(tags).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Returns whether a name is a tag under which the companions of an image are kept: `sha256-<hex>`, of
+/// distribution-spec's referrers, or with `.sig`, `.att` or `.sbom`, of cosign.
+fn is_fallback_tag(name: &str) -> bool {
+    let Some((digest, suffix)) = name.strip_prefix("sha256-").and_then(|rest| rest.split_at_checked(64))
+    else {
+        return false;
+    };
+    digest.bytes().all(|byte| byte.is_ascii_hexdigit()) && matches!(suffix, "" | ".sig" | ".att" | ".sbom")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::chain, layout::write, oci::Digest};
+
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    fn layout(index: &str) -> (tempfile::TempDir, OciLayout) {
+        let dir = tempfile::tempdir().unwrap();
+        write::init(dir.path()).unwrap();
+        fs_err::write(dir.path().join(INDEX), index).unwrap();
+        let layout = OciLayout::folder(dir.path(), None).unwrap();
+        (dir, layout)
+    }
+
+    fn entry(text: &str, more: &str) -> String {
+        let digest = Digest::of(text.as_bytes());
+        format!(r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":{}{more}}}"#, text.len())
+    }
+
+    fn put(dir: &tempfile::TempDir, text: &str) {
+        fs_err::write(write::blob_path(dir.path(), &Digest::of(text.as_bytes())), text).unwrap();
+    }
+
+    #[test]
+    fn names_come_from_all_annotations() {
+        let annotated = |annotations| {
+            serde_json::from_str::<Descriptor>(&entry("", &format!(r#","annotations":{annotations}"#)))
+                .map(|descriptor| names(&descriptor))
+                .unwrap()
+        };
+        assert_eq!(annotated(r#"{"org.opencontainers.image.ref.name":"1"}"#), ["1"]);
+        assert_eq!(
+            annotated(
+                r#"{"org.opencontainers.image.ref.name":"1","io.containerd.image.name":"localhost/a:1"}"#
+            ),
+            ["localhost/a:1", "1"]
+        );
+        assert_eq!(
+            annotated(r#"{"org.opencontainers.image.ref.name":"localhost/bk:1,example.com/two:2"}"#),
+            ["localhost/bk:1", "example.com/two:2"]
+        );
+        assert!(annotated("null").is_empty());
+    }
+
+    #[test]
+    fn what_is_about_an_image_is_no_image() {
+        let subject = format!(r#"{{"config":{c},"layers":[],"subject":{c}}}"#, c = entry("", ""));
+        let signature = format!("sha256-{}.sig", Digest::of(b"").hex());
+        let index = [
+            entry("one", ""),
+            entry("two", r#","artifactType":"application/vnd.oci.image.config.v1+json""#),
+            entry("three", r#","artifactType":"application/spdx+json""#),
+            entry("four", r#","platform":{"os":"unknown","architecture":"unknown"}"#),
+            entry("five", &format!(r#","annotations":{{"{REF_NAME}":"{signature}"}}"#)),
+            entry("six", r#","annotations":{"kind":"dev.cosignproject.cosign/atts"}"#),
+            entry(&subject, ""),
+        ];
+        let (dir, layout) = layout(&format!(r#"{{"manifests":[{}]}}"#, index.join(",")));
+        put(&dir, &subject);
+        let companions: Vec<bool> =
+            layout.images().unwrap().into_iter().map(|image| image.companion).collect();
+        assert_eq!(companions, [false, false, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn a_blob_is_what_its_descriptor_says_or_an_error() {
+        let (dir, layout) = layout(r#"{"manifests":[]}"#);
+        put(&dir, "content");
+        let right = Descriptor::new("x", Digest::of(b"content"), 7);
+        assert_eq!(layout.document(&right).unwrap(), "content");
+        assert!(matches!(layout.open(&Layer::named(&right)).unwrap(), Data::Stored(_)));
+        let long = Descriptor { size: 8, ..right.clone() };
+        let error = layout.open(&Layer::named(&long)).unwrap_err();
+        assert!(chain(&error).contains("size mismatch"), "{error:?}");
+        let huge = Descriptor { size: u64::MAX, ..right.clone() };
+        assert!(layout.document(&huge).unwrap_err().message().contains("limit"));
+        fs_err::write(write::blob_path(dir.path(), &right.digest), "CONTENT").unwrap();
+        assert!(layout.document(&right).unwrap_err().message().contains("digest mismatch"));
+        fs_err::remove_file(write::blob_path(dir.path(), &right.digest)).unwrap();
+        let error = layout.open(&Layer::named(&right)).unwrap_err();
+        assert!(chain(&error).contains("missing") && error.find::<Missing>().is_some(), "{error:?}");
+    }
+
+    #[test]
+    fn embedded_data_stands_in_for_a_missing_blob() {
+        let (_dir, layout) = layout(r#"{"manifests":[]}"#);
+        let embedded =
+            Descriptor { data: Some(b"{}".to_vec()), ..Descriptor::new("x", Digest::of(b"{}"), 2) };
+        assert_eq!(layout.document(&embedded).unwrap(), "{}");
+        assert!(matches!(layout.open(&Layer::named(&embedded)).unwrap(), Data::Stream(_)));
+        let lying = Descriptor { data: Some(b"[]".to_vec()), ..embedded };
+        assert!(chain(&layout.open(&Layer::named(&lying)).unwrap_err()).contains("digest mismatch"));
+    }
+}

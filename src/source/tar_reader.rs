@@ -1,0 +1,498 @@
+//! Headers of tar archives: v7, ustar, PAX and GNU, as image tools write them, one after the other.
+//!
+//! One parser, [`read_head`], serves both ways to read an archive: [`Entries`] streams one that passes by,
+//! [`super::archive::Index`] jumps through a file. Nothing is extracted; names are text and never paths of
+//! this machine. No header's number is trusted: arithmetic is checked, nothing is allocated by it, and an
+//! archive that is shorter than its headers say is called truncated.
+
+use std::io::{self, Read};
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+
+/// What an archive says about one of its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryHead {
+    /// The name as it is written, invalid UTF-8 replaced.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The number of bytes that follow.
+    pub size: u64,
+}
+
+/// What an entry is, as far as images need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// Another name for the entry of this name.
+    Hardlink(String),
+    /// A folder, a device, or something even less useful.
+    Other,
+    /// A file whose holes are left out, so that its bytes are not those of the file.
+    Sparse,
+    /// A pointer to the entry of this name, relative to the folder it is in.
+    Symlink(String),
+}
+
+/// The entries of an archive that can be read once.
+///
+/// The iterator yields the heads; reading yields the payload of the last one, and what is left of it is
+/// skipped. The end of the iteration is the end of the input, so that a decoder beneath has checked its sums.
+#[derive(Debug)]
+pub struct Entries<R> {
+    input: R,
+    offset: u64,
+    payload: u64,
+    padding: u64,
+    ended: bool,
+}
+
+impl<R: Read> Entries<R> {
+    /// Reads the archive in `input` from its first byte.
+    pub const fn new(input: R) -> Self {
+        Self { input, offset: 0, payload: 0, padding: 0, ended: false }
+    }
+
+    fn advance(&mut self) -> Result<Option<EntryHead>> {
+        let left = self.payload + self.padding;
+        let skipped = io::copy(&mut self.input.by_ref().take(left), &mut io::sink())
+            .context(ErrorKind::Source, || "reading the archive".into())?;
+        self.offset += skipped;
+        if skipped < left {
+            return Err(truncated(self.offset));
+        }
+        let Some((head, length)) = read_head(&mut self.input, self.offset)? else {
+            io::copy(&mut self.input, &mut io::sink())
+                .context(ErrorKind::Source, || "reading the archive to its end".into())?;
+            return Ok(None);
+        };
+        self.offset += length;
+        self.payload = head.size;
+        self.padding = padding(head.size);
+        Ok(Some(head))
+    }
+}
+
+impl<R: Read> Iterator for Entries<R> {
+    type Item = Result<EntryHead>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let head = self.advance();
+        self.ended = !matches!(head, Ok(Some(_)));
+        head.transpose()
+    }
+}
+
+impl<R: Read> Read for Entries<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = self.input.read(&mut buffer[..wanted])?;
+        if read == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, truncated(self.offset)));
+        }
+        self.payload -= read as u64;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Reads the headers of the entry that begins at `at`, and says how many bytes they take. None is the
+/// archive's end: a block of zeros, or no bytes at all.
+pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryHead, u64)>> {
+    let mut offset = at;
+    let mut extensions = Extensions::default();
+    loop {
+        let Some(block) = read_block(input, offset)? else {
+            return if offset == at { Ok(None) } else { Err(truncated(offset)) };
+        };
+        if block == [0; BLOCK] {
+            return Ok(None);
+        }
+        check_sum(&block, offset)?;
+        let wrong = |what: &str| Error::source(format!("tar header at byte {offset}: {what}"));
+        let size = number(&block[124..136]).map_err(wrong)?;
+        let flag = block[156];
+        if !matches!(flag, b'L' | b'K' | b'x' | b'g') {
+            let length = offset + BLOCK as u64 + skip_sparse_map(input, &block, offset)? - at;
+            return Ok(Some((extensions.head(&block, size), length)));
+        }
+        if size > EXTENDED_LIMIT {
+            return Err(wrong(&format!(
+                "an extended header is over the limit of {EXTENDED_LIMIT} bytes: {size}"
+            )));
+        }
+        let padded = size + padding(size);
+        let mut payload = Vec::new();
+        input
+            .take(padded)
+            .read_to_end(&mut payload)
+            .context(ErrorKind::Source, || "reading the archive".into())?;
+        if (payload.len() as u64) < padded {
+            return Err(truncated(offset));
+        }
+        payload.truncate(size as usize);
+        match flag {
+            b'L' => extensions.long_name = Some(text(&payload)),
+            b'K' => extensions.long_link = Some(text(&payload)),
+            b'x' => extensions.take_pax(&payload).map_err(wrong)?,
+            // Defaults for all entries; nobody puts names or sizes there.
+            _ => {}
+        }
+        offset += BLOCK as u64 + padded;
+    }
+}
+
+/// Returns whether these first bytes of a file are a tar header, right or damaged.
+pub(super) fn is_tar(bytes: &[u8]) -> bool {
+    let Some(block) = bytes.first_chunk::<BLOCK>() else { return false };
+    *block == [0; BLOCK] || block[257..].starts_with(b"ustar") || check_sum(block, 0).is_ok()
+}
+
+/// Returns the number of bytes that fill the last block of a payload.
+pub(super) const fn padding(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
+}
+
+/// Says that the archive ends before its headers say so.
+pub(super) fn truncated(offset: u64) -> Error {
+    Error::source(format!("the archive is truncated: what begins at byte {offset} is not complete"))
+}
+
+const BLOCK: usize = 512;
+/// For long names and PAX records: a path has at most 4 KiB, and extended attributes are not for images'
+/// outer archives.
+const EXTENDED_LIMIT: u64 = 1 << 20;
+
+/// What the headers before the last one say about an entry.
+#[derive(Default)]
+struct Extensions {
+    long_name: Option<String>,
+    long_link: Option<String>,
+    path: Option<String>,
+    link_path: Option<String>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+impl Extensions {
+    /// Takes PAX records: `LENGTH KEY=VALUE\n`, where the length counts all of it.
+    fn take_pax(&mut self, mut records: &[u8]) -> std::result::Result<(), &'static str> {
+        const BROKEN: &str = "a PAX record is broken";
+        while !records.is_empty() {
+            let space = records.iter().position(|&byte| byte == b' ').ok_or(BROKEN)?;
+            let length = std::str::from_utf8(&records[..space])
+                .ok()
+                .and_then(|digits| digits.parse::<usize>().ok())
+                .filter(|&length| length > space + 1 && length <= records.len())
+                .ok_or(BROKEN)?;
+            let (record, rest) = records.split_at(length);
+            let record = record[space + 1..].strip_suffix(b"\n").ok_or(BROKEN)?;
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or(BROKEN)?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            let word = || (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned());
+            match key {
+                b"path" => self.path = word(),
+                b"linkpath" => self.link_path = word(),
+                b"size" => self.size = Some(decimal(value).ok_or("a PAX size is not a number")?),
+                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                _ => {}
+            }
+            records = rest;
+        }
+        Ok(())
+    }
+
+    /// Puts an entry's head together. Where several headers name it, GNU's win over PAX's over the entry's
+    /// own, as in Go's archive/tar, which wrote and will read most images.
+    fn head(self, block: &[u8; BLOCK], size: u64) -> EntryHead {
+        let name = self.long_name.or(self.path).unwrap_or_else(|| own_name(block));
+        let target = self.long_link.or(self.link_path).unwrap_or_else(|| text(&block[157..257]));
+        let kind = match block[156] {
+            b'0' | 0 | b'7' if self.sparse => EntryKind::Sparse,
+            // v7 knew no folders but by this.
+            0 if name.ends_with('/') => EntryKind::Other,
+            b'0' | 0 | b'7' => EntryKind::File,
+            b'1' => EntryKind::Hardlink(target),
+            b'2' => EntryKind::Symlink(target),
+            b'S' => EntryKind::Sparse,
+            _ => EntryKind::Other,
+        };
+        // Links, devices, folders and FIFOs have no payload, whatever their size says.
+        let size = if matches!(block[156], b'1'..=b'6') { 0 } else { self.size.unwrap_or(size) };
+        EntryHead { name, kind, size }
+    }
+}
+
+/// Returns the name in the header itself; ustar splits long ones, GNU uses that field for other things.
+fn own_name(block: &[u8; BLOCK]) -> String {
+    let name = text(&block[..100]);
+    let prefix = if block[257..].starts_with(b"ustar\0") { text(&block[345..500]) } else { String::new() };
+    if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
+}
+
+/// Skips the rest of an old GNU sparse file's map, which stands between header and payload.
+fn skip_sparse_map(input: &mut impl Read, block: &[u8; BLOCK], offset: u64) -> Result<u64> {
+    let mut length = 0;
+    let mut more = block[156] == b'S' && block[482] != 0;
+    while more {
+        length += BLOCK as u64;
+        let block = read_block(input, offset + length)?.ok_or_else(|| truncated(offset + length))?;
+        more = block[504] != 0;
+    }
+    Ok(length)
+}
+
+/// Reads one block; none if the input ends right here.
+fn read_block(input: &mut impl Read, offset: u64) -> Result<Option<[u8; BLOCK]>> {
+    let mut block = Vec::with_capacity(BLOCK);
+    input
+        .take(BLOCK as u64)
+        .read_to_end(&mut block)
+        .context(ErrorKind::Source, || "reading the archive".into())?;
+    match <[u8; BLOCK]>::try_from(block) {
+        Ok(block) => Ok(Some(block)),
+        Err(block) if block.is_empty() => Ok(None),
+        Err(_) => Err(truncated(offset)),
+    }
+}
+
+/// Compares a header's checksum, for which some old tars took bytes as signed.
+fn check_sum(block: &[u8; BLOCK], offset: u64) -> Result<()> {
+    let bytes =
+        || block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
+    let unsigned: u64 = bytes().map(u64::from).sum();
+    let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
+    let stated = number(&block[148..156]).ok();
+    if stated == Some(unsigned) || (stated.is_some() && stated == u64::try_from(signed).ok()) {
+        Ok(())
+    } else {
+        Err(Error::source(format!("tar header at byte {offset}: wrong checksum")))
+    }
+}
+
+/// Reads a number: octal digits between spaces and NULs, or base-256 when the first bit is set.
+fn number(field: &[u8]) -> std::result::Result<u64, &'static str> {
+    if let Some((&first, rest)) = field.split_first()
+        && first & 0x80 != 0
+    {
+        if first & 0x40 != 0 {
+            return Err("negative size");
+        }
+        return rest.iter().try_fold(u64::from(first & 0x3f), |number, &byte| {
+            let shifted = number.checked_mul(256).ok_or("size out of range")?;
+            Ok(shifted + u64::from(byte))
+        });
+    }
+    let digits = field.trim_ascii_start();
+    let digits = digits.split(|&byte| byte == 0 || byte == b' ').next().unwrap_or_default();
+    digits.iter().try_fold(0_u64, |number, &digit| match digit {
+        b'0'..=b'7' => Ok(number.checked_mul(8).ok_or("size out of range")? + u64::from(digit - b'0')),
+        _ => Err("a number is not octal"),
+    })
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Returns the text before the first NUL.
+fn text(field: &[u8]) -> String {
+    let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn heads(bytes: &[u8]) -> Result<Vec<EntryHead>> {
+        Entries::new(bytes).collect()
+    }
+
+    /// A header of our own making, for what the tar crate would not write.
+    fn header(name: &str, flag: u8, size: &[u8; 12]) -> Vec<u8> {
+        let mut block = vec![0; BLOCK];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[124..136].copy_from_slice(size);
+        block[156] = flag;
+        let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum::<u64>() + 8 * u64::from(b' ');
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    }
+
+    fn extended(flag: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = header("x", flag, format!("{:011o}\0", payload.len()).as_bytes().try_into().unwrap());
+        bytes.extend_from_slice(payload);
+        bytes.resize(bytes.len() + padding(payload.len() as u64) as usize, 0);
+        bytes
+    }
+
+    fn built(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        build(&mut builder);
+        builder.into_inner().unwrap()
+    }
+
+    fn append(builder: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+
+    #[test]
+    fn payloads_are_read_or_skipped() {
+        let long = "d/".repeat(200) + "f";
+        let bytes = built(|builder| {
+            append(builder, "a", b"one");
+            append(builder, &long, &[7; 600]);
+            append(builder, "c", b"");
+        });
+        let mut entries = Entries::new(bytes.as_slice());
+        assert_eq!(entries.next().unwrap().unwrap().name, "a");
+        assert_eq!(
+            entries.next().unwrap().unwrap(),
+            EntryHead { name: long, kind: EntryKind::File, size: 600 }
+        );
+        let mut payload = Vec::new();
+        entries.read_to_end(&mut payload).unwrap();
+        assert_eq!(payload, [7; 600]);
+        assert_eq!(entries.next().unwrap().unwrap().size, 0);
+        assert!(entries.next().is_none());
+        assert!(entries.next().is_none());
+    }
+
+    #[test]
+    fn pax_records_win_over_the_header() {
+        let record = b"13 size=1025\n12 path=a/b\n15 linkpath=to\n";
+        let bytes = [extended(b'x', record), header("z", b'2', b"00000000000\0")].concat();
+        let head = &heads(&bytes).unwrap()[0];
+        assert_eq!((head.name.as_str(), &head.kind), ("a/b", &EntryKind::Symlink("to".into())));
+        let bytes = [extended(b'x', record), header("z", b'0', b"00000000000\0")].concat();
+        let (head, _) = read_head(&mut bytes.as_slice(), 0).unwrap().unwrap();
+        assert_eq!(head.size, 1025);
+        for broken in ["", "1", "x path=a\n", "99 path=a\n", "8 path=a\n", "4 =\n5", "12 size=-1\n\n\n"] {
+            let bytes = [extended(b'x', broken.as_bytes()), header("z", b'0', b"00000000000\0")].concat();
+            assert_eq!(heads(&bytes).is_err(), !broken.is_empty(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_errors() {
+        let huge = b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff";
+        for (size, word) in [
+            (huge, "truncated"),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "negative"),
+            (b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "out of range"),
+            (b"77777777777\0", "truncated"),
+            (b"1234567890a\0", "octal"),
+        ] {
+            let error = heads(&header("f", b'0', size)).unwrap_err();
+            assert!(error.message().contains(word), "{error}");
+        }
+        for flag in [b'L', b'K', b'x', b'g'] {
+            let error = heads(&header("f", flag, b"10000000000\0")).unwrap_err();
+            assert!(error.message().contains("limit"), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_stand_between_spaces() {
+        assert_eq!(number(b"   17 \0\0\0\0\0\0"), Ok(15));
+        assert_eq!(number(b"777777777777"), Ok((1 << 36) - 1));
+        assert_eq!(number(&[0; 12]), Ok(0));
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_said_where_it_is() {
+        let mut bytes = built(|builder| {
+            append(builder, "a", b"one");
+            append(builder, "b", b"two");
+        });
+        bytes[1024] ^= 1;
+        let error = heads(&bytes).unwrap_err();
+        assert_eq!(error.message(), "tar header at byte 1024: wrong checksum");
+    }
+
+    #[test]
+    fn the_end_may_be_zeros_or_nothing_and_what_follows_is_read() {
+        let whole = built(|builder| append(builder, "a", b"one"));
+        for (bytes, count) in
+            [(&whole[..1024], 1), (&whole[..1536], 1), (&[whole.as_slice(), &whole].concat(), 1), (&[], 0)]
+        {
+            let mut input = bytes;
+            assert_eq!(Entries::new(&mut input).count(), count);
+            assert!(input.is_empty());
+        }
+        for end in [1, 511, 512, 514, 1023] {
+            let error = heads(&whole[..end]).unwrap_err();
+            assert!(error.message().contains("truncated"), "{end}: {error}");
+        }
+    }
+
+    #[test]
+    fn gnu_sparse_files_are_told_apart_and_skipped_with_their_map() {
+        let mut sparse = header("s", b'S', b"00000000000\0");
+        sparse[482] = 1;
+        let sum = sparse.iter().map(|&byte| u64::from(byte)).sum::<u64>()
+            - sparse[148..156].iter().map(|&byte| u64::from(byte)).sum::<u64>()
+            + 8 * u64::from(b' ');
+        sparse[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let bytes = [sparse, vec![0; BLOCK], header("f", b'0', b"00000000000\0")].concat();
+        let heads = heads(&bytes).unwrap();
+        assert_eq!(heads[0].kind, EntryKind::Sparse);
+        assert_eq!(heads[1].name, "f");
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics_and_no_payload_is_made_up(
+            headers in proptest::collection::vec(
+                ("[a-z/]{0,90}", prop_oneof![any::<u8>(), Just(b'x'), Just(b'0')], any::<[u8; 4]>()), 0..4),
+            payload in proptest::collection::vec(any::<u8>(), 0..1024),
+        ) {
+            let mut bytes = Vec::new();
+            for (name, flag, size) in headers {
+                // Half of the sizes are small octal numbers.
+                let mut field = *b"00000000000\0";
+                if size[0] & 1 == 0 {
+                    field[..4].copy_from_slice(&size);
+                } else {
+                    field[9..11].copy_from_slice(&[b'0' + size[1] % 8, b'0' + size[2] % 8]);
+                }
+                bytes.extend(header(&name, flag, &field));
+                bytes.extend(&payload);
+            }
+            let heads: Vec<_> = Entries::new(bytes.as_slice()).map_while(Result::ok).collect();
+            let claimed: u64 = heads.iter().rev().skip(1).map(|head| head.size).sum();
+            prop_assert!(claimed <= bytes.len() as u64);
+        }
+
+        #[test]
+        fn the_reference_reader_sees_the_same(
+            files in proptest::collection::vec(("[a-z/]{0,150}[a-z]", 0_usize..1500), 0..8)
+        ) {
+            let bytes = built(|builder| {
+                for (name, size) in &files {
+                    append(builder, name.trim_start_matches('/'), &vec![1; *size]);
+                }
+            });
+            let own = heads(&bytes).unwrap();
+            let mut reference = tar::Archive::new(bytes.as_slice());
+            let theirs = reference.entries().unwrap().map(|entry| {
+                let entry = entry.unwrap();
+                let name = entry.path().unwrap().to_str().unwrap().to_owned();
+                EntryHead { name, kind: EntryKind::File, size: entry.size() }
+            });
+            prop_assert_eq!(own, theirs.collect::<Vec<_>>());
+        }
+    }
+}

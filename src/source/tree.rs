@@ -1,0 +1,366 @@
+//! From one manifest or index to everything that belongs to it, in the order in which it is pushed.
+//!
+//! Children and attestations come before the index that names them, each digest once, however many paths lead
+//! to it. What the source names and does not hold is listed: the destination may have it. For one platform
+//! out of an index, that child takes the index's place.
+
+use std::{borrow::Borrow, collections::HashSet, io::Read as _};
+
+use bytes::Bytes;
+
+use super::{Data, Layer, Missing, Source};
+use crate::{
+    blob::mismatch,
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::{Content, Descriptor, Digest, Hasher, ImageConfig, Manifest, Platform, config::CONFIG_LIMIT},
+};
+
+/// A manifest or index with all that it leads to.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The documents, each once, children before their index; the last one is the root.
+    pub manifests: Vec<Manifest>,
+    /// The children that are named and not held.
+    pub missing: Vec<Descriptor>,
+}
+
+impl Tree {
+    /// Returns the document that everything else belongs to.
+    pub fn root(&self) -> &Manifest {
+        self.manifests.last().expect("a tree is made of its root")
+    }
+}
+
+/// Reads the documents that belong to `root`, or to the one image in it that is for `platform`.
+pub fn resolve(source: &dyn Source, root: &Descriptor, platform: Option<&Platform>) -> Result<Tree> {
+    let root = match platform {
+        Some(wanted) => &Search::new(source, wanted).pick(root)?,
+        None => root,
+    };
+    let mut walk = Walk {
+        source,
+        seen: HashSet::new(),
+        bytes: 0,
+        tree: Tree { manifests: Vec::new(), missing: Vec::new() },
+    };
+    walk.visit(root, 0).map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
+    Ok(walk.tree)
+}
+
+/// Reads the config that a manifest of this source names, and checks its digest.
+pub fn read_config(source: &dyn Source, descriptor: &Descriptor) -> Result<Bytes> {
+    let what = format!("image config {}", descriptor.digest);
+    let bytes = match source.open(&Layer::named(descriptor))? {
+        Data::Stored(blob) => blob.read_all(CONFIG_LIMIT, &what)?,
+        Data::Absorbed(_) => return Err(Error::source(format!("{what} is not a JSON document"))),
+        Data::Stream(stream) => {
+            let mut bytes = Vec::new();
+            stream
+                .take(CONFIG_LIMIT + 1)
+                .read_to_end(&mut bytes)
+                .context(ErrorKind::Source, || format!("reading {what}"))?;
+            if bytes.len() as u64 > CONFIG_LIMIT {
+                return Err(Error::source(format!("{what} is over the limit of {CONFIG_LIMIT} bytes")));
+            }
+            bytes
+        }
+    };
+    check(&bytes, descriptor).map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
+    Ok(bytes.into())
+}
+
+/// Returns an error unless an image for `found` is what somebody who asks for `wanted` wants.
+pub fn require_platform(found: Option<&Platform>, wanted: &Platform, what: &str) -> Result<()> {
+    if found.is_some_and(|found| found.satisfies(wanted)) {
+        return Ok(());
+    }
+    Err(not_offered(wanted, found.as_slice(), what))
+}
+
+/// Compares bytes with what a descriptor promises.
+pub(super) fn check(bytes: &[u8], descriptor: &Descriptor) -> Result<()> {
+    let mut hasher = Hasher::new(descriptor.digest.algorithm());
+    hasher.update(bytes);
+    let found = hasher.finish();
+    if bytes.len() as u64 == descriptor.size && found == descriptor.digest {
+        return Ok(());
+    }
+    Err(mismatch(&descriptor.digest.to_string(), descriptor, bytes.len() as u64, &found))
+}
+
+/// Nobody nests deeper than three; more is an attack.
+const DEPTH_LIMIT: usize = 16;
+/// The largest multi-platform images have a few dozen.
+const DOCUMENT_LIMIT: usize = 10_000;
+/// All documents of a tree are held at once until it is pushed.
+const BYTES_LIMIT: u64 = 64 << 20;
+
+struct Walk<'a> {
+    source: &'a dyn Source,
+    seen: HashSet<Digest>,
+    bytes: u64,
+    tree: Tree,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, descriptor: &Descriptor, depth: usize) -> Result<()> {
+        if !self.seen.insert(descriptor.digest.clone()) {
+            return Ok(());
+        }
+        check_limits(depth, self.seen.len())?;
+        let manifest = match read(self.source, descriptor) {
+            Err(error) if depth > 0 && error.find::<Missing>().is_some() => {
+                self.tree.missing.push(descriptor.clone());
+                return Ok(());
+            }
+            read => read?,
+        };
+        self.bytes += manifest.bytes.len() as u64;
+        if self.bytes > BYTES_LIMIT {
+            return Err(Error::source(format!(
+                "the manifests of this image are over the limit of {BYTES_LIMIT} bytes"
+            )));
+        }
+        if let Content::Index { manifests } = &manifest.content {
+            for child in manifests {
+                self.visit(child, depth + 1)?;
+            }
+        }
+        self.tree.manifests.push(manifest);
+        Ok(())
+    }
+}
+
+/// Looks for the image for one platform.
+struct Search<'a> {
+    source: &'a dyn Source,
+    wanted: &'a Platform,
+    seen: HashSet<Digest>,
+    offered: Vec<Platform>,
+}
+
+impl<'a> Search<'a> {
+    fn new(source: &'a dyn Source, wanted: &'a Platform) -> Self {
+        Self { source, wanted, seen: HashSet::new(), offered: Vec::new() }
+    }
+
+    fn pick(mut self, root: &Descriptor) -> Result<Descriptor> {
+        let name = self.source.name();
+        let found = self.visit(root, 0).map_err(|error| error.while_doing(format!("reading {name}")))?;
+        found.ok_or_else(|| not_offered(self.wanted, &self.offered, &name))
+    }
+
+    fn visit(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
+        if is_attestation(descriptor) || !self.seen.insert(descriptor.digest.clone()) {
+            return Ok(None);
+        }
+        check_limits(depth, self.seen.len())?;
+        if descriptor.platform.as_ref().is_some_and(|platform| !self.fits(platform)) {
+            return Ok(None);
+        }
+        let manifest = match read(self.source, descriptor) {
+            // A child that does not say what it is for, and is not there, cannot be the one.
+            Err(error) if depth > 0 && descriptor.platform.is_none() && error.find::<Missing>().is_some() => {
+                return Ok(None);
+            }
+            read => read?,
+        };
+        match &manifest.content {
+            Content::Index { manifests } => {
+                for child in manifests {
+                    if let Some(found) = self.visit(child, depth + 1)? {
+                        return Ok(Some(found));
+                    }
+                }
+                Ok(None)
+            }
+            Content::Image { .. } if descriptor.platform.is_some() => Ok(Some(descriptor.clone())),
+            Content::Image { config, .. } => {
+                let config = config.as_ref().map(|config| read_config(self.source, config)).transpose()?;
+                // An artifact's config says nothing of platforms.
+                let platform = config
+                    .and_then(|config| ImageConfig::parse(&config, "").ok())
+                    .and_then(|config| config.platform);
+                let fits = platform.is_some_and(|platform| self.fits(&platform));
+                Ok(fits.then(|| descriptor.clone()))
+            }
+        }
+    }
+
+    fn fits(&mut self, platform: &Platform) -> bool {
+        self.offered.push(platform.clone());
+        platform.satisfies(self.wanted)
+    }
+}
+
+/// Reads a manifest, whose size and digest the source checks.
+fn read(source: &dyn Source, descriptor: &Descriptor) -> Result<Manifest> {
+    let bytes = source.document(descriptor)?;
+    Manifest::parse(bytes, descriptor.digest.clone(), descriptor.media_type.as_deref())
+}
+
+fn check_limits(depth: usize, documents: usize) -> Result<()> {
+    if depth > DEPTH_LIMIT {
+        return Err(Error::source(format!("indexes nest over the limit of {DEPTH_LIMIT} levels")));
+    }
+    if documents > DOCUMENT_LIMIT {
+        return Err(Error::source(format!("the image is over the limit of {DOCUMENT_LIMIT} manifests")));
+    }
+    Ok(())
+}
+
+/// Returns whether an entry of an index is BuildKit's attestation for another one.
+fn is_attestation(descriptor: &Descriptor) -> bool {
+    descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
+        || descriptor.annotation("vnd.docker.reference.type").is_some()
+}
+
+fn not_offered(wanted: &Platform, offered: &[impl Borrow<Platform>], what: &str) -> Error {
+    let mut offered: Vec<String> = offered.iter().map(|platform| platform.borrow().to_string()).collect();
+    offered.sort();
+    offered.dedup();
+    let offered = if offered.is_empty() { "no platform at all".into() } else { offered.join(", ") };
+    Error::usage(format!("{what} holds no image for `{wanted}`")).with_hint(format!("it is for {offered}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::{
+        error::chain,
+        source::{Image, Source},
+    };
+
+    /// Documents and configs by digest.
+    #[derive(Default)]
+    struct Documents(HashMap<Digest, Bytes>);
+
+    impl Documents {
+        fn put(&mut self, text: String) -> Descriptor {
+            let digest = Digest::of(text.as_bytes());
+            let size = text.len() as u64;
+            self.0.insert(digest.clone(), text.into());
+            Descriptor { media_type: None, ..Descriptor::new("", digest, size) }
+        }
+
+        fn index(&mut self, children: &[Descriptor]) -> Descriptor {
+            let children: Vec<String> = children.iter().map(written).collect();
+            self.put(format!(r#"{{"manifests":[{}]}}"#, children.join(",")))
+        }
+
+        fn image(&mut self, platform: &str) -> Descriptor {
+            let (os, architecture) = platform.split_once('/').unwrap();
+            let config = format!(r#"{{"os":"{os}","architecture":"{architecture}","rootfs":{{}}}}"#);
+            let config = written(&self.put(config));
+            self.put(format!(r#"{{"config":{config},"layers":[]}}"#))
+        }
+    }
+
+    impl Source for Documents {
+        fn name(&self) -> String {
+            "documents".into()
+        }
+
+        fn images(&self) -> Result<Vec<Image>> {
+            Ok(Vec::new())
+        }
+
+        fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+            self.0.get(&descriptor.digest).cloned().ok_or_else(|| Error::source("missing").because(Missing))
+        }
+
+        fn open(&self, layer: &Layer) -> Result<Data> {
+            let bytes = self.document(layer.descriptor.as_ref().unwrap())?;
+            Ok(Data::Stream(Box::new(std::io::Cursor::new(bytes))))
+        }
+    }
+
+    fn written(descriptor: &Descriptor) -> String {
+        let platform = descriptor.platform.as_ref().map_or_else(String::new, |platform| {
+            format!(r#","platform":{}"#, serde_json::to_string(platform).unwrap())
+        });
+        format!(r#"{{"digest":"{}","size":{}{platform}}}"#, descriptor.digest, descriptor.size)
+    }
+
+    fn on(platform: &str, descriptor: &Descriptor) -> Descriptor {
+        Descriptor { platform: Some(platform.parse().unwrap()), ..descriptor.clone() }
+    }
+
+    fn order(tree: &Tree) -> Vec<&Digest> {
+        tree.manifests.iter().map(|manifest| &manifest.digest).collect()
+    }
+
+    #[test]
+    fn children_come_before_their_index_and_once() {
+        let mut documents = Documents::default();
+        let (one, two) = (documents.image("linux/amd64"), documents.image("linux/arm64"));
+        let inner = documents.index(&[one.clone(), one.clone()]);
+        let root = documents.index(&[two.clone(), inner.clone(), one.clone()]);
+        let tree = resolve(&documents, &root, None).unwrap();
+        assert_eq!(order(&tree), [&two.digest, &one.digest, &inner.digest, &root.digest]);
+        assert_eq!(tree.root().digest, root.digest);
+        documents.0.remove(&one.digest);
+        let tree = resolve(&documents, &root, None).unwrap();
+        assert_eq!(order(&tree), [&two.digest, &inner.digest, &root.digest]);
+        assert_eq!(tree.missing, [one]);
+        documents.0.remove(&root.digest);
+        assert!(resolve(&documents, &root, None).unwrap_err().find::<Missing>().is_some());
+    }
+
+    #[test]
+    fn many_paths_are_quick_and_deep_ones_an_error() {
+        let mut documents = Documents::default();
+        let mut root = documents.image("linux/amd64");
+        for depth in 1..=DEPTH_LIMIT + 1 {
+            root = documents.index(&vec![root; 10]);
+            let tree = resolve(&documents, &root, None);
+            match tree {
+                Ok(tree) => assert!(depth <= DEPTH_LIMIT && tree.manifests.len() == depth + 1),
+                Err(error) => assert!(depth > DEPTH_LIMIT && chain(&error).contains("limit"), "{error:?}"),
+            }
+        }
+        assert!(resolve(&documents, &root, Some(&"a/b".parse().unwrap())).is_err());
+    }
+
+    #[test]
+    fn one_platform_is_found_wherever_it_is() {
+        let mut documents = Documents::default();
+        let (amd64, arm64) = (documents.image("linux/amd64"), documents.image("linux/arm64"));
+        let s390x = documents.image("linux/s390x");
+        let attestation = documents.image("unknown/unknown");
+        let inner = documents.index(std::slice::from_ref(&s390x));
+        let root = documents.index(&[
+            on("unknown/unknown", &attestation),
+            on("linux/amd64", &amd64),
+            on("linux/arm64/v8", &arm64),
+            inner,
+        ]);
+        let found = |root: &Descriptor, platform: &str| {
+            resolve(&documents, root, Some(&platform.parse().unwrap())).map(|tree| tree.root().digest.clone())
+        };
+        assert_eq!(found(&root, "linux/amd64").unwrap(), amd64.digest);
+        assert_eq!(found(&root, "linux/arm64").unwrap(), arm64.digest);
+        assert_eq!(found(&root, "linux/s390x").unwrap(), s390x.digest);
+        assert_eq!(found(&amd64, "linux/amd64").unwrap(), amd64.digest);
+        for (root, hint) in
+            [(&root, "it is for linux/amd64, linux/arm64/v8, linux/s390x"), (&amd64, "it is for linux/amd64")]
+        {
+            for platform in ["windows/amd64", "unknown/unknown"] {
+                let error = found(root, platform).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Usage);
+                assert_eq!(error.hints(), [hint]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_config_is_checked_before_it_is_believed() {
+        let mut documents = Documents::default();
+        let config = documents.put("{}".into());
+        assert_eq!(read_config(&documents, &config).unwrap(), "{}");
+        documents.0.insert(config.digest.clone(), "[]".into());
+        assert!(chain(&read_config(&documents, &config).unwrap_err()).contains("digest mismatch"));
+    }
+}
