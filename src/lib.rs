@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod blob;
+pub mod cache;
 pub mod codec;
 pub mod error;
 pub mod event;
