@@ -18,6 +18,7 @@ pub mod error;
 pub mod event;
 pub mod layout;
 pub mod oci;
+pub mod registry;
 pub mod source;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,1185 @@
+//! The verbs of one registry: is this blob there, put this manifest, do this exchange of an upload.
+//!
+//! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
+//! is not: [`Client::exchange`] does one exchange and reports, since only its session knows what a lost answer
+//! means. Both answer challenges and follow redirects, which a body that streams cannot: its redirect is an
+//! answer with a location.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use url::Url;
+
+use super::{
+    Location, RegistryError,
+    auth::{Authenticator, Scope},
+    body::UploadBody,
+    guard::{Unsafe, origin},
+    location::redirected,
+    options::ClientOptions,
+    registry_error::BODY_LIMIT,
+    retry::{Backoff, Budget, Pace, is_transient, retry_after},
+    session::{Fault, Reply, Request},
+    transport::{Incoming, Outgoing, Payload, Pool, Transport},
+};
+use crate::{
+    error::{Error, ErrorKind, Result, chain},
+    oci::{
+        Algorithm, Digest, Hasher,
+        media_type::{DOCKER_INDEX, DOCKER_MANIFEST},
+    },
+};
+
+/// Registries must take manifests of 4 MiB (distribution-spec); none is known to hold much larger ones.
+const MANIFEST_LIMIT: usize = 4 << 20;
+
+/// What we ask for when we read a manifest: both families, an index or one image.
+const MANIFEST_TYPES: [&str; 4] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+];
+
+/// Redirects that lead further lead in circles.
+const REDIRECTS: usize = 5;
+
+/// A token that is about to expire is as good as none.
+const TOKEN_MARGIN: Duration = Duration::from_secs(5);
+
+/// A token shall be good for so long when a body is begun, since nothing can be renewed in the middle of it.
+const TOKEN_MARGIN_WITH_BODY: Duration = Duration::from_secs(30);
+
+/// One registry.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    host: String,
+    transport: Transport,
+    auth: Authenticator,
+    timeout: Duration,
+    commit_timeout: Duration,
+    retries: u32,
+    pace: Pace,
+    /// Bytes per second of the newest body, to guess how long the next one takes.
+    speed: AtomicU64,
+}
+
+/// What a registry said about a manifest it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Under which digest, where it said so.
+    pub digest: Option<Digest>,
+    /// It understood `subject`: referrers are found without a tag.
+    pub subject: bool,
+}
+
+impl Client {
+    /// Prepares to speak with `host`, as a reference names it. No connection is made yet.
+    pub fn new(host: &str, options: ClientOptions) -> Result<Self> {
+        let transport = Transport::new(host, &options)?;
+        Ok(Self(Arc::new(Inner {
+            host: host.to_owned(),
+            transport,
+            auth: Authenticator::new(host, options.credentials),
+            timeout: options.timeout,
+            commit_timeout: options.commit_timeout,
+            retries: options.retries,
+            pace: options.pace,
+            speed: AtomicU64::new(0),
+        })))
+    }
+
+    /// Returns the size of a blob, if the repository has it. `None` also where that cannot be found out safely:
+    /// the registry refers to a place we do not go to, or does not say how large the blob is.
+    pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+        let doing = || format!("looking for blob {} in {}/{repository}", digest.short(), self.0.host);
+        let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
+        let answer = match self.insist(repository, call, doing).await {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
+            Ok(answer) => answer,
+            Err(error) if error.find::<Unsafe>().is_some() => {
+                tracing::warn!("{}, taken for missing", chain(&error));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let size =
+            answer.headers.get(header::CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
+        if size.is_none() {
+            tracing::warn!("{}: the registry does not say how large it is, taken for missing", doing());
+        }
+        Ok(size)
+    }
+
+    /// Returns the digest of the manifest that a tag or digest names, if there is one.
+    pub async fn head_manifest(&self, repository: &str, reference: &str) -> Result<Option<Digest>> {
+        let doing = || format!("looking for {}/{repository}, `{reference}`", self.0.host);
+        let answer =
+            self.insist(repository, self.manifest(Method::HEAD, repository, reference), doing).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if let Some(digest) = content_digest(&answer.headers) {
+            return Ok(Some(digest));
+        }
+        Ok(self.get_manifest(repository, reference).await?.map(|(_, bytes)| Digest::of(&bytes)))
+    }
+
+    /// Returns the media type and the bytes of the manifest that a tag or digest names, if there is one.
+    pub async fn get_manifest(&self, repository: &str, reference: &str) -> Result<Option<(String, Bytes)>> {
+        let doing = || format!("reading {}/{repository}, `{reference}`", self.0.host);
+        let mut call = self.manifest(Method::GET, repository, reference);
+        call.limit = MANIFEST_LIMIT;
+        let answer = self.insist(repository, call, doing).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !answer.whole {
+            let words = format!("the manifest is larger than {MANIFEST_LIMIT} bytes, or was cut off");
+            return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
+        }
+        let media_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+        Ok(Some((media_type.to_owned(), answer.body)))
+    }
+
+    /// Puts a manifest under a tag or its digest.
+    pub async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Receipt> {
+        let doing = || format!("pushing the manifest to {}/{repository}, `{reference}`", self.0.host);
+        let content_type = HeaderValue::from_str(media_type)
+            .map_err(|_| Error::source(format!("invalid media type: `{}`", media_type.escape_debug())))?;
+        let mut call = Call::new(Method::PUT, self.url(repository, &format!("manifests/{reference}")));
+        call.headers.insert(header::CONTENT_TYPE, content_type);
+        call.payload = Payload::Bytes(bytes.clone());
+        let answer = self.insist(repository, call, doing).await?;
+        let digest = content_digest(&answer.headers);
+        if let Some(theirs) = &digest {
+            let mut hasher = Hasher::new(theirs.algorithm());
+            hasher.update(&bytes);
+            let ours = hasher.finish();
+            if ours != *theirs {
+                let words = format!("the registry stored {theirs} instead of {ours}");
+                return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
+            }
+        }
+        Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject") })
+    }
+
+    /// Does one exchange of an upload, with `body` where the request has one.
+    ///
+    /// The redirect of a body that streams comes back as a [`Reply`] with status 301, 302, 307 or 308 and the
+    /// location at which the request is to be made again. A 401 that answers such a body has already dropped
+    /// the token in question.
+    pub async fn exchange(
+        &self,
+        repository: &str,
+        request: &Request,
+        body: Option<UploadBody>,
+        pool: Pool,
+    ) -> Result<Reply, Fault> {
+        let mut call = self.upload(repository, request, body).map_err(Fault::Fatal)?;
+        call.pool = pool;
+        let mut scope = Scope::of(repository);
+        if let Request::Open { mount: Some(mount), .. } = request {
+            scope.from = Some(mount.from.clone());
+        }
+        let streams = call.payload.is_stream();
+        let answer = self.round_trip(&scope, &mut call).await?;
+        let guard = &self.0.transport.guard;
+        let location = match request {
+            _ if streams && answer.status.is_redirection() => {
+                redirected(&call.method, &answer.url, answer.status, &answer.headers, guard)
+                    .map_err(Fault::Fatal)?
+                    .map(Location)
+            }
+            // Where a blob can be pulled from is nothing to us.
+            Request::Cancel { .. } | Request::Commit { .. } | Request::Exists { .. } => None,
+            Request::Open { .. } | Request::Patch { .. } | Request::Status { .. } => {
+                match Location::of(&answer.headers, &answer.url, guard) {
+                    Err(error) if answer.status.is_success() => return Err(Fault::Fatal(error)),
+                    location => location.unwrap_or_default(),
+                }
+            }
+        };
+        let error = if answer.status.is_success() {
+            None
+        } else {
+            Some(self.refusal(&scope, &call.method, &answer).await)
+        };
+        let (status, elapsed) = (answer.status.as_u16(), answer.elapsed);
+        Ok(Reply { status, headers: answer.headers, location, error, elapsed, now: Instant::now() })
+    }
+
+    /// Gets a new token for a repository after a 401, which has dropped the old one: once for all who wait.
+    pub async fn reauthenticate(&self, repository: &str) {
+        let Inner { transport, auth, .. } = &*self.0;
+        if let Err(fault) = auth.authorization(transport, &Scope::of(repository), TOKEN_MARGIN).await {
+            // The next exchange fails for the same reason, and says so.
+            tracing::debug!(?fault, "no new token");
+        }
+    }
+
+    /// Says whose credentials are shown for a repository and where they come from, or where they were looked
+    /// for. Never the secret.
+    pub fn credential_source(&self, repository: &str) -> String {
+        self.0.auth.login(repository).source
+    }
+
+    /// Adds to a refusal of our credentials whose they were, unless it says so already.
+    pub fn explain(&self, repository: &str, error: Error) -> Error {
+        let hint = self.0.auth.login(repository).hint();
+        if error.kind() != ErrorKind::Denied || error.hints().contains(&hint.as_str()) {
+            return error;
+        }
+        error.with_hint(hint)
+    }
+}
+
+/// One request of a verb, before it has been authenticated and redirected.
+#[derive(Debug)]
+struct Call {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    payload: Payload,
+    patience: Option<Duration>,
+    limit: usize,
+    pool: Pool,
+}
+
+impl Call {
+    fn new(method: Method, url: Url) -> Self {
+        let (headers, payload) = (HeaderMap::new(), Payload::Empty);
+        Self { method, url, headers, payload, patience: None, limit: BODY_LIMIT, pool: Pool::Small }
+    }
+}
+
+impl Client {
+    fn url(&self, repository: &str, rest: &str) -> Url {
+        let mut url = self.0.transport.base();
+        url.set_path(&format!("/v2/{repository}/{rest}"));
+        url
+    }
+
+    fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {
+        let mut call = Call::new(method, self.url(repository, &format!("manifests/{reference}")));
+        for media_type in MANIFEST_TYPES {
+            call.headers.append(header::ACCEPT, HeaderValue::from_static(media_type));
+        }
+        call
+    }
+
+    fn upload(&self, repository: &str, request: &Request, body: Option<UploadBody>) -> Result<Call> {
+        let carried = body.as_ref().map(|body| body.size);
+        let (expected, mut call) = match request {
+            Request::Cancel { location } => (None, Call::new(Method::DELETE, location.0.clone())),
+            Request::Commit { location, digest, body } => {
+                let mut call = Call::new(Method::PUT, location.with_digest(digest));
+                call.patience = Some(self.0.commit_timeout);
+                (*body, call)
+            }
+            Request::Exists { digest } => {
+                (None, Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}"))))
+            }
+            Request::Open { mount, algorithm } => {
+                let mut url = self.url(repository, "blobs/uploads/");
+                if let Some(mount) = mount {
+                    url.query_pairs_mut()
+                        .append_pair("mount", &mount.digest.to_string())
+                        .append_pair("from", &mount.from);
+                }
+                if *algorithm != Algorithm::Sha256 {
+                    // gh:opencontainers/distribution-spec#543
+                    url.query_pairs_mut().append_pair("digest-algorithm", algorithm.name());
+                }
+                (None, Call::new(Method::POST, url))
+            }
+            Request::Patch { location, range } => {
+                let mut call = Call::new(Method::PATCH, location.0.clone());
+                let last = range.end.checked_sub(1).filter(|last| *last >= range.start);
+                let last = last.ok_or_else(|| Error::internal("a chunk without bytes"))?;
+                let content_range = HeaderValue::try_from(format!("{}-{last}", range.start));
+                let content_range = content_range.map_err(|_| Error::internal("digits fit a header"))?;
+                call.headers.insert(header::CONTENT_RANGE, content_range);
+                (Some(range.end - range.start), call)
+            }
+            Request::Status { location } => (None, Call::new(Method::GET, location.0.clone())),
+        };
+        if carried.unwrap_or(0) != expected.unwrap_or(0) {
+            let words = format!("a request for {expected:?} bytes was given {carried:?}");
+            return Err(Error::internal(words));
+        }
+        if matches!(call.method, Method::PATCH | Method::PUT) {
+            let octets = HeaderValue::from_static("application/octet-stream");
+            call.headers.insert(header::CONTENT_TYPE, octets);
+        }
+        call.payload = match body {
+            Some(body) if body.size > 0 => Payload::Stream(body),
+            _ => Payload::Empty,
+        };
+        Ok(call)
+    }
+
+    /// Repeats a call until there is a definite answer: a success, or for a question "not there".
+    async fn insist(&self, repository: &str, mut call: Call, doing: impl Fn() -> String) -> Result<Incoming> {
+        let scope = Scope::of(repository);
+        let mut backoff = Backoff::new(self.0.pace);
+        let mut budget = Budget::new(self.0.retries);
+        loop {
+            let (error, asked) = match self.round_trip(&scope, &mut call).await {
+                Ok(answer) if answer.status.is_success() => return Ok(answer),
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND && call.method != Method::PUT => {
+                    return Ok(answer);
+                }
+                Ok(answer) => {
+                    let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
+                    if !is_transient(answer.status.as_u16()) {
+                        return Err(self.explain(repository, error));
+                    }
+                    (error, retry_after(&answer.headers))
+                }
+                Err(Fault::Fatal(error)) => return Err(given_up(Fault::Fatal(error), doing())),
+                Err(fault) => (given_up(fault, doing()), None),
+            };
+            if !budget.spend() {
+                return Err(error);
+            }
+            let pause = backoff.pause(asked);
+            tracing::info!("{}, trying again in {pause:?}", chain(&error));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Makes one call, answering a challenge once and following redirects where the body allows it.
+    async fn round_trip(&self, scope: &Scope, call: &mut Call) -> Result<Incoming, Fault> {
+        let Inner { transport, auth, .. } = &*self.0;
+        let size = if let Payload::Stream(body) = &call.payload { body.size } else { 0 };
+        let repeatable = size == 0;
+        let outlive = self.outlive(size);
+        let mut url = call.url.clone();
+        let (mut redirects, mut challenged) = (0, false);
+        let _permit = transport.permit(call.pool).await;
+        loop {
+            transport.unpaused().await;
+            let ours = self.may_see_credentials(&url);
+            let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
+            let mut headers = call.headers.clone();
+            headers.extend(shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone())));
+            let answer = transport
+                .send(Outgoing {
+                    method: call.method.clone(),
+                    url,
+                    headers,
+                    payload: call.payload.take(),
+                    patience: call.patience.unwrap_or(self.0.timeout),
+                    limit: call.limit,
+                })
+                .await?;
+            if answer.status == StatusCode::UNAUTHORIZED && ours {
+                let more = auth.refused(scope, shown.as_ref(), &answer.headers).await;
+                if more && repeatable && !challenged {
+                    challenged = true;
+                    url = answer.url;
+                    continue;
+                }
+            }
+            let (method, guard) = (&call.method, &transport.guard);
+            if repeatable
+                && let Some(target) = redirected(method, &answer.url, answer.status, &answer.headers, guard)
+                    .map_err(Fault::Fatal)?
+            {
+                redirects += 1;
+                if redirects > REDIRECTS {
+                    let words = format!("more than {REDIRECTS} redirects, the last to {}", origin(&target));
+                    return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
+                }
+                url = target;
+                continue;
+            }
+            if size > 0 && answer.status.is_success() {
+                let speed = u128::from(size) * 1000 / answer.elapsed.as_millis().max(1);
+                self.0.speed.store(u64::try_from(speed).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+            return Ok(answer);
+        }
+    }
+
+    /// Returns how long a token has to live for a body of this size: twice what it should take.
+    fn outlive(&self, size: u64) -> Duration {
+        if size == 0 {
+            return TOKEN_MARGIN;
+        }
+        let expected = size.checked_div(self.0.speed.load(Ordering::Relaxed)).unwrap_or(0);
+        Duration::from_secs(expected.saturating_mul(2)).max(TOKEN_MARGIN_WITH_BODY)
+    }
+
+    /// The registry itself, or itself with TLS. Another port of the host is somebody else (CVE-2022-27774).
+    fn may_see_credentials(&self, url: &Url) -> bool {
+        let base = self.0.transport.base();
+        let upgraded = base.scheme() == "http" && url.scheme() == "https";
+        url.host() == base.host() && (url.origin() == base.origin() || upgraded)
+    }
+
+    /// Reads a refusal. That of a HEAD has no words: where they matter most, GET asks for them.
+    async fn refusal(&self, scope: &Scope, method: &Method, answer: &Incoming) -> RegistryError {
+        let denied = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if denied && method == Method::HEAD {
+            let mut question = Call::new(Method::GET, answer.url.clone());
+            match self.round_trip(scope, &mut question).await {
+                Ok(told) if told.status == answer.status => return told.refusal(method),
+                _ => {}
+            }
+        }
+        answer.refusal(method)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.0.host).finish()
+    }
+}
+
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+fn given_up(fault: Fault, doing: String) -> Error {
+    let why = match fault {
+        Fault::Connect { why } => why,
+        Fault::Reset { why, .. } => format!("the connection broke: {why}"),
+        Fault::Stalled { elapsed, .. } => format!("no answer within {elapsed:.0?}"),
+        Fault::Fatal(error) => return error.while_doing(doing),
+    };
+    Error::new(ErrorKind::Network, doing).because(io::Error::other(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::stream;
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+    use tokio_rustls::{TlsAcceptor, rustls};
+
+    use super::*;
+    use crate::registry::{
+        credentials::{Credential, Credentials, Secret},
+        options::Proxies,
+        session::Mount,
+    };
+
+    /// A request as it came over the wire; names of headers are lower case.
+    #[derive(Clone, Debug, Default)]
+    struct Seen {
+        line: String,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    }
+
+    impl Seen {
+        fn header(&self, name: &str) -> Option<&str> {
+            self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        }
+
+        fn is(&self, start: &str) -> bool {
+            self.line.starts_with(start)
+        }
+    }
+
+    enum Answer {
+        /// Reads the body, then says this.
+        Say(String),
+        /// Says this before the body, then counts what comes nevertheless.
+        Interrupt(String),
+        /// Takes so many bytes of the body, then resets the connection.
+        Reset(usize),
+        /// Says nothing for ever.
+        Silence,
+    }
+
+    fn say(status: u16, headers: &[&str], body: &str) -> Answer {
+        let mut answer = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
+        for header in headers {
+            answer.push_str(header);
+            answer.push_str("\r\n");
+        }
+        Answer::Say(format!("{answer}\r\n{body}"))
+    }
+
+    /// A server written by hand: it can misbehave, and sees every byte.
+    struct Server {
+        port: u16,
+        seen: Arc<Mutex<Vec<Seen>>>,
+    }
+
+    impl Server {
+        async fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
+            tokio::spawn(async move {
+                while let Ok((connection, _)) = listener.accept().await {
+                    tokio::spawn(serve(connection, Arc::clone(&log), Arc::clone(&answer)));
+                }
+            });
+            Self { port, seen }
+        }
+
+        fn client(&self, options: ClientOptions) -> Client {
+            Client::new(&format!("127.0.0.1:{}", self.port), options).unwrap()
+        }
+
+        fn seen(&self) -> Vec<Seen> {
+            self.seen.lock().unwrap().clone()
+        }
+
+        fn count(&self, start: &str) -> usize {
+            self.seen().iter().filter(|seen| seen.is(start)).count()
+        }
+    }
+
+    async fn serve<A: Fn(&Seen) -> Answer>(
+        mut connection: TcpStream,
+        log: Arc<Mutex<Vec<Seen>>>,
+        answer: Arc<A>,
+    ) {
+        while let Some(mut seen) = read_head(&mut connection).await {
+            let length = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            match answer(&seen) {
+                Answer::Say(text) => {
+                    seen.body = vec![0; length];
+                    if connection.read_exact(&mut seen.body).await.is_err() {
+                        return;
+                    }
+                    log.lock().unwrap().push(seen);
+                    if connection.write_all(text.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                Answer::Interrupt(text) => {
+                    connection.write_all(text.as_bytes()).await.unwrap();
+                    connection.read_to_end(&mut seen.body).await.unwrap_or_default();
+                    log.lock().unwrap().push(seen);
+                    return;
+                }
+                Answer::Reset(bytes) => {
+                    seen.body = vec![0; bytes];
+                    connection.read_exact(&mut seen.body).await.unwrap();
+                    log.lock().unwrap().push(seen);
+                    connection.set_zero_linger().unwrap();
+                    return;
+                }
+                Answer::Silence => {
+                    log.lock().unwrap().push(seen);
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    async fn read_head(connection: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.ok()?);
+            if head[0] == 0x16 {
+                // A TLS handshake: a real server would not wait for the end of this line either.
+                return None;
+            }
+        }
+        let head = String::from_utf8(head).ok()?;
+        let mut lines = head.lines();
+        let line = lines.next()?.trim_end_matches(" HTTP/1.1").to_owned();
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Some(Seen { line, headers, body: Vec::new() })
+    }
+
+    fn options() -> ClientOptions {
+        ClientOptions { pace: Pace::INSTANT, retries: 2, ..ClientOptions::default() }
+    }
+
+    fn bob() -> ClientOptions {
+        let mut credentials = Credentials::default();
+        let credential = Credential::Login { user: "bob".into(), password: Secret::new("xyzzy") };
+        credentials.give("a test", credential);
+        ClientOptions { credentials, ..options() }
+    }
+
+    /// bob:xyzzy
+    const BOB: &str = "Basic Ym9iOnh5enp5";
+
+    fn body(size: usize) -> UploadBody {
+        let frame = Bytes::from(vec![b'x'; 64 << 10]);
+        let whole = vec![Ok(frame.clone()); size / frame.len()];
+        let rest = (!size.is_multiple_of(frame.len())).then(|| Ok(frame.slice(..size % frame.len())));
+        UploadBody { size: size as u64, frames: Box::pin(stream::iter(whole.into_iter().chain(rest))) }
+    }
+
+    fn at(server: &Server, path: &str) -> Location {
+        Location(format!("http://127.0.0.1:{}{path}", server.port).parse().unwrap())
+    }
+
+    fn open() -> Request {
+        Request::Open { mount: None, algorithm: Algorithm::Sha256 }
+    }
+
+    #[tokio::test]
+    async fn every_request_of_an_upload_is_as_registries_want_it() {
+        let server =
+            Server::start(|_| say(202, &["Location: /v2/demo/blobs/uploads/1?_state=a%2Bb=="], "")).await;
+        let client = server.client(options());
+        let digest = Digest::of(b"x");
+        let mount = Some(Mount { digest: digest.clone(), from: "other/demo".into() });
+        let location = at(&server, "/up/1?_state=a%2Bb==");
+        let mut next = None;
+        for (request, carried) in [
+            (Request::Exists { digest: digest.clone() }, None),
+            (open(), None),
+            (Request::Open { mount, algorithm: Algorithm::Sha512 }, None),
+            (Request::Patch { location: location.clone(), range: 5..9 }, Some(body(4))),
+            (Request::Status { location: location.clone() }, None),
+            (Request::Commit { location: location.clone(), digest: digest.clone(), body: None }, None),
+            (
+                Request::Commit { location: location.clone(), digest: digest.clone(), body: Some(3) },
+                Some(body(3)),
+            ),
+            (Request::Cancel { location: location.clone() }, None),
+        ] {
+            let reply = client.exchange("demo", &request, carried, Pool::Chunked).await.unwrap();
+            assert_eq!(reply.status, 202);
+            next = reply.location.or(next);
+        }
+        assert_eq!(next, Some(at(&server, "/v2/demo/blobs/uploads/1?_state=a%2Bb==")));
+
+        let hex = digest.hex();
+        let octets = Some("application/octet-stream");
+        let state = "_state=a%2Bb==";
+        let expected = [
+            (format!("HEAD /v2/demo/blobs/{digest}"), None, None, None, 0),
+            ("POST /v2/demo/blobs/uploads/".into(), Some("0"), None, None, 0),
+            (
+                format!(
+                    "POST /v2/demo/blobs/uploads/?mount=sha256%3A{hex}&from=other%2Fdemo&digest-algorithm=sha512"
+                ),
+                Some("0"),
+                None,
+                None,
+                0,
+            ),
+            (format!("PATCH /up/1?{state}"), Some("4"), octets, Some("5-8"), 4),
+            (format!("GET /up/1?{state}"), None, None, None, 0),
+            (format!("PUT /up/1?{state}&digest=sha256%3A{hex}"), Some("0"), octets, None, 0),
+            (format!("PUT /up/1?{state}&digest=sha256%3A{hex}"), Some("3"), octets, None, 3),
+            (format!("DELETE /up/1?{state}"), Some("0"), None, None, 0),
+        ];
+        let seen = server.seen();
+        assert_eq!(seen.len(), expected.len());
+        for (seen, (line, length, content_type, range, size)) in seen.iter().zip(expected) {
+            assert_eq!(seen.line, line);
+            assert_eq!(seen.header("content-length"), length, "{line}");
+            assert_eq!(seen.header("content-type"), content_type, "{line}");
+            assert_eq!(seen.header("content-range"), range, "{line}");
+            assert_eq!(seen.body.len(), size, "{line}");
+            assert_eq!(seen.header("user-agent"), Some(concat!("longshore/", env!("CARGO_PKG_VERSION"))));
+            for absent in ["transfer-encoding", "authorization", "cookie", "expect"] {
+                assert_eq!(seen.header(absent), None, "{line}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_what_the_request_says_is_not_sent() {
+        let server = Server::start(|_| say(202, &[], "")).await;
+        let client = server.client(options());
+        let patch = Request::Patch { location: at(&server, "/1"), range: 0..4 };
+        for carried in [None, Some(body(3)), Some(body(5))] {
+            let fault = client.exchange("demo", &patch, carried, Pool::Small).await.unwrap_err();
+            assert!(matches!(fault, Fault::Fatal(error) if error.kind() == ErrorKind::Internal));
+        }
+        assert!(server.seen().is_empty());
+    }
+
+    /// A registry whose tokens are `t1`, `t2`, … and which takes only the newest.
+    async fn token_registry(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
+        let issued = AtomicU64::new(0);
+        Server::start(move |seen| {
+            if seen.is("GET /token") || seen.is("POST /token") {
+                if seen.is("POST /token?old") {
+                    return say(405, &[], "");
+                }
+                let newest = issued.fetch_add(1, Ordering::Relaxed) + 1;
+                return say(200, &[], &format!(r#"{{"token":"t{newest}","expires_in":300}}"#));
+            }
+            let newest = format!("Bearer t{}", issued.load(Ordering::Relaxed));
+            if seen.header("authorization") == Some(&newest) {
+                return answer(seen);
+            }
+            let host = seen.header("host").unwrap();
+            let challenge =
+                format!(r#"WWW-Authenticate: Bearer realm="http://{host}/token?old=1",service="a, b""#);
+            say(401, &[&challenge], r#"{"errors":[{"code":"UNAUTHORIZED"}]}"#)
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_challenge_is_answered_by_one_token_for_all_who_wait() {
+        let server = token_registry(|_| say(202, &["Location: /1"], "")).await;
+        let client = server.client(bob());
+        let opens = (0..8).map(|_| async {
+            let reply = client.exchange("a/demo", &open(), None, Pool::Small).await.unwrap();
+            assert_eq!(reply.status, 202);
+        });
+        futures_util::future::join_all(opens).await;
+        let tokens: Vec<_> = server.seen().into_iter().filter(|seen| seen.is("GET /token")).collect();
+        let [token] = tokens.as_slice() else { panic!("one token: {tokens:?}") };
+        assert_eq!(token.header("authorization"), Some(BOB));
+        assert_eq!(
+            token.line,
+            "GET /token?old=1&service=a%2C+b&scope=repository%3Aa%2Fdemo%3Apull%2Cpush&client_id=longshore&account=bob"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refused_body_drops_the_token_and_the_next_gets_another() {
+        let revoked = AtomicU64::new(0);
+        let server = token_registry(move |seen| {
+            if seen.is("PATCH") && revoked.fetch_add(1, Ordering::Relaxed) == 0 {
+                return say(401, &[], "");
+            }
+            say(204, &["Range: 0-3"], "")
+        })
+        .await;
+        let client = server.client(bob());
+        let location = at(&server, "/1");
+        let status = Request::Status { location: location.clone() };
+        let patch = Request::Patch { location, range: 0..4 };
+        assert_eq!(client.exchange("demo", &status, None, Pool::Small).await.unwrap().status, 204);
+        let reply = client.exchange("demo", &patch, Some(body(4)), Pool::Small).await.unwrap();
+        assert_eq!((reply.status, reply.error.unwrap().status), (401, 401));
+        assert_eq!(server.count("PATCH"), 1);
+        for _ in 0..2 {
+            client.reauthenticate("demo").await;
+            assert_eq!(server.count("GET /token"), 2);
+        }
+        let reply = client.exchange("demo", &patch, Some(body(4)), Pool::Small).await.unwrap();
+        assert_eq!(reply.status, 204);
+        assert_eq!(server.seen().last().unwrap().header("authorization"), Some("Bearer t2"));
+    }
+
+    #[tokio::test]
+    async fn an_identity_token_is_traded_by_post_or_else_by_get() {
+        let mut credentials = Credentials::default();
+        credentials.give("a test", Credential::Identity(Secret::new("refresh me")));
+        let server = token_registry(|_| say(202, &[], "")).await;
+        let client = server.client(ClientOptions { credentials, ..options() });
+        client.exchange("demo", &open(), None, Pool::Small).await.unwrap();
+        let post = server.seen().into_iter().find(|seen| seen.is("POST /token")).unwrap();
+        assert_eq!(
+            String::from_utf8(post.body).unwrap(),
+            "grant_type=refresh_token&service=a%2C+b&client_id=longshore&\
+             scope=repository%3Ademo%3Apull%2Cpush&refresh_token=refresh+me"
+        );
+        assert_eq!(server.count("GET /token?old=1"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_token_outlives_the_body_it_is_sent_with() {
+        let server = Server::start(|seen| match (seen.is("GET /token"), seen.header("authorization")) {
+            (true, _) => say(200, &[], r#"{"token":"t","expires_in":20}"#),
+            (false, Some("Bearer t")) => say(202, &["Location: /1"], ""),
+            _ => {
+                let host = seen.header("host").unwrap();
+                say(401, &[&format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"")], "")
+            }
+        })
+        .await;
+        let client = server.client(options());
+        let patch = Request::Patch { location: at(&server, "/1"), range: 0..4 };
+        for (request, carried, tokens) in
+            [(&open(), None, 1), (&open(), None, 1), (&patch, Some(body(4)), 2), (&open(), None, 2)]
+        {
+            let reply = client.exchange("demo", request, carried, Pool::Small).await.unwrap();
+            assert_eq!((reply.status, server.count("GET /token")), (202, tokens));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_forbidden_mount_source_forbids_nothing_else() {
+        let server = Server::start(|seen| {
+            let host = seen.header("host").unwrap();
+            if seen.is("GET /token") {
+                if seen.line.contains("secret") {
+                    return say(403, &[], "");
+                }
+                return say(200, &[], r#"{"access_token":"t"}"#);
+            }
+            match seen.header("authorization") {
+                Some("Bearer t") => say(202, &["Location: /1"], ""),
+                _ => say(401, &[&format!("WWW-Authenticate: bearer realm=\"http://{host}/token\"")], ""),
+            }
+        })
+        .await;
+        let mount = Some(Mount { digest: Digest::of(b"x"), from: "secret/base".into() });
+        let request = Request::Open { mount, algorithm: Algorithm::Sha256 };
+        let client = server.client(bob());
+        assert_eq!(client.exchange("demo", &request, None, Pool::Small).await.unwrap().status, 202);
+        let lines: Vec<_> = server.seen().into_iter().map(|seen| seen.line).collect();
+        assert!(
+            lines[1].ends_with("&scope=repository%3Asecret%2Fbase%3Apull&client_id=longshore&account=bob")
+        );
+        assert!(lines[2].contains("?scope=repository%3Ademo%3Apull%2Cpush&client_id"), "{lines:?}");
+        assert_eq!(lines.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_registry_token_is_shown_as_it_is() {
+        let server = Server::start(|seen| match seen.header("authorization") {
+            Some("Bearer given") => say(404, &[], ""),
+            _ => say(401, &["WWW-Authenticate: Basic realm=x"], ""),
+        })
+        .await;
+        let mut credentials = Credentials::default();
+        credentials.give("a test", Credential::Token(Secret::new("given")));
+        let client = server.client(ClientOptions { credentials, ..options() });
+        assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
+        assert_eq!(client.credential_source("demo"), "a token from a test");
+
+        let nobody = server.client(options());
+        let error = nobody.head_manifest("demo", "1").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(error.hints(), [nobody.credential_source("demo")]);
+    }
+
+    #[tokio::test]
+    async fn basic_is_shown_after_the_first_challenge() {
+        let server = Server::start(|seen| match seen.header("authorization") {
+            Some(BOB) => say(404, &[], ""),
+            _ => say(401, &["WWW-Authenticate: BASIC realm=\"x\""], ""),
+        })
+        .await;
+        let client = server.client(bob());
+        for _ in 0..3 {
+            assert_eq!(client.head_blob("demo", &Digest::of(b"x")).await.unwrap(), None);
+        }
+        assert_eq!(server.seen().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_denial_names_whose_credentials_were_shown_and_not_the_secret() {
+        let server = Server::start(|seen| {
+            let words = r#"{"errors":[{"code":"DENIED","message":"read-only"}]}"#;
+            say(403, &["Server: guard"], if seen.is("HEAD") { "" } else { words })
+        })
+        .await;
+        let error = server.client(bob()).head_blob("demo", &Digest::of(b"x")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(error.hints(), ["the registry was shown user `bob` from a test"]);
+        let words = chain(&error);
+        assert!(words.contains("DENIED: read-only") && words.contains("by guard"), "{words}");
+
+        let refusing = Server::start(|seen| {
+            if seen.is("GET /token") {
+                return say(401, &[], r#"{"details":"incorrect username or password"}"#);
+            }
+            let host = seen.header("host").unwrap();
+            say(401, &[&format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"")], "")
+        })
+        .await;
+        let client = refusing.client(bob());
+        for _ in 0..2 {
+            let error = client.head_manifest("demo", "1").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied);
+            assert_eq!(error.hints(), ["the registry was shown user `bob` from a test"]);
+            let words = format!("{error:?}");
+            assert!(words.contains("incorrect username") && !words.contains("xyzzy"), "{words}");
+        }
+        assert_eq!(refusing.count("GET /token"), 1, "a refused login is not tried again");
+    }
+
+    #[tokio::test]
+    async fn tokens_are_not_fetched_from_another_host_without_tls() {
+        let server =
+            Server::start(|_| say(401, &["WWW-Authenticate: Bearer realm=\"http://localhost:1/token\""], ""))
+                .await;
+        let error = server.client(bob()).head_manifest("demo", "1").await.unwrap_err();
+        assert!(chain(&error).contains("is another host and has no TLS"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn other_hosts_get_the_bytes_but_not_the_credentials() {
+        let foreign = Server::start(|_| say(202, &["Location: /next"], "")).await;
+        let port = foreign.port;
+        let server = Server::start(move |seen| match seen.header("authorization") {
+            None => say(401, &["WWW-Authenticate: Basic realm=\"x\""], ""),
+            Some(_) if seen.is("HEAD") => {
+                say(307, &[&format!("Location: http://localhost:{port}/blob?sig=1")], "")
+            }
+            Some(_) => say(202, &[&format!("Location: http://localhost:{port}/upload")], ""),
+        })
+        .await;
+        let client = server.client(bob());
+        let reply = client.exchange("demo", &open(), None, Pool::Small).await.unwrap();
+        let location = reply.location.unwrap();
+        assert_eq!(location.0.host_str(), Some("localhost"));
+        let patch = Request::Patch { location, range: 0..9 };
+        let reply = client.exchange("demo", &patch, Some(body(9)), Pool::Chunked).await.unwrap();
+        assert_eq!(reply.location.unwrap().0.host_str(), Some("localhost"));
+        client.head_blob("demo", &Digest::of(b"x")).await.unwrap();
+
+        assert!(server.seen().iter().any(|seen| seen.header("authorization").is_some()));
+        let seen = foreign.seen();
+        assert_eq!(
+            seen.iter().map(|seen| seen.line.as_str()).collect::<Vec<_>>(),
+            ["PATCH /upload", "HEAD /blob?sig=1"]
+        );
+        assert!(seen.iter().all(|seen| seen.header("authorization").is_none()), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn redirects_repeat_the_request_and_end() {
+        let server = Server::start(|seen| match seen.line.as_str() {
+            "POST /v2/demo/blobs/uploads/" => say(308, &["Location: /v3/demo/"], ""),
+            "POST /v3/demo/" => say(301, &["Location: /v4/demo/"], ""),
+            "POST /v4/demo/" => say(202, &["Location: 1"], ""),
+            "PATCH /v4/demo/1" => say(307, &["Location: /v5/demo/1"], ""),
+            "POST /v2/away/blobs/uploads/" => say(302, &["Location: http://localhost:1/x?token=secret"], ""),
+            _ => say(307, &["Location: /again"], ""),
+        })
+        .await;
+        let client = server.client(options());
+        let reply = client.exchange("demo", &open(), None, Pool::Small).await.unwrap();
+        assert_eq!(reply.location, Some(at(&server, "/v4/demo/1")));
+
+        let patch = Request::Patch { location: reply.location.unwrap(), range: 0..4 };
+        let reply = client.exchange("demo", &patch, Some(body(4)), Pool::Small).await.unwrap();
+        assert_eq!((reply.status, reply.location), (307, Some(at(&server, "/v5/demo/1"))));
+
+        let Err(Fault::Fatal(error)) = client.exchange("away", &open(), None, Pool::Small).await else {
+            panic!("a POST is not redirected to another host by 302");
+        };
+        assert_eq!(error.to_string(), "POST is redirected by 302 to http://localhost:1");
+
+        let error = client.head_manifest("loop", "1").await.unwrap_err();
+        assert!(chain(&error).contains("more than 5 redirects"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn an_early_answer_stops_the_body() {
+        let server = Server::start(|_| {
+            Answer::Interrupt("HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nover".into())
+        })
+        .await;
+        let size = 256 << 20;
+        let patch = Request::Patch { location: at(&server, "/1"), range: 0..size as u64 };
+        let client = server.client(options());
+        let reply = client.exchange("demo", &patch, Some(body(size)), Pool::Chunked).await.unwrap();
+        assert_eq!(reply.status, 413);
+        assert_eq!(reply.error.unwrap().message.as_deref(), Some("over"));
+        while server.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let taken = server.seen()[0].body.len();
+        assert!(taken < size, "{taken} bytes were sent after the answer");
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_says_how_far_it_got() {
+        let server = Server::start(|_| Answer::Reset(100_000)).await;
+        let size = 64 << 20;
+        let patch = Request::Patch { location: at(&server, "/1"), range: 0..size as u64 };
+        let fault = server
+            .client(options())
+            .exchange("demo", &patch, Some(body(size)), Pool::Chunked)
+            .await
+            .unwrap_err();
+        let Fault::Reset { sent, .. } = fault else { panic!("{fault:?}") };
+        assert!(sent >= 100_000 && sent < size as u64, "{sent}");
+    }
+
+    #[tokio::test]
+    async fn silence_and_absence_are_told_apart() {
+        let server = Server::start(|_| Answer::Silence).await;
+        let impatient = ClientOptions { timeout: Duration::from_millis(50), ..options() };
+        let fault = server.client(impatient).exchange("demo", &open(), None, Pool::Small).await.unwrap_err();
+        assert!(matches!(fault, Fault::Stalled { sent: 0, .. }), "{fault:?}");
+
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let client = Client::new(&closed.to_string(), options()).unwrap();
+        let fault = client.exchange("demo", &open(), None, Pool::Small).await.unwrap_err();
+        assert!(matches!(&fault, Fault::Connect { why } if why.contains("refused")), "{fault:?}");
+        let error = client.head_manifest("demo", "1").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_source_comes_back_unchanged() {
+        let server = Server::start(|_| say(202, &[], "")).await;
+        let frames = stream::iter([Ok(Bytes::from_static(b"xx")), Err(Error::source("changed under us"))]);
+        let broken = UploadBody { size: 4, frames: Box::pin(frames) };
+        let patch = Request::Patch { location: at(&server, "/1"), range: 0..4 };
+        let fault =
+            server.client(options()).exchange("demo", &patch, Some(broken), Pool::Small).await.unwrap_err();
+        assert!(matches!(&fault, Fault::Fatal(error) if error.message() == "changed under us"), "{fault:?}");
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_put_until_it_is_taken() {
+        let manifest = Bytes::from_static(b"{}");
+        let digest = Digest::of(&manifest);
+        let tries = AtomicU64::new(0);
+        let header = format!("Docker-Content-Digest: {digest}");
+        let server = Server::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => say(503, &["Retry-After: 30"], ""),
+            1 => Answer::Reset(0),
+            _ => say(201, &[&header, "OCI-Subject: sha256:0"], ""),
+        })
+        .await;
+        let client = server.client(options());
+        let receipt = client.put_manifest("demo", "1", "text/plain; x=1", manifest.clone()).await.unwrap();
+        assert_eq!(receipt, Receipt { digest: Some(digest), subject: true });
+        let last = server.seen().pop().unwrap();
+        assert_eq!(last.line, "PUT /v2/demo/manifests/1");
+        assert_eq!(last.header("content-type"), Some("text/plain; x=1"));
+        assert_eq!((last.header("content-length"), last.body.as_slice()), (Some("2"), b"{}".as_slice()));
+        assert_eq!(server.seen().len(), 3);
+
+        let liar =
+            Server::start(|_| say(201, &[&format!("Docker-Content-Digest: {}", Digest::of(b"y"))], "")).await;
+        let error =
+            liar.client(options()).put_manifest("demo", "1", "a/b", manifest.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(chain(&error).contains("the registry stored sha256:"), "{error:?}");
+
+        let absent = Server::start(|_| say(404, &[], r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#)).await;
+        let error =
+            absent.client(options()).put_manifest("demo", "1", "a/b", manifest.clone()).await.unwrap_err();
+        assert_eq!(error.find::<RegistryError>().unwrap().code.as_deref(), Some("NAME_UNKNOWN"));
+        assert_eq!(absent.seen().len(), 1);
+
+        let busy = Server::start(|_| say(503, &[], "")).await;
+        let error = busy.client(options()).put_manifest("demo", "1", "a/b", manifest).await.unwrap_err();
+        assert_eq!((error.kind(), busy.seen().len()), (ErrorKind::Network, 3));
+    }
+
+    #[tokio::test]
+    async fn manifests_and_blobs_are_found_or_not() {
+        let found = Digest::of(b"{}");
+        let blob = found.clone();
+        let server = Server::start(move |seen| match seen.line.as_str() {
+            "HEAD /v2/demo/manifests/said" => say(200, &[&format!("Docker-Content-Digest: {blob}")], ""),
+            "HEAD /v2/demo/manifests/unsaid" => say(200, &[], ""),
+            "GET /v2/demo/manifests/unsaid" => say(200, &["Content-Type: a/b; charset=utf-8"], "{}"),
+            "GET /v2/demo/manifests/huge" => say(200, &[], &" ".repeat(MANIFEST_LIMIT + 1)),
+            "HEAD /v2/away/manifests/1" => say(307, &["Location: ftp://localhost/"], ""),
+            line if line.starts_with("HEAD /v2/demo/blobs/") => {
+                Answer::Say("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n".into())
+            }
+            line if line.starts_with("HEAD /v2/sizeless/blobs/") => {
+                Answer::Say("HTTP/1.1 200 OK\r\n\r\n".into())
+            }
+            line if line.starts_with("HEAD /v2/away/blobs/") => {
+                say(307, &["Location: file:///etc/passwd"], "")
+            }
+            _ => say(404, &[], ""),
+        })
+        .await;
+        let client = server.client(options());
+        for (tag, expected) in [("said", Some(&found)), ("unsaid", Some(&found)), ("absent", None)] {
+            assert_eq!(client.head_manifest("demo", tag).await.unwrap().as_ref(), expected, "{tag}");
+        }
+        let (media_type, bytes) = client.get_manifest("demo", "unsaid").await.unwrap().unwrap();
+        assert_eq!((media_type.as_str(), bytes.as_ref()), ("a/b", b"{}".as_slice()));
+        assert!(client.get_manifest("demo", "huge").await.is_err());
+        assert_eq!(client.get_manifest("demo", "absent").await.unwrap(), None);
+        for (repository, size) in [("demo", Some(17)), ("sizeless", None), ("away", None), ("absent", None)] {
+            assert_eq!(client.head_blob(repository, &found).await.unwrap(), size, "{repository}");
+        }
+    }
+
+    #[tokio::test]
+    async fn loopback_is_never_proxied() {
+        let server = Server::start(|_| say(404, &[], "")).await;
+        let nobody: Url = "http://127.0.0.1:1/".parse().unwrap();
+        let proxies = Proxies { http: Some(nobody.clone()), https: Some(nobody), exempt: String::new() };
+        for host in ["127.0.0.1", "localhost"] {
+            let options = ClientOptions { proxies: proxies.clone(), ..options() };
+            let client = Client::new(&format!("{host}:{}", server.port), options).unwrap();
+            assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
+        }
+    }
+
+    /// A registry with TLS and a certificate of its own making, which is returned as PEM.
+    async fn tls_server() -> (u16, String) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let Ok(mut connection) = acceptor.accept(connection).await else { continue };
+                tokio::spawn(async move {
+                    while read_head(&mut connection).await.is_some() {
+                        connection.write_all(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                    }
+                });
+            }
+        });
+        (port, cert.pem())
+    }
+
+    #[tokio::test]
+    async fn on_loopback_tls_is_found_out() {
+        let (port, pem) = tls_server().await;
+        let dir = tempfile::tempdir().unwrap();
+        let ca_file = Some(dir.path().join("ca.pem"));
+        fs_err::write(ca_file.as_ref().unwrap(), pem).unwrap();
+        let host = format!("127.0.0.1:{port}");
+
+        let trusting = Client::new(&host, ClientOptions { ca_file: ca_file.clone(), ..options() }).unwrap();
+        assert_eq!(trusting.head_manifest("demo", "1").await.unwrap(), None);
+        let careless = Client::new(&host, ClientOptions { insecure: true, ..options() }).unwrap();
+        assert_eq!(careless.head_manifest("demo", "1").await.unwrap(), None);
+
+        let wary = Client::new(&host, options()).unwrap();
+        let error = wary.head_manifest("demo", "1").await.unwrap_err();
+        assert!(chain(&error).contains("invalid peer certificate"), "{error:?}");
+        assert!(error.hints()[0].contains("`--ca-file`"), "{error:?}");
+
+        // The other way round: TLS is expected, and the server has none.
+        let plain = Server::start(|_| say(404, &[], "")).await;
+        let client = plain.client(ClientOptions { ca_file, ..options() });
+        assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
+        assert_eq!(plain.seen().len(), 1);
+    }
+}

@@ -1,0 +1,250 @@
+//! Where a registry may send us: the hosts named by its `Location`s, redirects and token realms.
+//!
+//! The registry itself is the user's choice and may be anywhere. What *it* names may not lead down from https
+//! to http, and not to private addresses unless the registry has one itself: otherwise any registry could
+//! make us talk to the machines around us (CVE-2026-48978). Literal addresses are checked here; names are
+//! checked as the HTTP client's resolver, on the very addresses that are connected to. Where a proxy resolves
+//! names, only it can tell.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Checks where one registry sends us.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// The registry, as URLs spell it.
+    host: String,
+    /// The hosts of proxies: the user's choice too.
+    proxies: Vec<String>,
+    /// The registry's own address is private. For a name: so it was when it was last resolved.
+    private: AtomicBool,
+}
+
+impl Guard {
+    pub(crate) fn new(registry: &Url, proxies: Vec<String>) -> Self {
+        let host = registry.host_str().unwrap_or_default().to_owned();
+        let private = AtomicBool::new(is_loopback(registry) || literal(registry).is_some_and(is_private));
+        Self(Arc::new(Inner { host, proxies, private }))
+    }
+
+    /// Returns an error if `target` may not be asked for anything. `named_by` is the URL of the answer.
+    pub(crate) fn check(&self, target: &Url, named_by: &Url) -> Result<()> {
+        if !matches!((named_by.scheme(), target.scheme()), (_, "https") | ("http", "http")) {
+            let words = format!("{} names `{}://` there", origin(named_by), target.scheme());
+            return Err(refused(target.host_str().unwrap_or_default(), words));
+        }
+        let private_literal = literal(target).is_some_and(is_private);
+        if private_literal && !self.chosen(target.host_str().unwrap_or_default()) && !self.is_private() {
+            return Err(to_private(target.host_str().unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    /// The user named this host.
+    fn chosen(&self, host: &str) -> bool {
+        self.0.host == host || self.0.proxies.iter().any(|proxy| proxy == host)
+    }
+
+    fn is_private(&self) -> bool {
+        self.0.private.load(Ordering::Relaxed)
+    }
+
+    /// Returns those addresses of `host` that may be connected to.
+    fn admit(&self, host: &str, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+        if self.0.host == host {
+            let private = addresses.iter().all(|address| is_private(address.ip()));
+            self.0.private.store(private, Ordering::Relaxed);
+        } else if !self.chosen(host) && !self.is_private() {
+            addresses.retain(|address| !is_private(address.ip()));
+            if addresses.is_empty() {
+                return Err(to_private(host));
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.clone();
+        Box::pin(async move {
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let admitted = guard.admit(name.as_str(), addresses)?;
+            Ok(Box::new(admitted.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Returns whether a URL names this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Returns scheme, host and port: what of a URL may be shown to anybody.
+pub(crate) fn origin(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{host}{port}", url.scheme())
+}
+
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(address) => Some(address.into()),
+        Host::Ipv6(address) => Some(address.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// Addresses that mean something only to this machine or its surroundings (IANA's special-purpose registries).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => match embedded_v4(address) {
+            Some(address) => is_private_v4(address),
+            None => {
+                address.is_loopback()
+                    || address.is_unspecified()
+                    || address.is_multicast()
+                    || address.is_unique_local()
+                    || address.is_unicast_link_local()
+            }
+        },
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [a, b, ..] = address.octets();
+    address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_broadcast()
+        || address.is_multicast()
+        || a == 0
+        || (a == 100 && b & 0xc0 == 64) // RFC 6598: carrier-grade NAT, and the metadata server of Alibaba
+}
+
+/// An IPv4 address inside an IPv6 one: mapped (RFC 4291) or behind NAT64 (RFC 6052).
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let octets = address.octets();
+    let nat64 = octets.starts_with(&[0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let [.., a, b, c, d] = octets;
+    address.to_ipv4_mapped().or(nat64.then(|| Ipv4Addr::new(a, b, c, d)))
+}
+
+/// Why a place is not gone to.
+#[derive(Debug)]
+pub(crate) struct Unsafe(pub(crate) String);
+
+impl fmt::Display for Unsafe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unsafe {}
+
+fn to_private(host: &str) -> Error {
+    refused(host, "a private address, and the registry has a public one".to_owned())
+}
+
+fn refused(host: &str, why: String) -> Error {
+    Error::new(ErrorKind::Refused, format!("the registry sends us to `{host}`, which is not safe"))
+        .because(Unsafe(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    fn addresses(text: &str) -> Vec<SocketAddr> {
+        text.split(' ').map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect()
+    }
+
+    #[test]
+    fn a_public_registry_names_no_private_literal() {
+        let registry = url("https://registry.example.com/");
+        let guard = Guard::new(&registry, Vec::new());
+        for private in [
+            "127.0.0.1",
+            "2130706433",
+            "0x7f.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.100.100.200",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[fe80::1]",
+            "[fd00:ec2::254]",
+            "[::ffff:10.0.0.1]",
+            "[64:ff9b::7f00:1]",
+        ] {
+            let target = url(&format!("https://{private}/upload"));
+            let error = guard.check(&target, &registry).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{private}");
+        }
+        for public in ["8.8.8.8", "100.63.0.1", "172.32.0.1", "[2606:4700::1]", "cdn.example.net"] {
+            guard.check(&url(&format!("https://{public}/upload")), &registry).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_private_registry_names_whom_it_likes() {
+        for registry in ["http://10.0.0.5:5000/", "http://localhost:5000/", "https://[::1]/"] {
+            let registry = url(registry);
+            let guard = Guard::new(&registry, Vec::new());
+            guard.check(&url("https://192.168.1.1/upload"), &registry).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_leads_down_from_https() {
+        let registry = url("https://registry.example.com/");
+        let guard = Guard::new(&registry, Vec::new());
+        for target in ["http://cdn.example.net/", "http://registry.example.com/", "file:///etc/passwd"] {
+            assert!(guard.check(&url(target), &registry).is_err(), "{target}");
+        }
+        guard.check(&url("http://cdn.example.net/"), &url("http://registry.example.com/")).unwrap();
+    }
+
+    #[test]
+    fn names_are_judged_by_the_addresses_they_resolve_to() {
+        let registry = url("https://registry.example.com/");
+        let guard = Guard::new(&registry, vec!["proxy.corp".to_owned()]);
+        assert_eq!(guard.admit("registry.example.com", addresses("1.2.3.4")).unwrap().len(), 1);
+        assert!(guard.admit("evil.example.com", addresses("127.0.0.1 ::1")).is_err());
+        assert_eq!(
+            guard.admit("cdn.example.com", addresses("10.0.0.1 1.2.3.4")).unwrap(),
+            addresses("1.2.3.4")
+        );
+        assert_eq!(guard.admit("proxy.corp", addresses("10.0.0.1")).unwrap(), addresses("10.0.0.1"));
+
+        guard.admit("registry.example.com", addresses("10.0.0.7")).unwrap();
+        assert_eq!(guard.admit("auth.example.com", addresses("10.0.0.8")).unwrap(), addresses("10.0.0.8"));
+    }
+}

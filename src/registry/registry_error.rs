@@ -1,0 +1,284 @@
+//! What a registry said when it refused: status, code and words, made fit for one line on a terminal.
+//!
+//! The body may be the JSON of the distribution specification, that of a token server, a proxy's HTML, plain
+//! text, or nothing. Whatever it is becomes one line without control characters. [`RegistryError::into_error`]
+//! says who is at fault and what to try next.
+
+use std::fmt;
+
+use http::{HeaderMap, Method, StatusCode, header};
+use serde_json::Value;
+use url::Url;
+
+use super::{guard::origin, location::nameless};
+use crate::error::{Error, ErrorKind, printable};
+
+/// Bodies of refusals are read so far; HTML pages of proxies are a few KiB.
+pub(crate) const BODY_LIMIT: usize = 64 << 10;
+
+/// A registry's words are cut here: enough for the longest seen, and one paragraph on a terminal.
+const WORDS_LIMIT: usize = 400;
+
+/// A registry's refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryError {
+    /// The request's method.
+    pub method: String,
+    /// The request's URL without query and user info.
+    pub url: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The first error code of the distribution specification's JSON, like `BLOB_UPLOAD_UNKNOWN`.
+    pub code: Option<String>,
+    /// The registry's own words: one line, no HTML, no control characters, at most a few hundred bytes.
+    pub message: Option<String>,
+    /// Who answered, where a proxy or CDN may have: the `Server`, `Via` and `CF-Ray` headers.
+    pub answered_by: Option<String>,
+}
+
+impl RegistryError {
+    /// Reads a refusal; `body` may be cut off anywhere.
+    pub(crate) fn new(
+        method: &Method,
+        url: &Url,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Self {
+        let (code, message) = words(body);
+        Self {
+            method: method.to_string(),
+            url: format!("{}{}", origin(url), nameless(url.path())),
+            status: status.as_u16(),
+            code,
+            message,
+            answered_by: answered_by(headers),
+        }
+    }
+
+    /// Returns whether the registry says that an upload session is gone.
+    pub fn is_lost_session(&self) -> bool {
+        self.status == 404
+    }
+
+    /// Puts the refusal into our words: what was being done, who is at fault, what to try.
+    pub fn into_error(self, doing: impl Into<String>) -> Error {
+        let opening = self.method == "POST" && self.url.ends_with("/blobs/uploads/");
+        let manifest = self.method == "PUT" && self.url.contains("/manifests/");
+        let (kind, hint) = match self.status {
+            401 | 403 => (ErrorKind::Denied, None),
+            404 if opening || manifest => {
+                (ErrorKind::Refused, Some("create the repository or project at the registry first"))
+            }
+            405 => (ErrorKind::Refused, Some("the registry or a proxy does not accept pushes here")),
+            413 if manifest => (ErrorKind::Refused, Some("the registry takes only smaller manifests")),
+            413 => (ErrorKind::Refused, Some("a proxy limits request bodies: try a smaller `--chunk-size`")),
+            415 if manifest => (
+                ErrorKind::Refused,
+                Some("the registry does not take this media type: try another `--format`"),
+            ),
+            429 => (ErrorKind::Refused, Some("the registry limits requests: wait, or use fewer `--jobs`")),
+            408 | 499.. => (ErrorKind::Network, None),
+            _ => (ErrorKind::Refused, None),
+        };
+        let error = Error::new(kind, doing).because(self);
+        match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, url, status, code, message, answered_by } = self;
+        write!(f, "`{method} {url}` was answered {status}")?;
+        let reason = StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason());
+        if let Some(reason) = reason {
+            write!(f, " {reason}")?;
+        }
+        for words in [code, message].into_iter().flatten() {
+            write!(f, ": {words}")?;
+        }
+        match answered_by {
+            Some(who) => write!(f, " (by {who})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {}
+
+/// Returns the error code and the words of a body.
+fn words(body: &[u8]) -> (Option<String>, Option<String>) {
+    if let Ok(json) = serde_json::from_slice::<Value>(body) {
+        return json_words(&json);
+    }
+    let text = String::from_utf8_lossy(body);
+    if text.trim_start().starts_with('<') {
+        let title = element(&text, "title").or_else(|| element(&text, "h1"));
+        return (None, title.and_then(|words| one_line(&words)));
+    }
+    (None, one_line(&text))
+}
+
+fn json_words(json: &Value) -> (Option<String>, Option<String>) {
+    let text = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => one_line(text),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Object(fields) if fields.is_empty() => None,
+        other => one_line(&other.to_string()),
+    };
+    let field = |value: &Value, name: &str| value.get(name).and_then(text);
+    // distribution-spec has `errors`; token servers `error` and `error_description` (RFC 6749) or `details`.
+    let first = json.get("errors").and_then(|errors| errors.get(0)).unwrap_or(json);
+    let code = field(first, "code").or_else(|| field(first, "error"));
+    let message = ["message", "error_description", "details"].iter().find_map(|name| field(first, name));
+    let words = match (message, field(first, "detail")) {
+        (Some(message), Some(detail)) if !message.contains(&detail) => {
+            one_line(&format!("{message}: {detail}"))
+        }
+        (message, detail) => message.or(detail),
+    };
+    if code.is_none() && words.is_none() { (None, text(json)) } else { (code, words) }
+}
+
+/// Returns the text of the first HTML element of this name.
+fn element(html: &str, name: &str) -> Option<String> {
+    let lower = html.to_ascii_lowercase();
+    let opening = lower.find(&format!("<{name}"))?;
+    let start = opening + lower[opening..].find('>')? + 1;
+    let end = start + lower[start..].find(&format!("</{name}"))?;
+    let mut text = String::new();
+    let mut in_tag = false;
+    for c in html[start..end].chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' if in_tag => {
+                in_tag = false;
+                text.push(' ');
+            }
+            _ if in_tag => {}
+            c => text.push(c),
+        }
+    }
+    for (entity, c) in
+        [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")]
+    {
+        text = text.replace(entity, c);
+    }
+    Some(text).filter(|text| !text.trim().is_empty())
+}
+
+fn answered_by(headers: &HeaderMap) -> Option<String> {
+    let header =
+        |name| headers.get(name).and_then(|value| one_line(&String::from_utf8_lossy(value.as_bytes())));
+    let ray = header("cf-ray").map(|ray| format!("CF-Ray {ray}"));
+    let via = header(header::VIA.as_str()).map(|via| format!("via {via}"));
+    let who: Vec<_> = [header(header::SERVER.as_str()), via, ray].into_iter().flatten().collect();
+    (!who.is_empty()).then(|| who.join(", "))
+}
+
+/// Makes foreign text one short line, or nothing.
+pub(crate) fn one_line(text: &str) -> Option<String> {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = printable(&line).into_owned();
+    if line.len() > WORDS_LIMIT {
+        let end = (0..=WORDS_LIMIT).rev().find(|&end| line.is_char_boundary(end)).unwrap_or_default();
+        line.truncate(end);
+        line.push('…');
+    }
+    (!line.is_empty()).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, body: &str) -> RegistryError {
+        let url = "https://me:secret@r.example.com/v2/demo/blobs/uploads/?_state=secret".parse().unwrap();
+        let status = StatusCode::from_u16(status).unwrap();
+        RegistryError::new(&Method::POST, &url, status, &HeaderMap::new(), body.as_bytes())
+    }
+
+    #[test]
+    fn every_kind_of_body_becomes_one_line() {
+        for (body, code, message) in [
+            ("", None, None),
+            ("null", None, None),
+            ("{}", None, None),
+            (r#"{"errors":[]}"#, None, Some(r#"{"errors":[]}"#)),
+            (
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry","detail":{"name":"demo"}}]}"#,
+                Some("NAME_UNKNOWN"),
+                Some(r#"repository name not known to registry: {"name":"demo"}"#),
+            ),
+            (r#"{"errors":[{"code":"DENIED","message":"no","detail":null}]}"#, Some("DENIED"), Some("no")),
+            (r#"{"errors":[{"code":"DENIED","detail":"why"}]}"#, Some("DENIED"), Some("why")),
+            (
+                r#"{"error":"invalid_grant","error_description":"token expired"}"#,
+                Some("invalid_grant"),
+                Some("token expired"),
+            ),
+            (r#"{"details":"incorrect username or password"}"#, None, Some("incorrect username or password")),
+            ("[1,2]", None, Some("[1,2]")),
+            ("HAP429: too many\r\n  requests\n", None, Some("HAP429: too many requests")),
+            (
+                "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>…",
+                None,
+                Some("413 Request Entity Too Large"),
+            ),
+            (
+                "<!DOCTYPE html><H1 class=x>Access <b>denied</b> &amp; logged</H1>",
+                None,
+                Some("Access denied & logged"),
+            ),
+            ("<html><title>cut o", None, None),
+            ("<p>no title</p>", None, None),
+            ("\u{1b}[31mred\u{202e}", None, Some("\\u{1b}[31mred\\u{202e}")),
+        ] {
+            let error = refusal(403, body);
+            assert_eq!((error.code.as_deref(), error.message.as_deref()), (code, message), "{body}");
+        }
+    }
+
+    #[test]
+    fn words_are_cut() {
+        let message = refusal(500, &"ü".repeat(BODY_LIMIT)).message.unwrap();
+        assert!(message.len() <= WORDS_LIMIT + '…'.len_utf8(), "{}", message.len());
+    }
+
+    #[test]
+    fn a_proxy_is_named_and_the_query_is_not() {
+        let headers = HeaderMap::from_iter([
+            (header::SERVER, "cloudflare".parse().unwrap()),
+            ("cf-ray".parse().unwrap(), "8c2-FRA".parse().unwrap()),
+        ]);
+        let url = "https://me:secret@r.example.com/x?_state=secret".parse().unwrap();
+        let error = RegistryError::new(&Method::PATCH, &url, StatusCode::PAYLOAD_TOO_LARGE, &headers, b"");
+        assert_eq!(
+            error.to_string(),
+            "`PATCH https://r.example.com/x` was answered 413 Payload Too Large (by cloudflare, CF-Ray 8c2-FRA)"
+        );
+    }
+
+    #[test]
+    fn a_status_says_who_is_at_fault() {
+        for (status, kind, hint) in [
+            (400, ErrorKind::Refused, ""),
+            (401, ErrorKind::Denied, ""),
+            (403, ErrorKind::Denied, ""),
+            (404, ErrorKind::Refused, "create the repository or project at the registry first"),
+            (405, ErrorKind::Refused, "the registry or a proxy does not accept pushes here"),
+            (413, ErrorKind::Refused, "a proxy limits request bodies: try a smaller `--chunk-size`"),
+            (429, ErrorKind::Refused, "the registry limits requests: wait, or use fewer `--jobs`"),
+            (503, ErrorKind::Network, ""),
+            (524, ErrorKind::Network, ""),
+        ] {
+            let error = refusal(status, "").into_error("pushing");
+            assert_eq!((error.kind(), error.hints().join("")), (kind, hint.to_owned()), "{status}");
+            assert!(error.find::<RegistryError>().is_some());
+        }
+    }
+}

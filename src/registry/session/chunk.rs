@@ -1,0 +1,330 @@
+//! How large chunks are: what the user wants, what the host's profile says, what the registry advertises
+//! in its headers, and what a 413 has taught; and where the next chunk begins and ends.
+//!
+//! The chunk size is chosen once when a session is opened, since some registries want parts of one size.
+
+use std::ops::Range;
+
+use http::HeaderMap;
+
+use super::Settings;
+use crate::error::{Error, ErrorKind, Result};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Below this a chunk cannot be shortened by one and still leave a last chunk of two bytes.
+const SMALLEST: u64 = 4;
+
+/// A registry that wants larger chunks than this is broken or means harm.
+const LARGEST_MINIMUM: u64 = 1 << 30;
+
+/// Registries with object storage underneath count parts: ECR takes 4200 of them
+/// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html>).
+const MOST_CHUNKS: u64 = 4000;
+
+/// Headers count too where a proxy measures requests.
+const HEADROOM: u64 = 64 * KIB;
+
+/// What to try after a body was too large and nobody said what is not.
+const LADDER: [u64; 9] = [60 * MIB, 30 * MIB, 20 * MIB, 16 * MIB, 8 * MIB, 5 * MIB, 4 * MIB, MIB, 512 * KIB];
+
+/// Everything that bounds a chunk.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    wanted: Option<u64>,
+    usual: u64,
+    known_most: Option<u64>,
+    advertised_least: Option<u64>,
+    advertised_most: Option<u64>,
+    learned_most: Option<u64>,
+    /// What can be sent before a deadline.
+    bearable: Option<u64>,
+    equal_parts: bool,
+}
+
+impl Limits {
+    pub(super) const fn new(settings: &Settings) -> Self {
+        Self {
+            wanted: settings.chunk_size,
+            usual: settings.profile.chunk_size,
+            known_most: settings.profile.max_chunk,
+            advertised_least: None,
+            advertised_most: None,
+            learned_most: None,
+            bearable: None,
+            equal_parts: settings.profile.equal_parts,
+        }
+    }
+
+    /// Returns the largest body that the registry is known to take, if a 413 taught us one.
+    pub(super) const fn learned(&self) -> Option<u64> {
+        self.learned_most
+    }
+
+    /// Returns whether all chunks of a session but the last must have one size.
+    pub(super) const fn equal_parts(&self) -> bool {
+        self.equal_parts
+    }
+
+    /// Returns whether a body of this size is within every known limit.
+    pub(super) fn fit(&self, size: u64) -> bool {
+        [self.advertised_most, self.learned_most].into_iter().flatten().all(|most| size <= most)
+    }
+
+    /// Reads what the registry advertises. `OCI-Chunk-Max-Length` is unofficial
+    /// (gh:opencontainers/distribution-spec#485) and sent by serverless-registry, which also wants equal parts.
+    pub(super) fn read(&mut self, headers: &HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
+        for (name, limit) in [
+            ("oci-chunk-min-length", &mut self.advertised_least),
+            ("oci-chunk-max-length", &mut self.advertised_most),
+        ] {
+            let Some(value) = headers.get(name) else { continue };
+            match value.to_str().ok().and_then(|value| value.trim().parse().ok()) {
+                Some(bytes) if bytes >= SMALLEST => {
+                    *limit = Some(bytes);
+                    self.equal_parts = true;
+                }
+                // No lower limit at all.
+                Some(0 | 1) if name == "oci-chunk-min-length" => {}
+                _ => warnings.push(format!("the registry's header `{name}` makes no sense and is ignored")),
+            }
+        }
+        match self.advertised_least {
+            Some(least) if least > LARGEST_MINIMUM => Err(Error::new(
+                ErrorKind::Refused,
+                format!("the registry wants chunks of at least {least} bytes: more than 1 GiB"),
+            )),
+            _ => self.possible(),
+        }
+    }
+
+    /// Takes note that a body of `sent` bytes was too large; `stated` is what the registry says is not.
+    pub(super) fn shrink(&mut self, sent: u64, stated: Option<u64>) -> Result<()> {
+        let next = stated
+            .filter(|stated| (SMALLEST..sent).contains(stated))
+            .or_else(|| LADDER.into_iter().find(|rung| *rung < sent));
+        let Some(next) = next else {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("the registry, or a proxy before it, refuses even a body of {sent} bytes"),
+            ));
+        };
+        self.learned_most = Some(self.learned_most.map_or(next, |learned| learned.min(next)));
+        self.possible()
+    }
+
+    /// Takes note that a body of `sent` bytes took too long; a limit that is known anyway stays.
+    pub(super) fn slow_down(&mut self, sent: u64) {
+        let next = LADDER.into_iter().find(|rung| *rung < sent);
+        let least = self.advertised_least.unwrap_or(0);
+        self.bearable = next.filter(|next| *next >= least).or(self.bearable);
+    }
+
+    /// Chooses the chunk size for a session.
+    pub(super) fn choose(&self, size: Option<u64>) -> u64 {
+        let ceiling = self.ceiling();
+        let floor = size.map_or(0, |size| size.div_ceil(MOST_CHUNKS));
+        let floor = floor.max(self.advertised_least.unwrap_or(0)).max(SMALLEST).min(ceiling);
+        let chunk = self.wanted.unwrap_or(self.usual).clamp(floor, ceiling);
+        let unit = if chunk > 2 * HEADROOM { HEADROOM } else { 1 };
+        let smaller = (0..).map_while(|n| chunk.checked_sub(n * unit)).take_while(|chunk| *chunk >= floor);
+        // What the user wants may be all that a proxy takes; without equal parts a chunk in the middle can
+        // give way instead.
+        let free = self.equal_parts || self.wanted.is_none_or(|wanted| wanted < floor);
+        let most = if free { ceiling } else { chunk };
+        let larger = (1..).map_while(|n| chunk.checked_add(n * unit)).take_while(|chunk| *chunk <= most);
+        let suits = |chunk: &u64| {
+            size.is_none_or(|size| size <= *chunk || size % chunk != 1)
+                && (self.wanted.is_some() || suits_s3(*chunk))
+        };
+        // The farthest a multiple of 64 KiB can be from one that suits is 5 MiB.
+        smaller.take(81).chain(larger.take(81)).find(suits).unwrap_or(chunk)
+    }
+
+    fn ceiling(&self) -> u64 {
+        let advertised = self.advertised_most.map(|most| {
+            let roomy = most - HEADROOM.min(most / 16);
+            // Where least and most are one number, that is the size.
+            roomy.max(self.advertised_least.unwrap_or(0).min(most))
+        });
+        let known = [self.known_most, advertised, self.learned_most, self.bearable];
+        known.into_iter().flatten().min().unwrap_or(u64::MAX).max(SMALLEST)
+    }
+
+    fn possible(&self) -> Result<()> {
+        match (self.advertised_least, self.learned_most) {
+            (Some(least), Some(most)) if least > most => Err(Error::new(
+                ErrorKind::Refused,
+                format!("the registry wants chunks of at least {least} bytes but takes at most {most}"),
+            )
+            .with_hint("a proxy before the registry may limit request bodies: raise its limit")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// distribution on S3 cuts a PATCH into parts of 10 MiB; a remainder under 5 MiB makes it copy all bytes so
+/// far on the server (distribution/distribution:registry/storage/driver/s3-aws/s3.go, `Write`).
+const fn suits_s3(chunk: u64) -> bool {
+    let remainder = chunk % (10 * MIB);
+    chunk < 5 * MIB || remainder == 0 || remainder >= 5 * MIB
+}
+
+/// Returns the next chunk, once all its bytes are written.
+///
+/// It never leaves a last chunk of one byte, which serverless-registry refuses
+/// (cloudflare/serverless-registry:src/registry/r2.ts); while the size is unknown two more bytes must be
+/// there.
+pub(super) fn next(offset: u64, chunk: u64, written: u64, size: Option<u64>) -> Option<Range<u64>> {
+    let end = offset.saturating_add(chunk);
+    let (end, needed) = match size {
+        Some(size) if size <= end => (size, size),
+        Some(size) if size == end + 1 => (end - 1, end - 1),
+        Some(_) => (end, end),
+        None => (end, end.saturating_add(2)),
+    };
+    (needed <= written).then_some(offset..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::registry::{hosts::Profile, retry::Pace};
+
+    fn limits(wanted: Option<u64>, profile: Profile) -> Limits {
+        Limits::new(&Settings {
+            profile,
+            chunk_size: wanted,
+            retries: 0,
+            look_first: false,
+            mount_from: None,
+            pace: Pace::INSTANT,
+        })
+    }
+
+    fn advertised(limits: &mut Limits, least: &str, most: &str) -> Result<Vec<String>> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("OCI-Chunk-Min-Length", least), ("OCI-CHUNK-MAX-LENGTH", most)] {
+            if !value.is_empty() {
+                let name: http::HeaderName = name.parse().unwrap();
+                headers.insert(name, value.parse().unwrap());
+            }
+        }
+        let mut warnings = Vec::new();
+        limits.read(&headers, &mut warnings).map(|()| warnings)
+    }
+
+    #[test]
+    fn minimum_beats_default_and_maximum_beats_all() {
+        for (wanted, least, most, expected) in [
+            (None, "", "", 16 * MIB),
+            (Some(3 * MIB), "", "", 3 * MIB),
+            (Some(3 * MIB), "5242880", "", 5 * MIB),
+            (None, "20971520", "", 20 * MIB),
+            (None, "5242880", "100000000", 16 * MIB),
+            (Some(200 * MIB), "5242880", "100000000", 100_000_000 - 64 * KIB),
+            (Some(MIB), "5242880", "5242880", 5 * MIB),
+            (Some(20 * MIB), "10485760", "8388608", 8 * MIB),
+            (None, "0", "", 16 * MIB),
+        ] {
+            let mut limits = limits(wanted, Profile::ORDINARY);
+            assert!(advertised(&mut limits, least, most).unwrap().is_empty());
+            assert_eq!(limits.choose(None), expected, "{wanted:?} {least} {most}");
+        }
+    }
+
+    #[test]
+    fn garbage_in_headers_is_told_and_ignored() {
+        for (least, most) in [("x", ""), ("-1", ""), ("", "0"), ("", "99999999999999999999999"), ("", "1e6")]
+        {
+            let mut limits = limits(None, Profile::ORDINARY);
+            assert_eq!(advertised(&mut limits, least, most).unwrap().len(), 1, "{least} {most}");
+            assert_eq!(limits.choose(None), 16 * MIB);
+            assert!(!limits.equal_parts());
+        }
+    }
+
+    #[test]
+    fn a_minimum_over_a_gibibyte_is_refused() {
+        let error = advertised(&mut limits(None, Profile::ORDINARY), "1073741825", "").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.message().contains("1 GiB"));
+    }
+
+    #[test]
+    fn ghcr_never_gets_more_than_four_mebibytes() {
+        let ghcr = crate::registry::hosts::profile("ghcr.io");
+        assert_eq!(limits(None, ghcr).choose(Some(1 << 40)), 4 * MIB);
+        assert_eq!(limits(Some(64 * MIB), ghcr).choose(None), 4 * MIB);
+    }
+
+    #[test]
+    fn a_huge_blob_gets_larger_chunks_that_suit_s3() {
+        let chunk = limits(None, Profile::ORDINARY).choose(Some(80_000 * MIB));
+        assert_eq!(chunk, 20 * MIB);
+        let chunk = limits(None, Profile::ORDINARY).choose(Some(84_000 * MIB));
+        assert_eq!(chunk, 25 * MIB);
+    }
+
+    #[test]
+    fn the_ladder_ends_with_an_explanation() {
+        let mut limits = limits(Some(64 * MIB), Profile::ORDINARY);
+        let mut sizes = Vec::new();
+        let error = loop {
+            let chunk = limits.choose(None);
+            sizes.push(chunk / KIB);
+            if let Err(error) = limits.shrink(chunk, None) {
+                break error;
+            }
+        };
+        assert_eq!(sizes, [65_536, 61_440, 30_720, 20_480, 16_384, 8_192, 5_120, 4_096, 1_024, 512]);
+        assert!(error.message().contains("refuses even a body of 524288 bytes"));
+    }
+
+    #[test]
+    fn a_stated_limit_is_believed_when_it_is_smaller() {
+        let mut limits = limits(None, Profile::ORDINARY);
+        limits.shrink(16 * MIB, Some(10_000_000)).unwrap();
+        assert_eq!(limits.learned(), Some(10_000_000));
+        limits.shrink(10_000_000, Some(100_000_000)).unwrap();
+        assert_eq!(limits.learned(), Some(8 * MIB));
+    }
+
+    #[test]
+    fn a_minimum_above_the_learned_limit_is_explained() {
+        let mut limits = limits(None, Profile::ORDINARY);
+        advertised(&mut limits, "5242880", "").unwrap();
+        limits.shrink(5 * MIB, None).unwrap_err();
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_tile_a_blob_of_any_size(
+            size in 1..50_000_000_u64,
+            wanted in proptest::option::of(10_000..60_000_000_u64),
+            late in any::<bool>(),
+        ) {
+            let limits = limits(wanted, Profile::ORDINARY);
+            let chunk = limits.choose((!late).then_some(size));
+            prop_assert!(wanted.is_some() || suits_s3(chunk));
+            let mut offset = 0;
+            let mut count = 0;
+            while offset < size {
+                // A late size is known when the encoder has ended: at the worst with the last byte.
+                let known = (!late || next(offset, chunk, size, None).is_none()).then_some(size);
+                let range = next(offset, chunk, size, known).expect("all bytes are written");
+                prop_assert_eq!(range.start, offset);
+                prop_assert!(range.end <= size && range.end - range.start <= chunk);
+                prop_assert!(range.end - range.start > 1 || size == 1);
+                // Known from the beginning, all chunks but the last are equal.
+                prop_assert!(late || range.end == size || range.end - range.start == chunk);
+                offset = range.end;
+                count += 1;
+            }
+            prop_assert!(late || count <= MOST_CHUNKS);
+        }
+    }
+}

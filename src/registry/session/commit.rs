@@ -1,0 +1,210 @@
+//! The answers to the closing PUT, and to the HEAD that decides whenever it did not plainly succeed.
+//!
+//! A lost answer is common where a commit takes long: GHCR then has the blob while a repeated PUT gets a 404
+//! (gh:GoogleContainerTools/jib#4301).
+
+use std::mem;
+
+use super::{
+    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect, retry,
+    words,
+};
+use crate::error::{Error, ErrorKind};
+
+/// What to do when the blob is not there after all.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// The registry has said why, and will say it again.
+    Fail(Error),
+    /// Begin anew: the session is gone, or holds nobody knows what.
+    Restart(Error),
+    /// Go on with the session if it is still there.
+    Resume,
+}
+
+impl Session {
+    pub(super) fn committed(
+        &mut self,
+        upload: Upload,
+        body: Option<u64>,
+        reply: &Reply,
+        error: Error,
+    ) -> Step {
+        let retry_after = retry::retry_after(&reply.headers);
+        let error = match reply.status {
+            // serverless-registry answers it by 500 (cloudflare/serverless-registry:src/registry/r2.ts).
+            400 | 404..=428 | 500 if body == Some(0) => {
+                error.while_doing("the registry refuses the empty blob")
+            }
+            _ => error,
+        };
+        let code = reply.error.as_ref().and_then(|error| error.code.as_deref());
+        match (reply.status, body) {
+            (200 | 201 | 204, _) => Step::Ended(Ok(Outcome::Uploaded)),
+            (400, _) if code == Some("DIGEST_INVALID") => self.misassembled(error),
+            (300..=399, Some(_)) => upload.redirected(reply, error),
+            (403, _) => Step::Ended(Err(error)),
+            (404, _) if body.is_some() || !self.settings.profile.status => {
+                let missing = Missing::Restart(error.clone());
+                self.again(Step::Confirm { upload, missing }, error, None)
+            }
+            (413, Some(size)) => self.shrink(size, words::body_limit(reply.words()), error),
+            (416, Some(size)) if words::says_too_large(reply.words()) => {
+                self.shrink(size, words::body_limit(reply.words()), error)
+            }
+            // Turned away before a byte was stored.
+            (429, _) => self.again(Step::Send(upload), error, retry_after),
+            (status, _) if matches!(status, 202 | 404 | 416) || retry::is_transient(status) => {
+                let missing = Missing::after(body, &error);
+                self.again(Step::Confirm { upload, missing }, error, retry_after)
+            }
+            _ => Step::Confirm { upload, missing: Missing::Fail(error) },
+        }
+    }
+
+    pub(super) fn commit_broke(&mut self, upload: Upload, body: Option<u64>, fault: Fault) -> Step {
+        let size = body.unwrap_or(0);
+        let suspect = self.suspect(size, &fault);
+        let untouched = matches!(fault, Fault::Connect { .. }) || (size > 0 && !fault.reached());
+        let doing = match &self.sealed {
+            Some((digest, _)) => {
+                Request::Commit { location: upload.location.clone(), digest: digest.clone(), body }.doing()
+            }
+            None => "completing the upload".to_owned(),
+        };
+        let error = fault.failure(doing);
+        match suspect {
+            Some(Suspect::Size) => self.shrink(size, None, error),
+            _ if untouched => self.again(Step::Send(upload), error, None),
+            _ => {
+                let missing = Missing::after(body, &error);
+                self.again(Step::Confirm { upload, missing }, error, None)
+            }
+        }
+    }
+
+    /// The answer to the HEAD after a closing PUT.
+    pub(super) fn confirmed(
+        &mut self,
+        upload: Upload,
+        missing: Missing,
+        reply: &Reply,
+        error: Error,
+    ) -> Step {
+        if is_present(reply, self.size()) {
+            return Step::Ended(Ok(Outcome::Uploaded));
+        }
+        if retry::is_transient(reply.status) {
+            let step = Step::Confirm { upload, missing };
+            return self.again(step, error, retry::retry_after(&reply.headers));
+        }
+        match missing {
+            Missing::Fail(error) => Step::Ended(Err(error)),
+            Missing::Restart(error) => self.restart(error),
+            Missing::Resume if self.settings.profile.status => {
+                Step::Ask { upload, doubt: Doubt::Uncommitted, missed: false }
+            }
+            Missing::Resume => Step::Send(upload),
+        }
+    }
+
+    /// The registry computed another digest: chunks were lost or doubled on the way.
+    fn misassembled(&mut self, error: Error) -> Step {
+        if mem::replace(&mut self.misassembled, true) {
+            let message = format!("{} assembled different bytes than we sent", self.settings.profile.name);
+            return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
+        }
+        self.trust_range = false;
+        self.restart(error)
+    }
+}
+
+impl Missing {
+    /// A session that was sent chunks may be committed again; one that was sent a whole blob may hold a part
+    /// of it.
+    fn after(body: Option<u64>, error: &Error) -> Self {
+        if body.is_some() { Self::Restart(error.clone()) } else { Self::Resume }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Fault, script::*};
+
+    #[test]
+    fn the_empty_blob_is_a_put_and_its_refusal_is_explained() {
+        assert_eq!(play(0, vec![opened(), status(201)]), "POST, PUT 0, uploaded");
+        let done = play(0, vec![opened(), status(400), status(404)]);
+        assert!(
+            done.starts_with("POST, PUT 0, HEAD, refused: the registry refuses the empty blob"),
+            "{done}"
+        );
+    }
+
+    #[test]
+    fn a_commit_that_is_not_plainly_one_is_decided_by_head() {
+        for unclear in
+            [status(202), status(500), status(404), status(416), status(400), reset(0), no_connection()]
+        {
+            let connected = !matches!(unclear, Answer::Fault(Fault::Connect { .. }));
+            let answers = vec![opened(), kept(10), kept(15), unclear, status(200)];
+            let done = play(15, answers);
+            let decided = if connected { "HEAD, uploaded" } else { "PUT, uploaded" };
+            assert!(done.starts_with("POST, 0..10, 10..15, PUT, ") && done.ends_with(decided), "{done}");
+        }
+    }
+
+    #[test]
+    fn a_commit_that_failed_is_repeated_where_the_session_lives() {
+        let size = || status(200).header("content-length", "14");
+        let answers = vec![opened(), kept(10), kept(15), status(503), size(), holds(15), status(201)];
+        assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, PUT, uploaded");
+        // Or begun anew where it does not: one status request is enough.
+        let answers =
+            vec![opened(), kept(10), kept(15), reset(0), status(404), status(404), opened().at("b")];
+        assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, POST, 0..10 @b");
+        // Or does not hold all.
+        let answers = vec![opened(), kept(10), kept(15), reset(0), status(404), holds(10), opened().at("b")];
+        assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, POST, 0..10 @b");
+    }
+
+    #[test]
+    fn a_whole_blob_that_broke_begins_anew() {
+        for broken in [reset(3), status(500)] {
+            let answers = vec![opened(), broken, status(404), opened().at("b"), status(201)];
+            assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, POST, PUT 5 @b, uploaded");
+        }
+        // Unless nothing of it arrived.
+        for unsent in [reset(0), no_connection(), status(429)] {
+            assert_eq!(play(5, vec![opened(), unsent, status(201)]), "POST, PUT 5, wait, PUT 5, uploaded");
+        }
+    }
+
+    #[test]
+    fn a_head_after_a_commit_is_repeated_until_it_answers() {
+        let answers = vec![opened(), status(500), status(503), reset(0), status(200)];
+        assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, wait, HEAD, wait, HEAD, uploaded");
+    }
+
+    #[test]
+    fn wrongly_assembled_bytes_are_sent_once_more() {
+        let invalid = || status(400).code("DIGEST_INVALID");
+        let answers =
+            vec![opened(), kept(10), kept(15), invalid(), opened().at("b"), kept(4), kept(4), status(201)];
+        assert_eq!(
+            play(15, answers),
+            "POST, 0..10, 10..15, PUT, POST, 0..10 @b, 10..15 @b, PUT @b, uploaded"
+        );
+        let done = play(5, vec![opened(), invalid(), opened(), invalid()]);
+        assert!(done.contains("refused: registry assembled different bytes than we sent"), "{done}");
+    }
+
+    #[test]
+    fn a_commit_refused_for_a_reason_is_not_repeated() {
+        let done = play(5, vec![opened(), status(400).words("part too small"), status(404)]);
+        assert!(
+            done.starts_with("POST, PUT 5, HEAD, refused: ") && done.contains("part too small"),
+            "{done}"
+        );
+    }
+}

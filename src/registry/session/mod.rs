@@ -1,0 +1,482 @@
+//! An upload session as a state machine: it says what to send next and is told what came of it.
+//!
+//! No socket, no clock, no buffer. The driver (push/upload.rs) asks [`Session::next`], does what the
+//! [`Action`] says, and hands the outcome back by [`Session::on_reply`], [`Session::on_fault`] or
+//! [`Session::on_waited`]; each consumes the session, so that a dead one cannot be used.
+//!
+//! One file per exchange says what its answers mean (`open`, `patch`, `status`, `commit`), and `recovery` what
+//! ways back there are; `chunk` knows how much to send, [`range`] and `words` read what registries say.
+
+mod chunk;
+mod commit;
+mod exchange;
+mod open;
+mod patch;
+pub mod range;
+mod recovery;
+mod status;
+mod words;
+
+use std::{mem, time::Duration};
+
+pub use self::exchange::{Action, Fault, Mount, Outcome, Reply, Request};
+use self::{chunk::Limits, commit::Missing, patch::Break, status::Doubt};
+use super::{
+    Location,
+    hosts::Profile,
+    retry::{self, Backoff, Budget, Pace},
+};
+use crate::{
+    codec::Spool,
+    error::{self, Error},
+    oci::{Algorithm, Digest},
+};
+
+/// What a session has to know when it begins.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What is known about the host.
+    pub profile: Profile,
+    /// `--chunk-size`.
+    pub chunk_size: Option<u64>,
+    /// `--retries`: attempts without progress before giving up.
+    pub retries: u32,
+    /// Look (HEAD) before opening a session. False where the survey has just looked.
+    pub look_first: bool,
+    /// Where the blob could be mounted from.
+    pub mount_from: Option<String>,
+    /// How pauses are taken.
+    pub pace: Pace,
+}
+
+/// The upload of one blob, over as many sessions at the registry as it takes.
+#[derive(Debug)]
+#[must_use]
+pub struct Session {
+    settings: Settings,
+    step: Step,
+    /// What must happen before the step's request may be sent.
+    pending: Pending,
+    /// The request that is on its way.
+    asked: Option<Request>,
+    /// The blob's digest and size, once known.
+    sealed: Option<(Digest, u64)>,
+    limits: Limits,
+    budget: Budget,
+    backoff: Backoff,
+    /// Sessions lost so far.
+    losses: u32,
+    way: Way,
+    /// The `Range` of a success is believed.
+    trust_range: bool,
+    /// A token was fetched anew, and nothing has been accepted since.
+    reauthenticated: bool,
+    /// The registry has once put the bytes together wrongly.
+    misassembled: bool,
+    /// How the last request with a body broke.
+    last_break: Option<Break>,
+    /// The largest chunk that went through.
+    largest_accepted: u64,
+    acknowledged: u64,
+    location: Option<Location>,
+    warnings: Vec<String>,
+}
+
+/// Where the upload stands.
+#[derive(Debug, Default)]
+enum Step {
+    /// No session is open: look for the blob, then open one.
+    #[default]
+    Open,
+    /// The next bytes, or the closing PUT.
+    Send(Upload),
+    /// How many bytes does the registry hold?
+    Ask {
+        upload: Upload,
+        doubt: Doubt,
+        /// The registry has once said that it knows no such upload.
+        missed: bool,
+    },
+    /// The closing PUT did not succeed: is the blob there all the same?
+    Confirm { upload: Upload, missing: Missing },
+    /// Over.
+    Ended(Result<Outcome, Error>),
+}
+
+/// How the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In one PUT where they fit into a chunk, else in as many PATCHes as it takes.
+    Chunks,
+    /// In one PUT, however many they are.
+    Whole,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Authenticate,
+    Nothing,
+    Pause { pause: Duration, why: String },
+}
+
+/// A session that is open at the registry.
+#[derive(Debug)]
+struct Upload {
+    location: Location,
+    /// How much to send at once.
+    chunk: u64,
+    /// The next byte to send: all before it are acknowledged.
+    offset: u64,
+    /// The registry may hold bytes up to here; 0 while it can have none.
+    sent: u64,
+    footing: Footing,
+    /// So many redirects in a row.
+    redirects: u32,
+}
+
+/// Why `offset` is believed to be the next byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Footing {
+    /// Everything before it was accepted.
+    Acknowledged,
+    /// A chunk at `refused` was refused, and this is where the registry seems to be.
+    Corrected { refused: u64 },
+    /// Nobody knows, and the registry tells only by refusing a chunk.
+    Probing,
+    /// A chunk up to `end` was accepted, but the registry said that it kept less.
+    Short { end: u64 },
+}
+
+impl Upload {
+    /// Goes on at the newest Location; returns whether it is another one.
+    fn follow(&mut self, reply: &Reply) -> bool {
+        let Some(location) = &reply.location else { return false };
+        let moved = self.location != *location;
+        self.location = location.clone();
+        moved
+    }
+}
+
+impl Session {
+    /// Begins the upload of a blob.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            step: Step::Open,
+            pending: Pending::Nothing,
+            asked: None,
+            sealed: None,
+            limits: Limits::new(&settings),
+            budget: Budget::new(settings.retries),
+            backoff: Backoff::new(settings.pace),
+            losses: 0,
+            way: if settings.profile.monolithic { Way::Whole } else { Way::Chunks },
+            trust_range: settings.profile.trust_range,
+            reauthenticated: false,
+            misassembled: false,
+            last_break: None,
+            largest_accepted: 0,
+            acknowledged: 0,
+            location: None,
+            warnings: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Returns what to do now. Asked again without an answer in between, it may say the same with more bytes.
+    pub fn next(&mut self, spool: &Spool) -> Action {
+        match &self.step {
+            Step::Ended(Ok(outcome)) => return Action::Done(*outcome),
+            Step::Ended(Err(error)) => return Action::Fail(error.clone()),
+            _ => {}
+        }
+        if let Some(Err(error)) = &spool.end {
+            return Action::Fail(error.clone());
+        }
+        self.sealed = spool.sealed().cloned();
+        match &self.pending {
+            Pending::Authenticate => Action::Authenticate,
+            Pending::Pause { pause, why } => Action::Wait { pause: *pause, why: why.clone() },
+            Pending::Nothing => {
+                self.asked = self.request(spool.written);
+                self.asked.clone().map_or(Action::More, Action::Send)
+            }
+        }
+    }
+
+    /// Takes note of an answer to the request that [`Session::next`] wanted sent.
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is used up")]
+    pub fn on_reply(mut self, reply: Reply) -> Self {
+        let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
+        let error = reply.refusal(asked.doing());
+        self.step = match (mem::take(&mut self.step), asked) {
+            // A mount from a repository that we may not read is answered by 401 and worse instead of 202:
+            // gh:google/go-containerregistry#1741, #1404. The transport has tried a fresh token already.
+            (Step::Open, Request::Open { mount: Some(_), .. }) if open::blames_mount(reply.status) => {
+                self.settings.mount_from = None;
+                Step::Open
+            }
+            (step, asked) if reply.status == 401 => self.unauthorized(step, &asked, error),
+            (Step::Open, Request::Exists { .. }) => self.looked(&reply, error),
+            (Step::Open, Request::Open { mount, .. }) => self.opened(mount.is_some(), &reply, error),
+            (Step::Send(upload), Request::Patch { range, .. }) => self.patched(upload, range, &reply, error),
+            (Step::Send(upload), Request::Commit { body, .. }) => self.committed(upload, body, &reply, error),
+            (Step::Ask { upload, doubt, missed }, Request::Status { .. }) => {
+                self.told(upload, doubt, missed, &reply, error)
+            }
+            (Step::Confirm { upload, missing }, Request::Exists { .. }) => {
+                self.confirmed(upload, missing, &reply, error)
+            }
+            _ => Step::Ended(Err(unasked())),
+        };
+        self.observed()
+    }
+
+    /// Takes note that no answer came to the request that [`Session::next`] wanted sent.
+    pub fn on_fault(mut self, fault: Fault) -> Self {
+        let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
+        self.step = match (mem::take(&mut self.step), asked, fault) {
+            (Step::Open, Request::Exists { .. }, Fault::Fatal(error)) => {
+                // Whether it is there is unknown: send it.
+                self.settings.look_first = false;
+                self.warnings.push(error::chain(&error.while_doing("looking for the blob")));
+                Step::Open
+            }
+            (_, asked, Fault::Fatal(error)) => Step::Ended(Err(error.while_doing(asked.doing()))),
+            (Step::Send(upload), Request::Patch { range, .. }, fault) => {
+                self.patch_broke(upload, range, fault)
+            }
+            (Step::Send(upload), Request::Commit { body, .. }, fault) => {
+                self.commit_broke(upload, body, fault)
+            }
+            (Step::Open, asked @ Request::Open { .. }, fault) => self.open_broke(&asked, fault),
+            // Nothing changes at the registry by being asked twice.
+            (step, asked, fault) => self.again(step, fault.failure(asked.doing()), None),
+        };
+        self.observed()
+    }
+
+    /// Takes note that the pause is over, or another token at hand.
+    pub fn on_waited(mut self) -> Self {
+        self.pending = Pending::Nothing;
+        self
+    }
+
+    /// Returns how many bytes the registry has acknowledged: less than before when a session was lost.
+    pub const fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Returns where the registry has an unfinished upload of ours, if it has one, for a `Cancel`.
+    pub const fn location(&self) -> Option<&Location> {
+        self.location.as_ref()
+    }
+
+    /// Returns the largest body that the registry takes, where it has taught us one by refusing.
+    pub const fn body_limit(&self) -> Option<u64> {
+        self.limits.learned()
+    }
+
+    /// Returns what the user should know, and forgets it.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        mem::take(&mut self.warnings)
+    }
+
+    /// Returns the request that the step wants, once there are bytes enough for it.
+    fn request(&self, written: u64) -> Option<Request> {
+        match &self.step {
+            Step::Open => self.first_request(written),
+            Step::Send(upload) => self.next_body(upload, written),
+            Step::Ask { upload, .. } => Some(Request::Status { location: upload.location.clone() }),
+            Step::Confirm { .. } => {
+                self.sealed.as_ref().map(|(digest, _)| Request::Exists { digest: digest.clone() })
+            }
+            Step::Ended(_) => None,
+        }
+    }
+
+    fn first_request(&self, written: u64) -> Option<Request> {
+        match &self.sealed {
+            Some((digest, _)) if self.settings.look_first => Some(Request::Exists { digest: digest.clone() }),
+            Some((digest, _)) => {
+                let mount = self.settings.mount_from.clone();
+                let mount = mount.map(|from| Mount { digest: digest.clone(), from });
+                Some(Request::Open { mount, algorithm: digest.algorithm() })
+            }
+            // A session that waits for its first bytes may die of old age.
+            None => (self.way == Way::Chunks && written > self.limits.choose(None))
+                .then_some(Request::Open { mount: None, algorithm: Algorithm::Sha256 }),
+        }
+    }
+
+    fn next_body(&self, upload: &Upload, written: u64) -> Option<Request> {
+        let location = upload.location.clone();
+        match &self.sealed {
+            Some((digest, size)) if upload.sent == 0 && (self.way == Way::Whole || *size <= upload.chunk) => {
+                Some(Request::Commit { location, digest: digest.clone(), body: Some(*size) })
+                    .filter(|_| *size <= written)
+            }
+            Some((digest, size)) if upload.offset == *size => {
+                Some(Request::Commit { location, digest: digest.clone(), body: None })
+            }
+            None if self.way == Way::Whole => None,
+            sealed => {
+                let size = sealed.as_ref().map(|(_, size)| *size);
+                chunk::next(upload.offset, upload.chunk, written, size)
+                    .map(|range| Request::Patch { location, range })
+            }
+        }
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.sealed.as_ref().map(|(_, size)| *size)
+    }
+
+    fn ended(mut self, error: Error) -> Self {
+        self.step = Step::Ended(Err(error));
+        self
+    }
+
+    /// Keeps what the driver may want to know of the step.
+    fn observed(mut self) -> Self {
+        match &self.step {
+            Step::Open => {
+                self.acknowledged = 0;
+                self.location = None;
+            }
+            Step::Send(upload) | Step::Ask { upload, .. } | Step::Confirm { upload, .. } => {
+                self.acknowledged = upload.offset;
+                self.location = Some(upload.location.clone());
+            }
+            Step::Ended(Ok(_)) => {
+                self.acknowledged = self.size().unwrap_or(self.acknowledged);
+                self.location = None;
+            }
+            Step::Ended(Err(_)) => {}
+        }
+        self
+    }
+}
+
+fn unasked() -> Error {
+    Error::internal("an upload session was told the outcome of a request it had not made")
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod script;
+#[cfg(test)]
+mod tests {
+    use super::{script::*, *};
+    use crate::{error::ErrorKind, registry::hosts};
+
+    #[test]
+    fn a_blob_of_one_chunk_is_one_put() {
+        for size in [1, 9, 10] {
+            assert_eq!(play(size, vec![opened(), status(201)]), format!("POST, PUT {size}, uploaded"));
+        }
+    }
+
+    #[test]
+    fn a_larger_blob_goes_in_chunks_and_the_closing_put_is_empty() {
+        let answers = vec![opened(), kept(10), kept(20), kept(25), status(201)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, 20..25, PUT, uploaded");
+    }
+
+    #[test]
+    fn every_success_is_one() {
+        for code in [200, 201, 202, 204] {
+            let patch = || status(code).range("0-9");
+            let answers = vec![opened(), patch(), status(code).range("0-14"), status(201)];
+            assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, uploaded", "{code}");
+        }
+        for code in [200, 201, 204] {
+            assert_eq!(play(5, vec![opened(), status(code)]), "POST, PUT 5, uploaded", "{code}");
+        }
+    }
+
+    #[test]
+    fn the_newest_location_is_always_used() {
+        let answers = vec![opened(), kept(10).at("b"), kept(15).at("c"), status(201)];
+        assert_eq!(play(15, answers), "POST, 0..10, 10..15 @b, PUT @c, uploaded");
+    }
+
+    #[test]
+    fn the_last_chunk_is_never_one_byte() {
+        // Chunks of 9, since 21 = 10 + 10 + 1.
+        let answers = vec![opened(), kept(9), kept(18), kept(21), status(201)];
+        assert_eq!(play(21, answers), "POST, 0..9, 9..18, 18..21, PUT, uploaded");
+    }
+
+    #[test]
+    fn a_fatal_fault_ends_it() {
+        let fatal = || Answer::Fault(Fault::Fatal(Error::new(ErrorKind::Network, "certificate unknown")));
+        let failure = "network: opening an upload: certificate unknown";
+        assert_eq!(play(5, vec![fatal()]), format!("POST, {failure}"));
+        assert!(play(25, vec![opened(), fatal()]).ends_with("sending bytes 0 to 10: certificate unknown"));
+    }
+
+    #[test]
+    fn nothing_is_sent_that_is_not_written() {
+        let growing = |written| Spool { written, end: None };
+        let mut session = Session::new(Settings { look_first: true, ..settings() });
+        assert!(matches!(session.next(&growing(10)), Action::More));
+        let Action::Send(request) = session.next(&growing(11)) else { panic!("no request") };
+        assert_eq!(in_short(&request), "POST");
+        let R(reply) = opened() else { unreachable!() };
+        session = session.on_reply(reply);
+        // Two more than a chunk, so that the last one is never a byte.
+        assert!(matches!(session.next(&growing(11)), Action::More));
+        let Action::Send(request) = session.next(&growing(12)) else { panic!("no request") };
+        assert_eq!(in_short(&request), "0..10");
+        let R(reply) = kept(10) else { unreachable!() };
+        session = session.on_reply(reply);
+        assert!(matches!(session.next(&growing(12)), Action::More));
+        let Action::Send(request) = session.next(&blob(21)) else { panic!("no request") };
+        assert_eq!(in_short(&request), "10..19");
+        let R(reply) = kept(19) else { unreachable!() };
+        session = session.on_reply(reply);
+        let Action::Send(request) = session.next(&blob(21)) else { panic!("no request") };
+        assert_eq!(in_short(&request), "19..21");
+    }
+
+    #[test]
+    fn a_small_blob_in_the_making_waits_for_its_digest() {
+        let mut session = Session::new(Settings { look_first: true, ..settings() });
+        assert!(matches!(session.next(&Spool { written: 10, end: None }), Action::More));
+        let Action::Send(request) = session.next(&blob(10)) else { panic!("no request") };
+        assert_eq!(in_short(&request), "HEAD");
+    }
+
+    #[test]
+    fn a_host_that_takes_only_whole_blobs_waits_for_the_end() {
+        let profile = hosts::profile("europe-docker.pkg.dev");
+        let whole = || Settings { profile, ..settings() };
+        let (_, done) = play_with(whole(), &Spool { written: 1000, end: None }, vec![]);
+        assert_eq!(done, "more");
+        let answers = vec![opened(), status(201)];
+        assert_eq!(play_with(whole(), &blob(1000), answers).1, "POST, PUT 1000, uploaded");
+    }
+
+    #[test]
+    fn a_broken_source_ends_it() {
+        let broken = Spool { written: 100, end: Some(Err(Error::source("layer is damaged"))) };
+        assert_eq!(play_with(settings(), &broken, vec![]).1, "source: layer is damaged");
+    }
+
+    #[test]
+    fn acknowledged_falls_with_a_lost_session() {
+        let answers = vec![opened(), kept(10), kept(20)];
+        let (session, _) = play_with(settings(), &blob(25), answers);
+        assert_eq!(session.acknowledged(), 20);
+        assert_eq!(session.location(), Some(&place("a")));
+        let answers = vec![opened(), kept(10), status(404), status(404)];
+        let (session, _) = play_with(settings(), &blob(25), answers);
+        assert_eq!(session.acknowledged(), 0);
+        assert_eq!(session.location(), None);
+        let (session, _) = play_with(settings(), &blob(5), vec![opened(), status(201)]);
+        assert_eq!(session.acknowledged(), 5);
+    }
+}

@@ -1,0 +1,178 @@
+//! Before any byte: is the blob there, can it be mounted, and where may it be sent to?
+
+use super::{Fault, Footing, Outcome, Reply, Request, Session, Step, Upload, retry};
+use crate::error::{Error, ErrorKind};
+
+/// Returns whether a POST may fail so because of the repository that the blob should be mounted from.
+pub(super) const fn blames_mount(status: u16) -> bool {
+    status >= 400 && status < 500 && !retry::is_transient(status)
+}
+
+/// Returns whether a HEAD says that the blob of this size is there.
+pub(super) fn is_present(reply: &Reply, size: Option<u64>) -> bool {
+    let stated = reply.headers.get(http::header::CONTENT_LENGTH);
+    let stated = stated.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+    reply.status == 200 && stated.is_none_or(|stated: u64| Some(stated) == size)
+}
+
+impl Session {
+    /// The answer to the HEAD before anything else.
+    pub(super) fn looked(&mut self, reply: &Reply, error: Error) -> Step {
+        if is_present(reply, self.size()) {
+            return Step::Ended(Ok(Outcome::Present));
+        }
+        if retry::is_transient(reply.status) {
+            return self.again(Step::Open, error, retry::retry_after(&reply.headers));
+        }
+        // Missing, or we may not know: send it.
+        self.settings.look_first = false;
+        Step::Open
+    }
+
+    /// The answer to the POST.
+    pub(super) fn opened(&mut self, mounting: bool, reply: &Reply, error: Error) -> Step {
+        match reply.status {
+            201 if mounting => Step::Ended(Ok(Outcome::Mounted)),
+            200..=204 => self.begun(reply),
+            status if retry::is_transient(status) => {
+                self.again(Step::Open, error, retry::retry_after(&reply.headers))
+            }
+            _ => Step::Ended(Err(error)),
+        }
+    }
+
+    pub(super) fn open_broke(&mut self, asked: &Request, fault: Fault) -> Step {
+        let hint = matches!(fault, Fault::Reset { .. });
+        let error = fault.failure(asked.doing());
+        // gh:aws/containers-roadmap#1970.
+        let error = if hint {
+            error.with_hint("Amazon ECR cuts the connection when the repository does not exist: create it")
+        } else {
+            error
+        };
+        self.again(Step::Open, error, None)
+    }
+
+    fn begun(&mut self, reply: &Reply) -> Step {
+        let Some(location) = reply.location.clone() else {
+            let message = "the registry opened an upload without a `Location` to send it to";
+            return Step::Ended(Err(Error::new(ErrorKind::Refused, message)));
+        };
+        if let Err(impossible) = self.limits.read(&reply.headers, &mut self.warnings) {
+            return Step::Ended(Err(impossible));
+        }
+        self.reauthenticated = false;
+        self.settings.mount_from = None;
+        Step::Send(Upload {
+            location,
+            chunk: self.limits.choose(self.size()),
+            offset: 0,
+            sent: 0,
+            footing: Footing::Acknowledged,
+            redirects: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Fault, Session, Settings, script::*};
+    use crate::{
+        error::{Error, ErrorKind},
+        registry::RegistryError,
+    };
+
+    #[test]
+    fn it_looks_first_where_nobody_has() {
+        let look = || Settings { look_first: true, ..settings() };
+        let present = status(200).header("content-length", "15");
+        assert_eq!(play_with(look(), &blob(15), vec![present]).1, "HEAD, present");
+        let answers = vec![status(404), opened(), status(201)];
+        assert_eq!(play_with(look(), &blob(5), answers).1, "HEAD, POST, PUT 5, uploaded");
+        // Not ours, if the size is another.
+        let answers = vec![status(200).header("content-length", "16"), opened(), status(201)];
+        assert_eq!(play_with(look(), &blob(5), answers).1, "HEAD, POST, PUT 5, uploaded");
+    }
+
+    #[test]
+    fn a_failed_look_is_repeated_and_not_read_as_missing() {
+        let look = || Settings { look_first: true, ..settings() };
+        let answers = vec![status(503), reset(0), status(200)];
+        assert_eq!(play_with(look(), &blob(15), answers).1, "HEAD, wait, HEAD, wait, HEAD, present");
+        // A redirect that is not followed leaves it open: send.
+        let fatal = Answer::Fault(Fault::Fatal(Error::new(ErrorKind::Refused, "a redirect to http")));
+        let (mut session, done) = play_with(look(), &blob(5), vec![fatal, opened(), status(201)]);
+        assert_eq!(done, "HEAD, POST, PUT 5, uploaded");
+        assert_eq!(session.take_warnings().len(), 1);
+        assert!(session.take_warnings().is_empty());
+    }
+
+    #[test]
+    fn a_mount_is_tried_first_and_its_session_used() {
+        let mount = || Settings { mount_from: Some("base".to_owned()), ..settings() };
+        assert_eq!(play_with(mount(), &blob(5), vec![status(201)]).1, "POST from base, mounted");
+        let answers = vec![opened(), status(201)];
+        assert_eq!(play_with(mount(), &blob(5), answers).1, "POST from base, PUT 5, uploaded");
+    }
+
+    #[test]
+    fn a_refused_mount_is_a_plain_upload_once() {
+        for code in [400, 401, 403, 404, 405] {
+            let mount = Settings { mount_from: Some("base".to_owned()), ..settings() };
+            let answers = vec![status(code), opened(), status(201)];
+            let done = play_with(mount, &blob(5), answers).1;
+            assert_eq!(done, "POST from base, POST, PUT 5, uploaded", "{code}");
+        }
+        let mount = Settings { mount_from: Some("base".to_owned()), ..settings() };
+        let done = play_with(mount, &blob(5), vec![status(403), status(403)]).1;
+        assert!(done.starts_with("POST from base, POST, denied: "), "{done}");
+    }
+
+    #[test]
+    fn advertised_limits_are_obeyed() {
+        let minimum = opened().header("oci-chunk-min-length", "20");
+        let answers = vec![minimum, kept(20), kept(30), status(201)];
+        assert_eq!(play(30, answers), "POST, 0..20, 20..30, PUT, uploaded");
+        let maximum = opened().header("oci-chunk-max-length", "8");
+        let answers = vec![maximum, kept(8), kept(15), status(201)];
+        assert_eq!(play(15, answers), "POST, 0..8, 8..15, PUT, uploaded");
+        // A blob that fits the raised chunk is one PUT after all.
+        let minimum = opened().header("oci-chunk-min-length", "20");
+        assert_eq!(play(15, vec![minimum, status(201)]), "POST, PUT 15, uploaded");
+    }
+
+    #[test]
+    fn an_absurd_minimum_is_refused_and_garbage_only_told() {
+        let done = play(15, vec![opened().header("oci-chunk-min-length", "2000000000")]);
+        assert!(done.contains("refused: the registry wants chunks of at least 2000000000 bytes"), "{done}");
+        let garbage = opened().header("oci-chunk-min-length", "many");
+        let (mut session, done) =
+            play_with(settings(), &blob(15), vec![garbage, kept(10), kept(15), status(201)]);
+        assert_eq!(done, "POST, 0..10, 10..15, PUT, uploaded");
+        assert!(session.take_warnings()[0].contains("oci-chunk-min-length"));
+    }
+
+    #[test]
+    fn refusals_are_final_and_helpful() {
+        for (code, kind) in
+            [(403, "denied"), (404, "refused"), (405, "refused"), (400, "refused"), (501, "network")]
+        {
+            let done = play(5, vec![status(code).words("because")]);
+            assert!(done.starts_with(&format!("POST, {kind}: ")) && done.contains("because"), "{done}");
+        }
+        let answers = vec![opened(), status(403)];
+        assert!(play(25, answers).starts_with("POST, 0..10, denied: "));
+        assert!(play(5, vec![opened(), status(403)]).starts_with("POST, PUT 5, denied: "));
+        let mut session = Session::new(settings());
+        assert!(matches!(session.next(&blob(5)), Action::Send(_)));
+        let R(reply) = status(404) else { unreachable!() };
+        let Action::Fail(error) = session.on_reply(reply).next(&blob(5)) else { panic!("no failure") };
+        assert_eq!(error.hints(), ["create the repository or project at the registry first"]);
+        assert!(error.find::<RegistryError>().is_some());
+    }
+
+    #[test]
+    fn an_upload_without_an_address_is_refused() {
+        assert!(play(5, vec![status(202)]).contains("without a `location`"));
+    }
+}

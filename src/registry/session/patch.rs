@@ -1,0 +1,460 @@
+//! The answers to a PATCH: accepted, kept in part, refused, or nobody knows.
+//!
+//! Bytes whose fate is unknown are never sent again before the registry has said how far it is: a replay
+//! into the same session doubles them (gh:GoogleContainerTools/jib#4526).
+
+use std::{ops::Range, time::Duration};
+
+use super::{
+    Doubt, Fault, Footing, Reply, Request, Session, Step, Upload, Way, range::Stored, recovery::SETTLE,
+    retry, words,
+};
+use crate::error::{self, Error, ErrorKind};
+
+/// Two breaks within this many bytes are at the same place: sockets and proxies buffer so much.
+const SAME_PLACE: u64 = 64 << 10;
+
+/// Shorter requests are cut by accident, not by a deadline.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What two breaks in a row look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspect {
+    /// A request may last only so long.
+    Deadline,
+    /// A body may not be so large.
+    Size,
+}
+
+/// How a request with a body broke.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Break {
+    sent: u64,
+    elapsed: Duration,
+}
+
+impl Session {
+    pub(super) fn patched(
+        &mut self,
+        mut upload: Upload,
+        range: Range<u64>,
+        reply: &Reply,
+        error: Error,
+    ) -> Step {
+        let retry_after = retry::retry_after(&reply.headers);
+        match reply.status {
+            // ECR answers 201: gh:openai/tart#273.
+            200 | 201 | 202 | 204 => self.accepted(upload, &range, reply),
+            300..=399 => upload.redirected(reply, error),
+            403 => Step::Ended(Err(error)),
+            404 if self.settings.profile.status => {
+                let step = Step::Ask { upload, doubt: Doubt::Lost, missed: true };
+                self.soon(step, &error)
+            }
+            404 => self.restart(error),
+            413 => self.shrink(range.end - range.start, words::body_limit(reply.words()), error),
+            416 if words::says_too_large(reply.words()) => {
+                self.shrink(range.end - range.start, words::body_limit(reply.words()), error)
+            }
+            416 => self.misplaced(upload, &range, reply, error),
+            // Turned away before a byte was stored.
+            429 => self.again(Step::Send(upload), error, retry_after),
+            status if retry::is_transient(status) => {
+                upload.follow(reply);
+                self.in_doubt(upload, range, error, retry_after)
+            }
+            400..=499 => self.chunks_refused(error),
+            _ => Step::Ended(Err(error)),
+        }
+    }
+
+    pub(super) fn patch_broke(&mut self, mut upload: Upload, range: Range<u64>, fault: Fault) -> Step {
+        let length = range.end - range.start;
+        let reached = fault.reached();
+        let suspect = self.suspect(length, &fault);
+        let doing = Request::Patch { location: upload.location.clone(), range: range.clone() }.doing();
+        let error = fault.failure(doing);
+        match suspect {
+            Some(Suspect::Deadline) => {
+                self.limits.slow_down(length);
+                if self.limits.equal_parts() {
+                    return self.restart(error);
+                }
+                upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
+            }
+            Some(Suspect::Size) => return self.shrink(length, None, error),
+            None => {}
+        }
+        if reached {
+            self.in_doubt(upload, range, error, None)
+        } else {
+            self.again(Step::Send(upload), error, None)
+        }
+    }
+
+    /// Compares a break with the one before: twice at the same place is a limit on the size, twice after the
+    /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079).
+    pub(super) fn suspect(&mut self, length: u64, fault: &Fault) -> Option<Suspect> {
+        let Fault::Reset { sent, elapsed, .. } = *fault else { return None };
+        let before = self.last_break.replace(Break { sent, elapsed })?;
+        // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
+        // place. Unless one of that size went through; and a suspicion is no reason to give up.
+        let cut = 0 < sent && sent < length && sent.abs_diff(before.sent) <= SAME_PLACE;
+        let helps = self.way == Way::Chunks && self.limits.clone().shrink(length, None).is_ok();
+        if cut && helps && length > self.largest_accepted {
+            return Some(Suspect::Size);
+        }
+        let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
+        (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
+    }
+
+    /// Goes on where the registry seems to be, after it refused a chunk that began at `start`.
+    pub(super) fn correct(
+        &mut self,
+        mut upload: Upload,
+        start: u64,
+        held: u64,
+        moved: bool,
+        error: Error,
+    ) -> Step {
+        let before = match upload.footing {
+            Footing::Corrected { refused } => Some(refused),
+            _ => None,
+        };
+        let offset = match before {
+            _ if held != start => (before != Some(held)).then_some(held),
+            // serverless-registry refuses a stale `_stateHash` and hands out the right one
+            // (cloudflare/serverless-registry:src/registry/r2.ts).
+            None => moved.then_some(held),
+            // Quay's 416 counts one too many (quay/quay:endpoints/v2/blob.py).
+            Some(before) => held.checked_sub(1).filter(|held| *held != before),
+        };
+        match offset {
+            // At 0 the session would begin again, and it may hold bytes; beyond what was sent is a lie.
+            Some(offset) if 0 < offset && offset <= upload.sent => {
+                upload.footing = Footing::Corrected { refused: start };
+                self.stand(&mut upload, offset);
+                self.again(Step::Send(upload), error, None)
+            }
+            _ => self.restart(error),
+        }
+    }
+
+    /// Takes note that the registry holds the bytes before `offset`.
+    pub(super) fn stand(&mut self, upload: &mut Upload, offset: u64) {
+        upload.offset = offset;
+        self.budget.acknowledge(offset, upload.chunk, self.size());
+    }
+
+    fn accepted(&mut self, mut upload: Upload, range: &Range<u64>, reply: &Reply) -> Step {
+        upload.follow(reply);
+        upload.sent = upload.sent.max(range.end);
+        upload.redirects = 0;
+        self.reauthenticated = false;
+        self.last_break = None;
+        self.largest_accepted = self.largest_accepted.max(range.end - range.start);
+        self.backoff.reset();
+        let kept = Stored::of(&reply.headers).map(|stored| stored.count);
+        match kept {
+            // `0-0` stands for nothing at all as well: gh:opencontainers/distribution-spec#578.
+            Some(kept) if self.trust_range && range.start.max(1) < kept && kept < range.end => {
+                upload.footing = Footing::Short { end: range.end };
+                self.stand(&mut upload, kept);
+                let message = format!("the registry kept {kept} of {} bytes", range.end);
+                self.again(Step::Send(upload), Error::new(ErrorKind::Refused, message), None)
+            }
+            kept => {
+                self.trust_range &= kept == Some(range.end);
+                upload.footing = Footing::Acknowledged;
+                self.stand(&mut upload, range.end);
+                Step::Send(upload)
+            }
+        }
+    }
+
+    /// A 416: the registry waits for another offset.
+    fn misplaced(&mut self, mut upload: Upload, range: &Range<u64>, reply: &Reply, error: Error) -> Step {
+        let moved = upload.follow(reply);
+        if let Some(held) = words::expected_offset(reply.words()) {
+            return self.correct(upload, range.start, held, moved, error);
+        }
+        if let Footing::Short { end } = upload.footing {
+            // It had kept everything after all.
+            self.trust_range = false;
+            upload.footing = Footing::Acknowledged;
+            self.stand(&mut upload, end);
+            return self.again(Step::Send(upload), error, None);
+        }
+        match Stored::of(&reply.headers) {
+            Some(stored) if self.trust_range => {
+                self.correct(upload, range.start, stored.in_status(), moved, error)
+            }
+            _ if self.settings.profile.status => {
+                let doubt = Doubt::Misplaced { start: range.start, moved };
+                self.again(Step::Ask { upload, doubt, missed: false }, error, None)
+            }
+            _ => self.restart(error),
+        }
+    }
+
+    /// The registry may hold any part of `range`.
+    fn in_doubt(
+        &mut self,
+        mut upload: Upload,
+        range: Range<u64>,
+        error: Error,
+        retry_after: Option<Duration>,
+    ) -> Step {
+        upload.sent = upload.sent.max(range.end);
+        if self.settings.profile.status {
+            let step = Step::Ask { upload, doubt: Doubt::Unknown { range }, missed: false };
+            return self.again(step, error, retry_after);
+        }
+        // ECR tells only by refusing a chunk which byte it waits for, and 0 is what it waits for in the
+        // beginning.
+        if range.start == 0 || upload.footing == Footing::Probing {
+            return match self.restart(error.clone()) {
+                Step::Open => self.again(Step::Open, error, retry_after),
+                ended => ended,
+            };
+        }
+        upload.footing = Footing::Probing;
+        self.again(Step::Send(upload), error, retry_after.or(Some(SETTLE)))
+    }
+
+    /// The registry wants no such PATCH at all: everything in one PUT, if that may be.
+    fn chunks_refused(&mut self, error: Error) -> Step {
+        if self.way == Way::Whole || !self.fits_whole() {
+            return Step::Ended(Err(error));
+        }
+        self.way = Way::Whole;
+        self.warnings.push(format!("going on with the blob in one piece: {}", error::chain(&error)));
+        self.restart(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Fault, Settings, script::*};
+    use crate::registry::hosts;
+
+    #[test]
+    fn a_body_too_large_begins_anew_with_less() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let answers = vec![opened(), status(413), opened().at("b")];
+        let (mut session, done) = play_with(large(), &blob(40 * MIB), answers);
+        assert_eq!(done, format!("POST, 0..{}, POST, 0..{} @b", 16 * MIB, 8 * MIB));
+        assert_eq!(session.body_limit(), Some(8 * MIB));
+        assert_eq!(session.take_warnings().len(), 1);
+        // A blob of one chunk as well.
+        let answers = vec![opened(), status(413), opened()];
+        assert_eq!(
+            play_with(large(), &blob(10 * MIB), answers).1,
+            format!("POST, PUT {}, POST, 0..{}", 10 * MIB, 8 * MIB)
+        );
+        // GHCR says it by 416, and how much it takes.
+        let words = "chunk exceeds the maximum permissible limit of 4.00MiB";
+        let answers = vec![opened(), status(416).words(words), opened()];
+        assert_eq!(
+            play_with(large(), &blob(40 * MIB), answers).1,
+            format!("POST, 0..{}, POST, 0..{}", 16 * MIB, 4 * MIB)
+        );
+    }
+
+    #[test]
+    fn a_size_below_which_nothing_goes_is_explained() {
+        let done = play(25, vec![opened(), status(413)]);
+        assert!(done.contains("refused: the registry, or a proxy before it, refuses even a body"), "{done}");
+        let large = Settings { chunk_size: None, ..settings() };
+        let minimum = opened().header("oci-chunk-min-length", "10485760");
+        let done = play_with(large, &blob(40 * MIB), vec![minimum, status(413)]).1;
+        assert!(done.contains("wants chunks of at least 10485760 bytes but takes at most 8388608"), "{done}");
+        let profile = hosts::profile("gcr.io");
+        let whole = Settings { profile, ..settings() };
+        let done = play_with(whole, &blob(40 * MIB), vec![opened(), status(413)]).1;
+        assert!(done.contains("takes no chunks"), "{done}");
+    }
+
+    #[test]
+    fn two_breaks_at_the_same_place_are_a_limit() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let nothing = || status(204).range("0--1");
+        let answers = vec![
+            opened(),
+            reset(70_000),
+            nothing(),
+            nothing(),
+            opened(),
+            reset(90_000),
+            opened(),
+            reset(80_000),
+            opened(),
+        ];
+        let first = format!("0..{}", 16 * MIB);
+        assert_eq!(
+            play_with(large(), &blob(40 * MIB), answers).1,
+            format!(
+                "POST, {first}, wait, GET, wait, GET, POST, {first}, POST, 0..{}, POST, 0..{}",
+                8 * MIB,
+                5 * MIB
+            )
+        );
+        // Not where a chunk of that size went through.
+        let held = || holds(16 * MIB);
+        let answers = vec![opened(), held(), reset(70_000), held(), held(), reset(70_000), held(), held()];
+        let done = play_with(large(), &blob(40 * MIB), answers).1;
+        assert!(done.ends_with(&format!("{}..{}", 16 * MIB, 32 * MIB)), "{done}");
+    }
+
+    #[test]
+    fn two_breaks_after_the_same_time_make_chunks_smaller() {
+        let large = Settings { chunk_size: None, ..settings() };
+        let broken = |sent, seconds| {
+            let why = "connection reset".to_owned();
+            Answer::Fault(Fault::Reset { sent, elapsed: Duration::from_secs(seconds), why })
+        };
+        let answers = vec![
+            opened(),
+            broken(9 * MIB, 60),
+            holds(5 * MIB),
+            holds(5 * MIB),
+            broken(11 * MIB, 61),
+            holds(6 * MIB),
+            holds(6 * MIB),
+        ];
+        let done = play_with(large, &blob(40 * MIB), answers).1;
+        assert!(done.ends_with(&format!("{}..{}", 6 * MIB, 14 * MIB)), "{done}");
+    }
+
+    #[test]
+    fn a_short_accept_is_resent_from_there() {
+        let answers = vec![opened(), kept(4), kept(14), kept(16), status(201)];
+        assert_eq!(play(16, answers), "POST, 0..10, wait, 4..14, 14..16, PUT, uploaded");
+    }
+
+    #[test]
+    fn a_short_accept_that_was_a_lie_is_found_out() {
+        let answers = vec![opened(), kept(10), kept(14), status(416), kept(3), status(201)];
+        assert_eq!(play(28, answers), "POST, 0..10, 10..20, wait, 14..24, wait, 20..28, PUT, uploaded");
+    }
+
+    #[test]
+    fn a_range_that_cannot_be_is_ignored_for_good() {
+        for range in ["0-9", "0-0", "0-99", "nonsense", "0--1", ""] {
+            let odd = if range.is_empty() { status(202) } else { status(202).range(range) };
+            // Once untrusted, a short one is ignored as well.
+            let answers = vec![opened(), kept(10), odd, kept(23), kept(35), status(201)];
+            assert_eq!(play(35, answers), "POST, 0..10, 10..20, 20..30, 30..35, PUT, uploaded", "{range}");
+        }
+    }
+
+    #[test]
+    fn ecr_is_not_believed_a_word() {
+        let profile = hosts::profile("1.dkr.ecr.eu-west-1.amazonaws.com");
+        let ecr = Settings { profile, ..settings() };
+        let stuck = || status(201).range("0-3");
+        let answers = vec![opened(), stuck(), stuck(), status(201)];
+        assert_eq!(play_with(ecr, &blob(15), answers).1, "POST, 0..10, 10..15, PUT, uploaded");
+    }
+
+    #[test]
+    fn a_416_that_says_where_is_followed() {
+        // By its Range, after a broken chunk of which the status said too little.
+        let answers = vec![
+            opened(),
+            kept(10),
+            reset(5),
+            holds(10),
+            holds(10),
+            status(416).range("0-13").at("b"),
+            kept(24),
+            kept(27),
+            status(201),
+        ];
+        assert_eq!(
+            play(27, answers),
+            "POST, 0..10, 10..20, wait, GET, wait, GET, 10..20, wait, 14..24 @b, 24..27 @b, PUT @b, uploaded"
+        );
+    }
+
+    #[test]
+    fn a_416_that_says_nothing_is_followed_by_a_status() {
+        let answers =
+            vec![opened(), kept(10), reset(5), holds(10), holds(10), status(416), holds(13), kept(23)];
+        assert_eq!(
+            play(25, answers),
+            "POST, 0..10, 10..20, wait, GET, wait, GET, 10..20, wait, GET, wait, 13..23, 23..25"
+        );
+    }
+
+    #[test]
+    fn a_416_by_which_nobody_knows_begins_anew() {
+        let answers = vec![opened(), kept(10), status(416), status(204), opened().at("b")];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, wait, GET, POST, 0..10 @b");
+        // Neither 0 nor what was never sent is an offset to go on at.
+        for range in ["0--1", "0-99"] {
+            let answers = vec![opened(), kept(10), status(416).range(range), opened().at("b")];
+            assert_eq!(play(25, answers), "POST, 0..10, 10..20, POST, 0..10 @b", "{range}");
+        }
+    }
+
+    #[test]
+    fn a_stale_location_is_replaced_by_the_right_one() {
+        let answers = vec![opened(), kept(10), status(416).range("0-9").at("b"), kept(20)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, wait, 10..20 @b, 20..25 @b");
+        // The same answer at the same place helps nobody.
+        let answers = vec![opened(), kept(10), status(416).range("0-9"), opened().at("b")];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, POST, 0..10 @b");
+    }
+
+    #[test]
+    fn quay_counts_one_too_many() {
+        // In a status, written `bytes=`.
+        let status_of_13 = || status(204).range("bytes=0-13");
+        let answers = vec![opened(), kept(10), reset(5), status_of_13(), status_of_13(), kept(23)];
+        assert_eq!(play(27, answers), "POST, 0..10, 10..20, wait, GET, wait, GET, 13..23, 23..27");
+        // In a 416, without.
+        let refused = || status(416).range("0-13");
+        let answers =
+            vec![opened(), kept(10), reset(5), holds(10), holds(10), refused(), refused(), kept(23)];
+        assert_eq!(
+            play(27, answers),
+            "POST, 0..10, 10..20, wait, GET, wait, GET, 10..20, wait, 14..24, wait, 13..23, 23..27"
+        );
+    }
+
+    #[test]
+    fn where_no_status_is_to_be_had_one_chunk_probes() {
+        let profile = hosts::profile("1.dkr.ecr.eu-west-1.amazonaws.com");
+        let ecr = || Settings { profile, ..settings() };
+        let patched = || status(201).range("0-9");
+        let words = "First byte of the layer part is 10 instead of 16";
+        let answers = vec![opened(), patched(), status(500), status(416).words(words), patched(), patched()];
+        assert_eq!(
+            play_with(ecr(), &blob(28), answers).1,
+            "POST, 0..10, 10..20, wait, 10..20, wait, 16..26, 26..28, PUT"
+        );
+        // It was not kept: the probe is the repetition.
+        let answers = vec![opened(), patched(), reset(5), patched()];
+        assert_eq!(play_with(ecr(), &blob(25), answers).1, "POST, 0..10, 10..20, wait, 10..20, 20..25");
+        // One, and never at 0.
+        let answers = vec![opened(), patched(), reset(5), reset(5), opened().at("b")];
+        assert_eq!(
+            play_with(ecr(), &blob(25), answers).1,
+            "POST, 0..10, 10..20, wait, 10..20, wait, POST, 0..10 @b"
+        );
+        let answers = vec![opened(), reset(5), opened().at("b")];
+        assert_eq!(play_with(ecr(), &blob(25), answers).1, "POST, 0..10, wait, POST, 0..10 @b");
+    }
+
+    #[test]
+    fn a_host_that_refuses_chunks_gets_the_blob_whole() {
+        let answers = vec![opened(), kept(10), status(400), opened().at("b"), status(201)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, POST, PUT 25 @b, uploaded");
+        // Not beyond what it takes.
+        let answers = vec![opened().header("oci-chunk-max-length", "20"), kept(10), status(400)];
+        assert!(play(25, answers).starts_with("POST, 0..10, 10..20, refused: "));
+    }
+}

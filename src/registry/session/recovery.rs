@@ -1,0 +1,233 @@
+//! The ways back when something went wrong: the same again, another token, another place, another session,
+//! smaller chunks.
+//!
+//! However a registry behaves, the machine ends: every way back spends an attempt of the budget, loses one of
+//! [`MOST_LOSSES`] sessions, makes the chunks smaller, or may be gone only so often without progress.
+
+use std::{mem, time::Duration};
+
+use super::{Doubt, Pending, Reply, Request, Session, Step, Upload, Way};
+use crate::{
+    error::{self, Error, ErrorKind},
+    registry::RegistryError,
+};
+
+/// A registry that loses uploads again and again will not keep the next one either.
+const MOST_LOSSES: u32 = 5;
+
+/// More redirects in a row are a circle.
+const MOST_REDIRECTS: u32 = 5;
+
+/// How long a registry gets to make up its mind: between two status requests, and before an upload that seems
+/// lost is looked for once more (replicas take a moment to agree: gh:distribution/distribution#2225).
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
+impl Session {
+    pub(super) fn unauthorized(&mut self, step: Step, asked: &Request, error: Error) -> Step {
+        if mem::replace(&mut self.reauthenticated, true) {
+            return Step::Ended(Err(error));
+        }
+        self.pending = Pending::Authenticate;
+        match (step, asked) {
+            (Step::Send(upload), Request::Patch { .. })
+                if upload.offset > 0 && self.settings.profile.status =>
+            {
+                Step::Ask { upload, doubt: Doubt::Refused, missed: false }
+            }
+            (step, _) => step,
+        }
+    }
+
+    /// Goes on with `step` after a pause, unless the attempts are used up.
+    pub(super) fn again(&mut self, step: Step, error: Error, retry_after: Option<Duration>) -> Step {
+        if !self.budget.spend() {
+            return Step::Ended(Err(match self.settings.retries {
+                0 => error,
+                retries => error.while_doing(format!("giving up after {retries} attempts without progress")),
+            }));
+        }
+        self.pending = Pending::Pause { pause: self.backoff.pause(retry_after), why: error::chain(&error) };
+        step
+    }
+
+    /// Goes on with `step` when the registry has had a moment.
+    pub(super) fn soon(&mut self, step: Step, error: &Error) -> Step {
+        self.pending = Pending::Pause { pause: self.settings.pace.pause(SETTLE), why: error::chain(error) };
+        step
+    }
+
+    /// Begins anew in another session: this one is lost.
+    pub(super) fn restart(&mut self, error: Error) -> Step {
+        self.losses += 1;
+        if self.losses > MOST_LOSSES {
+            let hint =
+                "replicas behind a load balancer without shared storage or session affinity lose uploads";
+            let error = error.while_doing(format!("giving up after {MOST_LOSSES} lost uploads"));
+            return Step::Ended(Err(error.with_hint(hint)));
+        }
+        if self.losses == MOST_LOSSES && self.fits_whole() {
+            self.way = Way::Whole;
+        }
+        Step::Open
+    }
+
+    /// Begins anew with smaller chunks: a body of `sent` bytes was too large.
+    pub(super) fn shrink(&mut self, sent: u64, stated: Option<u64>, error: Error) -> Step {
+        if let Err(explanation) = self.limits.shrink(sent, stated) {
+            return Step::Ended(Err(explanation.because(error)));
+        }
+        if self.way == Way::Whole {
+            let message = format!("the registry refuses a body of {sent} bytes and takes no chunks");
+            return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
+        }
+        let chunk = self.limits.choose(self.size());
+        let by = error.find::<RegistryError>().and_then(|refusal| refusal.answered_by.as_deref());
+        let by = by.map(|by| format!(" ({by})")).unwrap_or_default();
+        let (sent, chunk) = (human(sent), human(chunk));
+        self.warnings
+            .push(format!("the registry{by} takes no body of {sent}; going on with chunks of {chunk}"));
+        Step::Open
+    }
+
+    pub(super) fn fits_whole(&self) -> bool {
+        self.size().is_none_or(|size| self.limits.fit(size))
+    }
+}
+
+/// Chunks are whole KiB or MiB, or close to it.
+fn human(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
+    }
+}
+
+impl Upload {
+    /// Sends the same body where the registry redirects it. The transport follows for requests without one.
+    pub(super) fn redirected(mut self, reply: &Reply, error: Error) -> Step {
+        self.redirects += 1;
+        if self.redirects > MOST_REDIRECTS || !self.follow(reply) {
+            return Step::Ended(Err(error));
+        }
+        Step::Send(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Pace, Session, Settings, script::*};
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_redirected_body_is_sent_there() {
+        let redirect = |name| status(307).at(name);
+        let answers = vec![opened(), redirect("b"), kept(10), kept(15).at("c"), status(201)];
+        assert_eq!(play(15, answers), "POST, 0..10, 0..10 @b, 10..15 @b, PUT @c, uploaded");
+        assert_eq!(play(5, vec![opened(), redirect("b"), status(201)]), "POST, PUT 5, PUT 5 @b, uploaded");
+        // In a circle, or nowhere.
+        let mut answers = vec![opened()];
+        answers.extend(["b", "c", "b", "c", "b", "c"].map(redirect));
+        assert!(play(5, answers).contains("PUT 5 @b, refused: "));
+        assert!(play(5, vec![opened(), status(307)]).starts_with("POST, PUT 5, refused: "));
+    }
+
+    #[test]
+    fn five_sessions_may_be_lost_and_the_last_one_is_one_put() {
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            answers.extend([opened(), status(404), status(404)]);
+        }
+        answers.extend([opened(), status(404), status(404)]);
+        let done = play(25, answers);
+        assert_eq!(done.matches("POST").count(), 6);
+        assert!(done.contains("POST, PUT 25, wait, HEAD, refused: "), "{done}");
+    }
+
+    #[test]
+    fn an_expired_token_costs_no_bytes() {
+        let answers = vec![opened(), kept(10), status(401), holds(10), kept(20)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, authenticate, GET, 10..20, 20..25");
+        // Nothing is there to be asked about: again.
+        let answers = vec![status(401), opened(), status(401), kept(10), kept(15), status(401), status(201)];
+        assert_eq!(
+            play(15, answers),
+            "POST, authenticate, POST, 0..10, authenticate, 0..10, 10..15, PUT, authenticate, PUT, uploaded"
+        );
+    }
+
+    #[test]
+    fn a_second_401_in_a_row_is_final() {
+        let done = play(5, vec![status(401), status(401).words("no such user")]);
+        assert!(done.starts_with("POST, authenticate, POST, denied: opening an upload: "), "{done}");
+        assert!(done.contains("no such user"), "{done}");
+        // A status request that is let through proves nothing about the next chunk.
+        let answers = vec![opened(), kept(10), status(401), holds(10), status(401)];
+        let done = play(25, answers);
+        assert!(done.contains("authenticate, GET, 10..20, denied: "), "{done}");
+    }
+
+    #[test]
+    fn a_rate_limit_is_waited_for_and_the_same_sent_again() {
+        let answers = vec![status(429), opened(), status(429), kept(10), kept(15), status(429), status(201)];
+        assert_eq!(
+            play(15, answers),
+            "POST, wait, POST, 0..10, wait, 0..10, 10..15, PUT, wait, PUT, uploaded"
+        );
+    }
+
+    #[test]
+    fn a_registry_says_how_long_to_wait() {
+        let pace = Pace { random: || 1.0, ..Pace::default() };
+        let mut session = Session::new(Settings { pace, ..settings() });
+        for (header, seconds) in [("7", 7), ("", 2), ("86400", 600)] {
+            assert!(matches!(session.next(&blob(5)), Action::Send(_)));
+            let answer =
+                if header.is_empty() { status(503) } else { status(429).header("retry-after", header) };
+            let R(reply) = answer else { unreachable!() };
+            session = session.on_reply(reply);
+            let Action::Wait { pause, why } = session.next(&blob(5)) else { panic!("no pause") };
+            assert_eq!(pause.as_secs(), seconds);
+            assert!(why.starts_with("opening an upload: "), "{why}");
+            session = session.on_waited();
+        }
+    }
+
+    #[test]
+    fn attempts_without_progress_are_counted() {
+        let answers = (0..5).map(|_| status(503)).collect();
+        let done = play(5, answers);
+        assert_eq!(done.matches("POST").count(), 5);
+        assert!(done.contains("network: giving up after 4 attempts without progress: "), "{done}");
+        let answers = (0..5).map(|_| no_connection()).collect();
+        assert!(play(5, answers).contains("network: giving up after 4 attempts"));
+    }
+
+    #[test]
+    fn progress_renews_the_attempts_and_drips_do_not() {
+        let mut answers = vec![opened()];
+        for count in 1..=4 {
+            answers.extend([status(429), status(429), status(429), status(429), kept(count * 10)]);
+        }
+        answers.push(status(201));
+        assert!(play(40, answers).ends_with("uploaded"));
+        let mut answers = vec![opened()];
+        answers.extend((2..=6).map(kept));
+        assert!(play(40, answers).contains("giving up after 4 attempts"));
+    }
+
+    #[test]
+    fn without_retries_the_first_failure_is_final() {
+        let once = Settings { retries: 0, ..settings() };
+        let done = play_with(once, &blob(5), vec![status(503)]).1;
+        assert!(done.starts_with("POST, network: opening an upload: "), "{done}");
+    }
+
+    #[test]
+    fn an_outcome_nobody_asked_for_is_our_own_fault() {
+        let R(reply) = status(200) else { unreachable!() };
+        let mut session = Session::new(settings()).on_reply(reply);
+        let Action::Fail(error) = session.next(&blob(5)) else { panic!("no failure") };
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+}

@@ -1,0 +1,194 @@
+//! The answers to a status GET: how many bytes does the registry hold, and may that be believed?
+
+use std::ops::Range;
+
+use super::{Footing, Reply, Session, Step, Upload, range::Stored, recovery::SETTLE, retry};
+use crate::error::{Error, ErrorKind};
+
+/// Why the registry is asked.
+#[derive(Debug)]
+pub(super) enum Doubt {
+    /// A chunk was refused because there is no such upload.
+    Lost,
+    /// A chunk that began at `start` was refused as out of order; `moved` if by another Location.
+    Misplaced { start: u64, moved: bool },
+    /// A chunk was refused for want of a fresh token.
+    Refused,
+    /// All was sent, but the closing PUT did not make a blob of it.
+    Uncommitted,
+    /// A chunk was sent and nobody knows how much of it was kept.
+    Unknown { range: Range<u64> },
+    /// The same, and the registry has said once that it holds so much.
+    Unsettled { range: Range<u64>, before: Option<u64> },
+}
+
+impl Session {
+    pub(super) fn told(
+        &mut self,
+        mut upload: Upload,
+        doubt: Doubt,
+        missed: bool,
+        reply: &Reply,
+        error: Error,
+    ) -> Step {
+        match reply.status {
+            200..=204 => {
+                upload.follow(reply);
+                if let Err(impossible) = self.limits.read(&reply.headers, &mut self.warnings) {
+                    return Step::Ended(Err(impossible));
+                }
+                self.placed(upload, doubt, Stored::of(&reply.headers).map(Stored::in_status))
+            }
+            403 => Step::Ended(Err(error)),
+            404 | 405 => match doubt {
+                Doubt::Uncommitted => self.restart(error),
+                doubt if !missed => {
+                    let step = Step::Ask { upload, doubt, missed: true };
+                    self.soon(step, &error)
+                }
+                // The chunk itself will tell.
+                Doubt::Refused => Step::Send(upload),
+                _ => self.restart(error),
+            },
+            status if retry::is_transient(status) => {
+                let step = Step::Ask { upload, doubt, missed };
+                self.again(step, error, retry::retry_after(&reply.headers))
+            }
+            _ => self.restart(error),
+        }
+    }
+
+    /// The session is alive and holds so many bytes, if it says.
+    fn placed(&mut self, mut upload: Upload, doubt: Doubt, held: Option<u64>) -> Step {
+        let surprise = || {
+            let message = match held {
+                Some(held) => format!("the registry says that it holds {held} bytes of the upload"),
+                None => "the registry does not say how much of the upload it holds".to_owned(),
+            };
+            Error::new(ErrorKind::Refused, message)
+        };
+        match doubt {
+            Doubt::Lost => self.again(Step::Send(upload), surprise(), None),
+            Doubt::Misplaced { start, moved } => match held {
+                Some(held) => self.correct(upload, start, held, moved, surprise()),
+                None => self.restart(surprise()),
+            },
+            Doubt::Refused => Step::Send(upload),
+            // There is no blob yet, so to commit once more does no harm.
+            Doubt::Uncommitted if !self.trust_range || held.is_none_or(|held| held == upload.offset) => {
+                Step::Send(upload)
+            }
+            Doubt::Uncommitted => self.restart(surprise()),
+            // A server may still be swallowing what it was sent before the connection broke: only an answer
+            // that stays the same is one.
+            Doubt::Unknown { range } => {
+                let doubt = Doubt::Unsettled { range, before: held };
+                self.soon(Step::Ask { upload, doubt, missed: false }, &surprise())
+            }
+            Doubt::Unsettled { range, before } if before != held => {
+                let doubt = Doubt::Unsettled { range, before: held };
+                self.again(Step::Ask { upload, doubt, missed: false }, surprise(), Some(SETTLE))
+            }
+            Doubt::Unsettled { range, .. } => match held {
+                // `0-0` stands for nothing as well, and what was sent may still arrive: gone for good is
+                // the only safe beginning at 0.
+                Some(held) if held <= 1 && range.start == 0 => self.restart(surprise()),
+                Some(held) if range.start <= held && held <= range.end => {
+                    upload.footing = Footing::Acknowledged;
+                    self.stand(&mut upload, held);
+                    Step::Send(upload)
+                }
+                _ => self.restart(surprise()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::*;
+
+    #[test]
+    fn a_broken_chunk_is_never_replayed_blindly() {
+        for broken in [reset(5), status(500), status(502), status(524), status(408)] {
+            let answers = vec![opened(), kept(10), broken, holds(14), holds(14), kept(24)];
+            assert_eq!(play(26, answers), "POST, 0..10, 10..20, wait, GET, wait, GET, 14..24, 24..26");
+        }
+    }
+
+    #[test]
+    fn a_status_counts_when_it_stays_the_same() {
+        let answers =
+            vec![opened(), kept(10), reset(9), holds(12), holds(15), holds(17), holds(17), kept(27)];
+        assert_eq!(
+            play(29, answers),
+            "POST, 0..10, 10..20, wait, GET, wait, GET, wait, GET, wait, GET, 17..27, 27..29"
+        );
+    }
+
+    #[test]
+    fn a_chunk_that_arrived_in_full_is_not_sent_again() {
+        let answers = vec![opened(), kept(10), reset(10), holds(20), holds(20)];
+        assert_eq!(play(26, answers), "POST, 0..10, 10..20, wait, GET, wait, GET, 20..26");
+    }
+
+    #[test]
+    fn a_session_that_may_hold_bytes_is_never_begun_again_at_0() {
+        for nothing in ["0-0", "0--1", "bytes=0--1", ""] {
+            let nothing = || if nothing.is_empty() { status(204) } else { status(204).range(nothing) };
+            let answers = vec![opened(), reset(5), nothing(), nothing(), opened().at("b")];
+            assert_eq!(play(25, answers), "POST, 0..10, wait, GET, wait, GET, POST, 0..10 @b");
+        }
+    }
+
+    #[test]
+    fn what_never_left_is_sent_again_at_once() {
+        for unsent in [no_connection(), reset(0)] {
+            let answers = vec![opened(), unsent, kept(10), no_connection(), kept(15), status(201)];
+            assert_eq!(play(15, answers), "POST, 0..10, wait, 0..10, 10..15, wait, 10..15, PUT, uploaded");
+        }
+    }
+
+    #[test]
+    fn a_status_out_of_bounds_begins_anew() {
+        for count in [9, 21] {
+            let answers = vec![opened(), kept(10), reset(5), holds(count), holds(count), opened().at("b")];
+            assert_eq!(
+                play(30, answers),
+                "POST, 0..10, 10..20, wait, GET, wait, GET, POST, 0..10 @b",
+                "{count}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_of_404_is_asked_for_once_more() {
+        let answers = vec![opened(), kept(10), reset(5), status(404), holds(15), holds(15)];
+        assert_eq!(play(27, answers), "POST, 0..10, 10..20, wait, GET, wait, GET, wait, GET, 15..25");
+        for code in [404, 405] {
+            let answers = vec![opened(), kept(10), reset(5), status(code), status(code), opened().at("b")];
+            assert_eq!(
+                play(26, answers),
+                "POST, 0..10, 10..20, wait, GET, wait, GET, POST, 0..10 @b",
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_that_fails_is_repeated() {
+        let answers = vec![opened(), kept(10), reset(5), status(503), reset(0), holds(15), holds(15)];
+        assert_eq!(
+            play(27, answers),
+            "POST, 0..10, 10..20, wait, GET, wait, GET, wait, GET, wait, GET, 15..25"
+        );
+    }
+
+    #[test]
+    fn a_lost_session_is_looked_for_once_and_then_replaced() {
+        let answers = vec![opened(), kept(10), status(404), status(404), opened().at("b")];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, wait, GET, POST, 0..10 @b");
+        let answers = vec![opened(), kept(10), status(404), holds(10), kept(20)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, wait, GET, wait, 10..20, 20..25");
+    }
+}

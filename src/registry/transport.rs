@@ -1,0 +1,531 @@
+//! One HTTP exchange with one registry: connections, TLS, proxies, time limits, and pauses of the whole host.
+//!
+//! HTTP/1.1, one connection per exchange under way, no cookies, no redirects, no repeats: what an answer means
+//! is the client's business. Small requests share a limited number of connections; uploads in chunks are as
+//! many as there are jobs. What went wrong is said as a [`Fault`].
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode, header};
+use reqwest::{Certificate, NoProxy, Proxy, redirect, retry as http_retry};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use url::Url;
+
+use super::{
+    body::{Meter, UploadBody},
+    guard::{Guard, is_loopback, origin},
+    location::nameless,
+    options::{ClientOptions, Proxies},
+    registry_error::{RegistryError, one_line},
+    retry::{Pace, retry_after},
+    session::Fault,
+};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+
+/// Small requests are round trips and little else: many at once hide the latency.
+const SMALL_CONNECTIONS: usize = 24;
+
+/// Idle connections are dropped before the usual 60 s of load balancers: a body sent into one that is just
+/// being closed is lost.
+const IDLE: Duration = Duration::from_secs(25);
+
+/// A host that does not even take the connection is not there.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// A registry may repeat its warnings with every answer, differently each time; nobody reads more.
+const WARNINGS: usize = 20;
+
+/// Which connections an exchange uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// Blobs in chunks: the caller limits how many at once.
+    Chunked,
+    /// Questions, manifests and blobs of at most one chunk: limited here, to half after the first 429.
+    Small,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+    /// How long the answer may take once everything is sent.
+    pub(crate) patience: Duration,
+    /// So much of the answer's body is read.
+    pub(crate) limit: usize,
+}
+
+/// A request's body.
+#[derive(Debug, Default)]
+pub(crate) enum Payload {
+    Bytes(Bytes),
+    #[default]
+    Empty,
+    Stream(UploadBody),
+}
+
+impl Payload {
+    /// Returns the body for one attempt; a stream is gone after the first.
+    pub(crate) fn take(&mut self) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
+            _ => std::mem::take(self),
+        }
+    }
+
+    pub(crate) const fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// What was asked in the end.
+    pub(crate) url: Url,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// The body ended by itself, within the limit.
+    pub(crate) whole: bool,
+    pub(crate) elapsed: Duration,
+}
+
+impl Incoming {
+    /// Reads the answer as a refusal.
+    pub(crate) fn refusal(&self, method: &Method) -> RegistryError {
+        RegistryError::new(method, &self.url, self.status, &self.headers, &self.body)
+    }
+}
+
+/// The way to one registry.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) guard: Guard,
+    base: Mutex<Url>,
+    /// It is known whether the registry speaks TLS. Only loopback has to be asked.
+    settled: AtomicBool,
+    plain: reqwest::Client,
+    tls: OnceLock<reqwest::Client>,
+    settings: Settings,
+    small: Arc<Semaphore>,
+    halved: AtomicBool,
+    paused: Mutex<Option<Instant>>,
+    warned: Mutex<BTreeSet<String>>,
+}
+
+/// What HTTP clients are made of.
+#[derive(Debug)]
+struct Settings {
+    user_agent: String,
+    timeout: Duration,
+    pace: Pace,
+    insecure: bool,
+    authorities: Vec<Certificate>,
+    proxies: Proxies,
+}
+
+impl Transport {
+    pub(crate) fn new(host: &str, options: &ClientOptions) -> Result<Self> {
+        let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let mut base = Url::parse(&format!("https://{host}/"))
+            .context(ErrorKind::Usage, || format!("`{}` is no registry", host.escape_debug()))?;
+        let wants_tls = options.insecure || options.ca_file.is_some();
+        if options.plain_http || (is_loopback(&base) && !wants_tls) {
+            base.set_scheme("http").expect("https and http are alike");
+        }
+        let authorities = match &options.ca_file {
+            None => Vec::new(),
+            Some(path) => {
+                let pem = fs_err::read(path).context(ErrorKind::Local, || "reading `--ca-file`".into())?;
+                Certificate::from_pem_bundle(&pem)
+                    .ok()
+                    .filter(|found| !found.is_empty())
+                    .ok_or_else(|| Error::local(format!("`{}` holds no PEM certificate", path.display())))?
+            }
+        };
+        let settings = Settings {
+            user_agent: options.user_agent.clone(),
+            timeout: options.timeout,
+            pace: options.pace,
+            insecure: options.insecure,
+            authorities,
+            proxies: options.proxies.clone(),
+        };
+        let guard = Guard::new(&base, settings.proxies.hosts());
+        Ok(Self {
+            // Certificates are read only when they are needed: it takes longer than a push to loopback.
+            plain: settings.builder(&guard)?.tls_certs_only([]).build().map_err(unusable)?,
+            tls: OnceLock::new(),
+            guard,
+            settled: AtomicBool::new(options.plain_http || !is_loopback(&base)),
+            base: Mutex::new(base),
+            settings,
+            small: Arc::new(Semaphore::new(SMALL_CONNECTIONS)),
+            halved: AtomicBool::new(false),
+            paused: Mutex::default(),
+            warned: Mutex::default(),
+        })
+    }
+
+    /// Returns the registry's root.
+    pub(crate) fn base(&self) -> Url {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until there is a connection to spare.
+    pub(crate) async fn permit(&self, pool: Pool) -> Option<SemaphorePermit<'_>> {
+        match pool {
+            Pool::Chunked => None,
+            Pool::Small => self.small.acquire().await.ok(),
+        }
+    }
+
+    /// Waits while the host is paused.
+    pub(crate) async fn unpaused(&self) {
+        loop {
+            let until = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Does one exchange. The first with a host of unknown protocol may take two.
+    pub(crate) async fn send(&self, mut request: Outgoing) -> Result<Incoming, Fault> {
+        if self.settled.load(Ordering::Relaxed) || request.payload.is_stream() {
+            return self.exchange(request).await;
+        }
+        let mut again = Outgoing {
+            method: request.method.clone(),
+            url: request.url.clone(),
+            headers: request.headers.clone(),
+            payload: request.payload.take(),
+            ..request
+        };
+        let other = if request.url.scheme() == "http" { "https" } else { "http" };
+        again.url.set_scheme(other).expect("https and http are alike");
+        let first = self.exchange(request).await;
+        if !may_be_other_protocol(&first) {
+            self.settled.store(first.is_ok(), Ordering::Relaxed);
+            return first;
+        }
+        let second = self.exchange(again).await;
+        if may_be_other_protocol(&second) {
+            return first;
+        }
+        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        base.set_scheme(other).expect("https and http are alike");
+        self.settled.store(true, Ordering::Relaxed);
+        second
+    }
+
+    async fn exchange(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
+        let Outgoing { method, url, headers, payload, patience, limit } = outgoing;
+        let client = self.client(&url).map_err(Fault::Fatal)?;
+        let carries = !matches!(method, Method::GET | Method::HEAD);
+        let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
+        let mut request = reqwest::Request::new(method, url.clone());
+        *request.headers_mut() = headers;
+        let meter = Meter::new(if let Payload::Stream(body) = &payload { body.size } else { 0 });
+        match payload {
+            // Without it proxies answer 411, and the HTTP client leaves it out where there is no body.
+            Payload::Empty if carries => {
+                request.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
+            }
+            Payload::Empty => {}
+            Payload::Bytes(bytes) => {
+                request.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
+                *request.body_mut() = Some(bytes.into());
+            }
+            Payload::Stream(body) => {
+                request.headers_mut().insert(header::CONTENT_LENGTH, body.size.into());
+                *request.body_mut() = Some(reqwest::Body::wrap_stream(meter.stream(body)));
+            }
+        }
+        let answer = async {
+            let mut response = client.execute(request).await?;
+            meter.touch();
+            let mut body = BytesMut::new();
+            let whole = loop {
+                match response.chunk().await {
+                    Ok(Some(bytes)) if body.len() + bytes.len() > limit => {
+                        body.extend_from_slice(&bytes[..limit - body.len()]);
+                        break false;
+                    }
+                    Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+                    Ok(None) => break true,
+                    // The head has come, and says most: a 413 is often followed by a reset.
+                    Err(_) => break false,
+                }
+            };
+            Ok((response, body.freeze(), whole))
+        };
+        let (response, body, whole) = match meter.watch(answer, self.settings.timeout, patience).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => return Err(fault(error, &meter, &url)),
+            None => return Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
+        self.heed(status, &headers);
+        Ok(Incoming { url, status, headers, body, whole, elapsed: meter.elapsed() })
+    }
+
+    /// Draws the consequences that concern everybody.
+    fn heed(&self, status: StatusCode, headers: &HeaderMap) {
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+            && let Some(pause) = retry_after(headers)
+        {
+            let until = Instant::now().checked_add(self.settings.pace.pause(pause));
+            let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            *paused = (*paused).max(until);
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS && !self.halved.swap(true, Ordering::Relaxed) {
+            let small = Arc::clone(&self.small);
+            tokio::spawn(async move {
+                if let Ok(half) = small.acquire_many(SMALL_CONNECTIONS as u32 / 2).await {
+                    half.forget();
+                }
+            });
+        }
+        for warning in headers.get_all(header::WARNING).into_iter().filter_map(|value| value.to_str().ok()) {
+            // distribution-spec: `299 - "text"`, and nothing else is for the user.
+            let text = warning.strip_prefix("299 ").and_then(|rest| rest.trim().split_once('"'));
+            let Some(text) = text.and_then(|(_, rest)| rest.strip_suffix('"')) else { continue };
+            let Some(words) = one_line(&text.replace(r#"\""#, "\"")) else { continue };
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            if warned.len() < WARNINGS && warned.insert(words.clone()) {
+                tracing::warn!("the registry says: {words}");
+            }
+        }
+    }
+
+    fn client(&self, url: &Url) -> Result<&reqwest::Client> {
+        // A proxy may want TLS for itself.
+        let proxied = self.settings.proxies.http.is_some() && !is_loopback(url);
+        if url.scheme() == "http" && !proxied {
+            return Ok(&self.plain);
+        }
+        if self.tls.get().is_none() {
+            // Somebody else may be faster: then theirs is used.
+            self.tls.set(self.settings.tls(&self.guard)?).unwrap_or_default();
+        }
+        self.tls.get().ok_or_else(|| Error::internal("the TLS client has just been set"))
+    }
+}
+
+impl Settings {
+    fn builder(&self, guard: &Guard) -> Result<reqwest::ClientBuilder> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(&self.user_agent)
+            .http1_only()
+            .redirect(redirect::Policy::none())
+            .retry(http_retry::never())
+            .referer(false)
+            .no_proxy()
+            .dns_resolver(guard.clone())
+            .tcp_nodelay(true)
+            .connect_timeout(self.timeout.min(CONNECT))
+            .pool_idle_timeout(IDLE);
+        #[cfg(target_os = "linux")]
+        {
+            builder = builder.tcp_user_timeout(self.timeout);
+        }
+        let exempt = NoProxy::from_string(&format!("localhost,127.0.0.0/8,::1,{}", self.proxies.exempt));
+        for (proxy, url) in [
+            (self.proxies.http.as_ref().map(|url| Proxy::http(url.clone())), &self.proxies.http),
+            (self.proxies.https.as_ref().map(|url| Proxy::https(url.clone())), &self.proxies.https),
+        ] {
+            let (Some(proxy), Some(url)) = (proxy, url) else { continue };
+            let proxy = proxy.context(ErrorKind::Usage, || format!("`{}` is no proxy", origin(url)))?;
+            builder = builder.proxy(proxy.no_proxy(exempt.clone()));
+        }
+        Ok(builder)
+    }
+
+    /// Trusts whom the machine trusts, or Mozilla's list where it trusts nobody (an image without
+    /// certificates), and `--ca-file`.
+    fn tls(&self, guard: &Guard) -> Result<reqwest::Client> {
+        let own = || self.authorities.iter().cloned();
+        if self.insecure {
+            let builder = self.builder(guard)?.tls_danger_accept_invalid_certs(true);
+            return builder.build().map_err(unusable);
+        }
+        match self.builder(guard)?.tls_certs_merge(own()).build() {
+            Ok(client) => Ok(client),
+            Err(error) => {
+                tracing::debug!("this machine has no certificates ({error}): using Mozilla's");
+                let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+                    .iter()
+                    .filter_map(|certificate| Certificate::from_der(certificate).ok());
+                self.builder(guard)?.tls_certs_only(mozilla.chain(own())).build().map_err(unusable)
+            }
+        }
+    }
+}
+
+fn unusable(error: reqwest::Error) -> Error {
+    Error::local("setting up the HTTP client").because(error)
+}
+
+/// A server that speaks TLS answers plain HTTP with 400 (Go, nginx) or with a TLS alert; one that does not
+/// answers TLS with nonsense. The connection is refused where another port is meant. rustls tells a bad
+/// certificate, which only a TLS server has, by words alone.
+fn may_be_other_protocol(outcome: &Result<Incoming, Fault>) -> bool {
+    match outcome {
+        Ok(answer) => answer.status == StatusCode::BAD_REQUEST,
+        Err(Fault::Fatal(error)) => !error.message().contains("certificate"),
+        Err(Fault::Stalled { .. }) => false,
+        Err(Fault::Connect { .. } | Fault::Reset { .. }) => true,
+    }
+}
+
+/// Says what went wrong in the words of the innermost cause; the outer ones are the HTTP client's.
+fn fault(error: reqwest::Error, meter: &Meter, url: &Url) -> Fault {
+    if let Some(error) = meter.failure() {
+        return Fault::Fatal(error);
+    }
+    let (sent, elapsed) = (meter.sent(), meter.elapsed());
+    let (connecting, timed_out) = (error.is_connect(), error.is_timeout());
+    let error = error.without_url();
+    let mut kind = None;
+    let mut innermost: &(dyn std::error::Error + 'static) = &error;
+    loop {
+        if let Some(ours) = innermost.downcast_ref::<Error>() {
+            return Fault::Fatal(ours.clone());
+        }
+        kind = innermost.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+        match beneath(innermost) {
+            Some(cause) => innermost = cause,
+            None => break,
+        }
+    }
+    let why = one_line(&innermost.to_string()).unwrap_or_default();
+    match kind {
+        // What rustls reports for a certificate that it does not trust, or a peer that speaks no TLS.
+        Some(io::ErrorKind::InvalidData) if connecting => Fault::Fatal(
+            Error::new(ErrorKind::Network, format!("no TLS connection to {}: {why}", origin(url)))
+                .with_hint("`--ca-file` adds a certificate authority, `--plain-http` does without TLS"),
+        ),
+        _ if connecting && timed_out => {
+            Fault::Connect { why: format!("{} does not take connections", origin(url)) }
+        }
+        _ if connecting => Fault::Connect { why: format!("{}: {why}", origin(url)) },
+        Some(io::ErrorKind::TimedOut) => Fault::Stalled { sent, elapsed },
+        _ => Fault::Reset { sent, elapsed, why },
+    }
+}
+
+/// An `io::Error` that wraps another error passes over it in `source`.
+fn beneath<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a (dyn std::error::Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::poll_immediate;
+
+    use super::*;
+
+    fn transport(host: &str) -> Transport {
+        Transport::new(host, &ClientOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn only_loopback_is_spoken_to_without_tls_unasked() {
+        for (host, base) in [
+            ("docker.io", "https://registry-1.docker.io/"),
+            ("r.example.com:5000", "https://r.example.com:5000/"),
+            ("10.0.0.1", "https://10.0.0.1/"),
+            ("localhost.example.com", "https://localhost.example.com/"),
+            ("localhost:5000", "http://localhost:5000/"),
+            ("127.0.0.2:5000", "http://127.0.0.2:5000/"),
+            ("[::1]:5000", "http://[::1]:5000/"),
+        ] {
+            assert_eq!(transport(host).base().as_str(), base);
+        }
+        let plain = ClientOptions { plain_http: true, ..ClientOptions::default() };
+        let base = Transport::new("r.example.com", &plain).unwrap().base();
+        assert_eq!(base.as_str(), "http://r.example.com/");
+        let careless = ClientOptions { insecure: true, ..ClientOptions::default() };
+        assert_eq!(Transport::new("localhost", &careless).unwrap().base().scheme(), "https");
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        for content in ["", "no PEM"] {
+            fs_err::write(&path, content).unwrap();
+            let options = ClientOptions { ca_file: Some(path.clone()), ..ClientOptions::default() };
+            let error = Transport::new("r.example.com", &options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Local);
+            assert!(error.message().contains("ca.pem"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_tls_client_can_be_made() {
+        let transport = transport("r.example.com");
+        transport.client(&transport.base()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn retry_after_pauses_everybody_and_the_first_429_halves_the_small_pool() {
+        let transport = transport("r.example.com");
+        let hour = HeaderMap::from_iter([(header::RETRY_AFTER, 3600.into())]);
+        transport.heed(StatusCode::OK, &hour);
+        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
+        assert!(poll_immediate(transport.unpaused()).await.is_some());
+        transport.heed(StatusCode::SERVICE_UNAVAILABLE, &hour);
+        assert!(poll_immediate(transport.unpaused()).await.is_none());
+
+        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
+        while transport.small.available_permits() == SMALL_CONNECTIONS {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(transport.small.available_permits(), SMALL_CONNECTIONS / 2);
+    }
+
+    #[test]
+    fn a_warning_is_shown_once() {
+        let transport = transport("r.example.com");
+        for warning in [
+            r#"299 - "old API""#,
+            r#"299 - "old API""#,
+            r#"299 registry "new \"API\"""#,
+            "299 - unquoted",
+            r#"199 - "other""#,
+            r#"299 - """#,
+        ] {
+            let headers = HeaderMap::from_iter([(header::WARNING, warning.parse().unwrap())]);
+            transport.heed(StatusCode::OK, &headers);
+        }
+        assert_eq!(transport.warned.lock().unwrap().iter().collect::<Vec<_>>(), [r#"new "API""#, "old API"]);
+    }
+
+    #[test]
+    fn proxies_do_not_show_their_passwords() {
+        let http = Some("http://me:xyzzy@proxy:3128/".parse().unwrap());
+        let proxies = Proxies { http, ..Proxies::default() };
+        assert!(!format!("{proxies:?}").contains("xyzzy"));
+    }
+}
