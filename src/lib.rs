@@ -18,6 +18,8 @@ pub mod error;
 pub mod event;
 pub mod layout;
 pub mod oci;
+pub mod plan;
+pub mod push;
 pub mod registry;
 pub mod source;
 

@@ -1,0 +1,260 @@
+//! Decides what has to be done before anything is: needs + facts → steps. Pure: no disk, no network.
+//!
+//! A [`Need`] is a blob that the image cannot do without, with what the source and the cache say of it. The
+//! [`Facts`] are what the registry said. The [`PushPlan`] is one [`Step`] per need, largest first.
+
+use std::{cmp::Reverse, collections::HashSet, fmt};
+
+use bytes::Bytes;
+
+use crate::{
+    codec::Encoding,
+    error::{Error, Result},
+    oci::Digest,
+    source::{Layer, Missing},
+};
+
+/// A blob that the image needs at the registry.
+#[derive(Clone, Debug)]
+pub struct Need {
+    /// How its source opens it, and what it calls it.
+    pub layer: Layer,
+    /// Its digest and size, where they are known before it is read.
+    pub identity: Option<(Digest, u64)>,
+    /// An upper bound or estimate of its size, for the order of work.
+    pub weight: u64,
+    /// Where its bytes are.
+    pub at_hand: AtHand,
+}
+
+/// Where the bytes of a needed blob are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtHand {
+    /// In memory: a config.
+    Bytes(Bytes),
+    /// Encoded, in the cache.
+    Cached,
+    /// In the source, as they will be sent.
+    Encoded,
+    /// Elsewhere by the will of its maker (`urls`): not uploaded.
+    Foreign,
+    /// The source names it and does not hold it.
+    Missing,
+    /// In the source, plain: to be encoded.
+    Plain,
+}
+
+/// What the registry said.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Digests the repository has.
+    pub present: HashSet<Digest>,
+    /// The repository of the same registry a blob can be mounted from.
+    pub mount_from: Option<String>,
+    /// How plain layers are to be encoded.
+    pub encoding: Encoding,
+}
+
+/// What has to be done for one blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: the registry is not given foreign layers.
+    Leave,
+    /// Ask for a mount; send it if that is refused.
+    Mount {
+        /// The repository to mount from.
+        from: String,
+    },
+    /// Nothing: the registry has it.
+    Present,
+    /// Send it as it lies there, while a pass over it finds its digest and checks its diff ID.
+    Prove,
+    /// Encode it, sending what is encoded already.
+    Transcode {
+        /// The target.
+        encoding: Encoding,
+    },
+    /// Send it.
+    Upload,
+}
+
+/// One step for each needed blob.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a plan does nothing by itself"]
+pub struct PushPlan {
+    /// The steps, largest blobs first.
+    pub steps: Vec<(Need, Step)>,
+}
+
+/// Decides the step for each need.
+pub fn plan(needs: Vec<Need>, facts: &Facts) -> Result<PushPlan> {
+    let mut steps = needs
+        .into_iter()
+        .map(|need| step(&need, facts).map(|step| (need, step)))
+        .collect::<Result<Vec<_>>>()?;
+    steps.sort_by_key(|(need, _)| Reverse(need.weight));
+    Ok(PushPlan { steps })
+}
+
+fn step(need: &Need, facts: &Facts) -> Result<Step> {
+    if need.at_hand == AtHand::Foreign {
+        return Ok(Step::Leave);
+    }
+    let Some((digest, _)) = &need.identity else {
+        return Ok(match need.at_hand {
+            AtHand::Plain => Step::Transcode { encoding: facts.encoding },
+            _ => Step::Prove,
+        });
+    };
+    if facts.present.contains(digest) {
+        return Ok(Step::Present);
+    }
+    match &facts.mount_from {
+        Some(from) => Ok(Step::Mount { from: from.clone() }),
+        None if need.at_hand == AtHand::Missing => Err(missing(need)),
+        None => Ok(Step::Upload),
+    }
+}
+
+/// Says that a blob is neither in the source nor at the registry.
+pub fn missing(need: &Need) -> Error {
+    Error::source(format!(
+        "blob `{}` is missing in the source, and the registry does not have it",
+        need.layer.name
+    ))
+    .because(Missing)
+}
+
+impl PushPlan {
+    /// Counts the steps of each kind, and the bytes to send as far as they are known.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for (need, step) in &self.steps {
+            match step {
+                Step::Leave => totals.left += 1,
+                Step::Present => totals.present += 1,
+                Step::Mount { .. } => totals.mount += 1,
+                Step::Upload | Step::Prove => {
+                    totals.upload += 1;
+                    totals.bytes += need.weight;
+                }
+                Step::Transcode { .. } => totals.transcode += 1,
+            }
+        }
+        totals
+    }
+}
+
+/// How many blobs have which step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Foreign layers that are not uploaded.
+    pub left: usize,
+    /// At the registry already.
+    pub present: usize,
+    /// To be asked for by mount.
+    pub mount: usize,
+    /// To be sent as they are.
+    pub upload: usize,
+    /// To be encoded and sent.
+    pub transcode: usize,
+    /// Bytes to send as they are.
+    pub bytes: u64,
+}
+
+impl fmt::Display for PushPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (need, step) in &self.steps {
+            let verb = match step {
+                Step::Leave => "leave".to_owned(),
+                Step::Mount { from } => format!("mount from {from}"),
+                Step::Present => "present".to_owned(),
+                Step::Prove => "check and send".to_owned(),
+                Step::Transcode { encoding } => format!("encode as {encoding} and send"),
+                Step::Upload => "send".to_owned(),
+            };
+            match &need.identity {
+                Some((digest, size)) => writeln!(f, "{digest} {size} {verb}")?,
+                None => writeln!(f, "`{}` {} {verb}", need.layer.name, need.weight)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns each need once: by digest, or where that is not known yet, by diff ID.
+pub fn distinct(needs: Vec<Need>) -> Vec<Need> {
+    let mut seen = HashSet::new();
+    needs
+        .into_iter()
+        .filter(|need| {
+            let key = match (&need.identity, &need.layer.diff_id) {
+                (Some((digest, _)), _) => (true, digest.clone()),
+                (None, Some(diff_id)) => (false, diff_id.0.clone()),
+                (None, None) => return true,
+            };
+            seen.insert(key)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::DiffId;
+
+    fn need(name: &str, size: u64, known: bool, at_hand: AtHand) -> Need {
+        let digest = Digest::of(name.as_bytes());
+        Need {
+            layer: Layer { name: name.to_owned(), descriptor: None, diff_id: Some(DiffId(digest.clone())) },
+            identity: known.then_some((digest, size)),
+            weight: size,
+            at_hand,
+        }
+    }
+
+    #[test]
+    fn every_state_has_its_step() {
+        let needs = vec![
+            need("config", 10, true, AtHand::Bytes(Bytes::new())),
+            need("there", 700, true, AtHand::Encoded),
+            need("stored", 500, true, AtHand::Encoded),
+            need("plain", 900, false, AtHand::Plain),
+            need("gzip", 400, false, AtHand::Encoded),
+            need("cached", 300, true, AtHand::Cached),
+            need("windows", 200, true, AtHand::Foreign),
+        ];
+        let facts = Facts { present: HashSet::from([Digest::of(b"there")]), ..Facts::default() };
+        let plan = plan(needs, &facts).unwrap();
+        insta::assert_snapshot!(plan, @r"
+        `plain` 900 encode as gzip:1 and send
+        sha256:e244f187f696561d5fd7e00f618e7ba641dc52e3c137380f6fa23a854b773aac 700 present
+        sha256:87b04e58961f9a99d853d4046a0b5b793e7c3e4bbd21f5aca8fb17c20cdb1d8b 500 send
+        `gzip` 400 check and send
+        sha256:3673014e72b67383be302485694555a57ad393afdebaed6ded110a775bd0556d 300 send
+        sha256:340d600392818df2413382dc7d8325c360d83ea49a262d31760348484bbc10b5 200 leave
+        sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910 10 send
+        ");
+        assert_eq!(plan.totals().upload, 4);
+    }
+
+    #[test]
+    fn what_is_nowhere_ends_the_push_before_it_begins() {
+        let gone = need("gone", 1, true, AtHand::Missing);
+        let error = plan(vec![gone.clone()], &Facts::default()).unwrap_err();
+        assert!(error.message().contains("missing"), "{error}");
+        assert!(error.find::<Missing>().is_some());
+        let facts = Facts { mount_from: Some("base".into()), ..Facts::default() };
+        assert_eq!(plan(vec![gone], &facts).unwrap().steps[0].1, Step::Mount { from: "base".into() });
+    }
+
+    #[test]
+    fn a_layer_used_twice_is_needed_once() {
+        let needs = vec![
+            need("a", 1, false, AtHand::Plain),
+            need("a", 1, false, AtHand::Plain),
+            need("a", 1, true, AtHand::Cached),
+        ];
+        assert_eq!(distinct(needs).len(), 2);
+    }
+}

@@ -1,0 +1,48 @@
+//! The runtime a push runs on, for callers that have none of their own, and the signals that end it.
+
+use std::future::Future;
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::error::{Context as _, ErrorKind, Result};
+
+/// Threads that read and hash: more would only queue up for two cores or a disk.
+const BLOCKING_THREADS: usize = 8;
+
+/// How a run came to its end.
+#[derive(Debug)]
+#[must_use = "an interrupted run has its own exit code"]
+pub enum Ending<T> {
+    /// By itself.
+    Finished(T),
+    /// By this signal: 2 (SIGINT) or 15 (SIGTERM).
+    Interrupted(u8),
+}
+
+/// Runs a future to its end, or until SIGINT or SIGTERM, which drop it.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<Ending<T>> {
+    let starting = || "starting the runtime".to_owned();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context(ErrorKind::Local, starting)?;
+    let ending = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).context(ErrorKind::Local, starting)?;
+        let mut terminate = signal(SignalKind::terminate()).context(ErrorKind::Local, starting)?;
+        tokio::select! {
+            output = future => Ok(Ending::Finished(output)),
+            _ = interrupt.recv() => Ok(Ending::Interrupted(2)),
+            _ = terminate.recv() => Ok(Ending::Interrupted(15)),
+        }
+    });
+    if matches!(ending, Ok(Ending::Interrupted(_))) {
+        // A disk that is being read at this moment is nothing to wait for.
+        runtime.shutdown_background();
+    }
+    ending
+}

@@ -1,0 +1,283 @@
+//! Bytes on their way to the registry: a file that is complete or still being written, read by range.
+//!
+//! A [`Feed`] is what an upload draws from. Its [`Spool`] says how far the bytes are at hand; the producer
+//! (transcode.rs) publishes it after each write. Bytes that nobody has hashed while producing them (a stored
+//! blob) are hashed here, in one sequential pass right before they are handed to the socket, and the last
+//! frame is withheld unless the digest is the promised one.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::{sync::watch, task::spawn_blocking};
+
+use crate::{
+    blob::{self, Blob},
+    codec::Spool,
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::{Descriptor, Digest, Hasher},
+    registry::UploadBody,
+};
+
+/// So many bytes are read, hashed and handed over at a time: larger frames cost memory and gain nothing.
+const FRAME: u64 = 256 << 10;
+
+/// What an upload draws from.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    bytes: Origin,
+    spool: watch::Receiver<Spool>,
+    proof: Option<Arc<Mutex<Proof>>>,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+enum Origin {
+    File(Arc<OnceLock<Blob>>),
+    Memory(Bytes),
+}
+
+/// The sequential pass over a stored blob: everything before `hashed` has been seen.
+#[derive(Debug)]
+struct Proof {
+    hasher: Hasher,
+    hashed: u64,
+    expected: Descriptor,
+    name: String,
+}
+
+/// The producer's end of a [`Feed`].
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Where the bytes will be; set before the first are announced.
+    pub(crate) file: Arc<OnceLock<Blob>>,
+    /// How far they are.
+    pub(crate) spool: watch::Sender<Spool>,
+}
+
+impl Feed {
+    /// Feeds from memory.
+    pub(crate) fn memory(bytes: Bytes, digest: Digest) -> Self {
+        let size = bytes.len() as u64;
+        Self { bytes: Origin::Memory(bytes), spool: complete(digest, size), proof: None }
+    }
+
+    /// Feeds from a stored blob, hashing it on the way; `name` is what an error calls it.
+    pub(crate) fn stored(blob: Blob, expected: Descriptor, name: String) -> Self {
+        let spool = complete(expected.digest.clone(), expected.size);
+        let hasher = Hasher::new(expected.digest.algorithm());
+        let proof = Proof { hasher, hashed: 0, expected, name };
+        Self {
+            bytes: Origin::File(Arc::new(OnceLock::from(blob))),
+            spool,
+            proof: Some(Arc::new(Mutex::new(proof))),
+        }
+    }
+
+    /// Feeds from a file that is still being written, or passed over.
+    pub(crate) fn growing() -> (Source, Self) {
+        let (sender, spool) = watch::channel(Spool::default());
+        let file = Arc::new(OnceLock::new());
+        (
+            Source { file: Arc::clone(&file), spool: sender },
+            Self { bytes: Origin::File(file), spool, proof: None },
+        )
+    }
+
+    /// Returns how far the bytes are at hand.
+    pub(crate) fn spool(&self) -> Spool {
+        self.spool.borrow().clone()
+    }
+
+    /// Waits until more bytes are at hand or no more will come.
+    pub(crate) async fn more(&mut self) -> Result<()> {
+        self.spool.changed().await.map_err(|_| Error::internal("the producer of a blob ended without a word"))
+    }
+
+    /// Waits until the digest is known.
+    pub(crate) async fn sealed(&mut self) -> Result<(Digest, u64)> {
+        loop {
+            if let Some(end) = self.spool.borrow_and_update().end.clone() {
+                return end;
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Returns the bytes of a range as the body of one request.
+    pub(crate) fn body(&self, start: u64, end: u64) -> UploadBody {
+        let feed = self.clone();
+        let frames = stream::unfold(start, move |offset| {
+            let feed = feed.clone();
+            async move {
+                if offset >= end {
+                    return None;
+                }
+                let size = FRAME.min(end - offset);
+                // After an error the stream ends: `end` as the next offset.
+                match feed.frame(offset, size).await {
+                    Ok(frame) => Some((Ok(frame), offset + size)),
+                    Err(error) => Some((Err(error), end)),
+                }
+            }
+        });
+        UploadBody { size: end - start, frames: Box::pin(frames) }
+    }
+
+    /// Makes sure that every byte has been hashed and the digest is right, before an upload is closed whose
+    /// bytes another session or process may have sent.
+    pub(crate) async fn prove(&self) -> Result<()> {
+        let (Some(proof), Origin::File(file)) = (self.proof.clone(), &self.bytes) else { return Ok(()) };
+        let file = Arc::clone(file);
+        blocking(move || {
+            let mut proof = proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
+            let size = proof.expected.size;
+            proof.catch_up(opened(&file)?, size)?;
+            // An empty blob has no frame that would have been compared.
+            proof.take(&[], size)
+        })
+        .await
+    }
+
+    async fn frame(&self, offset: u64, size: u64) -> Result<Bytes> {
+        let file = match &self.bytes {
+            Origin::Memory(bytes) => return Ok(bytes.slice(offset as usize..(offset + size) as usize)),
+            Origin::File(file) => Arc::clone(file),
+        };
+        let proof = self.proof.clone();
+        blocking(move || {
+            let blob = opened(&file)?;
+            let mut frame = vec![0; size as usize];
+            read(blob, &mut frame, offset)?;
+            if let Some(proof) = proof {
+                let mut proof =
+                    proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
+                if offset == 0 {
+                    proof.begin();
+                }
+                proof.catch_up(blob, offset)?;
+                proof.take(&frame, offset)?;
+            }
+            Ok(Bytes::from(frame))
+        })
+        .await
+    }
+}
+
+impl Proof {
+    /// Begins a pass. A blob that is sent from its first byte again is hashed again: it may have changed, or
+    /// the registry have found out that it is not what we thought.
+    fn begin(&mut self) {
+        self.hasher = Hasher::new(self.expected.digest.algorithm());
+        self.hashed = 0;
+    }
+
+    /// Hashes what lies between the last byte hashed and `offset`: bytes that were acknowledged before.
+    fn catch_up(&mut self, blob: &Blob, offset: u64) -> Result<()> {
+        let mut frame = vec![0; FRAME as usize];
+        while self.hashed < offset {
+            let size = FRAME.min(offset - self.hashed);
+            let frame = &mut frame[..size as usize];
+            read(blob, frame, self.hashed)?;
+            self.take(frame, self.hashed)?;
+        }
+        Ok(())
+    }
+
+    /// Hashes a frame, or what of it is new. The whole blob's digest is compared as soon as it is known.
+    fn take(&mut self, frame: &[u8], offset: u64) -> Result<()> {
+        let known = (self.hashed - offset).min(frame.len() as u64);
+        self.hasher.update(&frame[known as usize..]);
+        self.hashed += frame.len() as u64 - known;
+        if self.hashed < self.expected.size {
+            return Ok(());
+        }
+        let found = self.hasher.clone().finish();
+        if found == self.expected.digest {
+            Ok(())
+        } else {
+            Err(blob::mismatch(&self.name, &self.expected, self.hashed, &found))
+        }
+    }
+}
+
+fn complete(digest: Digest, size: u64) -> watch::Receiver<Spool> {
+    watch::channel(Spool::complete(digest, size)).1
+}
+
+fn opened(file: &OnceLock<Blob>) -> Result<&Blob> {
+    file.get().ok_or_else(|| Error::internal("bytes were announced before their file"))
+}
+
+fn read(blob: &Blob, frame: &mut [u8], offset: u64) -> Result<()> {
+    blob.read_exact_at(frame, offset)
+        .context(ErrorKind::Source, || format!("reading `{}` at {offset}", blob.path().display()))
+}
+
+/// Runs disk work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.map_err(|error| Error::internal("a worker thread failed").because(error))?
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    fn stored(content: &[u8], digest: Digest) -> (tempfile::TempDir, Feed) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blob");
+        fs_err::write(&path, content).unwrap();
+        let expected = Descriptor::new("x", digest, content.len() as u64);
+        let feed = Feed::stored(Blob::open(&path).unwrap(), expected, "blob".to_owned());
+        (dir, feed)
+    }
+
+    async fn collect(body: UploadBody) -> Result<Vec<u8>> {
+        let mut frames = body.frames;
+        let mut all = Vec::new();
+        while let Some(frame) = frames.next().await {
+            all.extend_from_slice(&frame?);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn ranges_may_repeat_and_the_digest_is_still_checked() {
+        let content: Vec<u8> = (0..700_000_u32).map(|i| i as u8).collect();
+        let (_dir, feed) = stored(&content, Digest::of(&content));
+        assert_eq!(collect(feed.body(0, 300_000)).await.unwrap(), content[..300_000]);
+        assert_eq!(collect(feed.body(100_000, 500_000)).await.unwrap(), content[100_000..500_000]);
+        assert_eq!(collect(feed.body(500_000, 700_000)).await.unwrap(), content[500_000..]);
+        feed.prove().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_frame_of_wrong_bytes_never_leaves() {
+        let content = vec![7; 600_000];
+        let (_dir, feed) = stored(&content, Digest::of(b"other"));
+        let mut frames = feed.body(0, 600_000).frames;
+        let mut sent = 0;
+        let error = loop {
+            match frames.next().await.unwrap() {
+                Ok(frame) => sent += frame.len(),
+                Err(error) => break error,
+            }
+        };
+        assert!(sent < 600_000);
+        assert!(error.message().contains("digest mismatch"), "{error}");
+        assert!(frames.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_skips_bytes_hashes_them_all_the_same() {
+        let content = vec![7; 600_000];
+        let (_dir, feed) = stored(&content, Digest::of(b"other"));
+        assert!(collect(feed.body(599_999, 600_000)).await.is_err());
+        let (_dir, feed) = stored(&content, Digest::of(b"other"));
+        assert!(feed.prove().await.is_err());
+    }
+}

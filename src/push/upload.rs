@@ -1,0 +1,203 @@
+//! Drives upload sessions: does what the state machine says, one blob at a time, many blobs at once.
+//!
+//! Large blobs share `--jobs` places. Blobs of at most one chunk have a pool of their own, because they cost
+//! round trips and not bandwidth: its connections are the transport's to count, its bytes are counted here. No decision about the protocol is made here (registry/session.rs makes
+//! them all).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::spool::Feed;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    event::{Event, How, Reporter},
+    oci::Digest,
+    plan::{self, Need},
+    registry::{
+        Action, Client, Fault, Location, Pool, Reply, Request, Session, UploadBody,
+        session::{Mount, Outcome, Settings},
+    },
+};
+
+/// Bytes of blobs of at most one chunk in flight at once, in KiB: a semaphore counts in `u32`.
+const SMALL_KIB: u32 = 16 << 10;
+
+/// Sends blobs to one repository.
+#[derive(Debug)]
+pub(crate) struct Uploader {
+    client: Client,
+    repository: String,
+    reporter: Arc<dyn Reporter>,
+    places: Places,
+    /// The largest body that got through, once one did not: in force for all blobs that come after.
+    body_limit: AtomicU64,
+}
+
+/// Who may send at the same time.
+#[derive(Debug)]
+struct Places {
+    chunked: Arc<Semaphore>,
+    small_kib: Arc<Semaphore>,
+}
+
+/// A place taken; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    pool: Pool,
+    _permits: OwnedSemaphorePermit,
+}
+
+impl Uploader {
+    /// Prepares uploads to a repository, `jobs` large blobs at a time.
+    pub(crate) fn new(client: Client, repository: String, jobs: usize, reporter: Arc<dyn Reporter>) -> Self {
+        let places = Places {
+            chunked: Arc::new(Semaphore::new(jobs.max(1))),
+            small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
+        };
+        Self { client, repository, reporter, places, body_limit: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by.
+    pub(crate) async fn upload(
+        &self,
+        mut feed: Feed,
+        mut settings: Settings,
+        name: &str,
+    ) -> Result<(Digest, u64)> {
+        let learned = self.body_limit.load(Ordering::Relaxed);
+        if learned < u64::MAX {
+            let profile = &mut settings.profile;
+            profile.max_chunk = Some(profile.max_chunk.map_or(learned, |max| max.min(learned)));
+        }
+        let one_chunk = settings.chunk_size.unwrap_or(settings.profile.chunk_size);
+        let mut session = Session::new(settings);
+        let mut place = None;
+        let mut acknowledged = 0;
+        let outcome = loop {
+            let spool = feed.spool();
+            session = match session.next(&spool) {
+                Action::Done(outcome) => break outcome,
+                Action::Fail(error) => {
+                    // The registry is well: it need not keep what will never be finished.
+                    if matches!(error.kind(), ErrorKind::Local | ErrorKind::Source) {
+                        self.abandon(&session).await;
+                    }
+                    let error = self.client.explain(&self.repository, error);
+                    return Err(error.while_doing(format!("uploading `{name}`")));
+                }
+                Action::More => {
+                    feed.more().await?;
+                    continue;
+                }
+                Action::Wait { pause, why } => {
+                    self.reporter.event(Event::Waiting { blob: name.to_owned(), pause, why });
+                    tokio::time::sleep(pause).await;
+                    session.on_waited()
+                }
+                Action::Authenticate => {
+                    self.client.reauthenticate(&self.repository).await;
+                    session.on_waited()
+                }
+                Action::Send(request) => {
+                    if place.is_none() {
+                        let size = spool.sealed().map(|(_, size)| *size);
+                        place = Some(self.places.take(size.filter(|size| *size <= one_chunk)).await?);
+                    }
+                    let pool = place.as_ref().map_or(Pool::Chunked, |place| place.pool);
+                    match self.exchange(&feed, &request, pool).await {
+                        Ok(reply) => session.on_reply(reply),
+                        Err(fault) => session.on_fault(fault),
+                    }
+                }
+            };
+            if let Some(limit) = session.body_limit() {
+                self.body_limit.fetch_min(limit, Ordering::Relaxed);
+            }
+            for message in session.take_warnings() {
+                self.reporter.event(Event::Warning { message });
+            }
+            if session.acknowledged() != acknowledged {
+                acknowledged = session.acknowledged();
+                let size = spool.sealed().map(|(_, size)| *size);
+                self.reporter.event(Event::Acknowledged {
+                    blob: name.to_owned(),
+                    offset: acknowledged,
+                    size,
+                });
+            }
+        };
+        let (digest, size) = feed.sealed().await?;
+        let how = match outcome {
+            Outcome::Mounted => How::Mounted,
+            Outcome::Present => How::Present,
+            Outcome::Uploaded => How::Uploaded,
+        };
+        self.reporter.event(Event::Confirmed { blob: digest.to_string(), how, size });
+        Ok((digest, size))
+    }
+
+    /// Brings a blob to the registry whose bytes are not at hand: by mount, or not at all.
+    pub(crate) async fn mount_only(&self, need: &Need, settings: Settings) -> Result<(Digest, u64)> {
+        let Some((digest, size)) = need.identity.clone() else { return Err(plan::missing(need)) };
+        let mount = settings.mount_from.map(|from| Mount { digest: digest.clone(), from });
+        let request = Request::Open { mount, algorithm: digest.algorithm() };
+        match self.client.exchange(&self.repository, &request, None, Pool::Small).await {
+            Ok(Reply { status: 201, .. }) => {
+                self.reporter.event(Event::Confirmed { blob: digest.to_string(), how: How::Mounted, size });
+                Ok((digest, size))
+            }
+            Ok(Reply { location: Some(location), .. }) => {
+                self.cancel(&location).await;
+                Err(plan::missing(need))
+            }
+            Err(Fault::Fatal(error)) => Err(error),
+            Ok(_) | Err(_) => Err(plan::missing(need)),
+        }
+    }
+
+    async fn exchange(&self, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {
+        let body: Option<UploadBody> = match request {
+            Request::Patch { range, .. } => Some(feed.body(range.start, range.end)),
+            Request::Commit { body: Some(size), .. } if *size > 0 => Some(feed.body(0, *size)),
+            Request::Commit { .. } => {
+                feed.prove().await.map_err(Fault::Fatal)?;
+                None
+            }
+            _ => None,
+        };
+        self.client.exchange(&self.repository, request, body, pool).await
+    }
+
+    async fn abandon(&self, session: &Session) {
+        if let Some(location) = session.location() {
+            self.cancel(location).await;
+        }
+    }
+
+    /// Gives a session back that will not be finished. Registries may refuse it: that harms nobody.
+    async fn cancel(&self, location: &Location) {
+        let request = Request::Cancel { location: location.clone() };
+        if let Err(fault) = self.client.exchange(&self.repository, &request, None, Pool::Chunked).await {
+            tracing::debug!(?fault, "the session could not be cancelled");
+        }
+    }
+}
+
+impl Places {
+    /// Waits for a place: `small` is the size of a blob of at most one chunk.
+    async fn take(&self, small: Option<u64>) -> Result<Place> {
+        let (pool, permits) = match small {
+            Some(size) => {
+                let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(SMALL_KIB).clamp(1, SMALL_KIB);
+                (Pool::Small, Arc::clone(&self.small_kib).acquire_many_owned(kib).await)
+            }
+            None => (Pool::Chunked, Arc::clone(&self.chunked).acquire_owned().await),
+        };
+        let permits = permits.map_err(|_| Error::internal("a pool of connections was closed"))?;
+        Ok(Place { pool, _permits: permits })
+    }
+}
