@@ -21,6 +21,8 @@ pub mod oci;
 pub mod plan;
 pub mod push;
 pub mod registry;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod source;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,74 @@
+//! One request from its first header to its answer: may they, what do they ask for, who does it.
+
+use http::{Method, Request, StatusCode, header::EXPECT};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    Registry,
+    reply::{Refusal, Reply, json},
+    routes::{Route, no_such_method},
+};
+
+/// How much of a refused request's body is read and thrown away before the connection is cut.
+const DRAIN_LIMIT: usize = 64 << 20;
+
+impl Registry {
+    /// Answers a request, whatever it is.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let (head, mut body) = request.into_parts();
+        let reply = match self.dispatch(&head, &mut body).await {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                tracing::debug!(method = %head.method, path = head.uri.path(), ?refusal, "refused");
+                refusal.reply()
+            }
+        };
+        let status = reply.status().as_u16();
+        tracing::debug!(method = %head.method, path = head.uri.path(), status, "answered");
+        // A connection that is closed with bytes unread is reset, and the reset overtakes the answer: a client
+        // in the middle of its body would see a broken pipe and not why (RFC 9112, 9.6). One that waits to be
+        // told to go on sends no body after a refusal (RFC 9110, 10.1.1).
+        if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
+            tokio::spawn(drain(body));
+        }
+        reply
+    }
+
+    async fn dispatch(&self, head: &http::request::Parts, body: &mut Incoming) -> Result<Reply, Refusal> {
+        self.access.check(&head.headers)?;
+        let (headers, query) = (&head.headers, head.uri.query());
+        match (Route::parse(head.uri.path())?, &head.method) {
+            (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
+            (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest).await,
+            (Route::Blob(name, digest), &Method::GET) => self.get_blob(name, digest, headers).await,
+            (Route::Uploads(name), &Method::POST) => self.post_upload(name, query, headers, body).await,
+            (Route::Upload(name, id), &Method::PATCH) => self.patch_upload(&name, &id, headers, body).await,
+            (Route::Upload(name, id), &Method::PUT) => {
+                self.put_upload(&name, &id, query, headers, body).await
+            }
+            (Route::Upload(name, id), &Method::GET) => self.get_upload(&name, &id),
+            (Route::Upload(name, id), &Method::DELETE) => self.delete_upload(&name, &id),
+            (Route::Manifest(name, target), &Method::HEAD) => self.head_manifest(name, target).await,
+            (Route::Manifest(name, target), &Method::GET) => self.get_manifest(name, target).await,
+            (Route::Manifest(name, target), &Method::PUT) => {
+                self.put_manifest(name, target, headers, body).await
+            }
+            (Route::Manifest(name, target), &Method::DELETE) => self.delete_manifest(name, target).await,
+            (Route::Tags(name), &Method::GET) => self.get_tags(name, query).await,
+            (Route::Referrers(name, digest), &Method::GET) => self.get_referrers(name, digest, query).await,
+            _ => Err(no_such_method()),
+        }
+    }
+}
+
+/// Reads what a client still sends.
+async fn drain(mut body: Incoming) {
+    let mut drained = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        drained += frame.data_ref().map_or(0, bytes::Bytes::len);
+        if drained > DRAIN_LIMIT {
+            break;
+        }
+    }
+}

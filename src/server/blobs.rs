@@ -1,0 +1,147 @@
+//! Blobs on their way out: is it there, all of it, a range of it.
+
+use std::{io, ops::Range};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{
+    HeaderMap, Response, StatusCode,
+    header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE},
+};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+
+use super::{
+    Registry,
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, head, set},
+    storage::Name,
+};
+use crate::{blob::Blob, oci::Digest};
+
+/// A file is read and sent in pieces of this size: large enough that handing one to the socket costs
+/// little beside copying it, small enough for a hundred at once.
+const PIECE: u64 = 256 << 10;
+
+impl Registry {
+    /// `HEAD /v2/<name>/blobs/<digest>`
+    pub(super) async fn head_blob(&self, name: Name, digest: Digest) -> Result<Reply, Refusal> {
+        let blob = self.open_blob(name, digest.clone()).await?;
+        let size = blob.size();
+        Ok(head(sent(blob, &digest, StatusCode::OK, 0..size), size))
+    }
+
+    /// `GET /v2/<name>/blobs/<digest>`, whole or the range that is asked for.
+    pub(super) async fn get_blob(
+        &self,
+        name: Name,
+        digest: Digest,
+        headers: &HeaderMap,
+    ) -> Result<Reply, Refusal> {
+        let blob = self.open_blob(name, digest.clone()).await?;
+        let size = blob.size();
+        let asked = headers.get(RANGE).and_then(|value| value.to_str().ok());
+        match asked.and_then(|text| Asked::parse(text, size)) {
+            None => Ok(sent(blob, &digest, StatusCode::OK, 0..size)),
+            Some(Asked::Bytes(range)) => {
+                let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                let mut reply = sent(blob, &digest, StatusCode::PARTIAL_CONTENT, range);
+                set(reply.headers_mut(), CONTENT_RANGE, &content_range);
+                Ok(reply)
+            }
+            Some(Asked::Nothing) => {
+                let message = format!("the blob has {size} bytes");
+                Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", message)
+                    .with(CONTENT_RANGE, format!("bytes */{size}")))
+            }
+        }
+    }
+
+    async fn open_blob(&self, name: Name, digest: Digest) -> Result<Blob, Refusal> {
+        let storage = self.storage.clone();
+        let unknown = || Refusal::not_found("BLOB_UNKNOWN", "the repository has no such blob");
+        blocking(move || storage.blob(&name, &digest)).await?.ok_or_else(unknown)
+    }
+}
+
+/// What a `Range` header asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// These bytes.
+    Bytes(Range<u64>),
+    /// None that the blob has.
+    Nothing,
+}
+
+impl Asked {
+    /// Reads the header for a blob of `size` bytes. Several ranges, other units and nonsense may be ignored
+    /// (RFC 9110, 14.2): the answer is then the whole.
+    fn parse(text: &str, size: u64) -> Option<Self> {
+        let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+        let range = match (first.trim(), last.trim()) {
+            ("", suffix) => size.saturating_sub(suffix.parse().ok()?)..size,
+            (first, "") => first.parse().ok()?..size,
+            (first, last) => {
+                let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+                if last < first {
+                    return None;
+                }
+                first..last.saturating_add(1).min(size)
+            }
+        };
+        Some(if range.is_empty() { Self::Nothing } else { Self::Bytes(range) })
+    }
+}
+
+/// An answer that reads a range of a blob as the client takes it.
+fn sent(blob: Blob, digest: &Digest, status: StatusCode, range: Range<u64>) -> Reply {
+    let length = range.end - range.start;
+    let pieces = stream::try_unfold((blob, range), |(blob, range)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let end = range.end.min(range.start + PIECE);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; (end - range.start) as usize];
+            blob.read_exact_at(&mut piece, range.start)?;
+            io::Result::Ok((blob, Bytes::from(piece)))
+        });
+        let (blob, piece) = read.await.map_err(io::Error::other)??;
+        Ok(Some((Frame::data(piece), (blob, end..range.end))))
+    });
+    let mut reply = Response::new(StreamBody::new(pieces).boxed_unsync());
+    *reply.status_mut() = status;
+    let (digest, headers) = (digest.to_string(), reply.headers_mut());
+    headers.insert(CONTENT_LENGTH, length.into());
+    set(headers, CONTENT_TYPE, "application/octet-stream");
+    set(headers, ACCEPT_RANGES, "bytes");
+    set(headers, ETAG, &format!("\"{digest}\""));
+    set(headers, DOCKER_CONTENT_DIGEST, &digest);
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_inclusive_and_end_with_the_blob() {
+        for (text, asked) in [
+            ("bytes=0-0", Some(Asked::Bytes(0..1))),
+            ("bytes=2-", Some(Asked::Bytes(2..10))),
+            ("bytes=2-99", Some(Asked::Bytes(2..10))),
+            ("bytes=-3", Some(Asked::Bytes(7..10))),
+            ("bytes=-99", Some(Asked::Bytes(0..10))),
+            ("bytes=10-", Some(Asked::Nothing)),
+            ("bytes=10-12", Some(Asked::Nothing)),
+            ("bytes=-0", Some(Asked::Nothing)),
+            ("bytes=0-18446744073709551615", Some(Asked::Bytes(0..10))),
+            ("bytes=3-2", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=-", None),
+            ("lines=0-1", None),
+        ] {
+            assert_eq!(Asked::parse(text, 10), asked, "{text}");
+        }
+        assert_eq!(Asked::parse("bytes=0-0", 0), Some(Asked::Nothing));
+    }
+}

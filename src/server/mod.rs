@@ -1,0 +1,183 @@
+//! The embedded registry: an OCI distribution server over a folder, spoken to over HTTP/1.1.
+//!
+//! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks
+//! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that touches the folder.
+//! The body of an upload flows from the socket through a hasher into a file (`staging`) and is never held.
+//! Everything on disk can be read by other tools: each repository is an OCI layout (`storage` says how).
+
+mod access;
+mod answer;
+mod blobs;
+mod index;
+mod manifests;
+mod referrers;
+mod reply;
+mod routes;
+mod sessions;
+mod staging;
+mod storage;
+mod uploads;
+
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+pub use self::access::{Access, Credentials};
+use self::{
+    reply::{Reply, blocking},
+    sessions::Sessions,
+    storage::Storage,
+};
+use crate::error::{Context as _, ErrorKind, Result};
+
+/// How long [`Server::stop`] waits for requests in flight.
+const GRACE: Duration = Duration::from_secs(30);
+/// A client that cannot get its headers out in this time is cut.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most of a request that is read ahead, and so the largest piece that a body comes in.
+const READ_BUFFER: usize = 256 << 10;
+
+/// What a registry is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder that holds everything; made if it is not there.
+    pub root: PathBuf,
+    /// The address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who may use it.
+    pub access: Access,
+    /// Announced to clients: chunks but the last should not be smaller.
+    pub chunk_min: Option<u64>,
+    /// Announced and enforced: bodies of uploads may not be larger.
+    pub chunk_max: Option<u64>,
+}
+
+impl Options {
+    /// Serves `root` to everybody on this machine, on a free port.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            access: Access::Open,
+            chunk_min: None,
+            chunk_max: None,
+        }
+    }
+}
+
+/// A running registry. Dropping it cuts every connection; [`Server::stop`] is the polite way.
+#[derive(Debug)]
+#[must_use = "a dropped server stops"]
+pub struct Server {
+    address: SocketAddr,
+    stopping: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Opens the folder, binds the address and begins to answer.
+    pub async fn start(options: Options) -> Result<Self> {
+        let Options { root, listen, access, chunk_min, chunk_max } = options;
+        let binding = || format!("listening on `{listen}`");
+        let storage = blocking(move || Storage::open(&root)).await?;
+        let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
+        let address = listener.local_addr().context(ErrorKind::Local, binding)?;
+        let registry = Registry { storage, sessions: Sessions::default(), access, chunk_min, chunk_max };
+        let (stopping, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, Arc::new(registry), stopped));
+        Ok(Self { address, stopping, accepting })
+    }
+
+    /// Returns the address it listens on.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more connections, lets requests in flight finish (for at most half a minute), and ends.
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        if tokio::time::timeout(GRACE, &mut self.accepting).await.is_err() {
+            tracing::warn!("requests were cut off: they took more than {GRACE:?} to finish");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// What every request sees.
+struct Registry {
+    storage: Storage,
+    sessions: Sessions,
+    access: Access,
+    chunk_min: Option<u64>,
+    chunk_max: Option<u64>,
+}
+
+/// Takes connections until told to stop, then waits for those that are open.
+async fn accept(listener: TcpListener, registry: Arc<Registry>, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = told(&mut stopped) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, Arc::clone(&registry), stopped.clone()));
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: asking again at once would spin.
+                    tracing::warn!("a connection could not be taken: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Answers the requests of one connection.
+async fn converse(stream: TcpStream, registry: Arc<Registry>, mut stopped: watch::Receiver<bool>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("the connection is gone already: {error}");
+        return;
+    }
+    let answer = service_fn(|request: http::Request<Incoming>| {
+        let registry = Arc::clone(&registry);
+        async move { Ok::<Reply, Infallible>(registry.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(READ_BUFFER)
+        .serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection broke: {}", crate::error::chain(&error));
+    }
+}
+
+/// Waits until the server is told to stop, or is gone.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    drop(stopped.wait_for(|stopped| *stopped).await);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! What goes back to a client: answers, and refusals in the distribution specification's JSON.
+//!
+//! A failure of our own (a full disk, a damaged folder) is told to the log in full and to the client in a
+//! sentence: it may be anybody.
+
+use std::io;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
+use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+
+use crate::error::{Error, Result, chain};
+
+/// An answer's body: bytes at hand, or a file as it is read.
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+/// An answer.
+pub(super) type Reply = Response<Body>;
+
+/// The digest of what an answer holds or is about.
+pub(super) const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A request that is not carried out, and why.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl Refusal {
+    /// Refuses with one of the distribution specification's codes.
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), headers: Vec::new() }
+    }
+
+    /// Refuses something that is not there.
+    pub(super) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// Refuses something that is not right.
+    pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Makes the answer.
+    pub(super) fn reply(self) -> Reply {
+        let body = serde_json::json!({"errors": [{"code": self.code, "message": self.message}]});
+        let mut reply = json(self.status, &body);
+        for (name, value) in self.headers {
+            set(reply.headers_mut(), name, &value);
+        }
+        reply
+    }
+}
+
+impl From<Error> for Refusal {
+    /// A failure of our own.
+    fn from(error: Error) -> Self {
+        tracing::error!("{}", chain(&error));
+        let full = matches!(
+            error.find::<io::Error>().map(io::Error::kind),
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        );
+        if full {
+            Self::new(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the registry's disk is full")
+        } else {
+            let message = "the registry failed: its log says why";
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message)
+        }
+    }
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply {
+    let mut reply = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *reply.status_mut() = status;
+    for (name, value) in headers {
+        set(reply.headers_mut(), name.clone(), value);
+    }
+    reply
+}
+
+/// An answer of bytes at hand.
+pub(super) fn full(media_type: &str, bytes: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
+    set(reply.headers_mut(), CONTENT_TYPE, media_type);
+    reply
+}
+
+/// An answer of JSON.
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
+    let mut reply = full("application/json", value.to_string().into());
+    *reply.status_mut() = status;
+    reply
+}
+
+/// Turns an answer to GET into one to HEAD: the same headers, no body.
+pub(super) fn head(reply: Reply, size: u64) -> Reply {
+    let (mut parts, _) = reply.into_parts();
+    parts.headers.insert(CONTENT_LENGTH, size.into());
+    let (_, body) = empty(StatusCode::OK, &[]).into_parts();
+    Response::from_parts(parts, body)
+}
+
+/// Sets a header; one that cannot be sent (a stored media type with a line break in it) is left out.
+pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Runs what waits for the disk or computes for long on a thread that may.
+pub(super) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::internal("a task of the registry broke down").because(error).into()),
+    }
+}

@@ -1,0 +1,163 @@
+//! What a request asks for: its path taken apart and checked, so that nothing behind this file sees a name,
+//! tag or digest that could be anything else, and the small things that several verbs read. No I/O.
+
+use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
+use url::form_urlencoded;
+
+use super::{reply::Refusal, storage::Name};
+use crate::oci::{Digest, reference};
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/v2/<name>/blobs/<digest>`
+    Blob(Name, Digest),
+    /// `/v2/<name>/manifests/<tag or digest>`
+    Manifest(Name, Target),
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers(Name, Digest),
+    /// `/v2/`
+    Root,
+    /// `/v2/<name>/tags/list`
+    Tags(Name),
+    /// `/v2/<name>/blobs/uploads/<id>`
+    Upload(Name, String),
+    /// `/v2/<name>/blobs/uploads/`
+    Uploads(Name),
+}
+
+/// How a manifest is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// By what it is.
+    Digest(Digest),
+    /// By what it is called.
+    Tag(String),
+}
+
+impl Route {
+    /// Takes a path apart, from its end: a repository's name may itself hold `tags` or `manifests`.
+    pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
+        let nowhere = || Refusal::not_found("UNSUPPORTED", "there is nothing under this path");
+        let path = path.strip_prefix("/v2").ok_or_else(nowhere)?;
+        if matches!(path, "" | "/") {
+            return Ok(Self::Root);
+        }
+        let path = path.strip_prefix('/').ok_or_else(nowhere)?;
+        if let Some(name) = path.strip_suffix("/tags/list") {
+            return Ok(Self::Tags(name.parse()?));
+        }
+        if let Some(name) = path.strip_suffix("/blobs/uploads") {
+            return Ok(Self::Uploads(name.parse()?));
+        }
+        let (rest, last) = path.rsplit_once('/').ok_or_else(nowhere)?;
+        if let Some(name) = rest.strip_suffix("/blobs/uploads") {
+            let name = name.parse()?;
+            return Ok(if last.is_empty() { Self::Uploads(name) } else { Self::Upload(name, last.into()) });
+        }
+        let (name, kind) = rest.rsplit_once('/').ok_or_else(nowhere)?;
+        match kind {
+            "blobs" => Ok(Self::Blob(name.parse()?, digest(last)?)),
+            "manifests" => Ok(Self::Manifest(name.parse()?, Target::parse(last)?)),
+            "referrers" => Ok(Self::Referrers(name.parse()?, digest(last)?)),
+            _ => Err(nowhere()),
+        }
+    }
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, Refusal> {
+        if text.contains(':') || text.contains('%') {
+            return digest(text).map(Self::Digest);
+        }
+        match reference::check_tag(text) {
+            Ok(()) => Ok(Self::Tag(text.to_owned())),
+            Err(error) => Err(Refusal::not_found("MANIFEST_UNKNOWN", error.message())),
+        }
+    }
+}
+
+/// Reads a digest as paths hold it.
+pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
+    // Some HTTP libraries escape the colon.
+    let text = text.replacen("%3A", ":", 1).replacen("%3a", ":", 1);
+    text.parse().map_err(|error: crate::Error| Refusal::bad_request("DIGEST_INVALID", error.message()))
+}
+
+/// Returns the first value of a query's parameter.
+pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query?.as_bytes());
+    pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+}
+
+/// Returns the length a request states for its body.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Refuses a method that a path does not know.
+pub(super) fn no_such_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done with this path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_has_its_route() {
+        let (name, of_empty) = ("a/tags/b".parse::<Name>().unwrap(), Digest::of(b""));
+        for (path, route) in [
+            ("/v2/".to_owned(), Route::Root),
+            ("/v2".to_owned(), Route::Root),
+            ("/v2/a/tags/b/tags/list".to_owned(), Route::Tags(name.clone())),
+            ("/v2/a/tags/b/blobs/uploads".to_owned(), Route::Uploads(name.clone())),
+            ("/v2/a/tags/b/blobs/uploads/".to_owned(), Route::Uploads(name.clone())),
+            ("/v2/a/tags/b/blobs/uploads/x1".to_owned(), Route::Upload(name.clone(), "x1".into())),
+            (format!("/v2/a/tags/b/blobs/{of_empty}"), Route::Blob(name.clone(), of_empty.clone())),
+            (format!("/v2/a/tags/b/referrers/{of_empty}"), Route::Referrers(name.clone(), of_empty.clone())),
+            ("/v2/a/tags/b/manifests/1".to_owned(), Route::Manifest(name.clone(), Target::Tag("1".into()))),
+            (
+                format!("/v2/a/tags/b/manifests/{}", of_empty.to_string().replace(':', "%3A")),
+                Route::Manifest(name, Target::Digest(of_empty)),
+            ),
+        ] {
+            assert_eq!(Route::parse(&path).unwrap(), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_a_path_on_disk_is_refused() {
+        for path in [
+            "/v2/../tags/list",
+            "/v2/a/../b/tags/list",
+            "/v2/_blobs/tags/list",
+            "/v2/a/blobs/tags/list",
+            "/v2/a/index.json/tags/list",
+            "/v2/oci-layout/tags/list",
+            "/v2//tags/list",
+            "/v2//etc/manifests/1",
+            "/v2/a%2f..%2fb/manifests/1",
+            "/v2/A/manifests/1",
+            "/v2/a/manifests/..",
+            "/v2/a/manifests/sha256:..",
+            "/v2/a/blobs/sha256:../../x",
+            "/v2/a/blobs/..",
+            "/v2/a/x/1",
+            "/v2/a",
+            "/v2x/a/tags/list",
+            "/",
+            "",
+        ] {
+            assert!(Route::parse(path).unwrap_err().reply().status().is_client_error(), "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_unescaped() {
+        let query = Some("a=1&digest=sha256%3Aab&digest=2");
+        assert_eq!(parameter(query, "digest").as_deref(), Some("sha256:ab"));
+        assert_eq!(parameter(query, "b"), None);
+        assert_eq!(parameter(None, "a"), None);
+    }
+}
