@@ -1,0 +1,73 @@
+//! The command line: one file per command. Everything that prints, asks the environment or knows clap is here.
+
+mod environment;
+mod output;
+mod progress;
+mod push;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::{environment::Environment, output::Printer};
+
+/// Pushes container images from disk to any OCI registry.
+///
+/// No daemon, no unpacking, no second copy on disk: OCI layouts, OCI archives and docker archives are read in
+/// place and sent in chunks that every proxy lets through.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say less: warnings and errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more; twice for every request.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Push(Box<push::Args>),
+    Serve(serve::Args),
+}
+
+/// What a command needs of the outside.
+#[derive(Debug)]
+struct Context {
+    environment: Environment,
+    printer: Printer,
+}
+
+/// How a command ended: well, or by a signal.
+#[derive(Clone, Copy, Debug)]
+enum ExitStatus {
+    Success,
+    Interrupted(u8),
+}
+
+/// Runs the command that was typed.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
+    let printer = Printer::new(cli.quiet, cli.verbose);
+    printer.log();
+    let context = Context { environment: Environment::read(), printer };
+    let result = match cli.command {
+        Command::Push(args) => push::run(&args, &context),
+        Command::Serve(args) => serve::run(args, &context),
+    };
+    match result {
+        Ok(ExitStatus::Success) => ExitCode::SUCCESS,
+        Ok(ExitStatus::Interrupted(signal)) => {
+            context.printer.status("interrupted");
+            ExitCode::from(128 + signal)
+        }
+        Err(error) => context.printer.failure(&error),
+    }
+}
