@@ -1,0 +1,95 @@
+//! Broken and hostile inputs: each gives its exit code and says what is wrong with which file, in little
+//! memory, and tags nothing.
+
+use std::time::Duration;
+
+use crate::support::{
+    capability,
+    longshore::{Longshore, Run},
+    registry::Registry,
+    samples::{self, Bad, Sample},
+};
+
+/// No input may cost more memory (KiB), whatever it claims to be.
+const PEAK: u64 = 64 << 10;
+
+/// Root reads everything: this one is pushed by somebody else.
+const UNREADABLE: &str = "oci-blob-unreadable";
+
+#[test]
+fn layouts_with_defects_give_their_exit_code() {
+    push_all(|sample| sample.starts_with("oci-"));
+}
+
+#[test]
+fn docker_archives_with_defects_give_their_exit_code() {
+    push_all(|sample| sample.starts_with("da-"));
+}
+
+#[test]
+fn damaged_tars_and_compressed_files_give_their_exit_code() {
+    push_all(|sample| {
+        let is_a_kind = ["truncated", "gzip", "zstd"].iter().any(|kind| sample.starts_with(kind));
+        is_a_kind || ["no-eof-blocks.tar", "zeros.tar", "double-gzip.tar.gz"].contains(&sample)
+    });
+}
+
+/// Pushes the bad samples that are meant; all that went wrong is said together.
+#[expect(clippy::print_stdout, reason = "`cargo test -- --show-output` shows which was slowest")]
+fn push_all(is_meant: fn(&str) -> bool) {
+    let can_run = |sample: &str| sample != UNREADABLE || !capability::is_unavailable("unprivileged");
+    let all = samples::bad().into_iter();
+    let meant: Vec<_> = all.filter(|bad| is_meant(&bad.sample) && can_run(&bad.sample)).collect();
+    assert!(!meant.is_empty(), "no samples in {}", samples::folder().display());
+    let mut slowest = (Duration::ZERO, String::new());
+    let mut problems = Vec::new();
+    for bad in &meant {
+        let registry = Registry::honest();
+        let run = push(bad, &registry);
+        slowest = slowest.max((run.wall, bad.sample.clone()));
+        let found = problems_of(bad, &run, &registry.tags("demo"));
+        if !found.is_empty() {
+            problems.push(format!(
+                "{}: {}; it said: {}",
+                bad.sample,
+                found.join(", "),
+                run.stderr.trim_end()
+            ));
+        }
+    }
+    println!("slowest of {}: {:?}", meant.len(), slowest);
+    assert!(problems.is_empty(), "{} of {}:\n{}", problems.len(), meant.len(), problems.join("\n"));
+}
+
+fn push(bad: &Bad, registry: &Registry) -> Run {
+    let sample = Sample::open(&format!("bad/{}", bad.sample));
+    let mut longshore = Longshore::new();
+    if bad.sample == UNREADABLE {
+        longshore = longshore.by_nobody();
+    }
+    longshore.run(["push".as_ref(), sample.path.as_os_str(), format!("{}/demo:1", registry.host()).as_ref()])
+}
+
+fn problems_of(bad: &Bad, run: &Run, tags: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if run.code != Some(bad.exit) {
+        problems.push(format!("exit code {:?} instead of {}", run.code, bad.exit));
+    }
+    if !run.stderr.contains(&bad.message) {
+        problems.push(format!("`{}` is not said", bad.message));
+    }
+    if bad.exit != 0 && !run.stderr.contains(&bad.sample) {
+        problems.push("the file is not named".to_owned());
+    }
+    if run.stderr.contains("panicked") {
+        problems.push("it panicked".to_owned());
+    }
+    if !(1..=PEAK).contains(&run.peak) {
+        problems.push(format!("peak memory {} KiB", run.peak));
+    }
+    let expected: &[&str] = if bad.exit == 0 { &["1"] } else { &[] };
+    if tags != expected {
+        problems.push(format!("tagged: {tags:?}"));
+    }
+    problems
+}

@@ -1,0 +1,14 @@
+//! Integration tests, one binary of them all: it links once.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architecture;
+mod bad_images;
+mod fault_registry;
+mod ocipkg_images;
+mod readme;
+mod real_images;
+mod survives;
+mod wire;

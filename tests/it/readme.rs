@@ -1,0 +1,57 @@
+//! The README's commands do what it says: in blocks of ```` ```console ```` every line after `$ ` is run.
+//!
+//! They run in a folder of their own that looks like the project. Two things are not repeated: building
+//! (`cargo run --release --` becomes the binary under test), and this very run of the tests (`tests/run`).
+
+use std::{
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
+
+const BUILT_BY_CARGO: &str = "cargo run --release --";
+const TESTS: &str = "tests/run";
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs_err::read_to_string(project.join("README.md")).unwrap();
+    let commands = commands_of(&readme);
+    assert!(commands.iter().any(|command| command.starts_with(BUILT_BY_CARGO)), "{commands:?}");
+    assert!(commands.contains(&TESTS), "{commands:?}");
+    let mode = fs_err::metadata(project.join(TESTS)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o111, 0o111, "{TESTS} is executable");
+
+    let folder = tempfile::tempdir().unwrap();
+    symlink(project.join("fixtures"), folder.path().join("fixtures")).unwrap();
+    for command in commands.into_iter().filter(|&command| command != TESTS) {
+        let output = Command::new("bash")
+            .args([
+                "-euo",
+                "pipefail",
+                "-c",
+                &command.replace(BUILT_BY_CARGO, env!("CARGO_BIN_EXE_longshore")),
+            ])
+            .current_dir(folder.path())
+            .env("HOME", folder.path())
+            .env_remove("XDG_CACHE_HOME")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
+        if command.contains(" push ") {
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert!(stdout.trim_end().contains("/demo@sha256:"), "`{command}`: {stdout}");
+        }
+    }
+}
+
+#[test]
+fn only_what_follows_a_prompt_in_a_console_is_a_command() {
+    let text = "```console\n$ a --b\nanswer\n\n$ c\n```\n```sh\n$ d\n```\n$ e\n```console\n$ f\n```\n";
+    assert_eq!(commands_of(text), ["a --b", "c", "f"]);
+}
+
+fn commands_of(readme: &str) -> Vec<&str> {
+    let consoles = readme.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    consoles.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect()
+}

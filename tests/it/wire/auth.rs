@@ -1,0 +1,220 @@
+//! Getting in: rules 26 to 29.
+
+use longshore::{
+    ErrorKind,
+    error::chain,
+    registry::{Credential, Credentials, Secret},
+};
+
+use super::{CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed_by, story, upload_story};
+use crate::support::registry::{Auth, Exchange, Fault, Manners, Registry, Route, Script};
+
+/// Three chunks and a bit.
+const LARGE: usize = 3 * CHUNK as usize + 1000;
+
+fn bearer(expires_in: Option<u64>) -> Script {
+    let auth = Auth::Bearer { user: "me", password: "s3cret", expires_in };
+    Script::new().manners(Manners { auth, ..Manners::default() })
+}
+
+fn basic() -> Script {
+    let auth = Auth::Basic { user: "me", password: "s3cret" };
+    Script::new().manners(Manners { auth, ..Manners::default() })
+}
+
+fn me(password: &str) -> Pusher {
+    let mut credentials = Credentials::default();
+    let credential = Credential::Login { user: "me".into(), password: Secret::new(password) };
+    credentials.give("the wallet", credential);
+    let mut pusher = Pusher::new();
+    pusher.client.credentials = credentials;
+    pusher
+}
+
+fn scopes(exchange: &Exchange) -> Vec<String> {
+    let (_, query) = exchange.target.split_once('?').unwrap();
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs.filter(|(key, _)| key == "scope").map(|(_, value)| value.into_owned()).collect()
+}
+
+/// Nothing of a body was read before somebody had shown something.
+fn assert_no_body_unauthenticated(registry: &Registry) {
+    for exchange in registry.log() {
+        assert!(exchange.received == 0 || exchange.authorization.is_some(), "{exchange:?}");
+    }
+}
+
+#[test]
+fn rule_26_a_challenge_is_answered_and_no_body_goes_before_it() {
+    for script in [basic(), bearer(Some(300)), bearer(None)] {
+        let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE, 1000]), script);
+        assert_no_body_unauthenticated(&registry);
+        let refused = registry.log().iter().filter(|exchange| exchange.answered == Some(401)).count();
+        assert_eq!(refused, 1, "{}", story(&registry));
+        assert_eq!(registry.calls(Route::Base), 0, "a 200 there would prove nothing");
+    }
+}
+
+#[test]
+fn rule_26_the_empty_post_brings_the_challenge_where_reading_is_free() {
+    // Looking needs no credentials at many registries.
+    let challenge = Fault::status(401).header("WWW-Authenticate", "Basic realm=\"x\"");
+    let layout = Layout::of(&[LARGE]);
+    let registry = Registry::start(Script::new().on(Route::Open, 1, challenge));
+    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(REPOSITORY, &layout.read(digest))));
+    me("s3cret").push(layout.path(), &registry).unwrap();
+    let patches = registry.exchanges(Route::Patch);
+    assert!(patches.iter().all(|patch| patch.authorization.as_deref() == Some("Basic")));
+}
+
+#[test]
+fn rule_26_schemes_in_any_case_commas_in_quotes_and_several_headers_are_read() {
+    for challenges in [
+        vec!["BASIC realm=\"Sonatype Nexus\""],
+        vec!["basic realm=\"a, b\""],
+        vec!["Negotiate", "Basic realm=\"x\""],
+        vec!["Digest realm=\"a\", nonce=\"Bearer realm=\\\"x\\\"\", Basic realm=\"x\""],
+    ] {
+        let mut fault = Fault::status(401);
+        for challenge in &challenges {
+            fault = fault.header("WWW-Authenticate", challenge);
+        }
+        let script = basic().on(Route::ManifestHead, 1, fault);
+        let registry = pushed_by(&me("s3cret"), &Layout::of(&[1000]), script);
+        let refused = registry.log().iter().filter(|exchange| exchange.answered == Some(401)).count();
+        assert_eq!(refused, 1, "{challenges:?}");
+    }
+    let challenge = "bEARER Realm=\"http://127.0.0.1:{port}/token\", SERVICE=\"one, two\", scope=\"repository:team/demo:pull\"";
+    let fault = Fault::status(401)
+        .header("WWW-Authenticate", "Basic realm=\"x\"")
+        .header("WWW-Authenticate", challenge);
+    let registry =
+        pushed_by(&me("s3cret"), &Layout::of(&[1000]), bearer(Some(300)).on(Route::ManifestHead, 1, fault));
+    let token = &registry.exchanges(Route::Token)[0];
+    assert!(token.target.contains("service=one%2C+two") || token.target.contains("service=one%2C%20two"));
+}
+
+#[test]
+fn rule_27_the_first_token_is_good_for_pushing() {
+    // The first question is a HEAD, for which the registry itself would ask only for `pull`.
+    let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE, 1000, 2000]), bearer(Some(300)));
+    let tokens = registry.exchanges(Route::Token);
+    assert_eq!(tokens.len(), 1, "{}", story(&registry));
+    assert_eq!(scopes(&tokens[0]), ["repository:team/demo:pull,push"]);
+}
+
+#[test]
+fn rule_27_a_mount_asks_to_read_its_source() {
+    let mut pusher = me("s3cret");
+    pusher.options.mount_from = Some("team/base".to_owned());
+    let layout = Layout::of(&[LARGE]);
+    let registry = Registry::start(bearer(Some(300)));
+    layout.blobs.iter().for_each(|digest| drop(registry.seed("team/base", &layout.read(digest))));
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!((registry.calls(Route::Mount), registry.calls(Route::Open)), (2, 0));
+    let tokens = registry.exchanges(Route::Token);
+    let asked: Vec<_> = tokens.iter().map(scopes).collect();
+    let both = ["repository:team/demo:pull,push".to_owned(), "repository:team/base:pull".to_owned()];
+    assert!(asked.iter().any(|scopes| *scopes == both), "{asked:?}");
+}
+
+#[test]
+fn rule_27_a_forbidden_source_of_a_mount_is_done_without_once() {
+    for status in [401, 403, 404, 400] {
+        let mut pusher = me("s3cret");
+        pusher.options.mount_from = Some("private/base".to_owned());
+        let fault = if status == 401 { Fault::Unauthorized } else { Fault::status(status) };
+        let registry =
+            pushed_by(&pusher, &Layout::of(&[LARGE]), bearer(Some(300)).always(Route::Mount, fault));
+        assert_eq!(registry.calls(Route::Open), 2, "{}", story(&registry));
+        assert!(registry.calls(Route::Mount) <= 6, "{}", story(&registry));
+    }
+}
+
+#[test]
+fn rule_28_a_token_outlives_the_body_it_carries() {
+    // Good for 20 seconds: enough for a question, not for a body.
+    let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE]), bearer(Some(20)));
+    let carried = [Route::Patch, Route::Commit].map(|route| registry.exchanges(route));
+    let bodies = carried.concat().iter().filter(|exchange| exchange.received > 0).count();
+    let tokens = registry.calls(Route::Token);
+    assert!(tokens > bodies, "{tokens} tokens for {bodies} bodies\n{}", story(&registry));
+}
+
+#[test]
+fn rule_28_a_token_without_a_life_is_good_for_a_minute() {
+    let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE]), bearer(None));
+    assert_eq!(registry.calls(Route::Token), 1);
+}
+
+#[test]
+fn rule_28_many_blobs_at_once_share_one_question_for_a_token() {
+    let sizes: Vec<_> = (0..20).map(|n| 1000 + n).collect();
+    let registry = pushed_by(&me("s3cret"), &Layout::of(&sizes), bearer(Some(300)));
+    assert_eq!(registry.calls(Route::Token), 1, "{}", story(&registry));
+}
+
+#[test]
+fn rule_29_a_token_that_expires_in_mid_session_costs_no_bytes() {
+    // A refused body was not taken: it goes once more, and nothing before it.
+    let layout = Layout::of(&[LARGE]);
+    let registry = Registry::start(bearer(Some(300)).on(Route::Patch, 2, Fault::ExpireTokens));
+    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(REPOSITORY, &layout.read(digest))));
+    me("s3cret").push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!(
+        upload_story(&registry),
+        [
+            "Open 202",
+            "Patch 0-65535 202",
+            "Patch 65536-131071 401",
+            "Status 204",
+            "Patch 65536-131071 202",
+            "Patch 131072-196607 202",
+            "Patch 196608-197607 202",
+            "Commit 0 201",
+        ]
+    );
+    assert_eq!(registry.calls(Route::Token), 2);
+}
+
+#[test]
+fn rule_29_expiry_anywhere_is_survived() {
+    // At the first request of all it would be a token refused when it is fresh.
+    for route in [Route::BlobHead, Route::Open, Route::Patch, Route::Commit, Route::ManifestPut] {
+        for nth in [1, 2] {
+            let script = bearer(Some(300)).on(route, nth, Fault::ExpireTokens);
+            pushed_by(&me("s3cret"), &Layout::of(&[LARGE, 1000]), script);
+        }
+    }
+}
+
+#[test]
+fn rule_29_a_second_401_in_a_row_names_the_credential() {
+    for route in
+        [Route::ManifestHead, Route::BlobHead, Route::Open, Route::Patch, Route::Commit, Route::ManifestPut]
+    {
+        for script in [basic(), bearer(Some(300))] {
+            let registry = Registry::start(script.always(route, Fault::Unauthorized));
+            let error = me("s3cret").push(Layout::of(&[LARGE]).path(), &registry).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{route:?}: {}", chain(&error));
+            let hints = error.hints().join("\n");
+            assert!(hints.contains("the wallet"), "{route:?}: {} {hints:?}", chain(&error));
+            assert!(!format!("{error:?}{}{hints}", chain(&error)).contains("s3cret"));
+            assert!(registry.calls(route) <= 8, "{route:?}\n{}", story(&registry));
+            assert!(registry.tags(REPOSITORY).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_wrong_password_is_denied_before_anything_is_sent() {
+    for script in [basic(), bearer(Some(300))] {
+        let registry = Registry::start(script);
+        let error = me("wr0ng").push(Layout::of(&[LARGE]).path(), &registry).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{}", chain(&error));
+        assert!(registry.log().iter().all(|exchange| exchange.received == 0));
+        assert!(registry.calls(Route::Token) <= 2, "no account is locked: {}", story(&registry));
+    }
+}

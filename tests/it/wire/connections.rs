@@ -1,0 +1,157 @@
+//! How much goes on at once, and when nothing may: rules 24 and 30, `--jobs`.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use longshore::{ErrorKind, event::Event, registry::retry::Pace};
+
+use super::{CHUNK, Pusher, assert_arrived, image::Layout, pushed, pushed_by, story, upload_story};
+use crate::support::registry::{Fault, Manners, Registry, Route, Script};
+
+/// Three chunks and a bit.
+const LARGE: usize = 3 * CHUNK as usize + 1000;
+
+/// Returns how many uploads in chunks were under way at once, at most.
+fn most_chunked(registry: &Registry) -> usize {
+    let mut open = BTreeSet::new();
+    let mut most = 0;
+    for exchange in registry.log() {
+        let session = exchange.target.split('?').next().unwrap_or_default().to_owned();
+        match exchange.route {
+            Route::Patch => open.insert(session),
+            Route::Commit => open.remove(&session),
+            _ => continue,
+        };
+        most = most.max(open.len());
+    }
+    most
+}
+
+fn most_in_flight(registry: &Registry, route: Route) -> usize {
+    registry.exchanges(route).iter().map(|exchange| exchange.in_flight).max().unwrap_or(0)
+}
+
+#[test]
+fn jobs_limit_large_blobs_while_small_ones_go_by() {
+    for jobs in [1, 2, 3] {
+        let mut pusher = Pusher::new();
+        pusher.options.jobs = jobs;
+        let small = 9;
+        let sizes: Vec<_> = (0..5).map(|n| LARGE + n).chain((0..small).map(|n| 1000 + n)).collect();
+        let mut script = Script::new();
+        for nth in 1..=jobs {
+            // All places are taken until every small blob, and the config, has been committed.
+            script = script.on(Route::Patch, nth, Fault::Await { route: Route::Commit, calls: small + 1 });
+        }
+        let registry = pushed_by(&pusher, &Layout::of(&sizes), script);
+        assert_eq!(most_chunked(&registry), jobs, "{}", story(&registry));
+    }
+}
+
+#[test]
+fn small_blobs_share_24_connections() {
+    let sizes: Vec<_> = (0..40).map(|n| 1000 + n).collect();
+    let script = Script::new().always(Route::Commit, Fault::Await { route: Route::Commit, calls: 24 });
+    let registry = pushed(&Layout::of(&sizes), script);
+    assert_eq!(most_in_flight(&registry, Route::Commit), 24, "{}", story(&registry));
+    assert!(most_in_flight(&registry, Route::BlobHead) <= 24);
+}
+
+#[test]
+fn small_blobs_share_16_mebibytes() {
+    let mut pusher = Pusher::new();
+    pusher.options.chunk_size = None;
+    let script = Script::new().always(Route::Commit, Fault::Await { route: Route::Commit, calls: 3 });
+    let registry = pushed_by(&pusher, &Layout::of(&[5 << 20, 5 << 20, 5 << 20, 5 << 20, 5 << 20]), script);
+    let puts = registry.exchanges(Route::Commit);
+    // Three of them and the config.
+    assert!(puts.iter().all(|put| put.in_flight <= 4), "{}", story(&registry));
+}
+
+#[test]
+fn the_first_429_halves_the_connections_of_small_blobs() {
+    let sizes: Vec<_> = (0..60).map(|n| 1000 + n).collect();
+    let registry = pushed(&Layout::of(&sizes), Script::new().on(Route::Open, 1, Fault::status(429)));
+    // What was under way already goes on.
+    let late = registry.exchanges(Route::Commit).split_off(30);
+    assert!(late.iter().all(|put| put.in_flight <= 12), "{}", story(&registry));
+}
+
+#[test]
+fn rule_24_http_2_is_not_even_asked_for() {
+    let registry = Registry::start(Script::new().manners(Manners { tls: true, ..Manners::default() }));
+    let mut pusher = Pusher::new();
+    pusher.client.insecure = true;
+    let layout = Layout::of(&[LARGE]);
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+}
+
+#[test]
+fn rule_24_one_connection_serves_many_requests() {
+    let registry = pushed(&Layout::of(&[20 * CHUNK as usize]), Script::new());
+    let connections: BTreeSet<_> =
+        registry.exchanges(Route::Patch).iter().map(|exchange| exchange.connection).collect();
+    assert!(connections.len() < 10, "{connections:?}");
+}
+
+#[test]
+fn rule_30_retry_after_pauses_the_whole_host() {
+    // 1000 s by our clock here.
+    let pause = Duration::from_millis(200);
+    let pace = Pace { scale: 0.000_2, longest: Duration::from_secs(3600), random: || 0.0 };
+    for status in [429, 503] {
+        let registry = Arc::new(OnceLock::<Registry>::new());
+        let heard = Arc::clone(&registry);
+        // The other uploads are held until ours has heard that it shall wait.
+        let mut pusher = Pusher::new().acting(move |event| {
+            if let (Event::Waiting { .. }, Some(registry)) = (event, heard.get()) {
+                registry.release();
+            }
+        });
+        (pusher.options.pace, pusher.client.pace) = (pace, pace);
+        let held = || Fault::Await { route: Route::Open, calls: usize::MAX };
+        let script = Script::new()
+            .on(Route::Open, 1, Fault::status(status).header("Retry-After", "1000"))
+            .on(Route::Open, 2, held())
+            .on(Route::Open, 3, held());
+        let registry = registry.get_or_init(|| Registry::start(script));
+        let layout = Layout::of(&[LARGE, 1000]);
+        pusher.push(layout.path(), registry).unwrap();
+        assert_arrived(&layout, registry);
+        let log = registry.log();
+        let refused = log.iter().position(|exchange| exchange.answered == Some(status)).unwrap();
+        for later in log[refused + 1..].iter().filter(|exchange| exchange.route != Route::Open) {
+            assert!(later.at - log[refused].at >= pause, "{later:?}");
+        }
+        let waited = |event: &Event| matches!(event, Event::Waiting { pause: told, .. } if *told == pause);
+        assert!(pusher.events().iter().any(waited), "{:?}", pusher.events());
+    }
+}
+
+#[test]
+fn rule_30_a_body_is_rate_limited_too() {
+    let layout = Layout::of(&[LARGE]);
+    let limited = Fault::status(429).header("Retry-After", "60");
+    let registry = Registry::start(Script::new().on(Route::Patch, 2, limited));
+    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(super::REPOSITORY, &layout.read(digest))));
+    Pusher::new().push(layout.path(), &registry).unwrap();
+    let story = upload_story(&registry);
+    assert_eq!(story[2..4], ["Patch 65536-131071 429", "Patch 65536-131071 202"], "{story:?}");
+}
+
+#[test]
+fn rule_30_without_it_pauses_double_up_to_a_minute() {
+    let pace = Pace { scale: 0.000_001, longest: Duration::from_secs(3600), random: || 1.0 };
+    let mut pusher = Pusher::new();
+    (pusher.options.pace, pusher.client.pace) = (pace, pace);
+    let registry = Registry::start(Script::new().always(Route::Open, Fault::status(503)));
+    let error = pusher.push(Layout::of_layers(&[]).path(), &registry).unwrap_err();
+    assert_eq!((error.kind(), registry.calls(Route::Open)), (ErrorKind::Network, 9));
+    let pause = |event| if let Event::Waiting { pause, .. } = event { Some(pause.as_micros()) } else { None };
+    let pauses: Vec<_> = pusher.events().into_iter().filter_map(pause).collect();
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+}

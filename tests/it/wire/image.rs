@@ -1,0 +1,259 @@
+//! Builds images on disk: OCI layouts whose layers are any bytes at all, and docker archives of plain tars.
+//!
+//! Bytes come from a seed, look like compressed ones and cannot be compressed; the same image is the same files.
+
+use std::{
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use longshore::oci::Digest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// Returns `size` bytes that nobody can compress.
+pub(crate) fn noise(seed: u64, size: usize) -> Vec<u8> {
+    // xorshift64*
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// An OCI layout in a folder.
+pub(crate) struct Layout {
+    dir: TempDir,
+    /// What the root is: its media type, digest and bytes.
+    pub(crate) root: Document,
+    /// The children of the root, where it is an index.
+    pub(crate) children: Vec<Document>,
+    /// The layers' digests, each once, in order, and then the configs'.
+    pub(crate) blobs: Vec<Digest>,
+}
+
+/// A manifest or index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Document {
+    pub(crate) media_type: &'static str,
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Document {
+    fn new(media_type: &'static str, value: &Value) -> Self {
+        let bytes = value.to_string().into_bytes();
+        Self { media_type, digest: Digest::of(&bytes), bytes }
+    }
+
+    pub(crate) fn descriptor(&self) -> Value {
+        json!({ "mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len() })
+    }
+}
+
+impl Layout {
+    /// One image with layers of these sizes.
+    pub(crate) fn of(sizes: &[usize]) -> Self {
+        let layers: Vec<_> = (1..).zip(sizes).map(|(seed, size)| noise(seed, *size)).collect();
+        Self::of_layers(&layers)
+    }
+
+    /// One image with these layers.
+    pub(crate) fn of_layers(layers: &[Vec<u8>]) -> Self {
+        Self::of_images(&[layers], None)
+    }
+
+    /// An index of images, one for each list of layers.
+    pub(crate) fn index(images: &[&[Vec<u8>]]) -> Self {
+        Self::of_images(images, Some(json!({ "schemaVersion": 2, "mediaType": INDEX })))
+    }
+
+    /// One image that says it belongs to another.
+    pub(crate) fn referrer(layer: &[u8], subject: &Document) -> Self {
+        let mut layout = Self::of_layers(&[layer.to_vec()]);
+        let mut manifest: Value = serde_json::from_slice(&layout.root.bytes).unwrap();
+        manifest["subject"] = subject.descriptor();
+        layout.root = Document::new(MANIFEST, &manifest);
+        layout.put(&layout.root.bytes);
+        layout.name_root();
+        layout
+    }
+
+    fn of_images(images: &[&[Vec<u8>]], index: Option<Value>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+        fs_err::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let placeholder = Document::new(MANIFEST, &Value::Null);
+        let mut layout = Self { dir, root: placeholder, children: Vec::new(), blobs: Vec::new() };
+        for (number, layers) in images.iter().enumerate() {
+            let image = layout.add_image(number, layers);
+            layout.children.push(image);
+        }
+        let mut configs_last = layout.blobs.clone();
+        configs_last.sort_by_key(|digest| fs_err::read(layout.blob(digest)).unwrap().starts_with(b"{"));
+        layout.blobs = configs_last;
+        layout.root = match index {
+            Some(mut index) => {
+                index["manifests"] = layout.children.iter().map(Document::descriptor).collect();
+                Document::new(INDEX, &index)
+            }
+            None => layout.children.remove(0),
+        };
+        layout.put(&layout.root.bytes);
+        layout.name_root();
+        layout
+    }
+
+    fn add_image(&mut self, number: usize, layers: &[Vec<u8>]) -> Document {
+        let descriptors: Vec<_> = layers
+            .iter()
+            .map(|layer| json!({ "mediaType": LAYER, "digest": self.keep(layer), "size": layer.len() }))
+            .collect();
+        let diff_ids: Vec<_> =
+            (0..layers.len()).map(|n| Digest::of(format!("diff {n}").as_bytes())).collect();
+        let config = json!({
+            "architecture": "amd64", "os": "linux", "author": format!("image {number}"),
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let config = config.to_string().into_bytes();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": { "mediaType": CONFIG, "digest": self.keep(&config), "size": config.len() },
+            "layers": descriptors,
+        });
+        let document = Document::new(MANIFEST, &manifest);
+        self.put(&document.bytes);
+        document
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Digest {
+        let digest = self.put(bytes);
+        if !self.blobs.contains(&digest) {
+            self.blobs.push(digest.clone());
+        }
+        digest
+    }
+
+    fn put(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        fs_err::write(self.blob(&digest), bytes).unwrap();
+        digest
+    }
+
+    fn name_root(&self) {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [self.root.descriptor()] });
+        fs_err::write(self.path().join("index.json"), index.to_string()).unwrap();
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Returns where a blob lies.
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.path().join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Returns a blob's bytes.
+    pub(crate) fn read(&self, digest: &Digest) -> Vec<u8> {
+        fs_err::read(self.blob(digest)).unwrap()
+    }
+}
+
+/// A docker archive, plain, in a folder of its own.
+pub(crate) struct Archive {
+    dir: TempDir,
+    /// The layers as they lie in the archive.
+    pub(crate) layers: Vec<Vec<u8>>,
+}
+
+impl Archive {
+    /// An image with one plain layer for each size: a tar with one file of noise.
+    pub(crate) fn of(sizes: &[usize]) -> Self {
+        let layers = (1..).zip(sizes).map(|(seed, size)| layer(&noise(seed, *size)));
+        Self::of_layers(layers.collect(), |_| {})
+    }
+
+    /// An image with these layers, which are changed behind the config's back.
+    pub(crate) fn of_layers(mut layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
+        let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(&plain(layer))).collect();
+        let config = json!({
+            "architecture": "amd64", "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let names: Vec<_> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+        let manifest = json!([{ "Config": "config.json", "RepoTags": ["demo:1"], "Layers": names }]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut archive = tar::Builder::new(fs_err::File::create(dir.path().join("image.tar")).unwrap());
+        for (name, layer) in names.iter().zip(&mut layers) {
+            spoil(layer);
+            archive.append_data(&mut header(layer.len()), name, layer.as_slice()).unwrap();
+        }
+        for (name, document) in [("config.json", &config), ("manifest.json", &manifest)] {
+            let text = document.to_string();
+            archive.append_data(&mut header(text.len()), name, text.as_bytes()).unwrap();
+        }
+        archive.into_inner().unwrap().flush().unwrap();
+        Self { dir, layers }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("image.tar")
+    }
+
+    /// Returns the same archive as a `.tar.gz` beside it.
+    pub(crate) fn compressed(&self) -> PathBuf {
+        let path = self.dir.path().join("image.tar.gz");
+        fs_err::write(&path, gzip(&fs_err::read(self.path()).unwrap())).unwrap();
+        path
+    }
+}
+
+/// Returns a tar with one file.
+pub(crate) fn layer(content: &[u8]) -> Vec<u8> {
+    let mut layer = tar::Builder::new(Vec::new());
+    layer.append_data(&mut header(content.len()), "file", content).unwrap();
+    layer.into_inner().unwrap()
+}
+
+/// Returns bytes as one gzip member.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = libdeflater::Compressor::new(libdeflater::CompressionLvl::fastest());
+    let mut encoded = vec![0; encoder.gzip_compress_bound(bytes.len())];
+    let size = encoder.gzip_compress(bytes, &mut encoded).unwrap();
+    encoded.truncate(size);
+    encoded
+}
+
+/// Returns what gzip holds, or the bytes themselves.
+pub(crate) fn plain(bytes: &[u8]) -> Vec<u8> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return bytes.to_vec();
+    }
+    let mut plain = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+fn header(size: usize) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    header
+}

@@ -1,0 +1,200 @@
+//! What comes last: rules 33 to 35 and 41.
+
+use longshore::{ErrorKind, error::chain};
+use serde_json::Value;
+
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived,
+    image::{INDEX, Layout, MANIFEST, noise},
+    pushed, pushed_by, story,
+};
+use crate::support::registry::{Fault, Manners, Registry, Route, Script};
+
+/// Three chunks and a bit.
+const LARGE: usize = 3 * CHUNK as usize + 1000;
+
+fn old() -> Script {
+    Script::new().manners(Manners { subject: false, ..Manners::default() })
+}
+
+fn fallback_tag(layout: &Layout) -> String {
+    layout.root.digest.to_string().replace(':', "-")
+}
+
+fn referrers(registry: &Registry, tag: &str) -> Vec<Value> {
+    let (media_type, bytes) = registry.manifest(REPOSITORY, tag).unwrap();
+    assert_eq!(media_type, INDEX);
+    let index: Value = serde_json::from_slice(&bytes).unwrap();
+    index["manifests"].as_array().unwrap().clone()
+}
+
+#[test]
+fn rule_33_the_same_blob_in_two_images_is_sent_once() {
+    let (base, one, two) = (noise(1, LARGE), noise(2, 1000), noise(3, 2000));
+    let images = [vec![base.clone(), one.clone(), base.clone()], vec![base, two, one]];
+    let registry = pushed(&Layout::index(&[&images[0], &images[1]]), Script::new());
+    // Three layers and two configs.
+    assert_eq!(registry.calls(Route::Open), 5, "{}", story(&registry));
+    assert_eq!(registry.bytes(Route::Patch), LARGE as u64);
+}
+
+#[test]
+fn rule_33_a_blob_of_another_repository_is_mounted() {
+    let mut pusher = Pusher::new();
+    pusher.options.mount_from = Some("team/base".to_owned());
+    let layout = Layout::of(&[LARGE, 1000]);
+    let registry = Registry::honest();
+    registry.seed("team/base", &layout.read(&layout.blobs[0]));
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    let mounts = registry.exchanges(Route::Mount);
+    assert!(mounts.iter().all(|mount| mount.target.contains("from=team%2Fbase")));
+    // What is not there is sent in the session that the registry opened instead.
+    assert_eq!((registry.calls(Route::Open), registry.calls(Route::Patch)), (0, 0), "{}", story(&registry));
+    assert_eq!(mounts.iter().filter(|mount| mount.answered == Some(201)).count(), 1);
+}
+
+#[test]
+fn rule_34_children_go_before_their_index_and_tags_last() {
+    let images = [vec![noise(1, LARGE)], vec![noise(2, 1000)]];
+    let layout = Layout::index(&[&images[0], &images[1]]);
+    let mut pusher = Pusher::new();
+    pusher.tags = vec!["2".to_owned(), "latest".to_owned()];
+    let registry = pushed_by(&pusher, &layout, Script::new());
+    let log = registry.log();
+    let puts: Vec<_> = log.iter().filter(|exchange| exchange.route == Route::ManifestPut).collect();
+    let names: Vec<_> = puts.iter().map(|put| put.target.rsplit('/').next().unwrap()).collect();
+    let children: Vec<_> = layout.children.iter().map(|child| child.digest.to_string()).collect();
+    assert_eq!(names, [&*children[0], &children[1], "1", "2", "latest"]);
+    assert_eq!(registry.tags(REPOSITORY), ["1", "2", "latest"]);
+    // And nothing but manifests goes after the first of them.
+    let first = log.iter().position(|exchange| exchange.route == Route::ManifestPut).unwrap();
+    assert!(log[first..].iter().all(|exchange| exchange.route == Route::ManifestPut), "{}", story(&registry));
+}
+
+#[test]
+fn rule_34_a_registry_without_referrers_is_given_the_fallback_tag() {
+    let subject = Layout::of(&[1000]);
+    let registry = pushed(&subject, old());
+    let tag = fallback_tag(&subject);
+    for (seed, name) in [(2, "a"), (3, "b"), (2, "a")] {
+        let referrer = Layout::referrer(&noise(seed, 500), &subject.root);
+        Pusher::new().push_to(referrer.path(), &registry.host(), &format!("{REPOSITORY}:{name}")).unwrap();
+    }
+    // The first was kept when the second came, and is not listed twice.
+    let listed = referrers(&registry, &tag);
+    assert_eq!(listed.len(), 2);
+    assert_eq!((&listed[0]["mediaType"], listed[0]["size"].as_u64().is_some()), (&MANIFEST.into(), true));
+    assert_eq!(registry.tags(REPOSITORY), ["1", "a", "b", tag.as_str()]);
+}
+
+#[test]
+fn rule_34_a_registry_with_referrers_is_left_alone() {
+    let subject = Layout::of(&[1000]);
+    let registry = pushed(&subject, Script::new());
+    let referrer = Layout::referrer(&noise(2, 500), &subject.root);
+    Pusher::new().push_to(referrer.path(), &registry.host(), &format!("{REPOSITORY}:a")).unwrap();
+    assert_eq!(registry.tags(REPOSITORY), ["1", "a"]);
+}
+
+#[test]
+fn rule_34_the_list_is_read_again_before_it_is_written() {
+    let subject = Layout::of(&[1000]);
+    let registry = pushed(&subject, old());
+    let referrer = Layout::referrer(&noise(2, 500), &subject.root);
+    Pusher::new().push_to(referrer.path(), &registry.host(), &format!("{REPOSITORY}:a")).unwrap();
+    let log = registry.log();
+    let [.., read, written] = &log[..] else { panic!("{}", story(&registry)) };
+    assert_eq!((read.route, written.route), (Route::ManifestGet, Route::ManifestPut));
+    assert_eq!(read.target, written.target);
+}
+
+#[test]
+fn rule_35_manifests_go_byte_for_byte_with_their_own_type() {
+    let images = [vec![noise(1, 1000)]];
+    let layout = Layout::index(&[&images[0]]);
+    let registry = pushed(&layout, Script::new());
+    let puts = registry.exchanges(Route::ManifestPut);
+    for (put, document) in puts.iter().zip([&layout.children[0], &layout.root]) {
+        assert_eq!(put.header("Content-Type"), Some(document.media_type));
+        assert_eq!(put.content_length, Some(document.bytes.len()));
+        assert!(!put.chunked);
+    }
+}
+
+#[test]
+fn rule_35_a_missing_location_is_fine() {
+    pushed(&Layout::of(&[1000]), Script::new().always(Route::ManifestPut, Fault::Location(None)));
+}
+
+#[test]
+fn rule_35_another_digest_than_ours_is_refused() {
+    let wrong = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    let script = Script::new().always(Route::ManifestPut, Fault::Header("Docker-Content-Digest", wrong));
+    let error = Pusher::new().push(Layout::of(&[1000]).path(), &Registry::start(script)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(chain(&error).contains("instead of"), "{}", chain(&error));
+}
+
+#[test]
+fn rule_35_transient_answers_are_waited_out() {
+    for fault in [Fault::status(503), Fault::status(429), Fault::LoseAnswer, Fault::reset()] {
+        let script = Script::new().on(Route::ManifestPut, 1, fault.clone()).on(Route::ManifestPut, 2, fault);
+        let registry = pushed(&Layout::of(&[1000]), script);
+        assert_eq!(registry.calls(Route::ManifestPut), 3);
+    }
+}
+
+/// A registry that says it has a blob, which it has not.
+fn lying(layout: &Layout, times: usize) -> Script {
+    let size = layout.read(&layout.blobs[0]).len().to_string();
+    let mut script = Script::new();
+    for nth in 1..=times {
+        script = script.on(Route::BlobHead, nth, Fault::status(200).header("Content-Length", &size));
+    }
+    script
+}
+
+#[test]
+fn rule_41_a_blob_that_was_said_to_be_there_is_sent_after_all() {
+    // One layer that is its own config, so that there is one question only.
+    let layout = Layout::of_layers(&[]);
+    for believed in [1, 2] {
+        let registry = pushed(&layout, lying(&layout, believed));
+        assert_eq!(registry.calls(Route::ManifestPut), 2, "{}", story(&registry));
+        assert_eq!((registry.calls(Route::BlobHead), registry.calls(Route::Open)), (2, 1));
+    }
+}
+
+#[test]
+fn rule_41_only_what_the_error_names_is_sent_again() {
+    let layout = Layout::of(&[LARGE, 1000]);
+    let named = &layout.blobs[0];
+    let body = format!(
+        r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown","detail":{{"digest":"{named}"}}}}]}}"#
+    );
+    let fault = Fault::status(404).body("application/json", &body);
+    let registry = pushed(&layout, Script::new().on(Route::ManifestPut, 1, fault));
+    assert_eq!(registry.bytes(Route::Patch), 2 * LARGE as u64, "{}", story(&registry));
+    assert_eq!(registry.calls(Route::Open), 4);
+}
+
+#[test]
+fn rule_41_an_error_that_names_nothing_has_everything_sent_again() {
+    for code in ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"] {
+        let body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
+        let fault = Fault::status(404).body("application/json", &body);
+        let registry = pushed(&Layout::of(&[LARGE, 1000]), Script::new().on(Route::ManifestPut, 1, fault));
+        assert_eq!(registry.calls(Route::Open), 6, "{}", story(&registry));
+    }
+}
+
+#[test]
+fn rule_41_once_is_enough() {
+    let body = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}"#;
+    let fault = Fault::status(404).body("application/json", body);
+    let registry = Registry::start(Script::new().always(Route::ManifestPut, fault));
+    let error = Pusher::new().push(Layout::of(&[1000]).path(), &registry).unwrap_err();
+    assert_eq!((error.kind(), registry.calls(Route::ManifestPut)), (ErrorKind::Refused, 2));
+    assert!(registry.tags(REPOSITORY).is_empty());
+}

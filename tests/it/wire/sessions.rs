@@ -1,0 +1,326 @@
+//! What happens when an upload breaks: rules 16 to 20 and 31, and promise 4.
+
+use std::collections::HashSet;
+
+use longshore::{ErrorKind, error::chain, event::Event, registry::Proxies};
+
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story, upload_story,
+};
+use crate::support::registry::{Fault, Lie, Manners, Registry, Route, Script};
+
+/// Three chunks and a bit.
+const LARGE: usize = 3 * CHUNK as usize + 1000;
+
+/// A registry that has the configs already, so that the only upload is that of the layers.
+fn with_configs(layout: &Layout, script: Script) -> Registry {
+    let registry = Registry::start(script);
+    for digest in &layout.blobs {
+        let bytes = layout.read(digest);
+        if bytes.starts_with(b"{") {
+            registry.seed(REPOSITORY, &bytes);
+        }
+    }
+    registry
+}
+
+/// Pushes one layer, and returns the story of its upload.
+fn upload(size: usize, script: Script) -> (Registry, Vec<String>) {
+    let layout = Layout::of(&[size]);
+    let registry = with_configs(&layout, script);
+    let result = Pusher::new().push(layout.path(), &registry);
+    if let Err(error) = result {
+        panic!("{}\n{}", chain(&error), story(&registry));
+    }
+    assert_arrived(&layout, &registry);
+    let uploaded = upload_story(&registry);
+    (registry, uploaded)
+}
+
+#[test]
+fn rule_16_a_chunk_of_unknown_fate_is_asked_about_until_the_answer_is_stable() {
+    let broken = Fault::Cut { after: 10_000 };
+    let (registry, story) = upload(LARGE, Script::new().on(Route::Patch, 2, broken));
+    assert_eq!(
+        story,
+        [
+            "Open 202",
+            "Patch 0-65535 202",
+            "Patch 65536-131071 -",
+            "Status 204",
+            "Status 204",
+            "Patch 75536-141071 202",
+            "Patch 141072-197607 202",
+            "Commit 0 201",
+        ]
+    );
+    assert_eq!(registry.bytes(Route::Patch), LARGE as u64, "what was kept is not sent again");
+}
+
+#[test]
+fn rule_16_an_answer_that_changes_is_asked_for_again() {
+    let script = Script::new().on(Route::Patch, 2, Fault::Cut { after: 10_000 }).on(
+        Route::Status,
+        1,
+        Fault::Range(Lie::Constant("0-69999")),
+    );
+    let (registry, story) = upload(LARGE, script);
+    assert_eq!(registry.calls(Route::Status), 3, "{story:?}");
+    assert_eq!(registry.bytes(Route::Patch), LARGE as u64);
+}
+
+#[test]
+fn rule_16_a_chunk_whose_answer_was_lost_is_not_sent_twice() {
+    let (registry, story) = upload(LARGE, Script::new().on(Route::Patch, 2, Fault::LoseAnswer));
+    assert_eq!((registry.calls(Route::Patch), registry.bytes(Route::Patch)), (4, LARGE as u64), "{story:?}");
+}
+
+#[test]
+fn rule_16_a_server_error_is_no_proof_that_nothing_was_kept() {
+    for status in [500, 502, 503, 504, 524] {
+        let (_, story) = upload(LARGE, Script::new().on(Route::Patch, 2, Fault::status(status)));
+        assert_eq!(
+            story[2..5],
+            [format!("Patch 65536-131071 {status}"), "Status 204".into(), "Status 204".into()]
+        );
+    }
+}
+
+#[test]
+fn rule_16_a_stalled_chunk_is_asked_about_too() {
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, Script::new().on(Route::Patch, 2, Fault::Stall { after: 100 }));
+    let mut pusher = Pusher::new();
+    pusher.client.timeout = std::time::Duration::from_secs(1);
+    pusher.push(layout.path(), &registry).unwrap();
+    let story = upload_story(&registry);
+    assert_eq!(story[2..4], ["Patch 65536-131071 -", "Status 204"], "{story:?}");
+    assert_arrived(&layout, &registry);
+}
+
+/// The registry behind a proxy under the name of Amazon's.
+fn amazon(pusher: &mut Pusher, script: Script) -> (Registry, &'static str) {
+    let relative = || Fault::Location(Some("{path}".to_owned()));
+    let script = script.always(Route::Open, relative()).always(Route::Patch, relative());
+    let manners = Manners {
+        patch_status: 201,
+        status: false,
+        range: Some(Lie::Constant("0-10485759")),
+        ..Manners::default()
+    };
+    let registry = Registry::start(script.manners(manners));
+    pusher.client.plain_http = true;
+    pusher.client.proxies =
+        Proxies { http: Some(format!("http://{}", registry.host()).parse().unwrap()), ..Proxies::default() };
+    (registry, "123456789012.dkr.ecr.eu-west-1.amazonaws.com")
+}
+
+#[test]
+fn rule_17_ecr_tells_by_a_refused_chunk_where_it_is() {
+    for fault in [Fault::Cut { after: 10_000 }, Fault::LoseAnswer, Fault::status(500)] {
+        let mut pusher = Pusher::new();
+        let (registry, host) = amazon(&mut pusher, Script::new().on(Route::Patch, 2, fault.clone()));
+        let layout = Layout::of(&[LARGE]);
+        if let Err(error) = pusher.push_to(layout.path(), host, "team/demo:1") {
+            panic!("{fault:?}: {}\n{}", chain(&error), story(&registry));
+        }
+        assert_arrived(&layout, &registry);
+        assert_eq!(registry.calls(Route::Status), 0);
+    }
+}
+
+#[test]
+fn rule_18_no_session_is_begun_twice_at_byte_0() {
+    for keeps_partial in [true, false] {
+        for fault in
+            [Fault::Cut { after: 1 }, Fault::Cut { after: 10_000 }, Fault::LoseAnswer, Fault::status(500)]
+        {
+            let manners = Manners { keeps_partial, ..Manners::default() };
+            let script = Script::new().manners(manners).on(Route::Patch, 1, fault.clone());
+            let (registry, story) = upload(LARGE, script.on(Route::Patch, 2, fault));
+            let from_0 = registry.exchanges(Route::Patch).into_iter().filter_map(|patch| {
+                let session = patch.target.split('?').next().unwrap_or_default().to_owned();
+                patch.content_range.unwrap().starts_with("0-").then_some(session)
+            });
+            let from_0: Vec<_> = from_0.collect();
+            let sessions: HashSet<_> = from_0.iter().collect();
+            assert_eq!(sessions.len(), from_0.len(), "{story:?}");
+        }
+    }
+}
+
+#[test]
+fn rule_19_a_lost_session_restarts_that_blob_only() {
+    for fault in [Fault::LoseSession, Fault::status(404)] {
+        let layout = Layout::of(&[LARGE, LARGE + 1000, LARGE + 2000]);
+        let script =
+            Script::new().on(Route::Patch, 5, fault.clone()).on(Route::Status, 1, Fault::LoseSession);
+        let registry = pushed(&layout, script);
+        assert_eq!(registry.calls(Route::Open), 5, "{}", story(&registry));
+        let sent = registry.bytes(Route::Patch) - 3 * (LARGE as u64 + 1000);
+        assert!(sent <= LARGE as u64, "{sent} bytes were sent again");
+    }
+}
+
+#[test]
+fn rule_19_the_last_of_six_sessions_is_one_put() {
+    let (registry, story) = upload(LARGE, Script::new().always(Route::Patch, Fault::LoseSession));
+    assert_eq!(registry.calls(Route::Open), 6);
+    assert_eq!(story.last().unwrap(), &format!("Commit {LARGE} 201"));
+}
+
+#[test]
+fn rule_19_a_registry_that_loses_everything_is_given_up() {
+    let layout = Layout::of(&[LARGE]);
+    let script = Script::new().always(Route::Patch, Fault::LoseSession);
+    let registry = with_configs(&layout, script.always(Route::Commit, Fault::LoseSession));
+    let error = Pusher::new().push(layout.path(), &registry).unwrap_err();
+    assert_eq!((error.kind(), registry.calls(Route::Open)), (ErrorKind::Refused, 6), "{}", chain(&error));
+    assert!(error.hints().iter().any(|hint| hint.contains("load balancer")));
+    assert_eq!((registry.calls(Route::ManifestPut), registry.tags(REPOSITORY)), (0, vec![]));
+}
+
+#[test]
+fn rule_20_a_lost_answer_to_a_commit_is_decided_by_head() {
+    for size in [LARGE, 1000] {
+        let (registry, story) = upload(size, Script::new().on(Route::Commit, 1, Fault::LoseAnswer));
+        assert_eq!((registry.calls(Route::Commit), registry.calls(Route::Open)), (1, 1), "{story:?}");
+    }
+}
+
+#[test]
+fn rule_20_a_commit_that_failed_is_made_again_without_the_bytes() {
+    for status in [500, 503, 504] {
+        let (registry, story) = upload(LARGE, Script::new().on(Route::Commit, 1, Fault::status(status)));
+        assert_eq!(
+            (registry.calls(Route::Commit), registry.bytes(Route::Patch)),
+            (2, LARGE as u64),
+            "{story:?}"
+        );
+    }
+}
+
+#[test]
+fn rule_20_the_head_is_repeated_until_it_answers() {
+    // The first two are the survey's.
+    let script = Script::new()
+        .on(Route::Commit, 1, Fault::LoseAnswer)
+        .on(Route::BlobHead, 3, Fault::status(503))
+        .on(Route::BlobHead, 4, Fault::reset());
+    let (registry, story) = upload(LARGE, script);
+    assert_eq!((registry.calls(Route::Commit), registry.calls(Route::BlobHead)), (1, 5), "{story:?}");
+}
+
+#[test]
+fn rule_20_a_blob_of_another_size_is_not_ours() {
+    let script = Script::new().on(Route::Commit, 1, Fault::status(500)).on(
+        Route::BlobHead,
+        3,
+        Fault::status(200).header("Content-Length", "17"),
+    );
+    let (registry, story) = upload(LARGE, script);
+    assert_eq!(registry.calls(Route::Commit), 2, "{story:?}");
+}
+
+#[test]
+fn a_blob_put_together_wrongly_is_sent_once_more_and_then_refused() {
+    let (registry, _) = upload(LARGE, Script::new().on(Route::Commit, 1, Fault::DigestMismatch));
+    assert_eq!(registry.calls(Route::Open), 2);
+
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, Script::new().always(Route::Commit, Fault::DigestMismatch));
+    let error = Pusher::new().push(layout.path(), &registry).unwrap_err();
+    assert!(chain(&error).contains("assembled different bytes"), "{}", chain(&error));
+    assert_eq!((registry.calls(Route::Open), registry.tags(REPOSITORY)), (2, vec![]));
+}
+
+#[test]
+fn rule_31_drips_do_not_renew_the_budget() {
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, Script::new().always(Route::Patch, Fault::AcceptOnly(3)));
+    let error = Pusher::new().push(layout.path(), &registry).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Internal, "{}", chain(&error));
+    assert!(registry.log().len() < 60, "{}", story(&registry));
+    assert!(registry.tags(REPOSITORY).is_empty());
+}
+
+#[test]
+fn rule_31_progress_renews_the_budget() {
+    // Far more failures than one budget, and progress between them.
+    let mut script = Script::new();
+    for nth in 0..15 {
+        script = script.on(Route::Patch, 2 + 2 * nth, Fault::status(503));
+    }
+    let (registry, _) = upload(20 * CHUNK as usize, script);
+    assert_eq!(registry.calls(Route::Patch), 35);
+    assert_eq!(registry.calls(Route::Open), 1);
+}
+
+#[test]
+fn rule_31_a_registry_that_fails_for_ever_is_given_up_in_bounded_calls() {
+    let places =
+        [Route::BlobHead, Route::Open, Route::Patch, Route::Commit, Route::ManifestHead, Route::ManifestPut];
+    let faults = [
+        Fault::status(503),
+        Fault::status(429),
+        Fault::status(404),
+        Fault::status(400),
+        Fault::status(403),
+        Fault::status(202),
+        Fault::Unauthorized,
+        Fault::reset(),
+        Fault::Location(None),
+        Fault::DigestMismatch,
+    ];
+    let layout = Layout::of(&[LARGE, 1000]);
+    for route in places {
+        for fault in &faults {
+            let script = Script::new().always(route, fault.clone());
+            let registry = Registry::start(script);
+            let outcome = Pusher::new().push(layout.path(), &registry);
+            let calls = registry.log().len();
+            assert!(calls < 120, "{route:?} {fault:?}: {calls} calls");
+            match outcome {
+                Err(error) => {
+                    let kind = error.kind();
+                    let blamed = [ErrorKind::Network, ErrorKind::Refused, ErrorKind::Denied].contains(&kind);
+                    assert!(blamed, "{route:?} {fault:?}: {}", chain(&error));
+                    assert!(registry.tags(REPOSITORY).is_empty(), "{route:?} {fault:?}");
+                }
+                // It said that it had taken the manifest.
+                Ok(_) if registry.tags(REPOSITORY).is_empty() => {
+                    assert_eq!(
+                        (route, registry.log().last().unwrap().answered),
+                        (Route::ManifestPut, Some(202))
+                    );
+                }
+                Ok(_) => assert_arrived(&layout, &registry),
+            }
+        }
+    }
+}
+
+#[test]
+fn rule_36_progress_is_what_the_registry_acknowledged_and_falls_with_a_lost_session() {
+    let pusher = Pusher::new();
+    let script = Script::new().on(Route::Patch, 3, Fault::LoseSession);
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, script);
+    pusher.push(layout.path(), &registry).unwrap();
+    let acknowledged =
+        |event| if let Event::Acknowledged { offset, .. } = event { Some(offset) } else { None };
+    let offsets: Vec<_> = pusher.events().into_iter().filter_map(acknowledged).collect();
+    let large = LARGE as u64;
+    assert_eq!(offsets, [CHUNK, 2 * CHUNK, 0, CHUNK, 2 * CHUNK, 3 * CHUNK, large]);
+}
+
+#[test]
+fn without_retries_the_first_failure_is_the_last() {
+    let mut pusher = Pusher::new();
+    (pusher.options.retries, pusher.client.retries) = (0, 0);
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, Script::new().on(Route::Patch, 1, Fault::status(503)));
+    assert_eq!(pusher.push(layout.path(), &registry).unwrap_err().kind(), ErrorKind::Network);
+    assert_eq!(registry.calls(Route::Patch), 1);
+    pushed_by(&pusher, &layout, Script::new());
+}

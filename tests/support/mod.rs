@@ -1,0 +1,9 @@
+//! What tests lean on: a registry that misbehaves on demand, a real one, skopeo, the samples, the binary.
+
+pub(crate) mod capability;
+pub(crate) mod docker_registry;
+pub(crate) mod longshore;
+pub(crate) mod raw;
+pub(crate) mod registry;
+pub(crate) mod samples;
+pub(crate) mod skopeo;
