@@ -8,16 +8,15 @@ use longshore::{
     Error, Result,
     cache::Cache,
     codec::Encoding,
-    event::Reporter,
     oci::{Platform, Reference, reference::check_tag},
     push::{
-        Absorbed, Options, Push, Pushed, absorb,
+        Options, Press, Push, Pushed,
         runtime::{Ending, block_on},
     },
     registry::{Client, ClientOptions, Credential, Credentials, Secret},
     server::{self, Access, Server},
     source::{
-        Input, Source, SourceSpec, choose,
+        Input, SourceSpec,
         detect::{self, SourceOptions},
     },
 };
@@ -120,11 +119,9 @@ pub(super) struct Args {
 
 /// A push as it will be done.
 struct Prepared {
-    source: Arc<dyn Source>,
-    absorbed: Absorbed,
-    cache: Arc<Cache>,
+    input: Input,
     spec: SourceSpec,
-    reporter: Arc<dyn Reporter>,
+    press: Press,
     options: Options,
 }
 
@@ -143,12 +140,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let prepared = prepare(args, context)?;
     let ending = block_on(async {
         if let Some(dir) = &args.into {
-            return push_into(args, dir, destination, &prepared).await;
+            return push_into(args, dir, destination, prepared).await;
         }
         let options = client_options(args, context, credentials)?;
         let client = Client::new(&destination.repository.host, options)?;
         let name = destination.repository.to_string();
-        prepared.push(args, client, destination).await.map(|pushed| (name, pushed))
+        prepared.to(args, client, destination).run().await.map(|pushed| (name, pushed))
     })?;
     let (name, pushed) = match ending {
         Ending::Finished(result) => result?,
@@ -163,7 +160,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
 }
 
 fn prepare(args: &Args, context: &Context) -> Result<Prepared> {
-    let reporter: Arc<dyn Reporter> = Arc::new(Lines::new(context.printer));
     let options = Options {
         allow_nondistributable: args.allow_nondistributable,
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
@@ -175,34 +171,15 @@ fn prepare(args: &Args, context: &Context) -> Result<Prepared> {
         ..Options::default()
     };
     let spec: SourceSpec = args.source.parse()?;
-    let cache = Arc::new(cache(args, context)?);
-    let (source, absorbed) = match detect::open(&spec, &SourceOptions { blob_dir: args.blob_dir.clone() })? {
-        Input::Indexed(source) => (source, Absorbed::default()),
-        Input::Pass(pass) => {
-            absorb(pass, spec.transport, &cache, options.encoding, options.workers, &*reporter)?
-        }
-    };
-    for warning in source.warnings() {
-        context.printer.warning(&warning);
-    }
-    Ok(Prepared { source: Arc::from(source), absorbed, cache, spec, reporter, options })
+    let input = detect::open(&spec, &SourceOptions { blob_dir: args.blob_dir.clone() })?;
+    let press = Press::new(cache(args, context)?, Arc::new(Lines::new(context.printer)));
+    Ok(Prepared { input, spec, press, options })
 }
 
 impl Prepared {
-    async fn push(&self, args: &Args, client: Client, destination: Reference) -> Result<Pushed> {
-        let image = choose(self.source.images()?, &self.spec.choice, &self.source.name())?;
-        let push = Push {
-            source: Arc::clone(&self.source),
-            image,
-            absorbed: Arc::new(self.absorbed.clone()),
-            destination,
-            tags: args.tags.clone(),
-            client,
-            cache: Arc::clone(&self.cache),
-            reporter: Arc::clone(&self.reporter),
-            options: self.options.clone(),
-        };
-        push.run().await
+    fn to(self, args: &Args, client: Client, destination: Reference) -> Push {
+        let Self { input, spec, press, options } = self;
+        Push { input, spec, destination, tags: args.tags.clone(), client, press, options }
     }
 }
 
@@ -212,7 +189,7 @@ async fn push_into(
     args: &Args,
     dir: &std::path::Path,
     mut destination: Reference,
-    prepared: &Prepared,
+    prepared: Prepared,
 ) -> Result<(String, Pushed)> {
     let user = "longshore";
     let password = random_password();
@@ -227,7 +204,7 @@ async fn push_into(
     options.credentials.give("the embedded registry", login);
     let client = Client::new(&destination.repository.host, options)?;
     let name = dir.join(&destination.repository.path).display().to_string();
-    let pushed = prepared.push(args, client, destination).await;
+    let pushed = prepared.to(args, client, destination).run().await;
     server.stop().await;
     pushed.map(|pushed| (name, pushed))
 }

@@ -8,16 +8,25 @@
 use std::{
     collections::HashMap,
     io::{self, Read, Write as _},
-    ops::ControlFlow,
+    sync::Arc,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::sync::mpsc;
+
+use super::{
+    Options,
+    press::{Press, Until},
+    spool::{Feed, blocking},
+    upload::Uploader,
+};
 use crate::{
     blob::Blob,
     cache::{Cache, Entry, Writer},
-    codec::{self, Compression, Encoding},
-    error::{Context as _, Error, ErrorKind, Result},
-    event::{Event, Reporter},
-    oci::{DiffId, Digest},
+    codec::{Compression, Encoding},
+    error::{Context as _, Error, ErrorKind, Result, chain},
+    oci::{Algorithm, DiffId, Digest, Hasher, Repository},
+    registry::Client,
     source::{
         Pass, Source,
         archive::{Entries, EntryData, EntryHead, EntryKind, Index},
@@ -35,7 +44,7 @@ const FRAME: usize = 256 << 10;
 
 /// The plain layers that were encoded while their archive passed, by the digest of their plain bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Absorbed {
+pub(super) struct Absorbed {
     layers: HashMap<Digest, (Entry, Blob)>,
 }
 
@@ -57,46 +66,91 @@ impl Absorbed {
 }
 
 /// Reads an archive from its first byte to its last; `transport` is what the user called it.
-pub fn absorb(
+///
+/// Where it is clear already where its one image will go (`ahead`), plain layers are sent there while they are
+/// encoded. What cannot be sent ahead is left to the push, which says why.
+pub(super) async fn absorb(
     pass: Pass,
     transport: Option<Transport>,
-    cache: &Cache,
+    press: &Press,
+    options: &Options,
+    ahead: Option<(&Client, &Repository)>,
+) -> Result<(Box<dyn Source>, Absorbed)> {
+    let (outbox, inbox) = mpsc::unbounded_channel();
+    let outbox = ahead.is_some().then_some(outbox);
+    let (intake, encoding) = (press.clone(), options.encoding);
+    let absorbing = blocking(move || take_in(pass, transport, &intake, encoding, outbox));
+    let sending = async {
+        if let Some((client, repository)) = ahead {
+            send_ahead(inbox, press, options, client, repository).await;
+        }
+    };
+    tokio::join!(absorbing, sending).0
+}
+
+async fn send_ahead(
+    mut inbox: mpsc::UnboundedReceiver<(String, Feed)>,
+    press: &Press,
+    options: &Options,
+    client: &Client,
+    repository: &Repository,
+) {
+    let reporter = Arc::clone(&press.reporter);
+    let uploader = Uploader::new(client.clone(), repository.path.clone(), options.jobs, reporter);
+    let send = async |(name, feed): (String, Feed)| {
+        let settings = options.settings(&repository.host, true);
+        if let Err(error) = uploader.upload(feed, settings, &name).await {
+            tracing::debug!("`{name}` was not sent ahead: {}", chain(&error));
+        }
+    };
+    let mut uploads = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            next = inbox.recv() => match next {
+                Some(layer) => uploads.push(send(layer)),
+                None => break,
+            },
+            Some(()) = uploads.next() => {}
+        }
+    }
+    uploads.collect::<()>().await;
+}
+
+/// A plain layer that is being encoded, for whoever sends it ahead.
+type Outbox = mpsc::UnboundedSender<(String, Feed)>;
+
+fn take_in(
+    pass: Pass,
+    transport: Option<Transport>,
+    press: &Press,
     encoding: Encoding,
-    workers: usize,
-    reporter: &dyn Reporter,
+    outbox: Option<Outbox>,
 ) -> Result<(Box<dyn Source>, Absorbed)> {
     let name = pass.name;
-    let mut press = Press {
-        cache,
-        encoding,
-        workers,
-        reporter,
-        spool: Spool::new(cache)?,
-        absorbed: Absorbed::default(),
-    };
+    let spool = Spool::new(&press.cache)?;
+    let mut intake = Intake { press, encoding, outbox, spool, absorbed: Absorbed::default() };
     let mut entries = Entries::new(pass.tar);
     let mut index = Index::default();
     let reading = || format!("reading {name}");
     while let Some(head) = entries.next() {
         let head = head.map_err(|error| error.while_doing(reading()))?;
-        let data = press.take(&head, &mut entries).map_err(|error| error.while_doing(reading()))?;
+        let data = intake.take(&head, &mut entries).map_err(|error| error.while_doing(reading()))?;
         index.add(head, data).map_err(|error| error.while_doing(reading()))?;
     }
     let source = detect::from_index(index, &name, transport)?;
-    Ok((source, press.absorbed))
+    Ok((source, intake.absorbed))
 }
 
-/// What presses entries into the cache.
-struct Press<'a> {
-    cache: &'a Cache,
+/// What becomes of each entry.
+struct Intake<'a> {
+    press: &'a Press,
     encoding: Encoding,
-    workers: usize,
-    reporter: &'a dyn Reporter,
+    outbox: Option<Outbox>,
     spool: Spool,
     absorbed: Absorbed,
 }
 
-impl Press<'_> {
+impl Intake<'_> {
     fn take(&mut self, head: &EntryHead, entries: &mut (dyn Read + Send)) -> Result<EntryData> {
         if head.kind != EntryKind::File {
             return self.spool.take(&mut io::empty(), &head.name).map(EntryData::Stored);
@@ -109,21 +163,62 @@ impl Press<'_> {
         let layer = Compression::detect(&first) == Compression::None
             && (first.get(257..262) == Some(b"ustar") || head.size > DOCUMENT_LIMIT);
         let mut bytes = io::Cursor::new(first).chain(entries);
-        if layer {
-            self.encode(head, &mut bytes)
-        } else {
-            self.spool.take(&mut bytes, &head.name).map(EntryData::Stored)
+        if !layer {
+            return self.spool.take(&mut bytes, &head.name).map(EntryData::Stored);
+        }
+        match self.known(&head.name)? {
+            Some((promised, found)) => self.hash(head, &mut bytes, promised, found),
+            None => self.encode(head, &mut bytes),
         }
     }
 
+    /// Many producers name a layer by the digest of its plain bytes (`<hex>.tar`, `blobs/sha256/<hex>`): then
+    /// the cache can be asked before the layer is read.
+    fn known(&self, name: &str) -> Result<Option<(DiffId, (Entry, Blob))>> {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let Ok(digest) = format!("sha256:{}", file.strip_suffix(".tar").unwrap_or(file)).parse() else {
+            return Ok(None);
+        };
+        let diff_id = DiffId(digest);
+        let Some(entry) = self.press.cache.lookup(&diff_id, self.encoding)? else { return Ok(None) };
+        let blob = self.press.cache.blob(&entry)?;
+        Ok(blob.map(|blob| (diff_id, (entry, blob))))
+    }
+
+    /// A layer that the cache has is only hashed.
+    fn hash(
+        &mut self,
+        head: &EntryHead,
+        plain: &mut dyn Read,
+        promised: DiffId,
+        found: (Entry, Blob),
+    ) -> Result<EntryData> {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let size = io::copy(plain, &mut hasher)
+            .context(ErrorKind::Source, || format!("reading entry `{}`", head.name.escape_debug()))?;
+        let digest = hasher.finish();
+        if digest != promised.0 {
+            return Err(Error::source(format!(
+                "digest mismatch in entry `{}`: its name promises {promised}, it is {digest}",
+                head.name.escape_debug()
+            )));
+        }
+        self.absorbed.layers.insert(digest.clone(), found);
+        Ok(EntryData::Absorbed { digest, size })
+    }
+
     fn encode(&mut self, head: &EntryHead, plain: &mut (dyn Read + Send)) -> Result<EntryData> {
-        let mut writer = self.cache.writer()?;
-        let encoded = codec::transcode(plain, self.encoding, self.workers, &mut writer, &|progress| {
-            self.reporter.event(Event::Encoded { blob: head.name.clone(), plain: progress.plain });
-            ControlFlow::Continue(())
-        })?;
+        let (output, feed) = Feed::growing();
+        if let Some(outbox) = &self.outbox
+            && outbox.send((head.name.clone(), feed)).is_err()
+        {
+            return Err(Error::internal("nobody waits for the archive any more"));
+        }
+        let pressed = self.press.encode(plain, &head.name, self.encoding, &output, Until::End);
+        let (encoded, writer) = pressed.inspect_err(|error| output.end(Err(error.clone())))?;
+        output.end(Ok((encoded.digest.clone(), encoded.size)));
         let blob = writer.commit(&encoded, self.encoding)?;
-        let DiffId(digest) = encoded.diff_id.clone();
+        let DiffId(digest) = encoded.diff_id;
         let entry = Entry { digest: encoded.digest, size: encoded.size, plain_size: encoded.plain_size };
         self.absorbed.layers.insert(digest.clone(), (entry, blob));
         Ok(EntryData::Absorbed { digest, size: encoded.plain_size })

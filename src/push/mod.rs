@@ -1,49 +1,34 @@
 //! Pushes an image: survey, plan, transcode beside upload, manifest last.
 //!
-//! [`Push::run`] is the whole way of one image to one repository. Each stage has its file; the order of the
-//! stages, which is what keeps a tag from moving early, is here and nowhere else.
+//! [`Push::run`] is the whole way of one image to one repository: an archive that can be read only once is
+//! absorbed, an image is chosen and delivered. Each stage has its file; their order is delivery.rs.
 
 mod absorb;
+mod delivery;
 mod manifest;
+mod press;
 pub mod runtime;
 mod spool;
 mod survey;
 mod transcode;
 mod upload;
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read as _,
-    num::NonZero,
-    sync::Arc,
-};
-
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-
-pub use absorb::{Absorbed, absorb};
+use std::sync::Arc;
 
 use self::{
-    spool::{Feed, blocking},
-    survey::Wanted,
-    transcode::{Job, Work, Workshop},
-    upload::Uploader,
+    absorb::{Absorbed, absorb},
+    delivery::Delivery,
 };
-use crate::{
-    blob::{self, Blob},
-    cache::Cache,
-    codec::Encoding,
-    error::{Error, ErrorKind, Result},
-    event::{Event, How, Reporter},
-    oci::{Descriptor, DiffId, Digest, Manifest, Platform, Reference},
-    plan::{self, AtHand, Facts, Need, PushPlan, Step},
-    registry::{Client, hosts, retry::Pace, session::Settings},
-    source::{Data, Image, Source},
-};
+pub use press::Press;
 
-/// So many blobs are opened at once: each may be a file.
-const OPEN: usize = 256;
-/// Blobs a descriptor embeds are small by nature.
-const EMBEDDED_LIMIT: u64 = 4 << 20;
+use crate::{
+    codec::Encoding,
+    error::Result,
+    event::Event,
+    oci::{Digest, Platform, Reference},
+    registry::{Client, hosts, retry::Pace, session::Settings},
+    source::{Choice, Input, SourceSpec, choose},
+};
 
 /// How to push.
 #[derive(Clone, Debug)]
@@ -64,8 +49,6 @@ pub struct Options {
     pub platform: Option<Platform>,
     /// `--retries`: attempts without progress before giving up.
     pub retries: u32,
-    /// Threads that encode.
-    pub workers: usize,
 }
 
 impl Default for Options {
@@ -79,30 +62,40 @@ impl Default for Options {
             pace: Pace::default(),
             platform: None,
             retries: 8,
-            workers: std::thread::available_parallelism().map_or(1, NonZero::get),
         }
     }
 }
 
-/// One image on its way to one repository.
-#[derive(Clone, Debug)]
+impl Options {
+    /// Returns what an upload to `host` begins with; `look_first` if nobody has looked for the blob yet.
+    fn settings(&self, host: &str, look_first: bool) -> Settings {
+        Settings {
+            profile: hosts::profile(host),
+            chunk_size: self.chunk_size,
+            retries: self.retries,
+            look_first,
+            mount_from: None,
+            pace: self.pace,
+        }
+    }
+}
+
+/// One image on its way from a place on disk to one repository.
+#[derive(Debug)]
+#[must_use = "a push does nothing until it is run"]
 pub struct Push {
     /// Where the image lies.
-    pub source: Arc<dyn Source>,
-    /// The image.
-    pub image: Image,
-    /// What was encoded while the source passed, where it could be read only once.
-    pub absorbed: Arc<Absorbed>,
+    pub input: Input,
+    /// What the user called that place, and which of its images is meant.
+    pub spec: SourceSpec,
     /// Where it goes: a tag, or a digest that it must have.
     pub destination: Reference,
     /// `--tag`: more tags for it.
     pub tags: Vec<String>,
     /// The registry.
     pub client: Client,
-    /// Where encoded layers are kept.
-    pub cache: Arc<Cache>,
-    /// Who is told.
-    pub reporter: Arc<dyn Reporter>,
+    /// What encodes layers, and where they are kept.
+    pub press: Press,
     /// How.
     pub options: Options,
 }
@@ -116,323 +109,24 @@ pub struct Pushed {
     pub tags: Vec<String>,
 }
 
-/// Beneath an error: what the cache held was not what it promised. It has been dropped.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the cache entry was damaged and has been dropped")]
-struct DamagedEntry;
-
 impl Push {
     /// Pushes the image. When this returns, the registry has confirmed everything; when it fails, no tag has
     /// moved. Dropping the future stops it.
-    pub async fn run(&self) -> Result<Pushed> {
-        let pushed = match self.attempt().await {
-            Err(error) if error.find::<DamagedEntry>().is_some() => {
-                self.warn(format!("{}; encoding the layer again", error.message()));
-                self.attempt().await
+    pub async fn run(self) -> Result<Pushed> {
+        let Self { input, spec, destination, tags, client, press, options } = self;
+        let (source, absorbed) = match input {
+            Input::Indexed(source) => (source, Absorbed::default()),
+            Input::Pass(pass) => {
+                // Where an image has to be chosen, most of the archive may belong to others.
+                let ahead = (spec.choice == Choice::Only).then_some((&client, &destination.repository));
+                absorb(pass, spec.transport, &press, &options, ahead).await?
             }
-            result => result,
         };
-        pushed.map_err(|error| match error.kind() {
-            ErrorKind::Source => error.while_doing(format!("reading {}", self.source.name())),
-            _ => error,
-        })
-    }
-
-    async fn attempt(&self) -> Result<Pushed> {
-        let tags = self.all_tags();
-        let mut wanted = self.wanted().await?;
-        if let Some(manifests) = wanted.known_manifests()? {
-            let root = root(&manifests)?;
-            self.check_destination(&root.digest)?;
-            if self.is_there(&root.digest, &tags).await? {
-                return Ok(Pushed { digest: root.digest.clone(), tags });
-            }
+        for message in source.warnings() {
+            press.reporter.event(Event::Warning { message });
         }
-        let repository = &self.destination.repository.path;
-        survey::require_manifests(&self.client, repository, &wanted.absent).await?;
-        let present = survey::present(&self.client, repository, &wanted.needs).await?;
-        let encoded = self.deliver(&mut wanted, present).await?;
-        let manifests = match &wanted.made {
-            Some(made) => {
-                let manifest = made.manifest(&encoded)?;
-                vec![manifest.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?]
-            }
-            None => wanted.manifests.clone(),
-        };
-        let digest = root(&manifests)?.digest.clone();
-        self.check_destination(&digest)?;
-        let send = || manifest::send(&self.client, &manifests, &self.destination, &tags, &*self.reporter);
-        match send().await {
-            Err(error) if manifest::misses_blob(&error) => {
-                self.heal(&mut wanted, &encoded, &error).await?;
-                send().await?;
-            }
-            result => result?,
-        }
-        Ok(Pushed { digest, tags })
+        let image = choose(source.images()?, &spec.choice, &source.name())?;
+        let (source, absorbed) = (Arc::from(source), Arc::new(absorbed));
+        Delivery { source, image, absorbed, destination, tags, client, press, options }.run().await
     }
-
-    async fn wanted(&self) -> Result<Wanted> {
-        let push = self.clone();
-        blocking(move || {
-            survey::wanted(
-                &*push.source,
-                &push.image,
-                push.options.platform.as_ref(),
-                push.options.encoding,
-                push.options.allow_nondistributable,
-                &push.cache,
-                &push.absorbed,
-            )
-        })
-        .await
-    }
-
-    /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.
-    async fn deliver(
-        &self,
-        wanted: &mut Wanted,
-        present: HashSet<Digest>,
-    ) -> Result<HashMap<DiffId, (Digest, u64)>> {
-        let (source, mut needs) = (Arc::clone(&self.source), wanted.needs.clone());
-        let (needs, present) = blocking(move || {
-            survey::check_at_hand(&*source, &mut needs, &present)?;
-            Ok((needs, present))
-        })
-        .await?;
-        let facts =
-            Facts { present, mount_from: self.options.mount_from.clone(), encoding: self.options.encoding };
-        let plan = plan::plan(needs, &facts)?;
-        self.announce(&plan);
-        let mut encoded = wanted.encoded();
-        encoded.extend(self.execute(plan, wanted).await?);
-        Ok(encoded)
-    }
-
-    async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<HashMap<DiffId, (Digest, u64)>> {
-        let uploader = Uploader::new(
-            self.client.clone(),
-            self.destination.repository.path.clone(),
-            self.options.jobs,
-            Arc::clone(&self.reporter),
-        );
-        let mut jobs = Vec::new();
-        let mut uploads = Vec::new();
-        for (need, step) in plan.steps {
-            let feed = match &step {
-                Step::Leave | Step::Present => {
-                    self.note_present(&need);
-                    continue;
-                }
-                Step::Mount { .. } | Step::Upload => None,
-                Step::Prove | Step::Transcode { .. } => {
-                    let work = match step {
-                        Step::Transcode { encoding } => Work::Encode(encoding),
-                        _ => Work::Prove,
-                    };
-                    let (output, feed) = Feed::growing();
-                    jobs.push(Job { layer: need.layer.clone(), work, output });
-                    Some(feed)
-                }
-            };
-            uploads.push((need, step, feed));
-        }
-        let workshop = Workshop {
-            source: Arc::clone(&self.source),
-            cache: Arc::clone(&self.cache),
-            workers: self.options.workers,
-            reporter: Arc::clone(&self.reporter),
-        };
-        let working = workshop.start(jobs)?;
-        let uploader = &uploader;
-        let sent: Result<Vec<_>> = stream::iter(uploads)
-            .map(|(need, step, feed)| async move {
-                let sealed = self.send(uploader, &need, &step, feed, wanted).await?;
-                Ok((need.layer.diff_id, sealed))
-            })
-            .buffer_unordered(OPEN)
-            .try_collect()
-            .await;
-        // With the uploads gone the producers stop; their temp files go with them.
-        blocking(move || working.join()).await?;
-        Ok(sent?
-            .into_iter()
-            .filter_map(|(diff_id, sealed)| diff_id.map(|diff_id| (diff_id, sealed)))
-            .collect())
-    }
-
-    /// Sends one blob.
-    async fn send(
-        &self,
-        uploader: &Uploader,
-        need: &Need,
-        step: &Step,
-        feed: Option<Feed>,
-        wanted: &Wanted,
-    ) -> Result<(Digest, u64)> {
-        let mut settings = Settings {
-            profile: hosts::profile(&self.destination.repository.host),
-            chunk_size: self.options.chunk_size,
-            retries: self.options.retries,
-            look_first: feed.is_some(),
-            mount_from: None,
-            pace: self.options.pace,
-        };
-        if let Step::Mount { from } = step {
-            settings.mount_from = Some(from.clone());
-        }
-        let name = &need.layer.name;
-        let feed = match feed {
-            Some(feed) => feed,
-            None if need.at_hand == AtHand::Missing => return uploader.mount_only(need, settings).await,
-            None => self.feed(need, wanted).await?,
-        };
-        let result = uploader.upload(feed, settings, name).await;
-        let cached = need.identity.as_ref().and_then(|(digest, _)| wanted.cached.get(digest));
-        match (result, cached) {
-            (Err(error), Some(blob)) if error.kind() == ErrorKind::Source => {
-                self.drop_damaged(need, blob, error)
-            }
-            (result, _) => result,
-        }
-    }
-
-    /// Opens what a blob known by digest is sent from.
-    async fn feed(&self, need: &Need, wanted: &Wanted) -> Result<Feed> {
-        let (digest, size) = identity(need)?;
-        if let AtHand::Bytes(bytes) = &need.at_hand {
-            return Ok(Feed::memory(bytes.clone(), digest));
-        }
-        let name = need.layer.name.clone();
-        let expected = Descriptor::new("", digest.clone(), size);
-        if let Some(blob) = wanted.cached.get(&digest) {
-            return Ok(Feed::stored(blob.clone(), expected, name));
-        }
-        let (source, absorbed, cache) =
-            (Arc::clone(&self.source), Arc::clone(&self.absorbed), Arc::clone(&self.cache));
-        let layer = need.layer.clone();
-        blocking(move || match source.open(&layer)? {
-            Data::Absorbed(plain) => Ok(Feed::stored(absorbed.reproduce(&plain, &cache)?, expected, name)),
-            Data::Stored(blob) => Ok(Feed::stored(blob, expected, name)),
-            Data::Stream(mut stream) => {
-                let mut bytes = Vec::new();
-                std::io::Read::take(&mut stream, EMBEDDED_LIMIT + 1)
-                    .read_to_end(&mut bytes)
-                    .map_err(|error| Error::source(format!("reading `{name}`")).because(error))?;
-                let found = Digest::of(&bytes);
-                if found != expected.digest {
-                    return Err(blob::mismatch(&name, &expected, bytes.len() as u64, &found));
-                }
-                Ok(Feed::memory(bytes.into(), found))
-            }
-        })
-        .await
-    }
-
-    /// A blob from the cache that turns out to be damaged is dropped, so that the next attempt encodes it.
-    fn drop_damaged<T>(&self, need: &Need, blob: &Blob, error: Error) -> Result<T> {
-        let Some(diff_id) = &need.layer.diff_id else { return Err(error) };
-        self.cache.forget(diff_id, self.options.encoding)?;
-        Err(Error::source(format!("the cached blob `{}` was damaged", blob.path().display()))
-            .because(DamagedEntry))
-    }
-
-    /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
-    /// again, sends what is missing; if nothing seems to be, everything (protocol rule 41).
-    async fn heal(
-        &self,
-        wanted: &mut Wanted,
-        encoded: &HashMap<DiffId, (Digest, u64)>,
-        error: &Error,
-    ) -> Result<()> {
-        self.warn(format!("{}; looking again for what is missing", crate::error::chain(error)));
-        tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
-        // What was encoded in this run is in the cache now.
-        if wanted.made.is_some() {
-            *wanted = self.wanted().await?;
-        }
-        for need in &mut wanted.needs {
-            if let (None, Some(diff_id)) = (&need.identity, &need.layer.diff_id) {
-                need.identity = encoded.get(diff_id).cloned();
-            }
-        }
-        let mut present =
-            survey::present(&self.client, &self.destination.repository.path, &wanted.needs).await?;
-        if wanted
-            .needs
-            .iter()
-            .filter_map(|need| need.identity.as_ref())
-            .all(|(digest, _)| present.contains(digest))
-        {
-            let words = crate::error::chain(error);
-            let named = present.iter().any(|digest| words.contains(digest.hex()));
-            present.retain(|digest| named && !words.contains(digest.hex()));
-        }
-        self.deliver(wanted, present).await.map(drop)
-    }
-
-    fn all_tags(&self) -> Vec<String> {
-        let mut tags: Vec<String> = self.destination.tag.iter().chain(&self.tags).cloned().collect();
-        if tags.is_empty() && self.destination.digest.is_none() {
-            tags.push("latest".to_owned());
-        }
-        let mut seen = HashSet::new();
-        tags.retain(|tag| seen.insert(tag.clone()));
-        tags
-    }
-
-    fn check_destination(&self, digest: &Digest) -> Result<()> {
-        match &self.destination.digest {
-            Some(asked) if asked != digest => Err(Error::usage(format!(
-                "the destination asks for {asked}, the image is {digest}: digest mismatch"
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns whether the registry holds the image under all these names already.
-    async fn is_there(&self, digest: &Digest, tags: &[String]) -> Result<bool> {
-        let by_digest = [digest.to_string()];
-        let names = if tags.is_empty() { &by_digest } else { tags };
-        for name in names {
-            if self.client.head_manifest(&self.destination.repository.path, name).await?.as_ref()
-                != Some(digest)
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn announce(&self, plan: &PushPlan) {
-        let totals = plan.totals();
-        self.reporter.event(Event::Planned {
-            present: totals.present,
-            mount: totals.mount,
-            upload: totals.upload,
-            transcode: totals.transcode,
-            bytes: totals.bytes,
-        });
-    }
-
-    fn note_present(&self, need: &Need) {
-        if let (Some((digest, size)), false) = (&need.identity, need.at_hand == AtHand::Foreign) {
-            let event = Event::Confirmed { blob: digest.to_string(), how: How::Present, size: *size };
-            self.reporter.event(event);
-        }
-    }
-
-    fn warn(&self, message: String) {
-        self.reporter.event(Event::Warning { message });
-    }
-}
-
-fn root(manifests: &[Manifest]) -> Result<&Manifest> {
-    manifests.last().ok_or_else(|| Error::internal("an image without a manifest"))
-}
-
-fn identity(need: &Need) -> Result<(Digest, u64)> {
-    need.identity
-        .clone()
-        .ok_or_else(|| Error::internal(format!("the digest of `{}` is not known", need.layer.name)))
 }

@@ -48,11 +48,36 @@ struct Proof {
 
 /// The producer's end of a [`Feed`].
 #[derive(Debug)]
-pub(crate) struct Source {
-    /// Where the bytes will be; set before the first are announced.
-    pub(crate) file: Arc<OnceLock<Blob>>,
-    /// How far they are.
-    pub(crate) spool: watch::Sender<Spool>,
+pub(crate) struct Producer {
+    file: Arc<OnceLock<Blob>>,
+    spool: watch::Sender<Spool>,
+}
+
+impl Producer {
+    /// Says where the bytes will be, before the first are announced.
+    pub(crate) fn begin(&self, bytes: Blob) -> Result<()> {
+        self.file.set(bytes).map_err(|_| Error::internal("a layer was produced twice"))
+    }
+
+    /// Says how far the bytes are: these can be read.
+    pub(crate) fn announce(&self, written: u64) {
+        self.spool.send_modify(|spool| spool.written = written);
+    }
+
+    /// Returns whether nobody follows any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.spool.is_closed()
+    }
+
+    /// Says that no more will come: the digest and size of everything, or why there is nothing.
+    pub(crate) fn end(&self, end: Result<(Digest, u64)>) {
+        self.spool.send_modify(|spool| {
+            if let Ok((_, size)) = end {
+                spool.written = size;
+            }
+            spool.end = Some(end);
+        });
+    }
 }
 
 impl Feed {
@@ -75,11 +100,11 @@ impl Feed {
     }
 
     /// Feeds from a file that is still being written, or passed over.
-    pub(crate) fn growing() -> (Source, Self) {
+    pub(crate) fn growing() -> (Producer, Self) {
         let (sender, spool) = watch::channel(Spool::default());
         let file = Arc::new(OnceLock::new());
         (
-            Source { file: Arc::clone(&file), spool: sender },
+            Producer { file: Arc::clone(&file), spool: sender },
             Self { bytes: Origin::File(file), spool, proof: None },
         )
     }

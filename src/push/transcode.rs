@@ -11,13 +11,15 @@ use std::{
     thread,
 };
 
-use super::spool;
+use super::{
+    press::{Press, Until},
+    spool::Producer,
+};
 use crate::{
     blob::Blob,
-    cache::{Cache, Writer},
-    codec::{self, Compression, Encoded, Encoding, Spool},
-    error::{Context as _, Error, ErrorKind, Result, chain},
-    event::{Event, Reporter},
+    cache::Writer,
+    codec::{self, Compression, Encoded, Encoding},
+    error::{Context as _, Error, ErrorKind, Result},
     source::{Data, Layer, Source},
 };
 
@@ -26,7 +28,7 @@ use crate::{
 pub(crate) struct Job {
     pub(crate) layer: Layer,
     pub(crate) work: Work,
-    pub(crate) output: spool::Source,
+    pub(crate) output: Producer,
 }
 
 /// What has to be done to a layer.
@@ -42,9 +44,7 @@ pub(crate) enum Work {
 #[derive(Clone, Debug)]
 pub(crate) struct Workshop {
     pub(crate) source: Arc<dyn Source>,
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) workers: usize,
-    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) press: Press,
 }
 
 /// Producers at work.
@@ -82,7 +82,7 @@ impl Workshop {
         let queue = Mutex::new(VecDeque::from(prove));
         let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
         thread::scope(|scope| {
-            for _ in 0..self.workers {
+            for _ in 0..self.press.workers {
                 scope.spawn(|| {
                     while let Some(job) = next() {
                         finish(&job, self.prove(&job));
@@ -103,56 +103,41 @@ impl Workshop {
             Err(error) => finish(job, Err(error)),
             Ok((encoded, writer)) => {
                 finish(job, Ok(encoded.clone()));
-                if let Err(error) = writer.commit(&encoded, encoding) {
-                    let message = format!("the encoded layer is not kept: {}", chain(&error));
-                    self.reporter.event(Event::Warning { message });
-                }
+                self.press.keep(writer, &encoded, encoding);
             }
         }
     }
 
     fn encode_into_cache(&self, job: &Job, encoding: Encoding) -> Result<(Encoded, Writer)> {
-        let mut plain = plain(self.source.open(&job.layer)?)?;
-        let mut writer = self.cache.writer()?;
-        let bytes = Blob::from_file(writer.blob_file(), u64::MAX);
-        job.output.file.set(bytes).map_err(|_| Error::internal("a layer was produced twice"))?;
-        let blob = &job.layer.name;
-        let encoded = codec::transcode(&mut plain, encoding, self.workers, &mut writer, &|progress| {
-            self.reporter.event(Event::Encoded { blob: blob.clone(), plain: progress.plain });
-            announce(job, progress.encoded)
-        })?;
-        check(&job.layer, &encoded)?;
-        Ok((encoded, writer))
+        let Job { layer, output, .. } = job;
+        let mut plain = plain(self.source.open(layer)?)?;
+        let pressed = self.press.encode(&mut plain, &layer.name, encoding, output, Until::Abandoned)?;
+        check(layer, &pressed.0)?;
+        Ok(pressed)
     }
 
     fn prove(&self, job: &Job) -> Result<Encoded> {
-        let Data::Stored(blob) = self.source.open(&job.layer)? else {
+        let Job { layer, output, .. } = job;
+        let Data::Stored(blob) = self.source.open(layer)? else {
             return Err(Error::internal("only stored layers go out as they are"));
         };
-        job.output.file.set(blob.clone()).map_err(|_| Error::internal("a layer was produced twice"))?;
-        let encoded = codec::prove(&blob, &|progress| announce(job, progress.encoded))?;
-        check(&job.layer, &encoded)?;
+        output.begin(blob.clone())?;
+        let encoded = codec::prove(&blob, &|progress| {
+            output.announce(progress.encoded);
+            if output.is_abandoned() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        check(layer, &encoded)?;
         Ok(encoded)
     }
 }
 
-/// Ends a job's spool: with the digest and size of everything, or with why there is nothing.
+/// Ends a job's spool.
 fn finish(job: &Job, result: Result<Encoded>) {
-    let end = result
-        .map(|encoded| (encoded.digest, encoded.size))
-        .map_err(|error| error.while_doing(format!("layer `{}`", job.layer.name)));
-    job.output.spool.send_modify(|spool| {
-        if let Ok((_, size)) = end {
-            spool.written = size;
-        }
-        spool.end = Some(end);
-    });
-}
-
-/// Publishes how far a job is; breaks off when nobody listens any more.
-fn announce(job: &Job, written: u64) -> ControlFlow<()> {
-    job.output.spool.send_modify(|spool: &mut Spool| spool.written = written);
-    if job.output.spool.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    job.output.end(
+        result
+            .map(|encoded| (encoded.digest, encoded.size))
+            .map_err(|error| error.while_doing(format!("layer `{}`", job.layer.name))),
+    );
 }
 
 /// Returns the plain bytes of a layer, whatever it is packed in.

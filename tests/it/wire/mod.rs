@@ -11,6 +11,7 @@ mod locations;
 mod machine;
 mod manifests;
 mod promises;
+mod random;
 mod sessions;
 
 use std::{
@@ -25,12 +26,9 @@ use longshore::{
     error::chain,
     event::{Event, Reporter},
     oci::Digest,
-    push::{Absorbed, Options, Push, Pushed, absorb},
+    push::{Options, Press, Push, Pushed},
     registry::{Client, ClientOptions, retry::Pace},
-    source::{
-        Input, choose,
-        detect::{self, SourceOptions},
-    },
+    source::detect::{self, SourceOptions},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -53,6 +51,7 @@ struct Pusher {
     client: ClientOptions,
     tags: Vec<String>,
     cache: Arc<Cache>,
+    workers: usize,
     events: Arc<Events>,
     _home: TempDir,
 }
@@ -73,11 +72,18 @@ impl Reporter for Events {
 impl Pusher {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let options =
-            Options { chunk_size: Some(CHUNK), pace: Pace::INSTANT, workers: 2, ..Options::default() };
+        let options = Options { chunk_size: Some(CHUNK), pace: Pace::INSTANT, ..Options::default() };
         let client = ClientOptions { pace: Pace::INSTANT, ..ClientOptions::default() };
         let cache = Arc::new(Cache::open(&home.path().join("cache")).unwrap());
-        Self { options, client, tags: Vec::new(), cache, events: Events::new(|_| {}), _home: home }
+        Self {
+            options,
+            client,
+            tags: Vec::new(),
+            cache,
+            workers: 2,
+            events: Events::new(|_| {}),
+            _home: home,
+        }
     }
 
     /// Calls `act` with every event, where it happens.
@@ -93,20 +99,17 @@ impl Pusher {
     /// Pushes what lies at `path` to a host.
     fn push_to(&self, path: &Path, host: &str, destination: &str) -> Result<Pushed> {
         let spec = path.to_str().unwrap().parse()?;
-        let Options { encoding, workers, .. } = self.options;
-        let (source, absorbed) = match detect::open(&spec, &SourceOptions::default())? {
-            Input::Indexed(source) => (source, Absorbed::default()),
-            Input::Pass(pass) => absorb(pass, None, &self.cache, encoding, workers, &*self.events)?,
-        };
         let push = Push {
-            image: choose(source.images()?, &spec.choice, &source.name())?,
-            source: Arc::from(source),
-            absorbed: Arc::new(absorbed),
+            input: detect::open(&spec, &SourceOptions::default())?,
+            spec,
             destination: format!("{host}/{destination}").parse()?,
             tags: self.tags.clone(),
             client: Client::new(host, self.client.clone())?,
-            cache: Arc::clone(&self.cache),
-            reporter: Arc::clone(&self.events) as Arc<dyn Reporter>,
+            press: Press {
+                cache: Arc::clone(&self.cache),
+                workers: self.workers,
+                reporter: Arc::clone(&self.events) as Arc<dyn Reporter>,
+            },
             options: self.options.clone(),
         };
         let runtime =

@@ -215,7 +215,7 @@ fn promise_3_the_same_input_is_the_same_digest() {
     for workers in 1..=4 {
         for path in [archive.path(), archive.compressed()] {
             let mut pusher = Pusher::new();
-            pusher.options.workers = workers;
+            pusher.workers = workers;
             // With nothing in the cache, everything, and no cache at all.
             for _ in 0..2 {
                 digests.insert(pusher.push(&path, &Registry::honest()).unwrap().digest);
