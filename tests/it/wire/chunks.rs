@@ -1,10 +1,12 @@
 //! How a blob is cut into requests, and what a success looks like: rules 1 to 7, 13 to 15 and 40.
 
-use longshore::{ErrorKind, error::chain};
+use std::sync::Arc;
+
+use longshore::{ErrorKind, error::chain, event::Event};
 
 use super::{
-    CHUNK, Pusher, REPOSITORY, assert_arrived,
-    image::{Layout, noise},
+    CHUNK, Pusher, REPOSITORY, assert_arrived, assert_holds,
+    image::{Archive, Layout, noise},
     pushed, pushed_by, story, upload_story,
 };
 use crate::support::registry::{Exchange, Fault, Lie, Manners, Registry, Route, Script};
@@ -81,6 +83,31 @@ fn rule_03_the_last_chunk_is_never_one_byte() {
     let sizes = sizes(&registry);
     assert!(sizes.iter().all(|size| *size > 1), "{sizes:?}");
     assert!(sizes.windows(3).all(|three| three[0] == three[1]), "all but the last are equal: {sizes:?}");
+}
+
+#[test]
+fn rule_03_nor_where_the_size_is_known_only_at_the_end() {
+    let archive = Archive::of(&[8 << 20]);
+    let registry = Registry::honest();
+    Pusher::new().push(&archive.path(), &registry).unwrap();
+    let encoded = registry.bytes(Route::Patch);
+    // A size of which one byte would be left.
+    let chunk = (10_000..MIB).find(|chunk| encoded % chunk == 1).expect("as pinned as the encoder");
+
+    let registry = Arc::new(Registry::honest());
+    let opened = Arc::clone(&registry);
+    // The encoder goes on when the upload has begun: that of the config, and that of the layer.
+    let mut pusher = Pusher::new().acting(move |event| {
+        if matches!(event, Event::Encoded { plain, .. } if *plain > 3 * MIB) {
+            opened.wait_for(Route::Open, 2);
+        }
+    });
+    pusher.options.chunk_size = Some(chunk);
+    pusher.push(&archive.path(), &registry).unwrap();
+    assert_holds(&registry, &archive.layers);
+    let sizes = sizes(&registry);
+    assert!(sizes.iter().all(|size| *size > 1), "{sizes:?}");
+    assert_eq!(sizes.iter().sum::<u64>(), encoded);
 }
 
 #[test]
@@ -175,12 +202,17 @@ fn rule_06_the_maximum_is_honoured_in_any_case_of_its_name() {
 
 #[test]
 fn rule_07_chunks_suit_distribution_on_s3() {
-    let mut pusher = Pusher::new();
-    pusher.options.chunk_size = None;
-    let registry = pushed_by(&pusher, &Layout::of(&[40 * MIB as usize]), Script::new());
-    let sizes = sizes(&registry);
-    assert_eq!(sizes, [16 * MIB, 16 * MIB, 8 * MIB]);
-    assert!(sizes.iter().all(|size| size % (10 * MIB) >= 5 * MIB));
+    for (chunk_max, expected) in [
+        (None, [16 * MIB, 16 * MIB, 3 * MIB].as_slice()),
+        // 13 MiB would be a part of 10 and one of 3.
+        (Some(13 * MIB), &[10 * MIB, 10 * MIB, 10 * MIB, 5 * MIB]),
+    ] {
+        let mut pusher = Pusher::new();
+        pusher.options.chunk_size = None;
+        let manners = Manners { chunk_max, ..Manners::default() };
+        let registry = pushed_by(&pusher, &Layout::of(&[35 * MIB as usize]), mannered(manners));
+        assert_eq!(sizes(&registry), expected);
+    }
 }
 
 #[test]
