@@ -15,13 +15,17 @@ use longshore::{
     blob::Blob,
     oci::{Digest, ImageConfig, Manifest, Reference},
     registry::{Location, auth::Challenge, session::range},
-    source::archive::{Entries, Index},
+    source::{
+        archive::{Entries, Index},
+        bolt, containerd,
+    },
 };
 use url::Url;
 
 /// Every parser of bytes that come from elsewhere.
 const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("archive", archive),
+    ("bolt", bolt),
     ("challenge", challenge),
     ("location", location),
     ("manifest", manifest),
@@ -43,10 +47,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| CHOSEN.iter().for_each(|target| target
 
 /// The table of contents of a tar is the same whether the archive is jumped through or streamed.
 fn archive(data: &[u8]) {
-    let mut file = tempfile::tempfile().expect("a temp file can be made");
-    file.write_all(data).expect("a temp file can be written");
-    let file = fs_err::File::from_parts(file, "fuzz");
-    let jumped = Index::of(&Blob::from_file(file.into(), data.len() as u64));
+    let jumped = Index::of(&blob(data));
     let mut streamed = Entries::new(data);
     let mut names = Vec::new();
     let mut ended_well = true;
@@ -64,6 +65,12 @@ fn archive(data: &[u8]) {
         assert!(ended_well, "read by jumps, but not as a stream: {names:?}");
         assert!(names.iter().all(|name| index.contains(name)));
     }
+}
+
+/// containerd's database, which no damage may make endless.
+fn bolt(data: &[u8]) {
+    let blob = blob(data);
+    drop(bolt::snapshot(|| Ok(blob.clone()), containerd::images));
 }
 
 /// One header a line.
@@ -109,4 +116,11 @@ fn reference(data: &[u8]) {
             "it reads what it prints"
         );
     }
+}
+
+/// Puts bytes where they can be read by offset.
+fn blob(data: &[u8]) -> Blob {
+    let mut file = tempfile::tempfile().expect("a temp file can be made");
+    file.write_all(data).expect("a temp file can be written");
+    Blob::from_file(fs_err::File::from_parts(file, "fuzz").into(), data.len() as u64)
 }

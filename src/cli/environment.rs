@@ -6,13 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use longshore::{Error, Result, registry::Proxies};
+use longshore::{
+    Error, Result,
+    registry::Proxies,
+    source::{StorageOptions, Transport, containerd, storage_conf::Values},
+};
+
+use super::user_namespace::OUTER_UIDS;
 
 /// The environment of this process.
 #[derive(Debug)]
 pub(super) struct Environment {
     home: Option<PathBuf>,
     runtime_dir: Option<PathBuf>,
+    uid: u32,
     vars: HashMap<String, String>,
 }
 
@@ -23,13 +30,45 @@ impl Environment {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let path = |key: &str| vars.get(key).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let uid = rustix::process::geteuid().as_raw();
+        let outer_uid = OUTER_UIDS.iter().find_map(|key| vars.get(*key)?.parse().ok());
+        let uid = outer_uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         let runtime_dir = path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers"));
         Self {
             home: env::home_dir(),
             runtime_dir: runtime_dir.or_else(|| Some(PathBuf::from(format!("/run/containers/{uid}")))),
+            uid,
             vars,
         }
+    }
+
+    /// Returns where this machine keeps its images, as far as a source of this kind needs to know.
+    pub(super) fn storage(&self, transport: Option<Transport>) -> Result<StorageOptions> {
+        let path = |key: &str| self.var(key).map(PathBuf::from);
+        let text = |key: &str| self.var(key).map(str::to_owned);
+        let values = Values {
+            uid: self.uid,
+            user: text("USER"),
+            home: self.home.clone(),
+            config_home: self.xdg("XDG_CONFIG_HOME", ".config"),
+            data_home: self.xdg("XDG_DATA_HOME", ".local/share"),
+            runtime_dir: path("XDG_RUNTIME_DIR"),
+            conf: path("CONTAINERS_STORAGE_CONF"),
+            conf_override: path("CONTAINERS_STORAGE_CONF_OVERRIDE"),
+            driver: text("STORAGE_DRIVER"),
+            options: text("STORAGE_OPTS"),
+            system: PathBuf::new(),
+        };
+        match transport {
+            Some(Transport::ContainersStorage) => values.podman(),
+            Some(Transport::DockerStorage) => values.docker(),
+            // A path says itself where it is; a broken file is none of its business.
+            _ => Ok(values.podman().unwrap_or_default()),
+        }
+    }
+
+    /// Returns whether this is inside the user namespace that it was run again in.
+    pub(super) fn is_in_user_namespace(&self) -> bool {
+        OUTER_UIDS.iter().any(|key| self.var(key).is_some())
     }
 
     /// Returns a variable that is set and not empty.
@@ -40,6 +79,12 @@ impl Environment {
     /// Returns where encoded layers are kept unless somebody says otherwise.
     pub(super) fn cache_dir(&self) -> Option<PathBuf> {
         self.xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("longshore"))
+    }
+
+    /// Returns where containerd may keep its storage: the user's own first.
+    pub(super) fn containerd_roots(&self) -> Vec<PathBuf> {
+        let own = self.xdg("XDG_DATA_HOME", ".local/share").map(|dir| dir.join("containerd"));
+        own.into_iter().chain(containerd::system_roots()).collect()
     }
 
     /// Returns the files that may hold credentials, in the order in which podman and skopeo ask them. An
@@ -99,6 +144,7 @@ mod tests {
         Environment {
             home: Some("/home/u".into()),
             runtime_dir: Some("/run/user/1000/containers".into()),
+            uid: 1000,
             vars: vars.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }
     }
@@ -116,6 +162,15 @@ mod tests {
         let environment = environment(&[("REGISTRY_AUTH_FILE", "/r.json"), ("DOCKER_CONFIG", "/d")]);
         assert_eq!(environment.auth_files(Some(Path::new("/a.json"))), [PathBuf::from("/a.json")]);
         assert_eq!(environment.auth_files(None), [PathBuf::from("/r.json")]);
+    }
+
+    #[test]
+    fn podmans_storage_is_the_users_own() {
+        let environment = environment(&[("STORAGE_DRIVER", "vfs"), ("XDG_DATA_HOME", "/data")]);
+        let storage = environment.storage(None).unwrap();
+        assert_eq!(storage.driver.as_deref(), Some("vfs"));
+        let docker = environment.storage(Some(Transport::DockerStorage)).unwrap();
+        assert_eq!(docker.docker_roots[0], PathBuf::from("/data/docker"));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The command line: one file per command. Everything that prints, asks the environment or knows clap is here.
 
 mod environment;
+mod inspect;
 mod output;
 mod progress;
 mod push;
 mod serve;
+mod source;
+mod user_namespace;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Inspect(inspect::Args),
     Push(Box<push::Args>),
     Serve(serve::Args),
 }
@@ -59,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
     printer.log();
     let context = Context { environment: Environment::read(), printer };
     let result = match cli.command {
+        Command::Inspect(args) => inspect::run(&args, &context),
         Command::Push(args) => push::run(&args, &context),
         Command::Serve(args) => serve::run(args, &context),
     };

@@ -22,7 +22,7 @@ use longshore::{
 };
 use rand::Rng as _;
 
-use super::{Context, ExitStatus, progress::Lines};
+use super::{Context, ExitStatus, progress::Lines, source::SourceArgs};
 
 /// Push an image to a registry
 ///
@@ -34,9 +34,11 @@ use super::{Context, ExitStatus, progress::Lines};
   longshore push ./layout registry.example.com/demo:1
   longshore push image.tar registry.example.com/demo:1 --tag latest
   longshore push docker-archive:images.tar:@1 localhost:5000/demo:1
+  longshore push containers-storage:localhost/demo:1 registry.example.com/demo:1
   longshore push image.tar demo:1 --into ./registry")]
 pub(super) struct Args {
-    /// An OCI layout, OCI archive or docker archive: PATH[:REF|@DIGEST|:@N], or with a transport in front
+    /// A folder or archive that holds images, or podman's, Docker's or containerd's own storage:
+    /// PATH[:REF|@DIGEST|:@N], or with a transport in front
     #[arg(value_name = "SOURCE")]
     source: String,
     /// registry/repository[:tag][@digest]; without a tag, `latest`
@@ -84,9 +86,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR", help_heading = "Cache")]
     cache_dir: Option<PathBuf>,
 
-    /// The folder that holds the blobs of a layout without any
-    #[arg(long, value_name = "DIR", help_heading = "Source")]
-    blob_dir: Option<PathBuf>,
+    #[command(flatten)]
+    source_options: SourceArgs,
     /// Upload foreign layers too, such as the bases of Windows images
     #[arg(long, help_heading = "Source")]
     allow_nondistributable: bool,
@@ -136,8 +137,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         Some(_) => Reference::at("127.0.0.1", &args.destination)?,
         None => args.destination.parse()?,
     };
+    // Before the password is read: standard input can be read once.
+    let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
     let credentials = credentials(args, context)?;
-    let prepared = prepare(args, context)?;
+    let prepared = prepare(args, spec, &source_options, context)?;
     let ending = block_on(async {
         if let Some(dir) = &args.into {
             return push_into(args, dir, destination, prepared).await;
@@ -159,7 +162,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-fn prepare(args: &Args, context: &Context) -> Result<Prepared> {
+fn prepare(
+    args: &Args,
+    spec: SourceSpec,
+    source_options: &SourceOptions,
+    context: &Context,
+) -> Result<Prepared> {
     let options = Options {
         allow_nondistributable: args.allow_nondistributable,
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
@@ -170,8 +178,7 @@ fn prepare(args: &Args, context: &Context) -> Result<Prepared> {
         retries: args.retries,
         ..Options::default()
     };
-    let spec: SourceSpec = args.source.parse()?;
-    let input = detect::open(&spec, &SourceOptions { blob_dir: args.blob_dir.clone() })?;
+    let input = detect::open(&spec, source_options)?;
     let press = Press::new(cache(args, context)?, Arc::new(Lines::new(context.printer)));
     Ok(Prepared { input, spec, press, options })
 }

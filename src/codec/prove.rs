@@ -6,7 +6,7 @@
 //! decoder has no use for. Bytes that no decoder knows are plain, and both digests the same.
 
 use std::{
-    io::{self, Read},
+    io::{self, Cursor, Read},
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -23,14 +23,25 @@ use crate::{
 /// `progress` hears how many stored bytes have been hashed, so that an upload may follow behind; when it
 /// breaks, the pass ends with [`Stopped`].
 pub fn prove(blob: &Blob, progress: &dyn Fn(Progress) -> ControlFlow<()>) -> Result<Encoded> {
-    let compression = detect(blob).map_err(blame(ErrorKind::Source, "reading the layer"))?;
+    prove_stream(Box::new(blob.reader()), progress).map(|(_, encoded)| encoded)
+}
+
+/// Does the same for a layer that can be read once, and says what it is encoded in.
+pub fn prove_stream(
+    mut input: Box<dyn Read + Send>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<(Compression, Encoded)> {
+    let mut magic = Vec::new();
+    let head = input.by_ref().take(Compression::MAGIC_LENGTH as u64).read_to_end(&mut magic);
+    head.map_err(blame(ErrorKind::Source, "reading the layer"))?;
+    let compression = Compression::detect(&magic);
     let doing = match compression {
         Compression::None => "reading the layer".to_owned(),
         encoded => format!("decoding the layer as {}", encoded.name()),
     };
     let decoding = || blame(ErrorKind::Source, &doing);
 
-    let stored = Stored::new(blob);
+    let stored = Stored::new(Box::new(Cursor::new(magic).chain(input)));
     let mut plain = compression.decoder(Box::new(stored.clone())).map_err(decoding())?;
     let mut plain_hasher = (compression != Compression::None).then(|| Hasher::new(Algorithm::Sha256));
     let mut done = Progress::default();
@@ -53,16 +64,12 @@ pub fn prove(blob: &Blob, progress: &dyn Fn(Progress) -> ControlFlow<()>) -> Res
     // Whatever the decoder left unread is part of the blob all the same.
     io::copy(&mut stored.clone(), &mut io::sink()).map_err(decoding())?;
 
-    let digest = stored.lock().hasher.clone().finish();
+    let (digest, size) = {
+        let reading = stored.lock();
+        (reading.hasher.clone().finish(), reading.offset)
+    };
     let diff_id = DiffId(plain_hasher.map_or_else(|| digest.clone(), Hasher::finish));
-    Ok(Encoded { diff_id, digest, size: blob.size(), plain_size: done.plain })
-}
-
-fn detect(blob: &Blob) -> io::Result<Compression> {
-    let mut magic = [0; Compression::MAGIC_LENGTH];
-    let length = magic.len().min(usize::try_from(blob.size()).unwrap_or(usize::MAX));
-    blob.read_exact_at(&mut magic[..length], 0)?;
-    Ok(Compression::detect(&magic[..length]))
+    Ok((compression, Encoded { diff_id, digest, size, plain_size: done.plain }))
 }
 
 /// The stored bytes, hashed as they are read. Shared, because a decoder keeps its input for itself.
@@ -70,15 +77,15 @@ fn detect(blob: &Blob) -> io::Result<Compression> {
 struct Stored(Arc<Mutex<Reading>>);
 
 struct Reading {
-    blob: Blob,
+    input: Box<dyn Read + Send>,
     offset: u64,
     hasher: Hasher,
 }
 
 impl Stored {
-    fn new(blob: &Blob) -> Self {
+    fn new(input: Box<dyn Read + Send>) -> Self {
         let hasher = Hasher::new(Algorithm::Sha256);
-        Self(Arc::new(Mutex::new(Reading { blob: blob.clone(), offset: 0, hasher })))
+        Self(Arc::new(Mutex::new(Reading { input, offset: 0, hasher })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Reading> {
@@ -89,12 +96,10 @@ impl Stored {
 impl Read for Stored {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut reading = self.lock();
-        let left = reading.blob.size() - reading.offset;
-        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        reading.blob.read_exact_at(&mut buffer[..wanted], reading.offset)?;
-        reading.hasher.update(&buffer[..wanted]);
-        reading.offset += wanted as u64;
-        Ok(wanted)
+        let read = reading.input.read(buffer)?;
+        reading.hasher.update(&buffer[..read]);
+        reading.offset += read as u64;
+        Ok(read)
     }
 }
 

@@ -51,11 +51,15 @@ pub fn parse_index(bytes: &[u8]) -> Result<Vec<Descriptor>> {
 
 /// Opens a blob in a folder of blobs, if it is there.
 pub fn open_blob(blobs: &Path, digest: &Digest) -> Result<Option<Blob>> {
-    let path = blobs.join(digest.algorithm().name()).join(digest.hex());
-    match Blob::open(&path) {
+    open_at(&blobs.join(digest.algorithm().name()).join(digest.hex()))
+}
+
+/// Opens a file, if it is there.
+pub fn open_at(path: &Path) -> Result<Option<Blob>> {
+    match Blob::open(path) {
         Ok(blob) => Ok(Some(blob)),
         Err(error) if is_not_found(&error) => Ok(None),
-        Err(_) if rustix::fs::stat(&path).err() == Some(rustix::io::Errno::LOOP) => {
+        Err(_) if rustix::fs::stat(path).err() == Some(rustix::io::Errno::LOOP) => {
             Err(Error::source(format!("`{}` is a loop of symlinks", path.display())))
         }
         Err(error) => Err(error),

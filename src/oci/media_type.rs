@@ -42,6 +42,16 @@ pub fn document_kind(media_type: &str) -> Option<DocumentKind> {
     }
 }
 
+/// Returns whether a config of this media type is an image's, and not an artifact's.
+pub fn is_image_config(media_type: &str) -> bool {
+    MediaType::from(media_type) == MediaType::ImageConfig || media_type == DOCKER_CONFIG
+}
+
+/// Returns whether a layer of this media type is a part of a file system, and not of an artifact.
+pub fn is_file_system(media_type: &str) -> bool {
+    media_type.contains("image.layer.") || media_type.contains("image.rootfs.")
+}
+
 /// Returns whether a layer of this media type is one that registries may refuse to distribute (the bases of
 /// Windows images): it is fetched from its `urls`, not from the registry.
 pub fn is_nondistributable(media_type: &str) -> bool {
@@ -60,6 +70,16 @@ mod tests {
         assert_eq!(document_kind(DOCKER_INDEX), Some(DocumentKind::Index));
         assert_eq!(document_kind(DOCKER_SCHEMA1_SIGNED), Some(DocumentKind::Schema1));
         assert_eq!(document_kind("application/json"), None);
+    }
+
+    #[test]
+    fn artifacts_are_no_file_systems() {
+        assert!(is_file_system("application/vnd.oci.image.layer.v1.tar+zstd"));
+        assert!(is_file_system("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"));
+        assert!(!is_file_system("application/vnd.dev.cosign.simplesigning.v1+json"));
+        assert!(
+            is_image_config(DOCKER_CONFIG) && !is_image_config("application/vnd.cncf.helm.config.v1+json")
+        );
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Intake<'_> {
             )));
         }
         self.absorbed.layers.insert(digest.clone(), found);
-        Ok(EntryData::Absorbed { digest, size })
+        Ok(EntryData::Absorbed { digest, size, compression: Compression::None })
     }
 
     fn encode(&mut self, head: &EntryHead, plain: &mut (dyn Read + Send)) -> Result<EntryData> {
@@ -221,7 +221,7 @@ impl Intake<'_> {
         let DiffId(digest) = encoded.diff_id;
         let entry = Entry { digest: encoded.digest, size: encoded.size, plain_size: encoded.plain_size };
         self.absorbed.layers.insert(digest.clone(), (entry, blob));
-        Ok(EntryData::Absorbed { digest, size: encoded.plain_size })
+        Ok(EntryData::Absorbed { digest, size: encoded.plain_size, compression: Compression::None })
     }
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn wanted(
                 cached: HashMap::new(),
             })
         }
-        ImageContent::Layers { config, layers } => {
+        ImageContent::Layers { config, layers, .. } => {
             if let Some(wanted) = platform {
                 source::tree::require_platform(image.platform.as_ref(), wanted, &source.name())?;
             }
@@ -143,7 +143,7 @@ fn diff_id(layer: &Layer) -> Result<&DiffId> {
 }
 
 /// What a manifest names.
-fn named_by(manifest: &Manifest, allow_nondistributable: bool) -> Vec<Need> {
+pub(crate) fn named_by(manifest: &Manifest, allow_nondistributable: bool) -> Vec<Need> {
     let Content::Image { config, layers } = &manifest.content else { return Vec::new() };
     config.iter().chain(layers).map(|descriptor| blob_need(descriptor, allow_nondistributable)).collect()
 }

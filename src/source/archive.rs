@@ -8,9 +8,11 @@
 use std::{
     collections::HashMap,
     io::{self, Cursor, Read as _},
+    path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
+use walkdir::WalkDir;
 
 pub use super::tar_reader::{Entries, EntryHead, EntryKind};
 use super::{
@@ -36,11 +38,20 @@ pub struct Index {
 /// The bytes of an entry.
 #[derive(Clone, Debug)]
 pub enum EntryData {
-    /// A plain layer, taken over by whoever read the archive while it passed.
+    /// A layer, taken over by whoever read the archive while it passed.
     Absorbed {
         /// The digest of its bytes.
         digest: Digest,
         /// Their number.
+        size: u64,
+        /// What they are packed in.
+        compression: Compression,
+    },
+    /// In a file of its own, which is opened when it is asked for.
+    Closed {
+        /// Where it is.
+        path: PathBuf,
+        /// The number of bytes.
         size: u64,
     },
     /// In memory.
@@ -70,6 +81,29 @@ impl Index {
             index.add(head, EntryData::Stored(data))?;
         }
         Err(truncated(blob.size()))
+    }
+
+    /// Lists the files of an archive that was unpacked into `dir`. Links lead to other files of it, as they do
+    /// in the archive.
+    pub fn of_folder(dir: &Path) -> Result<Self> {
+        let mut index = Self::default();
+        let listing = || format!("listing `{}`", dir.display());
+        for entry in WalkDir::new(dir).min_depth(1).max_depth(FOLDER_DEPTH).sort_by_file_name() {
+            let entry = entry.context(ErrorKind::Source, listing)?;
+            let size = entry.metadata().context(ErrorKind::Source, listing)?.len();
+            let kind = match entry.file_type() {
+                kind if kind.is_file() => EntryKind::File,
+                kind if kind.is_symlink() => {
+                    let target = fs_err::read_link(entry.path()).context(ErrorKind::Source, listing)?;
+                    EntryKind::Symlink(target.to_string_lossy().into_owned())
+                }
+                _ => EntryKind::Other,
+            };
+            let path = entry.into_path();
+            let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
+            index.add(EntryHead { name, kind, size }, EntryData::Closed { path, size })?;
+        }
+        Ok(index)
     }
 
     /// Adds the next entry. `data` is what a regular file holds, and is not looked at for other kinds.
@@ -155,7 +189,7 @@ impl EntryData {
     /// Returns the number of bytes.
     pub fn size(&self) -> u64 {
         match self {
-            Self::Absorbed { size, .. } => *size,
+            Self::Absorbed { size, .. } | Self::Closed { size, .. } => *size,
             Self::Kept(bytes) => bytes.len() as u64,
             Self::Stored(blob) => blob.size(),
         }
@@ -163,8 +197,8 @@ impl EntryData {
 
     /// Returns what the bytes are packed in.
     pub fn compression(&self) -> Result<Compression> {
-        if let Self::Absorbed { .. } = self {
-            return Ok(Compression::None);
+        if let Self::Absorbed { compression, .. } = self {
+            return Ok(*compression);
         }
         let mut magic = Vec::new();
         self.reader()?
@@ -196,6 +230,7 @@ impl EntryData {
         match self {
             // Whoever absorbs keeps all that could be a document.
             Self::Absorbed { .. } => Err(Error::source(format!("{what} is not a JSON document"))),
+            Self::Closed { path, .. } => Blob::open(path)?.read_all(limit, what).map(Bytes::from),
             Self::Kept(bytes) => Ok(bytes.clone()),
             Self::Stored(blob) => blob.read_all(limit, what).map(Bytes::from),
         }
@@ -205,6 +240,7 @@ impl EntryData {
     pub fn into_data(self) -> Result<Data> {
         match self {
             Self::Absorbed { digest, .. } => Ok(Data::Absorbed(digest)),
+            Self::Closed { path, .. } => Blob::open(&path).map(Data::Stored),
             Self::Kept(bytes) => Ok(Data::Stream(Box::new(Cursor::new(bytes)))),
             Self::Stored(blob) => Ok(Data::Stored(blob)),
         }
@@ -215,6 +251,7 @@ impl EntryData {
             Self::Absorbed { digest, .. } => {
                 Err(Error::internal(format!("an absorbed entry was read again: {digest}")))
             }
+            Self::Closed { path, .. } => Ok(Box::new(Blob::open(path)?.reader())),
             Self::Kept(bytes) => Ok(Box::new(bytes.as_ref())),
             Self::Stored(blob) => Ok(Box::new(blob.reader())),
         }
@@ -236,6 +273,8 @@ impl Node {
 
 /// An archive of images has as many entries as layers and configs; even a huge mirror stays far below.
 const ENTRY_LIMIT: usize = 1_000_000;
+/// Docker nests its files three deep.
+const FOLDER_DEPTH: usize = 8;
 /// Docker follows links through whole chains; nobody writes longer ones.
 const LINK_LIMIT: usize = 10;
 
@@ -312,6 +351,28 @@ mod tests {
     }
 
     #[test]
+    fn an_unpacked_archive_is_read_like_a_packed_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = tempfile::NamedTempFile::new().unwrap();
+        fs_err::create_dir(dir.path().join("x")).unwrap();
+        fs_err::write(dir.path().join("x/layer.tar"), "layer").unwrap();
+        let link =
+            |target: &Path, name: &str| std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        link(Path::new("x/layer.tar"), "in");
+        link(out.path(), "out");
+        link(Path::new("/x/layer.tar"), "absolute");
+        let index = Index::of_folder(dir.path()).unwrap();
+        for name in ["x/layer.tar", "in", "absolute"] {
+            assert_eq!(read(&index, name).unwrap(), "layer");
+        }
+        let data = index.find("in").unwrap();
+        assert_eq!((data.size(), data.digest().unwrap()), (5, Digest::of(b"layer")));
+        assert!(matches!(data.clone().into_data().unwrap(), Data::Stored(_)));
+        assert!(read(&index, "out").unwrap_err().find::<Missing>().is_some());
+        assert!(read(&index, "x").unwrap_err().message().contains("unsupported"));
+    }
+
+    #[test]
     fn links_lead_to_other_entries_and_nowhere_else() {
         let mut index = Index::default();
         file(&mut index, "x/layer.tar", "layer");
@@ -358,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_was_absorbed_is_known_but_not_read_again() {
-        let data = EntryData::Absorbed { digest: Digest::of(b"x"), size: 9 };
+        let data = EntryData::Absorbed { digest: Digest::of(b"x"), size: 9, compression: Compression::None };
         assert_eq!(data.compression().unwrap(), Compression::None);
         assert_eq!(data.digest().unwrap(), Digest::of(b"x"));
         assert!(data.read(8, "it").unwrap_err().message().contains("limit"));

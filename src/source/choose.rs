@@ -28,13 +28,16 @@ pub fn choose(images: Vec<Image>, choice: &Choice, what: &str) -> Result<Image> 
         candidates.iter().filter(|candidate| fits(candidate)).cloned().collect()
     };
     let found = match choice {
-        Choice::Digest(digest) => fitting(&|candidate| candidate.digest == *digest),
+        Choice::Digest(digest) => fitting(&|candidate| candidate.is(digest)),
         Choice::Index(_) | Choice::Only => match fitting(&|candidate| !candidate.image.companion) {
             none if none.is_empty() => candidates.clone(),
             found => found,
         },
         Choice::Name(name) => match fitting(&|candidate| candidate.image.names.contains(name)) {
-            none if none.is_empty() => fitting(&|candidate| is_called(&candidate.image.names, name)),
+            none if none.is_empty() => match fitting(&|candidate| is_called(&candidate.image.names, name)) {
+                none if none.is_empty() => fitting(&|candidate| is_id(&candidate.digest, name)),
+                found => found,
+            },
             found => found,
         },
     };
@@ -61,6 +64,17 @@ struct Candidate {
     at: usize,
     digest: Digest,
     image: Image,
+}
+
+impl Candidate {
+    /// Returns whether `digest` means this image: as its own, or as that of the manifest it was pulled with.
+    fn is(&self, digest: &Digest) -> bool {
+        let original = match &self.image.content {
+            ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
+            ImageContent::Manifest(_) => None,
+        };
+        self.digest == *digest || original == Some(digest)
+    }
 }
 
 /// Makes one image of those that differ in name alone.
@@ -96,6 +110,15 @@ fn is_called(names: &[String], asked: &str) -> bool {
     }
     full_names.iter().any(|name| full(name) == (asked_repository.clone(), asked_tag))
 }
+
+/// Returns whether `asked` is an image ID, which people abbreviate.
+fn is_id(id: &Digest, asked: &str) -> bool {
+    let asked = asked.strip_prefix("sha256:").unwrap_or(asked);
+    asked.len() >= SHORTEST_ID && id.hex().starts_with(asked)
+}
+
+/// Fewer digits are likelier a mistake.
+const SHORTEST_ID: usize = 4;
 
 /// Returns whether a name is more than a tag.
 fn is_full(name: &str) -> bool {

@@ -11,12 +11,20 @@ use std::{
 };
 
 use super::{
-    Input, Pass, Source,
+    Input, Pass, Source, StorageOptions,
     archive::Index,
+    command::Output,
+    containerd::{self, Containerd},
+    containers_storage::ContainersStorage,
+    distribution_storage::{self, DistributionStorage},
     docker_archive::{DockerArchive, MANIFEST},
+    docker_dir::DockerDir,
+    docker_storage::DockerStorage,
     foreign,
     hybrid::Hybrid,
+    nix2container::{DESCRIPTION_LIMIT, Nix2Container},
     oci_layout::OciLayout,
+    repositories::Repositories,
     spec::{Location, SourceSpec, Transport},
     tar_reader::is_tar,
 };
@@ -28,18 +36,44 @@ use crate::{
 };
 
 /// What else may be said about a source.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SourceOptions {
     /// Where the blobs of an OCI layout lie, if not in it: `DIR/<algorithm>/<hex>`.
     pub blob_dir: Option<PathBuf>,
+    /// Where containerd may keep its storage; the first one that is there counts.
+    pub containerd_roots: Vec<PathBuf>,
+    /// The source is a program that writes an archive to its standard output.
+    pub from_command: bool,
+    /// Where podman and Docker keep their images on this machine.
+    pub storage: StorageOptions,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self {
+            blob_dir: None,
+            containerd_roots: containerd::system_roots(),
+            from_command: false,
+            storage: StorageOptions::default(),
+        }
+    }
 }
 
 /// Opens what `spec` leads to.
 pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
-    let Location::Path(path) = &spec.location else {
-        return pass(Box::new(io::stdin()), "the standard input").map(Input::Pass);
+    let path = match &spec.location {
+        Location::Path(path) => path,
+        Location::Stdin => return pass(Box::new(io::stdin()), "the standard input").map(Input::Pass),
+        Location::Storage { root, .. } if spec.transport == Some(Transport::Containerd) => match root {
+            Some(root) => root,
+            None => well_known(options)?,
+        },
+        Location::Storage { .. } => return storage(spec, options).map(Input::Indexed),
     };
     let name = format!("`{}`", path.display());
+    if options.from_command {
+        return pass(Box::new(Output::of(path)?), &format!("the output of {name}")).map(Input::Pass);
+    }
     let metadata = fs_err::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             Error::usage(format!("{name} does not exist"))
@@ -47,8 +81,13 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
         _ => Error::source(format!("{name} cannot be opened")).because(error),
     })?;
     match (metadata.is_dir(), spec.transport) {
-        (true, None | Some(Transport::Oci)) => folder(path, options),
+        (true, None | Some(Transport::Oci | Transport::Dir | Transport::Containerd)) => {
+            folder(path, spec, options).map(Input::Indexed)
+        }
         (true, Some(_)) => Err(Error::usage(format!("{name} is a folder and no archive"))),
+        (false, Some(Transport::Containerd | Transport::Dir)) => {
+            Err(Error::usage(format!("{name} is no folder")))
+        }
         (false, Some(Transport::Oci)) => Err(Error::usage(format!("{name} is no folder"))
             .with_hint("an OCI layout in a file is `oci-archive:FILE`")),
         (false, transport) if metadata.is_file() => file(path, &name, transport),
@@ -72,6 +111,9 @@ pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Res
             | (Some(Transport::DockerArchive), _, true) => Box::new(docker()?),
             (None, true, true) => Box::new(Hybrid::new(oci()?, docker()?)?),
             (None | Some(Transport::Oci | Transport::OciArchive), true, _) => Box::new(oci()?),
+            (Some(Transport::Containerd | Transport::Dir), ..) => {
+                return Err(Error::usage("it is an archive and no folder"));
+            }
             (Some(Transport::DockerArchive), true, false) => {
                 return Err(Error::usage(format!("it is an OCI archive and has no `{MANIFEST}`")));
             }
@@ -79,19 +121,70 @@ pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Res
                 return Err(Error::usage(format!("it is a docker archive and has no `{INDEX}`")));
             }
             (_, false, false) => return Err(foreign::archive(&index)),
+            (Some(Transport::ContainersStorage | Transport::DockerStorage), ..) => {
+                return Err(Error::usage("it is an archive and no storage"));
+            }
         })
     };
     made().map_err(|error| error.while_doing(format!("reading {name}")))
 }
 
-fn folder(dir: &Path, options: &SourceOptions) -> Result<Input> {
+/// Returns where containerd keeps its storage on this machine.
+fn well_known(options: &SourceOptions) -> Result<&PathBuf> {
+    let roots = &options.containerd_roots;
+    roots.iter().find(|root| root.exists()).ok_or_else(|| {
+        let looked: Vec<String> = roots.iter().map(|root| format!("`{}`", root.display())).collect();
+        Error::usage(format!("containerd has no storage here: {} do not exist", looked.join(", ")))
+            .with_hint("name its folder: `containerd:[ROOT]NAME`")
+    })
+}
+
+fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
     let has = |file: &str| dir.join(file).exists();
-    if has(INDEX) && (has(OCI_LAYOUT) || has(BLOBS) || options.blob_dir.is_some()) {
-        let layout = OciLayout::folder(dir, options.blob_dir.as_deref())?;
-        Ok(Input::Indexed(Box::new(layout)))
-    } else {
-        Err(foreign::folder(dir))
-    }
+    let is_layout = has(INDEX) && (has(OCI_LAYOUT) || has(BLOBS) || options.blob_dir.is_some());
+    let at = |root| {
+        options.storage.clone().at(&Location::Storage { root: Some(root), runroot: None, driver: None })
+    };
+    Ok(match (spec.transport, first_character(&dir.join(MANIFEST))) {
+        (Some(Transport::Containerd), _) => Box::new(Containerd::open(dir, &spec.choice)?),
+        (Some(Transport::Dir), _) => Box::new(DockerDir::open(dir)?),
+        // Unpacked, it may be an OCI layout too, like the archive it was.
+        (None, Some(b'[')) if options.blob_dir.is_none() => {
+            return from_index(Index::of_folder(dir)?, &format!("`{}`", dir.display()), None);
+        }
+        _ if is_layout => Box::new(OciLayout::folder(dir, options.blob_dir.as_deref())?),
+        (Some(_), _) => return Err(foreign::folder(dir)),
+        (None, Some(b'{')) => Box::new(DockerDir::open(dir)?),
+        (None, _) if Containerd::is_root(dir) => Box::new(Containerd::open(dir, &spec.choice)?),
+        (None, _) if has(distribution_storage::MARK) => {
+            Box::new(DistributionStorage::open(dir, &spec.choice)?)
+        }
+        (None, _) => match (ContainersStorage::find(dir), DockerStorage::find(dir)) {
+            (Some(root), _) => Box::new(ContainersStorage::open(&at(root))?),
+            (None, Some(root)) => Box::new(DockerStorage::open(&at(root))?),
+            // Looked for last, because it takes a walk.
+            (None, None) => match Repositories::open(dir)? {
+                Some(repositories) => Box::new(repositories),
+                None => return Err(foreign::folder(dir)),
+            },
+        },
+    })
+}
+
+/// Opens podman's or Docker's storage, where the configuration or `spec` says that it is.
+fn storage(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    let options = options.storage.clone().at(&spec.location);
+    Ok(match spec.transport {
+        Some(Transport::DockerStorage) => Box::new(DockerStorage::open(&options)?),
+        _ => Box::new(ContainersStorage::open(&options)?),
+    })
+}
+
+/// Returns the first character of a file that is no space.
+fn first_character(path: &Path) -> Option<u8> {
+    let mut head = Vec::new();
+    Blob::open(path).ok()?.reader().take(HEAD).read_to_end(&mut head).ok()?;
+    head.into_iter().find(|byte| !byte.is_ascii_whitespace())
 }
 
 fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> {
@@ -107,6 +200,12 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
         return pass(Box::new(file), name).map(Input::Pass);
     }
     if !is_tar(&head) {
+        if head.trim_ascii_start().starts_with(b"{") && blob.size() <= DESCRIPTION_LIMIT {
+            let text = blob.read_all(DESCRIPTION_LIMIT, name)?;
+            if Nix2Container::is_description(&text) {
+                return Ok(Input::Indexed(Box::new(Nix2Container::new(&text, name)?)));
+            }
+        }
         return Err(foreign::file(&head, name));
     }
     let index = Index::of(&blob).map_err(|error| error.while_doing(reading()))?;
@@ -260,6 +359,7 @@ mod tests {
         let hints = opened(dir.path(), None).unwrap_err().hints().join(" ");
         assert!(hints.contains("--blob-dir"), "{hints}");
         let spec = dir.path().to_str().unwrap().parse().unwrap();
-        open(&spec, &SourceOptions { blob_dir: Some("elsewhere".into()) }).unwrap();
+        let options = SourceOptions { blob_dir: Some("elsewhere".into()), ..SourceOptions::default() };
+        open(&spec, &options).unwrap();
     }
 }

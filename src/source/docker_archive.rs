@@ -124,7 +124,7 @@ impl DockerArchive {
         let image = Image {
             names: item.repo_tags.unwrap_or_default(),
             platform,
-            content: ImageContent::Layers { config, layers },
+            content: ImageContent::Layers { config, layers, original: None },
             companion: false,
         };
         Ok(Saved { image, id, described })
@@ -194,7 +194,7 @@ mod tests {
         let [image] = archive.images().unwrap().try_into().unwrap();
         assert_eq!(image.names, ["a:1", "b:2"]);
         assert_eq!(image.platform.unwrap().to_string(), "linux/amd64");
-        let ImageContent::Layers { config: bytes, layers } = image.content else { panic!("no layers") };
+        let ImageContent::Layers { config: bytes, layers, .. } = image.content else { panic!("no layers") };
         assert_eq!(bytes, config);
         assert_eq!(layers.len(), 2);
         assert_eq!(layers[0].diff_id, Some(DiffId(Digest::of(b"one"))));

@@ -3,11 +3,10 @@
 //! People point at the wrong folder, at a page that a proxy sent in place of an archive, at the root file
 //! system that `docker export` wrote. The error names what was found, what was looked for, and the next step.
 
-use std::{io::Read as _, path::Path};
+use std::path::Path;
 
 use super::{archive::Index, docker_archive::MANIFEST};
 use crate::{
-    blob::Blob,
     error::Error,
     layout::{BLOBS, INDEX, OCI_LAYOUT},
 };
@@ -16,7 +15,6 @@ use crate::{
 pub(super) fn folder(dir: &Path) -> Error {
     let name = dir.display();
     let has = |file: &str| dir.join(file).exists();
-    let unreadable = |what: &str| Error::source(format!("`{name}` is {what}, which cannot be read yet"));
     if has(OCI_LAYOUT) {
         return Error::source(format!("`{name}` is an OCI layout without `{INDEX}`"));
     }
@@ -24,32 +22,11 @@ pub(super) fn folder(dir: &Path) -> Error {
         return Error::source(format!("`{name}` is an OCI layout without `{BLOBS}`"))
             .with_hint("name the folder of blobs that it shares with others: `--blob-dir DIR`");
     }
-    if has(MANIFEST) {
-        return if first_character(&dir.join(MANIFEST)) == Some(b'[') {
-            unreadable("an unpacked docker archive")
-                .with_hint(format!("pack it again: `tar -C {name} -cf image.tar .`"))
-        } else {
-            unreadable("a `dir:` folder")
-                .with_hint(format!("convert it: `skopeo copy dir:{name} oci:LAYOUT:TAG`"))
-        };
-    }
-    let stores = ["overlay", "vfs", "btrfs", "zfs"];
-    if stores.iter().any(|driver| {
-        has(&format!("{driver}-images/images.json")) || has(&format!("storage/{driver}-images/images.json"))
-    }) {
-        return unreadable("a containers-storage")
-            .with_hint("write an archive first: `podman save --format oci-archive -o image.tar NAME`");
-    }
     if has("image") && has("containers") && has("volumes") {
-        return unreadable("Docker's storage")
-            .with_hint("write an archive first: `docker save -o image.tar NAME`");
-    }
-    if has("io.containerd.content.v1.content") || (has(BLOBS) && has("ingest")) {
-        return unreadable("containerd's storage")
-            .with_hint("write an archive first: `ctr images export image.tar NAME`");
-    }
-    if has("docker/registry/v2") {
-        return unreadable("the storage of a registry");
+        return Error::source(format!(
+            "`{name}` is Docker's storage, and Docker keeps its images in containerd"
+        ))
+        .with_hint("write an archive first: `docker save -o image.tar NAME`");
     }
     Error::source(format!("`{name}` holds no images: neither `{OCI_LAYOUT}` nor `{INDEX}` is in it"))
 }
@@ -63,12 +40,10 @@ pub(super) fn file(head: &[u8], name: &str) -> Error {
     let found = |what: &str| Error::source(format!("{name} is {what} and no image archive"));
     if starts("#!") {
         return found("a script")
-            .with_hint("Nix's `streamLayeredImage` makes one: run it and pipe its output into `-`");
+            .with_hint("Nix's `streamLayeredImage` makes one: push what it writes by `--from-command`");
     }
     if starts("{") || starts("[") {
-        return if text.contains("\"image-config\"") {
-            found("a nix2container description")
-        } else if text.contains("\"schemaVersion\"") {
+        return if text.contains("\"schemaVersion\"") {
             found("a manifest without its blobs").with_hint("name the folder or archive that it belongs to")
         } else {
             found("a JSON document")
@@ -122,13 +97,6 @@ pub(super) fn archive(index: &Index) -> Error {
     lacks("")
 }
 
-/// Returns the first character of a file that is no space.
-fn first_character(path: &Path) -> Option<u8> {
-    let mut head = Vec::new();
-    Blob::open(path).ok()?.reader().take(4096).read_to_end(&mut head).ok()?;
-    head.into_iter().find(|byte| !byte.is_ascii_whitespace())
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -180,10 +148,7 @@ mod tests {
     #[test]
     fn a_folder_of_another_kind_is_told_apart() {
         for (files, words) in [
-            (&[("manifest.json", " [")][..], "unpacked docker archive"),
-            (&[("manifest.json", "{")], "`dir:`"),
-            (&[("storage/overlay-images/images.json", "")], "containers-storage"),
-            (&[("index.json", "")], "without `blobs`"),
+            (&[("index.json", "")][..], "without `blobs`"),
             (&[("x", "")], "neither `oci-layout` nor `index.json`"),
         ] {
             let dir = tempfile::tempdir().unwrap();

@@ -7,14 +7,31 @@
 //! be pushed for it.
 
 pub mod archive;
+mod blobs;
+pub mod bolt;
 pub mod choose;
+mod command;
+pub mod containerd;
+pub mod containers_storage;
+pub mod contents;
 pub mod detect;
+pub mod distribution_storage;
 pub mod docker_archive;
+pub mod docker_dir;
+pub mod docker_storage;
 mod foreign;
+mod graphroot;
 pub mod hybrid;
+pub mod nix2container;
 pub mod oci_layout;
+pub mod passed;
+pub mod payload;
+pub mod repositories;
 pub mod spec;
+pub mod storage_conf;
+mod store;
 mod tar_reader;
+pub mod tar_split;
 pub mod tree;
 
 use std::{fmt, io::Read};
@@ -23,12 +40,13 @@ use bytes::Bytes;
 
 pub use choose::choose;
 pub use spec::{Choice, SourceSpec, Transport};
+pub use store::StorageOptions;
 pub use tree::{Tree, resolve};
 
 use crate::{
     blob::Blob,
     error::Result,
-    oci::{Descriptor, DiffId, Digest, Platform},
+    oci::{Descriptor, DiffId, Digest, Manifest, Platform},
 };
 
 /// A place on disk that holds images.
@@ -53,7 +71,7 @@ pub trait Source: Send + Sync {
     }
 }
 
-impl fmt::Debug for dyn Source {
+impl fmt::Debug for dyn Source + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
     }
@@ -125,6 +143,8 @@ pub enum ImageContent {
         config: Bytes,
         /// The layers, base first, each with its diff ID.
         layers: Vec<Layer>,
+        /// The manifest that the image was pulled with, whose encoded layers the source does not hold.
+        original: Option<Manifest>,
     },
     /// A manifest or index, to be pushed byte for byte.
     Manifest(Descriptor),

@@ -10,21 +10,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use oci_spec::image::MediaType;
 
 use super::{
     Data, Image, ImageContent, Layer, Missing, Source,
     archive::{EntryData, Index},
-    tree::check,
+    blobs,
 };
 use crate::{
-    blob::{Blob, mismatch},
-    error::{Error, Result},
+    blob::Blob,
+    error::Result,
     layout::{
         BLOBS, CONTAINERD_NAME, INDEX, OCI_LAYOUT, REF_NAME,
         read::{self, INDEX_LIMIT, OCI_LAYOUT_LIMIT},
     },
-    oci::{Descriptor, Manifest, Platform, manifest::MANIFEST_LIMIT, media_type::DOCKER_CONFIG},
+    oci::{Descriptor, Manifest, Platform, media_type::is_image_config},
 };
 
 /// An OCI layout.
@@ -82,16 +81,7 @@ impl OciLayout {
                 }
             }
         };
-        match (found, &descriptor.data) {
-            (Some(data), _) if data.size() == descriptor.size => Ok(data),
-            (Some(data), _) => Err(mismatch(&digest.to_string(), descriptor, data.size(), digest)),
-            (None, Some(embedded)) => {
-                let embedded = Bytes::from(embedded.clone());
-                check(&embedded, descriptor)?;
-                Ok(EntryData::Kept(embedded))
-            }
-            (None, None) => Err(Error::source(format!("blob {digest} is missing")).because(Missing)),
-        }
+        blobs::fitting(found, descriptor)
     }
 
     /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
@@ -103,10 +93,8 @@ impl OciLayout {
         if !names.is_empty() {
             return names.iter().all(|name| is_fallback_tag(name));
         }
-        let artifact = descriptor.artifact_type.as_deref().is_some_and(|artifact| {
-            // crane writes an image's config type here.
-            MediaType::from(artifact) != MediaType::ImageConfig && artifact != DOCKER_CONFIG
-        });
+        // crane writes an image's config type here.
+        let artifact = descriptor.artifact_type.as_deref().is_some_and(|kind| !is_image_config(kind));
         artifact
             || descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
             // What cannot be read is somebody else's error.
@@ -142,23 +130,11 @@ impl Source for OciLayout {
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        let what = format!("manifest {}", descriptor.digest);
-        if descriptor.size > MANIFEST_LIMIT {
-            return Err(Error::source(format!(
-                "{what} is over the limit of 4 MiB that registries have: {} bytes",
-                descriptor.size
-            )));
-        }
-        let bytes = self.find(descriptor)?.read(MANIFEST_LIMIT, &what)?;
-        check(&bytes, descriptor)?;
-        Ok(bytes)
+        blobs::document(descriptor, |descriptor| self.find(descriptor))
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {
-        let descriptor = layer.descriptor.as_ref().ok_or_else(|| {
-            Error::internal(format!("a layer of an OCI layout has no descriptor: `{}`", layer.name))
-        })?;
-        let data = self.find(descriptor).and_then(EntryData::into_data);
+        let data = blobs::described(layer).and_then(|layer| self.find(layer)).and_then(EntryData::into_data);
         data.map_err(|error| error.while_doing(format!("reading {}", self.name)))
     }
 }

@@ -28,8 +28,16 @@ pub struct SourceSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
+    /// `containerd:`, a storage root.
+    Containerd,
+    /// `containers-storage:`, podman's own.
+    ContainersStorage,
+    /// `dir:`, a folder with one image.
+    Dir,
     /// `docker-archive:`, a tar with `manifest.json`.
     DockerArchive,
+    /// `docker-storage:`, Docker's own.
+    DockerStorage,
     /// `oci:`, a folder.
     Oci,
     /// `oci-archive:`, a tar with `index.json`.
@@ -43,6 +51,15 @@ pub enum Location {
     Path(PathBuf),
     /// `-`.
     Stdin,
+    /// A storage: where this machine's configuration has it, except for what is said here.
+    Storage {
+        /// The folder.
+        root: Option<PathBuf>,
+        /// What podman forgets at the next boot.
+        runroot: Option<PathBuf>,
+        /// The storage driver.
+        driver: Option<String>,
+    },
 }
 
 /// Which of several images is meant.
@@ -74,8 +91,18 @@ impl SourceSpec {
             return Ok(Self { transport: None, location, choice: Choice::Only });
         }
         let (transport, rest) = transport(text)?;
+        if let Some(Transport::Containerd | Transport::ContainersStorage | Transport::DockerStorage) =
+            transport
+        {
+            let (location, reference) = storage(rest)?;
+            return Ok(Self { transport, location, choice: choice(reference)? });
+        }
         if rest == "-" && transport != Some(Transport::Oci) {
             return Ok(Self { transport, location: Location::Stdin, choice: Choice::Only });
+        }
+        // One image a folder, and any name may be the folder's.
+        if transport == Some(Transport::Dir) && !rest.is_empty() {
+            return Ok(Self { transport, location: Location::Path(rest.into()), choice: Choice::Only });
         }
         let (path, choice) = cut(rest, transport.is_some(), exists)?;
         if path.is_empty() {
@@ -89,7 +116,11 @@ impl SourceSpec {
 fn transport(text: &str) -> Result<(Option<Transport>, &str)> {
     let Some((name, rest)) = text.split_once(':') else { return Ok((None, text)) };
     let transport = match name {
+        "containerd" => Transport::Containerd,
+        "containers-storage" => Transport::ContainersStorage,
+        "dir" => Transport::Dir,
         "docker-archive" => Transport::DockerArchive,
+        "docker-storage" => Transport::DockerStorage,
         "oci" => Transport::Oci,
         "oci-archive" => Transport::OciArchive,
         _ if UNREADABLE.contains(&name) => {
@@ -102,8 +133,48 @@ fn transport(text: &str) -> Result<(Option<Transport>, &str)> {
 }
 
 /// Transports of the containers tools and our own that nobody may mistake for a path.
-const UNREADABLE: [&str; 8] =
-    ["containerd", "containers-storage", "dir", "docker", "docker-daemon", "docker-storage", "ocidir", "sif"];
+const UNREADABLE: [&str; 4] = ["docker", "docker-daemon", "ocidir", "sif"];
+
+/// Cuts `[DRIVER@ROOT+RUNROOT:OPTIONS]` off, as the containers tools write it; all of it may be left out.
+fn storage(text: &str) -> Result<(Location, &str)> {
+    let Some(rest) = text.strip_prefix('[') else {
+        return Ok((Location::Storage { root: None, runroot: None, driver: None }, text));
+    };
+    let (place, reference) = rest
+        .split_once(']')
+        .ok_or_else(|| Error::usage(format!("no bracket closes in `{}`", text.escape_debug())))?;
+    let (driver, place) = match place.split_once('@') {
+        Some((driver, place)) => (Some(driver), place),
+        None => (None, place),
+    };
+    // Drivers' options say nothing about reading.
+    let (place, _) = place.split_once(':').unwrap_or((place, ""));
+    let (root, runroot) = place.split_once('+').unwrap_or((place, ""));
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let driver = driver.filter(|driver| !driver.is_empty()).map(str::to_owned);
+    Ok((Location::Storage { root: path(root), runroot: path(runroot), driver }, reference))
+}
+
+/// Reads the reference to an image of a storage.
+fn choice(text: &str) -> Result<Choice> {
+    match text.rsplit_once('@') {
+        None if text.is_empty() => Ok(Choice::Only),
+        None => Ok(Choice::Name(text.to_owned())),
+        Some((_, digest)) if digest.contains(':') => {
+            digest.parse().map(Choice::Digest).map_err(|error: Error| Error::usage(error.message()))
+        }
+        Some(("", at)) => position(at),
+        // `NAME@ID`, as podman prints it.
+        Some((_, id)) => Ok(Choice::Name(id.to_owned())),
+    }
+}
+
+fn position(text: &str) -> Result<Choice> {
+    text.parse().map(Choice::Index).map_err(|_| {
+        Error::usage(format!("not a position in a list of images: `@{}`", text.escape_debug()))
+            .with_hint("the first image is `@0`")
+    })
+}
 
 /// Cuts path and choice apart: a digest from the end, then at the last colon before which something exists.
 /// Where nothing exists, at the first colon as the containers tools do, after the last slash of a plain path.
@@ -130,10 +201,7 @@ fn cut(text: &str, transport: bool, exists: impl Fn(&Path) -> bool) -> Result<(&
             return Err(Error::usage(format!("nothing follows the colon in `{}`", text.escape_debug())));
         }
         (None, Some(reference)) => match reference.strip_prefix('@') {
-            Some(position) => Choice::Index(position.parse().map_err(|_| {
-                Error::usage(format!("not a position in a list of images: `@{}`", position.escape_debug()))
-                    .with_hint("the first image is `@0`")
-            })?),
+            Some(at) => position(at)?,
             None => Choice::Name(reference.to_owned()),
         },
     };
@@ -153,6 +221,7 @@ mod tests {
         let location = match spec.location {
             Location::Path(path) => path.to_str().unwrap().to_owned(),
             Location::Stdin => "<stdin>".to_owned(),
+            Location::Storage { root, runroot, driver } => format!("{driver:?} {root:?} {runroot:?}"),
         };
         Ok((spec.transport, location, spec.choice))
     }
@@ -191,6 +260,7 @@ mod tests {
             ("oci-archive:x.tar:@0", Transport::OciArchive, "x.tar", Choice::Index(0)),
             ("docker-archive:x.tar:busybox:1", Transport::DockerArchive, "x.tar", name("busybox:1")),
             ("docker-archive:-", Transport::DockerArchive, "<stdin>", Choice::Only),
+            ("dir:none:5000/x:1", Transport::Dir, "none:5000/x:1", Choice::Only),
         ] {
             assert_eq!(parsed(text).unwrap(), (Some(transport), path.to_owned(), choice), "{text}");
         }
@@ -206,10 +276,47 @@ mod tests {
     }
 
     #[test]
+    fn a_storage_may_say_where_it_is() {
+        let (podman, docker) = (Transport::ContainersStorage, Transport::DockerStorage);
+        let containerd = Transport::Containerd;
+        for (text, transport, place, choice) in [
+            ("containers-storage:localhost/a:1", podman, "None None None", name("localhost/a:1")),
+            ("containers-storage:", podman, "None None None", Choice::Only),
+            ("containers-storage:@1", podman, "None None None", Choice::Index(1)),
+            (
+                "containers-storage:[overlay@/s+/r:overlay.mount_program=x]a@b0f4",
+                podman,
+                r#"Some("overlay") Some("/s") Some("/r")"#,
+                name("b0f4"),
+            ),
+            ("containers-storage:[vfs@/s]", podman, r#"Some("vfs") Some("/s") None"#, Choice::Only),
+            ("containerd:", containerd, "None None None", Choice::Only),
+            ("containerd:k8s.io/a.b/c:1", containerd, "None None None", name("k8s.io/a.b/c:1")),
+            ("containerd:[/d]moby/c", containerd, r#"None Some("/d") None"#, name("moby/c")),
+            ("containerd:[x]@3", containerd, r#"None Some("x") None"#, Choice::Index(3)),
+            ("docker-storage:[/d]b:2", docker, r#"None Some("/d") None"#, name("b:2")),
+        ] {
+            assert_eq!(parsed(text).unwrap(), (Some(transport), place.to_owned(), choice), "{text}");
+        }
+        let (_, _, choice) = parsed(&format!("docker-storage:a@{DIGEST}")).unwrap();
+        assert_eq!(choice, Choice::Digest(DIGEST.parse().unwrap()));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_a_usage_error() {
-        for text in
-            ["", "oci:", "x.tar:", "x.tar:@one", "x.tar@sha256:abc", "containers-storage:x", "dir:x", ":1"]
-        {
+        for text in [
+            "",
+            "oci:",
+            "dir:",
+            "x.tar:",
+            "x.tar:@one",
+            "x.tar@sha256:abc",
+            "containers-storage:[x",
+            "containerd:[x",
+            "containerd:@one",
+            "docker-storage:@x",
+            ":1",
+        ] {
             assert_eq!(parsed(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");
         }
     }

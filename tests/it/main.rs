@@ -7,6 +7,7 @@ mod support;
 mod architecture;
 mod bad_images;
 mod fault_registry;
+mod inspect;
 mod ocipkg_images;
 mod readme;
 mod real_images;

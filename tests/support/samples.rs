@@ -68,6 +68,13 @@ impl Sample {
         Self { name: name.into(), path: unpacked.path().join(own_name), _unpacked: Some(unpacked) }
     }
 
+    /// Unpacks a sample that is a packed folder without a name of its own.
+    pub(crate) fn unpacked(name: &str) -> Self {
+        let unpacked = tempfile::tempdir().unwrap();
+        unpack(&folder().join(name), unpacked.path());
+        Self { name: name.into(), path: unpacked.path().into(), _unpacked: Some(unpacked) }
+    }
+
     /// Returns the text of an entry, if the sample is an archive that has it.
     pub(crate) fn entry(&self, name: &str) -> Option<String> {
         let output = Command::new("tar").arg("-xaOf").arg(&self.path).arg(name).output().unwrap();

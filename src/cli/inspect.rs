@@ -1,0 +1,283 @@
+//! `longshore inspect`: what a source holds, for people as a table, for machines as JSON.
+
+use std::collections::HashSet;
+
+use bytesize::ByteSize;
+use longshore::{
+    Error, Result,
+    error::chain,
+    oci::{Content, Descriptor, Platform},
+    source::{
+        Choice, Image, ImageContent, Input, Source, choose,
+        contents::{Contents, Document, Examiner, Part, State},
+        detect,
+        passed::{self, Passed},
+    },
+};
+use serde_json::{Value, json};
+
+use super::{Context, ExitStatus, output::Printer, source::SourceArgs};
+
+/// Show the images of a source
+///
+/// Lists every image, or the one that SOURCE names, with its manifests, config and layers as they lie there:
+/// sizes, encodings, digests. Nothing is sent or kept.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  longshore inspect image.tar
+  longshore inspect --verify ./layout
+  longshore inspect --json containerd:k8s.io/docker.io/library/app:1 | jq .images")]
+pub(super) struct Args {
+    /// A folder or archive that holds images: PATH[:REF|@DIGEST|:@N], or with a transport in front
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Read everything and check every digest and diff ID; what differs ends it with exit code 3
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    options: SourceArgs,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
+    let (spec, options) = args.options.locate(&args.source, &context.environment)?;
+    let (source, passed) = match detect::open(&spec, &options)? {
+        Input::Indexed(source) => (source, Passed::default()),
+        Input::Pass(pass) => passed::look(pass, spec.transport)?,
+    };
+    let source = source.as_ref();
+    let images = images(source, &spec.choice)?;
+    let mut examiner = Examiner::new(source, &passed);
+    let mut problems = Vec::new();
+    let mut described = Vec::new();
+    for (at, image) in images {
+        let contents = examiner.describe(&image);
+        problems.extend(if args.verify { examiner.verify(&contents) } else { contents.problems() });
+        described.push((at, image, contents));
+    }
+    // Images share layers.
+    let mut told = HashSet::new();
+    problems.retain(|problem| told.insert(chain(problem)));
+    for warning in source.warnings() {
+        context.printer.warning(&warning);
+    }
+    if args.json {
+        context.printer.result(&ascii(&json(source, &described, &problems).to_string()))?;
+    } else {
+        for line in table(source, &described) {
+            context.printer.result(&line)?;
+        }
+    }
+    if args.verify && problems.is_empty() {
+        context.printer.status("every digest and diff ID is right");
+    }
+    conclude(context.printer, source, problems)
+}
+
+/// An image, its place in the source's list, and what belongs to it.
+type Described = (usize, Image, Contents);
+
+/// Lists the images that are meant, each with its place in the source's list.
+fn images(source: &dyn Source, choice: &Choice) -> Result<Vec<(usize, Image)>> {
+    let images = source.images()?;
+    // Without any image, the choice fails with the words for it.
+    if *choice == Choice::Only && !images.is_empty() {
+        return Ok(images.into_iter().enumerate().collect());
+    }
+    let image = choose(images.clone(), choice, &source.name())?;
+    let at = match choice {
+        Choice::Index(at) => Some(*at),
+        _ => images.iter().position(|listed| is_same(&listed.content, &image.content)),
+    };
+    Ok(vec![(at.unwrap_or(0), image)])
+}
+
+fn is_same(one: &ImageContent, other: &ImageContent) -> bool {
+    match (one, other) {
+        (ImageContent::Layers { config: one, .. }, ImageContent::Layers { config: other, .. }) => {
+            one == other
+        }
+        (ImageContent::Manifest(one), ImageContent::Manifest(other)) => one.digest == other.digest,
+        _ => false,
+    }
+}
+
+/// Ends with what is wrong, if anything is.
+fn conclude(printer: Printer, source: &dyn Source, mut problems: Vec<Error>) -> Result<ExitStatus> {
+    match problems.len() {
+        0 => Ok(ExitStatus::Success),
+        1 => Err(problems.remove(0).while_doing(format!("examining {}", source.name()))),
+        count => {
+            for problem in &problems {
+                printer.warning(&chain(problem));
+            }
+            Err(Error::source(format!("{} is not what it says it is: {count} problems", source.name())))
+        }
+    }
+}
+
+/// Returns the lines of the table: each image with its documents and their parts, the columns aligned.
+fn table(source: &dyn Source, described: &[Described]) -> Vec<String> {
+    let rows: Vec<Vec<Row>> = described.iter().map(|(_, _, contents)| rows(contents)).collect();
+    let width = |column: fn(&Row) -> &str| {
+        rows.iter().flatten().map(|row| column(row).chars().count()).max().unwrap_or_default()
+    };
+    let (kind, how, size) = (width(|row| row.kind), width(|row| &row.how), width(|row| &row.size));
+    let mut lines = vec![source.name()];
+    for ((at, image, _), rows) in described.iter().zip(&rows) {
+        let names = if image.names.is_empty() { "no name".to_owned() } else { image.names.join(", ") };
+        let companion = if image.companion { " (belongs to another image)" } else { "" };
+        lines.push(String::new());
+        lines.push(format!("@{at} {names}{companion}"));
+        lines.extend(rows.iter().map(|row| {
+            format!("  {:kind$}  {:how$}  {:>size$}  {}", row.kind, row.how, row.size, row.digest)
+        }));
+    }
+    lines
+}
+
+struct Row {
+    kind: &'static str,
+    /// A document's platform, a layer's encoding.
+    how: String,
+    size: String,
+    digest: String,
+}
+
+fn rows(contents: &Contents) -> Vec<Row> {
+    let missing = contents.missing.iter().map(|child| Row {
+        kind: "manifest",
+        how: "missing".to_owned(),
+        size: readable(child.size),
+        digest: child.digest.to_string(),
+    });
+    contents.documents.iter().flat_map(document_rows).chain(missing).collect()
+}
+
+fn document_rows(document: &Document) -> Vec<Row> {
+    let root = document.manifest.as_ref().map(|manifest| Row {
+        kind: match manifest.content {
+            Content::Image { .. } => "manifest",
+            Content::Index { .. } => "index",
+        },
+        how: platform(document),
+        size: readable(manifest.bytes.len() as u64),
+        digest: manifest.digest.to_string(),
+    });
+    let config = document.config.as_ref().map(|config| {
+        // Where there is no manifest, the config is what has a platform.
+        let how = if root.is_none() { platform(document) } else { how(&config.state, "") };
+        part_row("config", how, config)
+    });
+    let layers = document.layers.iter().map(|layer| part_row("layer", how(&layer.state, "none"), layer));
+    root.into_iter().chain(config).chain(layers).collect()
+}
+
+fn part_row(kind: &'static str, how: String, part: &Part) -> Row {
+    let digest = match (&part.layer.descriptor, &part.layer.diff_id) {
+        (Some(descriptor), _) => descriptor.digest.to_string(),
+        (None, Some(diff_id)) => format!("diff ID {diff_id}"),
+        (None, None) => part.layer.name.clone(),
+    };
+    Row { kind, how, size: part.size.map_or_else(|| "?".to_owned(), readable), digest }
+}
+
+fn platform(document: &Document) -> String {
+    document.platform.as_ref().map(Platform::to_string).unwrap_or_default()
+}
+
+/// Says how a blob is held; `plain` is the word for one that is not encoded.
+fn how(state: &State, plain: &str) -> String {
+    match state {
+        State::Broken(_) => "broken",
+        State::Foreign => "foreign",
+        State::Held(longshore::codec::Compression::None) => plain,
+        State::Held(compression) => compression.name(),
+        State::Missing => "missing",
+    }
+    .to_owned()
+}
+
+fn readable(size: u64) -> String {
+    ByteSize(size).to_string()
+}
+
+/// Describes everything for machines. Keys may be added; those that are there stay.
+fn json(source: &dyn Source, described: &[Described], problems: &[Error]) -> Value {
+    let images: Vec<Value> = described
+        .iter()
+        .map(|(at, image, contents)| {
+            let digest = match &image.content {
+                ImageContent::Layers { .. } => None,
+                ImageContent::Manifest(root) => Some(root.digest.to_string()),
+            };
+            json!({
+                "position": at,
+                "names": image.names,
+                "companion": image.companion,
+                "digest": digest,
+                "documents": contents.documents.iter().map(document_json).collect::<Vec<_>>(),
+                "missing": contents.missing.iter().map(descriptor_json).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "source": source.name(),
+        "images": images,
+        "problems": problems.iter().map(|problem| chain(problem)).collect::<Vec<_>>(),
+        "warnings": source.warnings(),
+    })
+}
+
+fn document_json(document: &Document) -> Value {
+    let manifest = document.manifest.as_ref();
+    json!({
+        "digest": manifest.map(|manifest| manifest.digest.to_string()),
+        "mediaType": manifest.map(|manifest| &manifest.media_type),
+        "size": manifest.map(|manifest| manifest.bytes.len()),
+        "platform": document.platform,
+        "config": document.config.as_ref().map(part_json),
+        "layers": document.layers.iter().map(part_json).collect::<Vec<_>>(),
+        "manifests": manifest.and_then(|manifest| match &manifest.content {
+            Content::Image { .. } => None,
+            Content::Index { manifests } => Some(manifests.iter().map(descriptor_json).collect::<Vec<_>>()),
+        }),
+    })
+}
+
+fn part_json(part: &Part) -> Value {
+    let descriptor = part.layer.descriptor.as_ref();
+    json!({
+        "name": part.layer.name,
+        "digest": descriptor.map(|descriptor| descriptor.digest.to_string()),
+        "diffId": part.layer.diff_id,
+        "mediaType": descriptor.and_then(|descriptor| descriptor.media_type.as_ref()),
+        "size": part.size,
+        "encoding": how(&part.state, "none"),
+    })
+}
+
+fn descriptor_json(descriptor: &Descriptor) -> Value {
+    json!({
+        "digest": descriptor.digest,
+        "mediaType": descriptor.media_type,
+        "size": descriptor.size,
+        "platform": descriptor.platform,
+    })
+}
+
+/// Writes JSON in ASCII, so that nothing of it can be mistaken for a terminal's commands.
+fn ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() && !c.is_ascii_control() {
+            ascii.push(c);
+        } else {
+            let mut units = [0; 2];
+            ascii.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    ascii
+}

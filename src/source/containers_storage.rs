@@ -1,0 +1,485 @@
+//! The images of podman, buildah and CRI-O, straight from disk: one store and those it may lean on.
+//!
+//! What such a store keeps of an image is its config and its layers, unpacked; each layer is rebuilt and must turn
+//! out as the config says. The manifest it was pulled with names encoded layers that are gone for good, so it is
+//! of use only where a registry still has them.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Data, Image, ImageContent, Layer, Missing, Source,
+    graphroot::{Graphroot, ImageRecord, LayerRecord},
+    spec::{Location, SourceSpec, Transport},
+    store::{Damaged, StorageOptions},
+};
+use crate::{
+    error::{Error, Result, printable},
+    oci::{
+        Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, config::CONFIG_LIMIT,
+        manifest::MANIFEST_LIMIT,
+    },
+};
+
+/// podman's, buildah's and CRI-O's storage.
+#[derive(Debug)]
+pub struct ContainersStorage {
+    name: String,
+    stores: Vec<Graphroot>,
+    images: Vec<Image>,
+    damaged: Damaged,
+}
+
+impl ContainersStorage {
+    /// Returns the store that `spec` leads to, if it leads to one.
+    pub fn place(spec: &SourceSpec, options: &StorageOptions) -> Option<PathBuf> {
+        match (&spec.location, spec.transport) {
+            (Location::Path(path), None) => Self::find(path),
+            (location @ Location::Storage { .. }, Some(Transport::ContainersStorage)) => {
+                options.clone().at(location).graphroot
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the store that a path leads to: the folder itself, or the one that holds it.
+    pub fn find(dir: &Path) -> Option<PathBuf> {
+        [dir.to_owned(), dir.join("storage")].into_iter().find(|dir| Graphroot::is_at(dir))
+    }
+
+    /// Lists the images of this machine.
+    pub fn open(options: &StorageOptions) -> Result<Self> {
+        let graphroot = options.graphroot.as_deref().ok_or_else(|| {
+            Error::usage("nothing says where podman keeps its images")
+                .with_hint("name the folder: `containers-storage:[overlay@/var/lib/containers/storage]NAME`")
+        })?;
+        let name = format!("containers-storage `{}`", graphroot.display());
+        let reading = |error: Error| error.while_doing(format!("reading {name}"));
+        let mut stores = Vec::new();
+        let own = options.image_store.iter().map(PathBuf::as_path).chain([graphroot]);
+        for dir in own.chain(options.additional_stores.iter().map(PathBuf::as_path)) {
+            let runroot = options.runroot.as_deref().filter(|_| dir == graphroot);
+            stores.extend(Graphroot::read(dir, runroot, options.driver.as_deref()).map_err(reading)?);
+        }
+        if stores.is_empty() {
+            return Err(Error::source(format!(
+                "{name} holds no images: neither `overlay-images` nor `vfs-images` is in it"
+            )));
+        }
+        let mut storage = Self { name, stores, images: Vec::new(), damaged: Damaged::default() };
+        storage.list();
+        Ok(storage)
+    }
+
+    /// Lists the images of all stores, each once.
+    fn list(&mut self) {
+        let mut damaged = Damaged::default();
+        let mut seen = HashSet::new();
+        let mut images = Vec::new();
+        for store in &self.stores {
+            for record in &store.images {
+                if seen.insert(&record.id) {
+                    images.push(self.image(store, record, &mut damaged));
+                }
+            }
+        }
+        (self.images, self.damaged) = (images, damaged);
+    }
+
+    fn image(&self, store: &Graphroot, record: &ImageRecord, damaged: &mut Damaged) -> Image {
+        let names = record.names.clone().unwrap_or_default();
+        let documents = match Documents::read(store, record) {
+            Ok(documents) => documents,
+            // Lists and artifacts are nothing that anybody means who does not name them.
+            Err(error) => {
+                let identity = Bytes::from(record.id.clone());
+                return Image { companion: true, ..damaged.list(&record.id, names, identity, error) };
+            }
+        };
+        let Documents { config, parsed: ImageConfig { diff_ids, platform }, manifest } = documents;
+        match self.chain(record, &diff_ids) {
+            Ok(layers) => {
+                let original = manifest.filter(|manifest| !names_plain_layers(manifest, &diff_ids));
+                let content = ImageContent::Layers { config, layers, original };
+                Image { names, platform, content, companion: false }
+            }
+            Err(error) => Image { platform, ..damaged.list(&record.id, names, config, error) },
+        }
+    }
+
+    /// Follows an image's layers down from its topmost one, and compares them with its config.
+    fn chain(&self, record: &ImageRecord, diff_ids: &[DiffId]) -> Result<Vec<Layer>> {
+        let mut chain = Vec::new();
+        let mut seen = HashSet::new();
+        let mut next = record.layer.as_deref();
+        while let Some(id) = next.filter(|id| !id.is_empty()) {
+            if !seen.insert(id) {
+                return Err(Error::source(format!("layer {id} lies upon itself")));
+            }
+            let (_, layer) = self.find_layer(id)?;
+            chain.push((id, layer));
+            next = layer.parent.as_deref();
+        }
+        chain.reverse();
+        if chain.len() != diff_ids.len() {
+            return Err(Error::source(format!(
+                "image {} has {} layers and {} diff IDs",
+                record.id,
+                chain.len(),
+                diff_ids.len()
+            )));
+        }
+        let layers = chain.into_iter().zip(diff_ids).map(|((id, layer), diff_id)| {
+            // Where podman did not see the plain tar, the layer has no digest of it.
+            match layer.diff_digest.as_deref() {
+                Some(found) if !found.is_empty() && found != diff_id.to_string() => {
+                    Err(Error::source(format!(
+                        "diff ID mismatch in layer {id}: the image config says {diff_id}, the store {}",
+                        printable(found)
+                    )))
+                }
+                _ => Ok(Layer { name: id.to_owned(), descriptor: None, diff_id: Some(diff_id.clone()) }),
+            }
+        });
+        layers.collect()
+    }
+
+    /// Finds a layer in any of the stores: an image of one may lie upon layers of another.
+    fn find_layer(&self, id: &str) -> Result<(&Graphroot, &LayerRecord)> {
+        let mut found = self.stores.iter().filter_map(|store| Some((store, store.layer(id)?)));
+        found.next().ok_or_else(|| Error::source(format!("layer {} is in no store", printable(id))))
+    }
+}
+
+impl Source for ContainersStorage {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn images(&self) -> Result<Vec<Image>> {
+        Ok(self.images.clone())
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
+    }
+
+    fn open(&self, layer: &Layer) -> Result<Data> {
+        let opened = self.damaged.check(layer).and_then(|()| {
+            let (store, record) = self.find_layer(&layer.name)?;
+            store.rebuild(record)
+        });
+        let tar = opened.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
+        Ok(Data::Stream(Box::new(tar)))
+    }
+}
+
+/// What a store keeps of an image besides its layers.
+struct Documents {
+    config: Bytes,
+    parsed: ImageConfig,
+    manifest: Option<Manifest>,
+}
+
+impl Documents {
+    fn read(store: &Graphroot, record: &ImageRecord) -> Result<Self> {
+        let id = &record.id;
+        let manifest = store.image_data(record, "manifest", MANIFEST_LIMIT)?.and_then(|bytes| {
+            let digest = Digest::of(&bytes);
+            // Docker's schema 1 is of no use to anybody, and the config is there all the same.
+            Manifest::parse(bytes.into(), digest, None).ok()
+        });
+        let digest = match manifest.as_ref().map(|manifest| &manifest.content) {
+            Some(Content::Image { config: Some(config), .. }) => config.digest.clone(),
+            Some(Content::Image { config: None, .. }) => {
+                return Err(Error::source(format!("{id} is an artifact without a config")));
+            }
+            Some(Content::Index { .. }) => {
+                return Err(Error::source(format!("{id} is a list of images, and the store has them apart"))
+                    .with_hint("push it by `podman manifest push --all`, or its images one by one"));
+            }
+            None => format!("sha256:{id}").parse()?,
+        };
+        let config = store.image_data(record, &digest.to_string(), CONFIG_LIMIT)?;
+        let config = Bytes::from(
+            config.ok_or_else(|| Error::source(format!("the config of image {id} is missing: {digest}")))?,
+        );
+        if Digest::of(&config) != digest {
+            return Err(Error::source(format!(
+                "digest mismatch in the config of image {id}: expected {digest}"
+            )));
+        }
+        let parsed = ImageConfig::parse(&config, id)?;
+        Ok(Self { config, parsed, manifest })
+    }
+}
+
+/// Returns whether a manifest's layers are the plain ones: such manifests are written by whoever wrote the image
+/// into the store, and no registry has seen them.
+fn names_plain_layers(manifest: &Manifest, diff_ids: &[DiffId]) -> bool {
+    match &manifest.content {
+        Content::Image { layers, .. } => {
+            layers.iter().map(|layer| &layer.digest).eq(diff_ids.iter().map(|DiffId(digest)| digest))
+        }
+        Content::Index { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::{
+        error::{ErrorKind, chain},
+        source::{Choice, choose},
+    };
+
+    /// A store in the making. Every layer is the one tar that `hello` makes.
+    struct Store {
+        dir: PathBuf,
+        driver: &'static str,
+    }
+
+    impl Store {
+        fn new(dir: &Path, driver: &'static str) -> Self {
+            let store = Self { dir: dir.to_owned(), driver };
+            store.write("layers/layers.json", b"[]");
+            store.write("images/images.json", b"null");
+            store
+        }
+
+        fn write(&self, path: &str, bytes: &[u8]) {
+            let path = self.dir.join(format!("{}-{path}", self.driver));
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, bytes).unwrap();
+        }
+
+        fn layers(&self, records: &str) {
+            self.write("layers/layers.json", records.as_bytes());
+        }
+
+        fn layer(&self, id: &str) {
+            let diff = match self.driver {
+                "vfs" => format!("vfs/dir/{id}"),
+                driver => format!("{driver}/{id}/diff"),
+            };
+            fs_err::create_dir_all(self.dir.join(&diff)).unwrap();
+            fs_err::write(self.dir.join(diff).join("hello"), "hello").unwrap();
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packed.write_all(TAR_SPLIT.as_bytes()).unwrap();
+            self.write(&format!("layers/{id}.tar-split.gz"), &packed.finish().unwrap());
+        }
+
+        /// Adds images, each with a name, its topmost layer and the number of its layers; returns their IDs.
+        fn images(&self, images: &[(&str, &str, usize)]) -> Vec<String> {
+            let mut records = Vec::new();
+            let mut ids = Vec::new();
+            for (name, layer, count) in images {
+                let diff_ids = vec![Digest::of(TAR).to_string(); *count];
+                let config = format!(r#"{{"author":"{name}","rootfs":{{"diff_ids":{diff_ids:?}}}}}"#);
+                let digest = Digest::of(config.as_bytes());
+                let id = digest.hex();
+                self.write(&format!("images/{id}/{}", key(&digest.to_string())), config.as_bytes());
+                records.push(format!(r#"{{"id":"{id}","names":["{name}"],"layer":"{layer}"}}"#));
+                ids.push(id.to_owned());
+            }
+            self.write("images/images.json", format!("[{}]", records.join(",")).as_bytes());
+            ids
+        }
+    }
+
+    const TAR: &[u8] = b"<hello>";
+    const TAR_SPLIT: &str = r#"{"type":2,"payload":"PA=="}
+{"type":1,"name":"hello","size":5,"payload":"PD7u4tgQAAA="}
+{"type":2,"payload":"Pg=="}
+"#;
+
+    fn key(name: &str) -> String {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        format!("={}", STANDARD.encode(name))
+    }
+
+    fn at(dir: &Path) -> StorageOptions {
+        StorageOptions { graphroot: Some(dir.to_owned()), ..StorageOptions::default() }
+    }
+
+    fn read(storage: &ContainersStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
+        let image = choose(storage.images()?, choice, &storage.name())?;
+        let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
+        let mut tars = Vec::new();
+        for layer in layers {
+            let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };
+            let mut tar = Vec::new();
+            stream.read_to_end(&mut tar).map_err(|error| error.downcast::<Error>().unwrap())?;
+            tars.push(tar);
+        }
+        Ok(tars)
+    }
+
+    fn named(name: &str) -> Choice {
+        Choice::Name(name.into())
+    }
+
+    #[test]
+    fn every_driver_keeps_its_layers_somewhere() {
+        for driver in ["overlay", "vfs"] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::new(dir.path(), driver);
+            store.layers(r#"[{"id":"a1"},{"id":"b2","parent":"a1"}]"#);
+            store.layer("a1");
+            store.layer("b2");
+            let ids = store.images(&[("localhost/x:1", "b2", 2)]);
+            for options in [at(dir.path()), StorageOptions { driver: Some(driver.into()), ..at(dir.path()) }]
+            {
+                let storage = ContainersStorage::open(&options).unwrap();
+                for choice in [Choice::Only, named("localhost/x:1"), named(&ids[0]), named(&ids[0][..6])] {
+                    assert_eq!(read(&storage, &choice).unwrap(), [TAR, TAR], "{driver} {choice:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_may_lie_upon_layers_of_other_stores() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, shared, apart] = ["own", "shared", "apart"].map(|name| dir.path().join(name));
+        let base = Store::new(&shared, "vfs");
+        base.layers(r#"[{"id":"a1"}]"#);
+        base.layer("a1");
+        base.images(&[("localhost/base:1", "a1", 1)]);
+        let top = Store::new(&own, "overlay");
+        top.layers(r#"[{"id":"b2","parent":"a1"}]"#);
+        top.layer("b2");
+        top.images(&[("localhost/top:1", "b2", 2)]);
+        let options = StorageOptions { additional_stores: vec![shared, dir.path().join("none")], ..at(&own) };
+        let storage = ContainersStorage::open(&options).unwrap();
+        assert_eq!(read(&storage, &named("localhost/base:1")).unwrap(), [TAR]);
+        assert_eq!(read(&storage, &named("localhost/top:1")).unwrap(), [TAR, TAR]);
+        let images = Store::new(&apart, "overlay");
+        images.layers(r#"[{"id":"c3"}]"#);
+        images.layer("c3");
+        images.images(&[("localhost/apart:1", "c3", 1)]);
+        let options = StorageOptions { image_store: Some(apart), ..at(&own) };
+        let storage = ContainersStorage::open(&options).unwrap();
+        assert_eq!(read(&storage, &named("localhost/apart:1")).unwrap(), [TAR]);
+        assert!(ContainersStorage::open(&at(dir.path())).unwrap_err().message().contains("holds no images"));
+    }
+
+    #[test]
+    fn a_damaged_image_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "overlay");
+        store.layers(
+            r#"[{"id":"a1"},{"id":"b2","parent":"c3"},{"id":"c3","parent":"b2"},
+                {"id":"d4","diff-digest":"sha256:none"},{"id":"e5","flags":{"incomplete":true}},
+                {"id":"f6","toc-digest":"sha256:x","flags":{"expected-layer-diffid":"sha256:y"}}]"#,
+        );
+        store.layer("a1");
+        store.images(&[
+            ("localhost/good:1", "a1", 1),
+            ("localhost/loop:1", "b2", 2),
+            ("localhost/diff:1", "d4", 1),
+            ("localhost/incomplete:1", "e5", 1),
+            ("localhost/chunked:1", "f6", 1),
+            ("localhost/gone:1", "77", 1),
+            ("localhost/count:1", "a1", 2),
+        ]);
+        let storage = ContainersStorage::open(&at(dir.path())).unwrap();
+        assert_eq!(read(&storage, &named("localhost/good:1")).unwrap(), [TAR]);
+        for (name, words) in [
+            ("loop", "lies upon itself"),
+            ("diff", "diff ID mismatch"),
+            ("incomplete", "incomplete"),
+            ("chunked", "cannot be reproduced"),
+            ("gone", "in no store"),
+            ("count", "1 layers and 2 diff IDs"),
+        ] {
+            let error = read(&storage, &named(&format!("localhost/{name}:1"))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Source);
+            assert!(chain(&error).contains(words), "{name}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn lists_and_wrong_configs_are_not_pushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "overlay");
+        store.layers(r#"[{"id":"a1"}]"#);
+        store.layer("a1");
+        let ids = store.images(&[
+            ("localhost/good:1", "a1", 1),
+            ("localhost/list:1", "", 0),
+            ("localhost/bad:1", "a1", 1),
+        ]);
+        store.write(&format!("images/{}/manifest", ids[1]), br#"{"manifests":[]}"#);
+        let config = format!("images/{}/{}", ids[2], key(&format!("sha256:{}", ids[2])));
+        store.write(&config, b"{}");
+        let storage = ContainersStorage::open(&at(dir.path())).unwrap();
+        assert_eq!(read(&storage, &Choice::Only).unwrap(), [TAR]);
+        for (name, words) in [("list", "list of images"), ("bad", "digest mismatch")] {
+            let error = read(&storage, &named(&format!("localhost/{name}:1"))).unwrap_err();
+            assert!(chain(&error).contains(words), "{name}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_of_a_pulled_image_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "overlay");
+        store.layers(r#"[{"id":"a1"}]"#);
+        store.layer("a1");
+        let ids = store.images(&[("localhost/x:1", "a1", 1)]);
+        let original = |layer: &Digest| {
+            let manifest = format!(
+                r#"{{"config":{{"digest":"sha256:{}","size":1}},"layers":[{{"digest":"{layer}","size":7}}]}}"#,
+                ids[0]
+            );
+            store.write(&format!("images/{}/manifest", ids[0]), manifest.as_bytes());
+            let [image] = ContainersStorage::open(&at(dir.path())).unwrap().images.try_into().unwrap();
+            let digest = Digest::of(manifest.as_bytes());
+            let ImageContent::Layers { original, .. } = &image.content else { panic!("a manifest") };
+            let original = original.as_ref().map(|original| original.digest.clone());
+            assert_eq!(
+                original.is_some(),
+                choose(vec![image], &Choice::Digest(digest.clone()), "it").is_ok()
+            );
+            original.filter(|original| *original == digest)
+        };
+        assert!(original(&Digest::of(b"encoded")).is_some());
+        // Written by whoever made the image: no registry has seen it.
+        assert!(original(&Digest::of(TAR)).is_none());
+    }
+
+    #[test]
+    fn ids_are_no_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "overlay");
+        for id in ["../a1", "", "a/b", "."] {
+            store.layers(&format!(r#"[{{"id":"{id}"}}]"#));
+            let error = ContainersStorage::open(&at(dir.path())).unwrap_err();
+            assert!(chain(&error).contains("not an ID"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_read_says_who_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "overlay");
+        store.layers("[]");
+        let records = dir.path().join("overlay-layers/layers.json");
+        fs_err::set_permissions(&records, std::fs::Permissions::from_mode(0o0)).unwrap();
+        let opened = ContainersStorage::open(&at(dir.path()));
+        if rustix::process::geteuid().is_root() {
+            opened.unwrap();
+        } else {
+            let error = opened.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Local);
+            assert!(error.hints().concat().contains("podman unshare"), "{error:?}");
+        }
+    }
+}

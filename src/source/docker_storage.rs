@@ -1,0 +1,409 @@
+//! The images in Docker's own storage, straight from disk: what Docker keeps wherever containerd does not keep
+//! its images for it.
+//!
+//! Docker holds no manifests there, only configs and unpacked layers. A layer is known by its chain ID, which
+//! stands for itself and all beneath it. Docker has no locks; it writes beside a file and renames, so what is read
+//! is whole.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{
+    Data, Image, ImageContent, Layer, Missing, Source,
+    payload::Payloads,
+    store::{Damaged, StorageOptions, denied, open, read},
+    tar_split::TarSplit,
+};
+use crate::{
+    error::{Error, Result, printable},
+    oci::{Descriptor, DiffId, Digest, ImageConfig, config::CONFIG_LIMIT},
+};
+
+/// Docker's storage.
+#[derive(Debug)]
+pub struct DockerStorage {
+    name: String,
+    root: PathBuf,
+    driver: String,
+    images: Vec<Image>,
+    damaged: Damaged,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Repositories {
+    /// By repository, then by name; each with an image ID.
+    repositories: BTreeMap<String, BTreeMap<String, Digest>>,
+}
+
+impl DockerStorage {
+    /// Returns Docker's root that a path leads to: the folder itself, or the one of the remapped user in it.
+    pub fn find(dir: &Path) -> Option<PathBuf> {
+        let remapped = || {
+            let mut found = fs_err::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+            found.find(|dir| is_remapped(dir) && driver(dir).is_some())
+        };
+        if driver(dir).is_some() { Some(dir.to_owned()) } else { remapped() }
+    }
+
+    /// Lists the images of this machine.
+    pub fn open(options: &StorageOptions) -> Result<Self> {
+        let root = options.docker_roots.iter().find_map(|dir| Self::find(dir));
+        let Some(root) = root else { return Err(not_found(&options.docker_roots)) };
+        let driver = driver(&root).ok_or_else(|| not_found(std::slice::from_ref(&root)))?;
+        let name = format!("Docker's storage `{}`", root.display());
+        let mut storage = Self { name, root, driver, images: Vec::new(), damaged: Damaged::default() };
+        storage.list().map_err(|error| error.while_doing(format!("reading {}", storage.name)))?;
+        Ok(storage)
+    }
+
+    /// Lists what has a name, and after it what has none, such as the stages of a classic build.
+    fn list(&mut self) -> Result<()> {
+        let mut named: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        if let Some(json) = self.read("repositories.json", REPOSITORIES_LIMIT)? {
+            let list: Repositories = serde_json::from_slice(&json)
+                .map_err(|error| Error::source("`repositories.json` is not valid").because(error))?;
+            for (name, id) in list.repositories.into_values().flatten() {
+                named.entry(id).or_default().push(name);
+            }
+        }
+        let known: HashSet<Digest> = named.keys().cloned().collect();
+        let mut unnamed: Vec<Digest> = self.configs().into_iter().filter(|id| !known.contains(id)).collect();
+        unnamed.sort();
+        for (id, names) in named {
+            let image = self.image(&id, names);
+            self.images.push(image);
+        }
+        for id in unnamed {
+            let image = self.image(&id, Vec::new());
+            self.images.push(Image { companion: true, ..image });
+        }
+        Ok(())
+    }
+
+    /// Returns the IDs of all images.
+    fn configs(&self) -> Vec<Digest> {
+        let Ok(entries) = fs_err::read_dir(self.place("imagedb/content/sha256")) else { return Vec::new() };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect()
+    }
+
+    fn image(&mut self, id: &Digest, names: Vec<String>) -> Image {
+        let config = match self.config(id) {
+            Ok(config) => config,
+            Err(error) => return self.damaged.list(id.hex(), names, id.to_string().into(), error),
+        };
+        let read = ImageConfig::parse(&config, id.hex())
+            .and_then(|parsed| Ok((self.layers(&parsed.diff_ids)?, parsed.platform)));
+        match read {
+            Ok((layers, platform)) => {
+                let content = ImageContent::Layers { config, layers, original: None };
+                Image { names, platform, content, companion: false }
+            }
+            Err(error) => self.damaged.list(id.hex(), names, config, error),
+        }
+    }
+
+    fn config(&self, id: &Digest) -> Result<Bytes> {
+        let config = self.read(&format!("imagedb/content/sha256/{}", id.hex()), CONFIG_LIMIT)?;
+        let config = config.ok_or_else(|| Error::source(format!("the config of image {id} is missing")))?;
+        match Digest::of(&config) {
+            found if found == *id => Ok(config.into()),
+            found => Err(Error::source(format!(
+                "digest mismatch in the config of image {id}: expected {id}, found {found}"
+            ))),
+        }
+    }
+
+    /// Finds the layers of an image, base first.
+    fn layers(&self, diff_ids: &[DiffId]) -> Result<Vec<Layer>> {
+        let mut layers = Vec::new();
+        let mut chain: Option<Digest> = None;
+        for diff_id in diff_ids {
+            let id = match &chain {
+                None => diff_id.0.clone(),
+                Some(beneath) => Digest::of(format!("{beneath} {diff_id}").as_bytes()),
+            };
+            let found = self.fact(&id, "diff")?;
+            if found != diff_id.to_string() {
+                return Err(Error::source(format!(
+                    "diff ID mismatch in layer {id}: the image config says {diff_id}, Docker {}",
+                    printable(&found)
+                )));
+            }
+            // A base of Windows says where it can be had, and must not be pushed.
+            let foreign = self.read(&format!("{}/descriptor.json", folder_of(&id)), FACT_LIMIT)?;
+            let foreign: Option<Descriptor> = foreign.and_then(|json| serde_json::from_slice(&json).ok());
+            layers.push(Layer {
+                name: id.to_string(),
+                descriptor: foreign.filter(|descriptor| !descriptor.urls.is_empty()),
+                diff_id: Some(diff_id.clone()),
+            });
+            chain = Some(id);
+        }
+        Ok(layers)
+    }
+
+    /// Rebuilds a layer's tar.
+    fn rebuild(&self, chain: &Digest) -> Result<TarSplit> {
+        let packed = self.place(&folder_of(chain)).join("tar-split.json.gz");
+        let packed = open(&packed, &self.root)?.ok_or_else(|| {
+            Error::source(format!("layer {chain} cannot be reproduced: `{}` is missing", packed.display()))
+        })?;
+        let cache_id = self.fact(chain, "cache-id")?;
+        if cache_id.is_empty() || !cache_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(Error::source(format!("not an ID: `{}`", printable(&cache_id))));
+        }
+        let payloads = match self.driver.as_str() {
+            driver @ ("fuse-overlayfs" | "overlay2") => {
+                Payloads::open(&self.root.join(driver), &format!("{cache_id}/diff"))
+            }
+            "vfs" => Payloads::open(&self.root.join("vfs/dir"), &cache_id),
+            "btrfs" => Payloads::open(&self.root.join("btrfs/subvolumes"), &cache_id),
+            driver => {
+                Err(Error::source(format!("layers of the driver `{}` cannot be read", printable(driver)))
+                    .with_hint("write an archive first: `docker save -o image.tar NAME`"))
+            }
+        };
+        Ok(TarSplit::open(&packed, payloads?))
+    }
+
+    /// Reads what Docker notes of a layer in a file.
+    fn fact(&self, chain: &Digest, name: &str) -> Result<String> {
+        let text = self.read(&format!("{}/{name}", folder_of(chain)), FACT_LIMIT)?;
+        let text = text.ok_or_else(|| Error::source(format!("layer {chain} is missing")))?;
+        String::from_utf8(text)
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| Error::source(format!("`{name}` of layer {chain} is not valid")).because(error))
+    }
+
+    fn read(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        read(&self.place(file), limit, &self.root)
+    }
+
+    /// Returns where Docker's records of images and layers are.
+    fn place(&self, file: &str) -> PathBuf {
+        self.root.join("image").join(&self.driver).join(file)
+    }
+}
+
+impl Source for DockerStorage {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn images(&self) -> Result<Vec<Image>> {
+        Ok(self.images.clone())
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
+    }
+
+    fn open(&self, layer: &Layer) -> Result<Data> {
+        let opened = self.damaged.check(layer).and_then(|()| self.rebuild(&layer.name.parse()?));
+        let tar = opened.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
+        Ok(Data::Stream(Box::new(tar)))
+    }
+}
+
+/// Returns the storage driver whose images a root holds, if it is one.
+fn driver(root: &Path) -> Option<String> {
+    let has_images = |driver: &str| root.join("image").join(driver).join("repositories.json").exists();
+    let usual = ["overlay2", "fuse-overlayfs", "vfs", "btrfs"].map(str::to_owned).into_iter();
+    let others = || {
+        let entries = fs_err::read_dir(root.join("image")).ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.into_iter().find(|name| has_images(name))
+    };
+    usual.into_iter().find(|driver| has_images(driver)).or_else(others)
+}
+
+/// Returns whether a folder is called as Docker calls the storage of a remapped user: `100000.100000`.
+fn is_remapped(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.is_some_and(|(user, group)| is_number(user) && is_number(group))
+}
+
+fn not_found(roots: &[PathBuf]) -> Error {
+    if !roots.iter().any(|root| root.try_exists().unwrap_or(true)) {
+        return Error::source("this machine has no storage of Docker's where it usually is")
+            .with_hint("name the folder: `docker-storage:[/var/lib/docker]NAME`");
+    }
+    for root in roots {
+        // What may not be looked into looks empty.
+        if fs_err::read_dir(root).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+            return denied(&format!("`{}`", root.display()), root);
+        }
+    }
+    let daemon = roots.iter().map(|root| root.join("containerd/daemon")).find(|dir| dir.exists());
+    Error::source("Docker's storage holds no images: Docker has them in containerd").with_hint(match daemon {
+        Some(dir) => format!("read those: `containerd:[{}]moby/NAME`", dir.display()),
+        None => "read those: `containerd:moby/NAME`".to_owned(),
+    })
+}
+
+fn folder_of(chain: &Digest) -> String {
+    format!("layerdb/sha256/{}", chain.hex())
+}
+
+/// Ten thousand names have 2 MiB.
+const REPOSITORIES_LIMIT: u64 = 64 << 20;
+
+/// A digest, an ID, a descriptor.
+const FACT_LIMIT: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::{
+        error::chain,
+        source::{Choice, choose},
+    };
+
+    const TAR: &[u8] = b"<hello>";
+    const TAR_SPLIT: &str = r#"{"type":2,"payload":"PA=="}
+{"type":1,"name":"hello","size":5,"payload":"PD7u4tgQAAA="}
+{"type":2,"payload":"Pg=="}
+"#;
+
+    fn write(root: &Path, path: &str, bytes: &[u8]) {
+        let path = root.join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, bytes).unwrap();
+    }
+
+    /// Adds an image of two layers that are the same tar; returns its ID.
+    fn image(root: &Path, driver: &str, author: &str) -> Digest {
+        let diff_id = Digest::of(TAR);
+        let above = Digest::of(format!("{diff_id} {diff_id}").as_bytes());
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(TAR_SPLIT.as_bytes()).unwrap();
+        let packed = packed.finish().unwrap();
+        for (at, chain) in [&diff_id, &above].into_iter().enumerate() {
+            let layer = format!("image/{driver}/layerdb/sha256/{}", chain.hex());
+            write(root, &format!("{layer}/diff"), diff_id.to_string().as_bytes());
+            write(root, &format!("{layer}/cache-id"), format!("cache-{at}").as_bytes());
+            write(root, &format!("{layer}/tar-split.json.gz"), &packed);
+            let folder = if driver == "vfs" {
+                format!("vfs/dir/cache-{at}")
+            } else {
+                format!("{driver}/cache-{at}/diff")
+            };
+            write(root, &format!("{folder}/hello"), b"hello");
+        }
+        let config = format!(r#"{{"author":"{author}","rootfs":{{"diff_ids":["{diff_id}","{diff_id}"]}}}}"#);
+        let id = Digest::of(config.as_bytes());
+        write(root, &format!("image/{driver}/imagedb/content/sha256/{}", id.hex()), config.as_bytes());
+        id
+    }
+
+    fn named(root: &Path, driver: &str, names: &[(&str, &Digest)]) {
+        let names: Vec<_> = names.iter().map(|(name, id)| format!(r#""{name}":"{id}""#)).collect();
+        let list = format!(r#"{{"Repositories":{{"all":{{{}}}}}}}"#, names.join(","));
+        write(root, &format!("image/{driver}/repositories.json"), list.as_bytes());
+    }
+
+    fn opened(root: &Path) -> Result<DockerStorage> {
+        DockerStorage::open(&StorageOptions {
+            docker_roots: vec![root.to_owned()],
+            ..StorageOptions::default()
+        })
+    }
+
+    fn read(storage: &DockerStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
+        let image = choose(storage.images()?, choice, &storage.name())?;
+        let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
+        let mut tars = Vec::new();
+        for layer in layers {
+            let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };
+            let mut tar = Vec::new();
+            stream.read_to_end(&mut tar).map_err(|error| error.downcast::<Error>().unwrap())?;
+            tars.push(tar);
+        }
+        Ok(tars)
+    }
+
+    #[test]
+    fn images_are_found_by_name_and_by_id() {
+        for (driver, folder) in [("overlay2", ""), ("vfs", ""), ("overlay2", "100000.100000")] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join(folder);
+            let id = image(&root, driver, "named");
+            let stage = image(&root, driver, "stage");
+            named(&root, driver, &[("tiny:latest", &id), ("localhost/a:1", &id)]);
+            let storage = opened(dir.path()).unwrap();
+            let by_name = |name: &str| Choice::Name(name.into());
+            for choice in
+                [Choice::Only, by_name("tiny"), by_name("localhost/a:1"), Choice::Digest(stage.clone())]
+            {
+                assert_eq!(read(&storage, &choice).unwrap(), [TAR, TAR], "{driver} {choice:?}");
+            }
+            let image = choose(storage.images().unwrap(), &by_name(stage.short()), "it").unwrap();
+            assert!(image.companion);
+        }
+    }
+
+    #[test]
+    fn a_damaged_image_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, driver) = (dir.path(), "overlay2");
+        let id = image(root, driver, "good");
+        let gone = Digest::of(b"gone");
+        named(root, driver, &[("good:1", &id), ("gone:1", &gone)]);
+        let read = |name: &str| read(&opened(root).unwrap(), &Choice::Name(name.into()));
+        assert!(chain(&read("gone:1").unwrap_err()).contains("missing"));
+        assert_eq!(read("good:1").unwrap(), [TAR, TAR]);
+        let layer = format!("image/overlay2/layerdb/sha256/{}", Digest::of(TAR).hex());
+        for (file, bytes, words) in [
+            ("cache-id", "../../etc", "not an ID"),
+            ("cache-id", "none", "is missing"),
+            ("diff", "sha256:x", "diff ID mismatch"),
+        ] {
+            let path = root.join(&layer).join(file);
+            let before = fs_err::read(&path).unwrap();
+            fs_err::write(&path, bytes).unwrap();
+            let error = read("good:1").unwrap_err();
+            assert!(chain(&error).contains(words), "{file}: {error:?}");
+            fs_err::write(&path, before).unwrap();
+        }
+        fs_err::remove_file(root.join(&layer).join("tar-split.json.gz")).unwrap();
+        assert!(chain(&read("good:1").unwrap_err()).contains("cannot be reproduced"));
+        write(root, &format!("image/overlay2/imagedb/content/sha256/{}", id.hex()), b"{}");
+        assert!(chain(&read("good:1").unwrap_err()).contains("digest mismatch"));
+    }
+
+    #[test]
+    fn a_base_of_windows_is_not_rebuilt() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, digest) = (dir.path(), Digest::of(TAR));
+        let id = image(root, "overlay2", "windows");
+        named(root, "overlay2", &[("windows:1", &id)]);
+        let foreign = format!(r#"{{"digest":"{digest}","size":7,"urls":["https://example.com"]}}"#);
+        write(
+            root,
+            &format!("image/overlay2/layerdb/sha256/{}/descriptor.json", digest.hex()),
+            foreign.as_bytes(),
+        );
+        let [image] = opened(root).unwrap().images.try_into().unwrap();
+        let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
+        assert_eq!(layers[0].descriptor.as_ref().unwrap().urls, ["https://example.com"]);
+        assert!(layers[1].descriptor.is_none());
+    }
+
+    #[test]
+    fn images_that_containerd_keeps_are_pointed_at() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(dir.path().join("containerd/daemon")).unwrap();
+        let error = opened(dir.path()).unwrap_err();
+        assert!(error.hints().concat().contains("containerd:["), "{error:?}");
+    }
+}

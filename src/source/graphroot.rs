@@ -1,0 +1,280 @@
+//! One store of podman's, buildah's and CRI-O's images (containers/storage): its records, the documents it keeps
+//! for an image, and its layers, rebuilt.
+//!
+//! The records are read under the locks that podman takes (POSIX, shared; gh:containers/storage lockfile), layers
+//! before images, and the locks are let go at once: what podman writes later it writes to other files. Stores on
+//! read-only media have no locks and need none.
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    payload::{Objects, Payloads},
+    store::{denied, open, read},
+    tar_split::TarSplit,
+};
+use crate::error::{Error, Result, printable};
+
+/// A store.
+#[derive(Debug)]
+pub(super) struct Graphroot {
+    dir: PathBuf,
+    driver: Driver,
+    /// The images, as the store lists them.
+    pub(super) images: Vec<ImageRecord>,
+    layers: HashMap<String, LayerRecord>,
+}
+
+/// What unpacked the layers, and so where they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Btrfs,
+    Overlay,
+    Vfs,
+    Zfs,
+}
+
+/// What a store says of an image.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ImageRecord {
+    /// The digest of the config, for images.
+    pub(super) id: String,
+    /// What it is called, in full.
+    pub(super) names: Option<Vec<String>>,
+    /// The topmost layer.
+    pub(super) layer: Option<String>,
+}
+
+/// What a store says of a layer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct LayerRecord {
+    id: String,
+    /// The layer beneath.
+    pub(super) parent: Option<String>,
+    /// The digest of the plain tar.
+    pub(super) diff_digest: Option<String>,
+    toc_digest: Option<String>,
+    flags: Option<Flags>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Flags {
+    incomplete: Option<bool>,
+}
+
+impl Graphroot {
+    /// Returns whether a folder is a store.
+    pub(super) fn is_at(dir: &Path) -> bool {
+        Driver::ALL.iter().any(|driver| driver.is_at(dir))
+    }
+
+    /// Reads the records of the store in `dir`, if there is one: of `driver`, or of whichever has images.
+    pub(super) fn read(dir: &Path, runroot: Option<&Path>, driver: Option<&str>) -> Result<Option<Self>> {
+        let asked = driver.map(Driver::parse).transpose()?;
+        let Some(&driver) = asked.iter().chain(&Driver::ALL).find(|driver| driver.is_at(dir)) else {
+            // What may not be looked into looks empty.
+            return match fs_err::read_dir(dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    Err(denied(&format!("`{}`", dir.display()), dir))
+                }
+                _ => Ok(None),
+            };
+        };
+        let store = Self { dir: dir.to_owned(), driver, images: Vec::new(), layers: HashMap::new() };
+        store.filled(runroot).map(Some)
+    }
+
+    /// Returns what the store says of a layer.
+    pub(super) fn layer(&self, id: &str) -> Option<&LayerRecord> {
+        self.layers.get(id)
+    }
+
+    /// Reads a document that the store keeps for an image under `key`.
+    pub(super) fn image_data(&self, image: &ImageRecord, key: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        read(&self.records("images").join(&image.id).join(file_of(key)), limit, &self.dir)
+    }
+
+    /// Rebuilds a layer's tar.
+    pub(super) fn rebuild(&self, layer: &LayerRecord) -> Result<TarSplit> {
+        let id = &layer.id;
+        if layer.flags.as_ref().is_some_and(|flags| flags.incomplete == Some(true)) {
+            return Err(Error::source(format!("layer {id} is incomplete: its pull was broken off"))
+                .with_hint("pull the image again"));
+        }
+        let packed = self.records("layers").join(format!("{id}.tar-split.gz"));
+        let packed = open(&packed, &self.dir)?.ok_or_else(|| {
+            let error = format!("layer {id} cannot be reproduced: `{}` is missing", packed.display());
+            Error::source(error).with_hint(match layer.toc_digest.as_deref() {
+                None | Some("") => "it was not pulled but written by a container, or the store is damaged",
+                Some(_) => "pull the image again with `enable_partial_images=false` in storage.conf",
+            })
+        })?;
+        Ok(TarSplit::open(&packed, self.payloads(layer)?))
+    }
+
+    /// Opens the folder that a layer is unpacked in.
+    fn payloads(&self, layer: &LayerRecord) -> Result<Payloads> {
+        let id = &layer.id;
+        match self.driver {
+            Driver::Btrfs => Payloads::open(&self.dir.join("btrfs/subvolumes"), id),
+            Driver::Vfs => Payloads::open(&self.dir.join("vfs/dir"), id),
+            Driver::Zfs => Err(Error::source("layers on ZFS cannot be read")
+                .with_hint("write an archive first: `podman save --format oci-archive -o image.tar NAME`")),
+            Driver::Overlay => {
+                let payloads = Payloads::open(&self.dir.join("overlay"), &format!("{id}/diff"))?;
+                if !self.dir.join("overlay").join(id).join("composefs-data/composefs.blob").exists() {
+                    return Ok(payloads);
+                }
+                let table = self.records("layers").join(id).join(file_of("zstd-chunked-manifest"));
+                let table = read(&table, TABLE_LIMIT, &self.dir)?.ok_or_else(|| {
+                    Error::source(format!("layer {id} has no table of contents: `{}`", table.display()))
+                })?;
+                Ok(payloads.by_content(Objects::parse(&table)?))
+            }
+        }
+    }
+
+    /// Reads the records.
+    fn filled(mut self, runroot: Option<&Path>) -> Result<Self> {
+        let (images, layers) = (self.records("images"), self.records("layers"));
+        let _layers_lock = lock(&layers.join("layers.lock"));
+        let _images_lock = lock(&images.join("images.lock"));
+        self.images = self.list(&images.join("images.json"))?;
+        let volatile = "volatile-layers.json";
+        let transient = runroot.map(|dir| dir.join(format!("{}-layers", self.driver.name())).join(volatile));
+        let lists = [layers.join("layers.json"), layers.join(volatile)];
+        for list in lists.into_iter().chain(transient) {
+            let records: Vec<LayerRecord> = self.list(&list)?;
+            self.layers.extend(records.into_iter().map(|record| (record.id.clone(), record)));
+        }
+        let ids = self.images.iter().map(|image| &image.id).chain(self.layers.keys());
+        for id in ids {
+            // They become part of paths.
+            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(Error::source(format!("not an ID: `{}`", printable(id))));
+            }
+        }
+        Ok(self)
+    }
+
+    fn list<T: DeserializeOwned>(&self, path: &Path) -> Result<Vec<T>> {
+        let Some(json) = read(path, RECORDS_LIMIT, &self.dir)? else { return Ok(Vec::new()) };
+        let records: Option<Vec<T>> = serde_json::from_slice(&json)
+            .map_err(|error| Error::source(format!("`{}` is not valid", path.display())).because(error))?;
+        Ok(records.unwrap_or_default())
+    }
+
+    fn records(&self, kind: &str) -> PathBuf {
+        self.dir.join(format!("{}-{kind}", self.driver.name()))
+    }
+}
+
+impl Driver {
+    /// In the order in which podman prefers them.
+    const ALL: [Self; 4] = [Self::Overlay, Self::Btrfs, Self::Zfs, Self::Vfs];
+
+    fn parse(name: &str) -> Result<Self> {
+        match name {
+            "overlay2" => Ok(Self::Overlay),
+            name => Self::ALL.into_iter().find(|driver| driver.name() == name).ok_or_else(|| {
+                Error::usage(format!("unknown storage driver: `{}`", printable(name)))
+                    .with_hint("`overlay`, `vfs` and `btrfs` can be read")
+            }),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Btrfs => "btrfs",
+            Self::Overlay => "overlay",
+            Self::Vfs => "vfs",
+            Self::Zfs => "zfs",
+        }
+    }
+
+    fn is_at(self, dir: &Path) -> bool {
+        dir.join(format!("{}-images/images.json", self.name())).exists()
+            || dir.join(format!("{}-layers/layers.json", self.name())).exists()
+    }
+}
+
+/// Waits for whoever writes records. The lock ends with the file; without one, or without locks on this file
+/// system, the records are read as they are.
+fn lock(path: &Path) -> Option<fs_err::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).custom_flags((OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed());
+    let file = fs_err::OpenOptions::from_options(options).open(path).ok()?;
+    rustix::io::retry_on_intr(|| fcntl_lock(&file, FlockOperation::LockShared)).ok()?;
+    Some(file)
+}
+
+/// Returns the file's name for a key (gh:containers/storage `makeBigDataBaseName`).
+fn file_of(key: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase() || byte == b'.';
+    if key.bytes().all(is_plain) { key.to_owned() } else { format!("={}", BASE64.encode(key)) }
+}
+
+/// A machine with ten thousand layers, each with a thousand user IDs, needs less.
+const RECORDS_LIMIT: u64 = 256 << 20;
+
+/// As podman limits it: a million files need less.
+const TABLE_LIMIT: u64 = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    /// Returns the kinds of locks that this process holds on a file, as the kernel lists them.
+    fn held(path: &Path) -> Vec<String> {
+        let inode = format!(":{} ", fs_err::metadata(path).unwrap().ino());
+        let own = format!(" {} ", std::process::id());
+        let locks = fs_err::read_to_string("/proc/locks").unwrap();
+        let ours = locks.lines().filter(|line| line.contains(&inode) && line.contains(&own));
+        ours.map(|line| line.split_ascii_whitespace().skip(1).take(3).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn records_are_read_under_podmans_kind_of_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layers.lock");
+        assert!(lock(&path).is_none());
+        fs_err::write(&path, "").unwrap();
+        let file = lock(&path).unwrap();
+        assert_eq!(held(&path), ["POSIX ADVISORY READ"]);
+        drop(file);
+        assert!(held(&path).is_empty());
+    }
+
+    #[test]
+    fn documents_are_found_by_their_keys() {
+        assert_eq!(file_of("manifest"), "manifest");
+        assert_eq!(file_of("zstd-chunked-layer-data"), "=enN0ZC1jaHVua2VkLWxheWVyLWRhdGE=");
+        assert_eq!(file_of("sha256:0"), "=c2hhMjU2OjA=");
+    }
+
+    #[test]
+    fn a_driver_that_is_not_there_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Graphroot::read(dir.path(), None, Some("vfs")).unwrap().is_none());
+        fs_err::create_dir(dir.path().join("overlay-images")).unwrap();
+        fs_err::write(dir.path().join("overlay-images/images.json"), "[]").unwrap();
+        for driver in [None, Some("vfs"), Some("overlay2")] {
+            let store = Graphroot::read(dir.path(), None, driver).unwrap().unwrap();
+            assert_eq!(store.driver, Driver::Overlay);
+        }
+        assert_eq!(
+            Graphroot::read(dir.path(), None, Some("aufs")).unwrap_err().kind(),
+            crate::ErrorKind::Usage
+        );
+    }
+}

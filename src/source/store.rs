@@ -1,0 +1,108 @@
+//! What podman's storage and Docker's have in common: small files that belong to somebody else, and images that
+//! are listed although they cannot be read.
+//!
+//! A store holds the images of a whole machine. One of them being damaged is no reason to refuse the others, so
+//! its error is kept and given to whoever opens its layers.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::{Image, ImageContent, Layer, spec::Location};
+use crate::{
+    blob::Blob,
+    error::{Error, Result},
+    oci::{DiffId, Digest},
+};
+
+/// Where this machine keeps its images, as its configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct StorageOptions {
+    /// podman's storage.
+    pub graphroot: Option<PathBuf>,
+    /// What podman forgets at the next boot.
+    pub runroot: Option<PathBuf>,
+    /// podman's driver; without it, the one that has images.
+    pub driver: Option<String>,
+    /// A place for podman's images apart from its containers.
+    pub image_store: Option<PathBuf>,
+    /// Stores whose images and layers podman uses as well, read-only.
+    pub additional_stores: Vec<PathBuf>,
+    /// Folders that may be Docker's, the likeliest first.
+    pub docker_roots: Vec<PathBuf>,
+}
+
+impl StorageOptions {
+    /// Takes what `location` says for what the configuration does.
+    pub(super) fn at(mut self, location: &Location) -> Self {
+        let Location::Storage { root, runroot, driver } = location else { return self };
+        if let Some(root) = root {
+            // What the configuration says of its own store says nothing about this one.
+            (self.graphroot, self.runroot) = (Some(root.clone()), None);
+            (self.driver, self.image_store) = (None, None);
+            self.docker_roots = vec![root.clone()];
+        }
+        self.runroot = runroot.clone().or(self.runroot);
+        self.driver = driver.clone().or(self.driver);
+        self
+    }
+}
+
+/// Opens a file of `store`; nothing if there is none.
+pub(super) fn open(path: &Path, store: &Path) -> Result<Option<Blob>> {
+    let opened = Blob::open(path);
+    match opened.as_ref().err().and_then(|error| error.find::<io::Error>()).map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => Ok(None),
+        Some(io::ErrorKind::PermissionDenied) => Err(denied(&format!("`{}`", path.display()), store)),
+        _ => opened.map(Some),
+    }
+}
+
+/// Reads a small file of `store`; nothing if there is none.
+pub(super) fn read(path: &Path, limit: u64, store: &Path) -> Result<Option<Vec<u8>>> {
+    let opened = open(path, store)?;
+    opened.map(|blob| blob.read_all(limit, &format!("`{}`", path.display()))).transpose()
+}
+
+/// Says that something in `store` may not be read, and who may.
+pub(super) fn denied(what: &str, store: &Path) -> Error {
+    let us = rustix::process::geteuid().as_raw();
+    // In a store of one's own, files of the images' other users belong to subordinate users.
+    let own = us != 0 && fs_err::metadata(store).is_ok_and(|metadata| metadata.uid() == us);
+    Error::local(format!("{what} may not be read: permission denied")).with_hint(if own {
+        "read it as the users of your images: `podman unshare longshore push …`"
+    } else {
+        "read it as the user to whom the storage belongs: `sudo longshore push …`"
+    })
+}
+
+/// Images that cannot be read, by the name of the layer that stands for them.
+#[derive(Debug, Default)]
+pub(super) struct Damaged(HashMap<String, Error>);
+
+impl Damaged {
+    /// Lists an image although it cannot be read: opening its only layer gives the error. `config` tells it
+    /// from others as far as anything is known.
+    pub(super) fn list(&mut self, id: &str, names: Vec<String>, config: Bytes, error: Error) -> Image {
+        let name = format!("layers of image {id}");
+        self.0.insert(name.clone(), error);
+        let diff_id = Some(DiffId(Digest::of(&config)));
+        let layers = vec![Layer { name, descriptor: None, diff_id }];
+        Image {
+            names,
+            platform: None,
+            content: ImageContent::Layers { config, layers, original: None },
+            companion: false,
+        }
+    }
+
+    /// Returns the error that `layer` stands for.
+    pub(super) fn check(&self, layer: &Layer) -> Result<()> {
+        self.0.get(&layer.name).map_or(Ok(()), |error| Err(error.clone()))
+    }
+}
