@@ -70,6 +70,9 @@ impl Delivery {
 
     async fn attempt(&self) -> Result<Pushed> {
         let tags = self.all_tags();
+        if let Some(original) = self.push_original(&tags).await? {
+            return Ok(Pushed { digest: original.digest, tags });
+        }
         let mut wanted = self.wanted().await?;
         if let Some(manifests) = wanted.known_manifests()? {
             let root = root(&manifests)?;
@@ -310,7 +313,7 @@ impl Delivery {
     }
 
     /// Returns whether the registry holds the image under all these names already.
-    async fn is_there(&self, digest: &Digest, tags: &[String]) -> Result<bool> {
+    pub(super) async fn is_there(&self, digest: &Digest, tags: &[String]) -> Result<bool> {
         let by_digest = [digest.to_string()];
         let names = if tags.is_empty() { &by_digest } else { tags };
         for name in names {

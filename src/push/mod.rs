@@ -6,6 +6,7 @@
 mod absorb;
 mod delivery;
 mod manifest;
+mod original;
 mod press;
 pub mod runtime;
 mod spool;

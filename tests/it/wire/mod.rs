@@ -10,6 +10,7 @@ mod image;
 mod locations;
 mod machine;
 mod manifests;
+mod originals;
 mod pipes;
 mod promises;
 mod random;
