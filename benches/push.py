@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Times pushes of one image against skopeo's, in turn, and prints medians and ratios.
 
-usage: benches/push.py SOURCE [--runs N] [--registry embedded|docker-registry] [--peer-source SOURCE] [-- OPTION…]
+usage: benches/push.py SOURCE [--runs N] [--registry embedded|docker-registry] [--peer-source SOURCE]
 
 SOURCE is an OCI layout folder or a docker archive. Every run starts a fresh registry over an empty folder and, for
 longshore, an empty cache. Wall seconds, CPU seconds and peak memory are the operating system's own (wait4), of the
-pushing process alone. Needs target/release/longshore, skopeo and, for --registry docker-registry, docker-registry.
+pushing process alone. Options of longshore can be set by its variables (LONGSHORE_JOBS=2 benches/push.py …). Needs target/release/longshore, skopeo and, for --registry docker-registry, docker-registry.
 """
 
 import argparse
@@ -84,7 +84,6 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--registry", choices=["embedded", "docker-registry"], default="embedded")
     parser.add_argument("--peer-source", help="what skopeo is given, if its spelling differs")
-    parser.add_argument("options", nargs="*", help="more options for longshore push")
     arguments = parser.parse_args()
     peer_source = arguments.peer_source or (
         f"oci:{arguments.source}" if os.path.isdir(arguments.source) else f"docker-archive:{arguments.source}"
@@ -98,7 +97,7 @@ def main():
             environment = dict(os.environ, LONGSHORE_CACHE_DIR=os.path.join(folder, "cache"))
             try:
                 if name == "longshore":
-                    command = [LONGSHORE, "push", "-q", arguments.source, target, *arguments.options]
+                    command = [LONGSHORE, "push", "-q", arguments.source, target]
                     rows[name].append(run(command, environment))
                     rows["longshore again"].append(run(command, environment))
                 else:

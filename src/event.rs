@@ -55,6 +55,11 @@ pub enum Event {
         /// Bytes to be sent as they are.
         bytes: u64,
     },
+    /// Bytes were handed to the network, whether or not the registry will acknowledge them.
+    Sent {
+        /// So many in this push so far, over all blobs, repeats included.
+        bytes: u64,
+    },
     /// A request will be tried again after a pause.
     Waiting {
         /// For this blob.

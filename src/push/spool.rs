@@ -19,8 +19,9 @@ use crate::{
     registry::UploadBody,
 };
 
-/// So many bytes are read, hashed and handed over at a time: larger frames cost memory and gain nothing.
-const FRAME: u64 = 256 << 10;
+/// So many bytes are read, hashed and handed over at a time, while as many are on their way: larger frames
+/// cost memory and gain nothing.
+const FRAME: u64 = 128 << 10;
 
 /// What an upload draws from.
 #[derive(Clone, Debug)]
@@ -129,20 +130,24 @@ impl Feed {
         }
     }
 
-    /// Returns the bytes of a range as the body of one request.
+    /// Returns the bytes of a range as the body of one request. While a frame is on its way to the socket, the
+    /// next one is read and hashed: one and no more, since they are hashed in order.
     pub(crate) fn body(&self, start: u64, end: u64) -> UploadBody {
         let feed = self.clone();
-        let frames = stream::unfold(start, move |offset| {
-            let feed = feed.clone();
+        let read = move |offset: u64| {
+            let (feed, size) = (feed.clone(), FRAME.min(end - offset));
+            (offset + size, tokio::spawn(async move { feed.frame(offset, size).await }))
+        };
+        let ahead = (start < end).then(|| read(start));
+        let frames = stream::unfold(ahead, move |ahead| {
+            let read = read.clone();
             async move {
-                if offset >= end {
-                    return None;
-                }
-                let size = FRAME.min(end - offset);
-                // After an error the stream ends: `end` as the next offset.
-                match feed.frame(offset, size).await {
-                    Ok(frame) => Some((Ok(frame), offset + size)),
-                    Err(error) => Some((Err(error), end)),
+                let (offset, frame) = ahead?;
+                let frame = frame.await.map_err(|error| Error::internal("a reader failed").because(error));
+                // After an error the stream ends.
+                match frame.and_then(|frame| frame) {
+                    Ok(frame) => Some((Ok(frame), (offset < end).then(|| read(offset)))),
+                    Err(error) => Some((Err(error), None)),
                 }
             }
         });

@@ -9,6 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use futures_util::TryStreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::spool::Feed;
@@ -33,6 +34,8 @@ pub(crate) struct Uploader {
     repository: String,
     reporter: Arc<dyn Reporter>,
     places: Places,
+    /// Bytes handed to the network so far, repeats included.
+    sent: Arc<AtomicU64>,
     /// The largest body that got through, once one did not: in force for all blobs that come after.
     body_limit: AtomicU64,
 }
@@ -58,7 +61,14 @@ impl Uploader {
             chunked: Arc::new(Semaphore::new(jobs.max(1))),
             small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
         };
-        Self { client, repository, reporter, places, body_limit: AtomicU64::new(u64::MAX) }
+        Self {
+            client,
+            repository,
+            reporter,
+            places,
+            sent: Arc::default(),
+            body_limit: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by.
@@ -169,7 +179,18 @@ impl Uploader {
             }
             _ => None,
         };
+        let body = body.map(|body| self.counted(body));
         self.client.exchange(&self.repository, request, body, pool).await
+    }
+
+    /// Tells of every frame that leaves.
+    fn counted(&self, body: UploadBody) -> UploadBody {
+        let (sent, reporter) = (Arc::clone(&self.sent), Arc::clone(&self.reporter));
+        let frames = body.frames.inspect_ok(move |frame| {
+            let size = frame.len() as u64;
+            reporter.event(Event::Sent { bytes: sent.fetch_add(size, Ordering::Relaxed) + size });
+        });
+        UploadBody { size: body.size, frames: Box::pin(frames) }
     }
 
     async fn abandon(&self, session: &Session) {

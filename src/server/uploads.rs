@@ -30,7 +30,7 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// So much of a body is hashed and written at once: handing every frame to another thread as it came cost a
 /// third more CPU.
-const BATCH: usize = 256 << 10;
+const BATCH: usize = 128 << 10;
 
 impl Registry {
     /// `POST /v2/<name>/blobs/uploads/`: a mount, a whole blob, or a new session.
@@ -131,11 +131,8 @@ impl Registry {
             return Err(too_large(most));
         }
         let mut taken = 0;
-        loop {
-            let batch = gather(body).await?;
-            if batch.is_empty() {
-                break;
-            }
+        let mut batch = gather(body).await?;
+        while !batch.is_empty() {
             taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             if taken > most {
                 return Err(too_large(most));
@@ -143,7 +140,10 @@ impl Registry {
             if part.size.is_some_and(|size| size < taken) {
                 return Err(part_of_wrong_size());
             }
-            exclusive = blocking(move || exclusive.append(&batch).map(|()| exclusive)).await?;
+            // While one batch is hashed and written, the next one comes in.
+            let writing = blocking(move || exclusive.append(&batch).map(|()| exclusive));
+            let (written, next) = tokio::join!(writing, gather(body));
+            (exclusive, batch) = (written?, next?);
         }
         if part.size.is_some_and(|size| size != taken) {
             return Err(part_of_wrong_size());
