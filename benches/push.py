@@ -5,7 +5,8 @@ usage: benches/push.py SOURCE [--runs N] [--registry embedded|docker-registry] [
 
 SOURCE is an OCI layout folder or a docker archive. Every run starts a fresh registry over an empty folder and, for
 longshore, an empty cache. Wall seconds, CPU seconds and peak memory are the operating system's own (wait4), of the
-pushing process alone. Options of longshore can be set by its variables (LONGSHORE_JOBS=2 benches/push.py …). Needs target/release/longshore, skopeo and, for --registry docker-registry, docker-registry.
+pushing process alone. Options of longshore are set by its variables: LONGSHORE_JOBS=2 benches/push.py …
+Needs target/release/longshore, skopeo and, for --registry docker-registry, docker-registry.
 """
 
 import argparse

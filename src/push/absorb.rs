@@ -167,7 +167,7 @@ impl Intake<'_> {
             return self.spool.take(&mut bytes, &head.name).map(EntryData::Stored);
         }
         match self.known(&head.name)? {
-            Some((promised, found)) => self.hash(head, &mut bytes, promised, found),
+            Some((promised, found)) => self.hash(head, &mut bytes, &promised, found),
             None => self.encode(head, &mut bytes),
         }
     }
@@ -190,7 +190,7 @@ impl Intake<'_> {
         &mut self,
         head: &EntryHead,
         plain: &mut dyn Read,
-        promised: DiffId,
+        promised: &DiffId,
         found: (Entry, Blob),
     ) -> Result<EntryData> {
         let mut hasher = Hasher::new(Algorithm::Sha256);

@@ -136,7 +136,7 @@ impl Feed {
         let feed = self.clone();
         let read = move |offset: u64| {
             let (feed, size) = (feed.clone(), FRAME.min(end - offset));
-            (offset + size, tokio::spawn(async move { feed.frame(offset, size).await }))
+            (offset + size, spawn_blocking(move || feed.frame(offset, size)))
         };
         let ahead = (start < end).then(|| read(start));
         let frames = stream::unfold(ahead, move |ahead| {
@@ -169,28 +169,23 @@ impl Feed {
         .await
     }
 
-    async fn frame(&self, offset: u64, size: u64) -> Result<Bytes> {
+    fn frame(&self, offset: u64, size: u64) -> Result<Bytes> {
         let file = match &self.bytes {
             Origin::Memory(bytes) => return Ok(bytes.slice(offset as usize..(offset + size) as usize)),
-            Origin::File(file) => Arc::clone(file),
+            Origin::File(file) => file,
         };
-        let proof = self.proof.clone();
-        blocking(move || {
-            let blob = opened(&file)?;
-            let mut frame = vec![0; size as usize];
-            read(blob, &mut frame, offset)?;
-            if let Some(proof) = proof {
-                let mut proof =
-                    proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
-                if offset == 0 {
-                    proof.begin();
-                }
-                proof.catch_up(blob, offset)?;
-                proof.take(&frame, offset)?;
+        let blob = opened(file)?;
+        let mut frame = vec![0; size as usize];
+        read(blob, &mut frame, offset)?;
+        if let Some(proof) = &self.proof {
+            let mut proof = proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
+            if offset == 0 {
+                proof.begin();
             }
-            Ok(Bytes::from(frame))
-        })
-        .await
+            proof.catch_up(blob, offset)?;
+            proof.take(&frame, offset)?;
+        }
+        Ok(Bytes::from(frame))
     }
 }
 
