@@ -64,7 +64,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", env = "LONGSHORE_CHUNK_SIZE", help_heading = "Transfer")]
     chunk_size: Option<ByteSize>,
     /// Attempts without progress before giving up
-    #[arg(long, value_name = "N", default_value_t = 8, env = "LONGSHORE_RETRIES", help_heading = "Transfer")]
+    #[arg(long, value_name = "N", default_value_t = 5, env = "LONGSHORE_RETRIES", help_heading = "Transfer")]
     retries: u32,
     /// Give up on a connection that takes no byte for so long, like `60s`
     #[arg(

@@ -62,7 +62,7 @@ impl Default for Options {
             mount_from: None,
             pace: Pace::default(),
             platform: None,
-            retries: 8,
+            retries: 5,
         }
     }
 }

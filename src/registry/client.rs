@@ -23,7 +23,7 @@ use super::{
     auth::{Authenticator, Scope},
     body::UploadBody,
     guard::{Unsafe, origin},
-    location::redirected,
+    location::{REDIRECTS, redirected},
     options::ClientOptions,
     registry_error::BODY_LIMIT,
     retry::{Backoff, Budget, Pace, is_transient, retry_after},
@@ -48,9 +48,6 @@ const MANIFEST_TYPES: [&str; 4] = [
     DOCKER_INDEX,
     DOCKER_MANIFEST,
 ];
-
-/// Redirects that lead further lead in circles.
-const REDIRECTS: usize = 5;
 
 /// A token that is about to expire is as good as none.
 const TOKEN_MARGIN: Duration = Duration::from_secs(5);
@@ -102,7 +99,7 @@ impl Client {
     /// Returns the size of a blob, if the repository has it. `None` also where that cannot be found out safely:
     /// the registry refers to a place we do not go to, or does not say how large the blob is.
     pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
-        let doing = || format!("looking for blob {} in {}/{repository}", digest.short(), self.0.host);
+        let doing = || format!("looking for blob {} in `{}/{repository}`", digest.short(), self.0.host);
         let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
         let answer = match self.insist(repository, call, doing).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
@@ -123,7 +120,7 @@ impl Client {
 
     /// Returns the digest of the manifest that a tag or digest names, if there is one.
     pub async fn head_manifest(&self, repository: &str, reference: &str) -> Result<Option<Digest>> {
-        let doing = || format!("looking for {}/{repository}, `{reference}`", self.0.host);
+        let doing = || format!("looking for `{}`", self.named(repository, reference));
         let answer =
             self.insist(repository, self.manifest(Method::HEAD, repository, reference), doing).await?;
         if answer.status == StatusCode::NOT_FOUND {
@@ -137,7 +134,7 @@ impl Client {
 
     /// Returns the media type and the bytes of the manifest that a tag or digest names, if there is one.
     pub async fn get_manifest(&self, repository: &str, reference: &str) -> Result<Option<(String, Bytes)>> {
-        let doing = || format!("reading {}/{repository}, `{reference}`", self.0.host);
+        let doing = || format!("reading `{}`", self.named(repository, reference));
         let mut call = self.manifest(Method::GET, repository, reference);
         call.limit = MANIFEST_LIMIT;
         let answer = self.insist(repository, call, doing).await?;
@@ -161,7 +158,7 @@ impl Client {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Receipt> {
-        let doing = || format!("pushing the manifest to {}/{repository}, `{reference}`", self.0.host);
+        let doing = || format!("pushing the manifest to `{}`", self.named(repository, reference));
         let content_type = HeaderValue::from_str(media_type)
             .map_err(|_| Error::source(format!("invalid media type: `{}`", media_type.escape_debug())))?;
         let mut call = Call::new(Method::PUT, self.url(repository, &format!("manifests/{reference}")));
@@ -361,9 +358,14 @@ impl Client {
                 return Err(error);
             }
             let pause = backoff.pause(asked);
-            tracing::info!("{}, trying again in {pause:?}", chain(&error));
+            tracing::warn!("{}, trying again in {pause:.1?}", chain(&error));
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Returns what people call a manifest: `host/repository:tag` or `host/repository@digest`.
+    fn named(&self, repository: &str, reference: &str) -> String {
+        format!("{}/{repository}{}{reference}", self.0.host, if reference.contains(':') { '@' } else { ':' })
     }
 
     /// Makes one call, answering a challenge once and following redirects where the body allows it.

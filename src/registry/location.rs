@@ -15,6 +15,9 @@ use crate::{
     oci::Digest,
 };
 
+/// Redirects that lead further lead in circles.
+pub(crate) const REDIRECTS: usize = 5;
+
 /// The address of an upload session, already resolved and checked by the transport.
 ///
 /// Holds state tokens of registries and signed queries: never printed.

@@ -148,6 +148,7 @@ fn rule_30_without_it_pauses_double_up_to_a_minute() {
     let pace = Pace { scale: 0.000_001, longest: Duration::from_secs(3600), random: || 1.0 };
     let mut pusher = Pusher::new();
     (pusher.options.pace, pusher.client.pace) = (pace, pace);
+    pusher.options.retries = 8;
     let registry = Registry::start(Script::new().always(Route::Open, Fault::status(503)));
     let error = pusher.push(Layout::of_layers(&[]).path(), &registry).unwrap_err();
     assert_eq!((error.kind(), registry.calls(Route::Open)), (ErrorKind::Network, 9));
