@@ -260,7 +260,7 @@ impl Delivery {
     }
 
     /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
-    /// again, sends what is missing; if nothing seems to be, everything (protocol rule 41).
+    /// again, sends what is missing; if nothing seems to be, everything. Once.
     async fn heal(
         &self,
         wanted: &mut Wanted,

@@ -121,7 +121,7 @@ pub struct Reply {
     pub status: u16,
     /// The headers, as they came.
     pub headers: HeaderMap,
-    /// The `Location` header, resolved against the request and found safe (rules 21, 22); absent if there
+    /// The `Location` header, resolved against the request and found safe (location.rs); absent if there
     /// was none.
     pub location: Option<Location>,
     /// The registry's words, where the status is no success.
