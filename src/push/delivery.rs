@@ -273,19 +273,21 @@ impl Delivery {
         if wanted.made.is_some() {
             *wanted = self.wanted().await?;
         }
-        for need in &mut wanted.needs {
+        // What goes out as it lies is known by now. A plain layer that no cache kept has to be encoded again.
+        for need in wanted.needs.iter_mut().filter(|need| need.at_hand == AtHand::Encoded) {
             if let (None, Some(diff_id)) = (&need.identity, &need.layer.diff_id) {
                 need.identity = encoded.get(diff_id).cloned();
             }
         }
         let mut present =
             survey::present(&self.client, &self.destination.repository.path, &wanted.needs).await?;
-        if wanted
+        let missing = wanted
             .needs
             .iter()
+            .filter(|need| need.at_hand != AtHand::Foreign)
             .filter_map(|need| need.identity.as_ref())
-            .all(|(digest, _)| present.contains(digest))
-        {
+            .any(|(digest, _)| !present.contains(digest));
+        if !missing {
             let words = error::chain(error);
             let named = present.iter().any(|digest| words.contains(digest.hex()));
             present.retain(|digest| named && !words.contains(digest.hex()));

@@ -1,11 +1,13 @@
 //! What comes last: rules 33 to 35 and 41.
 
-use longshore::{ErrorKind, error::chain};
+use std::sync::Arc;
+
+use longshore::{ErrorKind, cache::Cache, error::chain};
 use serde_json::Value;
 
 use super::{
     CHUNK, Pusher, REPOSITORY, assert_arrived,
-    image::{INDEX, Layout, MANIFEST, noise},
+    image::{Archive, INDEX, Layout, MANIFEST, noise},
     pushed, pushed_by, story,
 };
 use crate::support::registry::{Fault, Manners, Registry, Route, Script};
@@ -197,4 +199,18 @@ fn rule_41_once_is_enough() {
     let error = Pusher::new().push(Layout::of(&[1000]).path(), &registry).unwrap_err();
     assert_eq!((error.kind(), registry.calls(Route::ManifestPut)), (ErrorKind::Refused, 2));
     assert!(registry.tags(REPOSITORY).is_empty());
+}
+
+#[test]
+fn rule_41_layers_that_no_cache_kept_are_encoded_again() {
+    let body = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}"#;
+    let fault = Fault::status(404).body("application/json", body);
+    let registry = Registry::start(Script::new().on(Route::ManifestPut, 1, fault));
+    let archive = Archive::of(&[LARGE, 1000]);
+    let pusher = Pusher { cache: Arc::new(Cache::scratch(archive.dir())), ..Pusher::new() };
+    if let Err(error) = pusher.push(&archive.path(), &registry) {
+        panic!("{}\n{}", chain(&error), story(&registry));
+    }
+    assert_eq!(registry.calls(Route::ManifestPut), 2);
+    assert_eq!(registry.tags(REPOSITORY), ["1"]);
 }
