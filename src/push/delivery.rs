@@ -92,17 +92,16 @@ impl Delivery {
             }
             None => wanted.manifests.clone(),
         };
-        let digest = root(&manifests)?.digest.clone();
-        self.check_destination(&digest)?;
+        self.check_destination(&root(&manifests)?.digest)?;
         let send =
             || manifest::send(&self.client, &manifests, &self.destination, &tags, &*self.press.reporter);
-        match send().await {
+        let digest = match send().await {
             Err(error) if manifest::misses_blob(&error) => {
                 self.heal(&mut wanted, &encoded, &error).await?;
-                send().await?;
+                send().await?
             }
             result => result?,
-        }
+        };
         Ok(Pushed { digest, tags })
     }
 

@@ -91,14 +91,15 @@ fn descriptor(
 }
 
 /// Sends manifests, children before their index, and at last the root under every tag, or under its digest
-/// where there is no tag.
+/// where there is no tag. Returns the digest that the registry knows the root by: under a tag it is kept by
+/// SHA-256, whatever the source knew it by.
 pub(crate) async fn send(
     client: &Client,
     manifests: &[Manifest],
     destination: &Reference,
     tags: &[String],
     reporter: &dyn Reporter,
-) -> Result<()> {
+) -> Result<Digest> {
     let Some((root, children)) = manifests.split_last() else {
         return Err(Error::internal("an image without a manifest"));
     };
@@ -108,10 +109,11 @@ pub(crate) async fn send(
     if tags.is_empty() {
         return put(client, destination, &root.digest.to_string(), root, reporter).await;
     }
+    let mut known_by = root.digest.clone();
     for tag in tags {
-        put(client, destination, tag, root, reporter).await?;
+        known_by = put(client, destination, tag, root, reporter).await?;
     }
-    Ok(())
+    Ok(known_by)
 }
 
 async fn put(
@@ -120,14 +122,14 @@ async fn put(
     name: &str,
     manifest: &Manifest,
     reporter: &dyn Reporter,
-) -> Result<()> {
+) -> Result<Digest> {
     let repository = &destination.repository.path;
     let receipt = client.put_manifest(repository, name, &manifest.media_type, manifest.bytes.clone()).await?;
     if let (Some(subject), false) = (&manifest.subject, receipt.subject) {
         list_referrer(client, repository, subject, manifest).await?;
     }
     reporter.event(Event::Manifest { reference: name.to_owned(), digest: manifest.digest.to_string() });
-    Ok(())
+    Ok(receipt.digest.unwrap_or_else(|| manifest.digest.clone()))
 }
 
 /// Where the registry keeps no list of referrers itself (no `OCI-Subject` in its answer), the client does, as

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use longshore::oci::Digest;
+use longshore::oci::{Algorithm, Digest, Hasher};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -87,6 +87,18 @@ impl Layout {
         layout.put(&layout.root.bytes);
         layout.name_root();
         layout
+    }
+
+    /// The same, but its root is known by SHA-512.
+    pub(crate) fn by_sha512(mut self) -> Self {
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(&self.root.bytes);
+        self.root.digest = hasher.finish();
+        let folder = self.path().join("blobs/sha512");
+        fs_err::create_dir(&folder).unwrap();
+        fs_err::write(folder.join(self.root.digest.hex()), &self.root.bytes).unwrap();
+        self.name_root();
+        self
     }
 
     fn of_images(images: &[&[Vec<u8>]], index: Option<Value>) -> Self {

@@ -125,6 +125,16 @@ fn rule_35_manifests_go_byte_for_byte_with_their_own_type() {
 }
 
 #[test]
+fn rule_35_what_the_source_knows_by_sha512_is_named_as_the_registry_knows_it() {
+    let layout = Layout::of(&[1000]).by_sha512();
+    let registry = Registry::honest();
+    let pushed = Pusher::new().push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    let named = registry.manifest(REPOSITORY, &pushed.digest.to_string());
+    assert_eq!(named, registry.manifest(REPOSITORY, "1"), "{}", story(&registry));
+}
+
+#[test]
 fn rule_35_a_missing_location_is_fine() {
     pushed(&Layout::of(&[1000]), Script::new().always(Route::ManifestPut, Fault::Location(None)));
 }
