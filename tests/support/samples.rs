@@ -11,6 +11,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::tool;
+
 /// A sample, unpacked if it is a folder.
 pub(crate) struct Sample {
     /// `oci/skopeo`, `docker-archive/buildah.tar`.
@@ -55,24 +57,30 @@ pub(crate) fn bad() -> Vec<Bad> {
     rows.lines().skip(1).map(row).collect()
 }
 
-impl Sample {
-    /// Finds a sample by name; a folder is unpacked, with its links, FIFOs and modes.
-    pub(crate) fn open(name: &str) -> Self {
-        let packed = folder().join(format!("{name}.dir.tar.gz"));
-        if !packed.exists() {
-            return Self { name: name.into(), path: folder().join(name), _unpacked: None };
-        }
-        let unpacked = tempfile::tempdir().unwrap();
-        unpack(&packed, unpacked.path());
-        let own_name = name.rsplit('/').next().unwrap_or(name);
-        Self { name: name.into(), path: unpacked.path().join(own_name), _unpacked: Some(unpacked) }
+/// Unpacks a sample that is a folder or a storage; returns where it lies.
+fn unpacked(name: &str, to: &Path) -> Option<PathBuf> {
+    let (packed, path) = if name.starts_with("stores/") {
+        (folder().join(name), to.to_owned())
+    } else {
+        (folder().join(format!("{name}.dir.tar.gz")), to.join(name.rsplit('/').next()?))
+    };
+    if !packed.exists() {
+        return None;
     }
+    let mut tar = Command::new("tar");
+    tar.args(["--warning=no-timestamp", "-xpzf"]).arg(&packed).arg("-C").arg(to);
+    tool::output(&mut tar).unwrap();
+    Some(path)
+}
 
-    /// Unpacks a sample that is a packed folder without a name of its own.
-    pub(crate) fn unpacked(name: &str) -> Self {
-        let unpacked = tempfile::tempdir().unwrap();
-        unpack(&folder().join(name), unpacked.path());
-        Self { name: name.into(), path: unpacked.path().into(), _unpacked: Some(unpacked) }
+impl Sample {
+    /// Finds a sample by name; a folder or a storage is unpacked, with its links, FIFOs and modes.
+    pub(crate) fn open(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        match unpacked(name, dir.path()) {
+            Some(path) => Self { name: name.into(), path, _unpacked: Some(dir) },
+            None => Self { name: name.into(), path: folder().join(name), _unpacked: None },
+        }
     }
 
     /// Returns the text of an entry, if the sample is an archive that has it.
@@ -80,9 +88,4 @@ impl Sample {
         let output = Command::new("tar").arg("-xaOf").arg(&self.path).arg(name).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
-}
-
-fn unpack(packed: &Path, to: &Path) {
-    let status = Command::new("tar").arg("-xpzf").arg(packed).arg("-C").arg(to).status().unwrap();
-    assert!(status.success(), "unpacking {}", packed.display());
 }

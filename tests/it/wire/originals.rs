@@ -43,7 +43,7 @@ fn elsewhere_its_layers_are_encoded_again_and_its_config_stays() {
 }
 
 fn store() -> Sample {
-    Sample::unpacked("stores/containers-storage-pulled-gz.tar.gz")
+    Sample::open("stores/containers-storage-pulled-gz.tar.gz")
 }
 
 fn push(pusher: &Pusher, path: &Path, registry: &Registry, destination: &str) -> String {
