@@ -6,7 +6,9 @@ mod support;
 
 mod architecture;
 mod bad_images;
+mod contract;
 mod fault_registry;
+mod file_trees;
 mod inspect;
 mod ocipkg_images;
 mod readme;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 pub(crate) struct DockerRegistry {
     process: Child,
     host: String,
-    _store: TempDir,
+    store: TempDir,
 }
 
 impl DockerRegistry {
@@ -42,7 +43,7 @@ impl DockerRegistry {
             }
         });
         let host = host.recv_timeout(Duration::from_secs(30));
-        let mut registry = Self { process, host: String::new(), _store: store };
+        let mut registry = Self { process, host: String::new(), store };
         registry.host = host.expect("docker-registry says where it listens");
         registry
     }
@@ -50,6 +51,11 @@ impl DockerRegistry {
     /// Returns `127.0.0.1:PORT`.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Returns the folder that it keeps everything in.
+    pub(crate) fn store(&self) -> &Path {
+        self.store.path()
     }
 }
 
@@ -60,7 +66,7 @@ impl Drop for DockerRegistry {
     }
 }
 
-fn configuration(store: &std::path::Path) -> String {
+fn configuration(store: &Path) -> String {
     format!(
         "version: 0.1\n\
          log: {{level: info, accesslog: {{disabled: true}}}}\n\

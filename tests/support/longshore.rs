@@ -6,7 +6,7 @@
 use std::{
     ffi::{OsStr, OsString},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -65,6 +65,25 @@ impl Longshore {
     where
         I::Item: AsRef<OsStr>,
     {
+        self.run_on(Stdio::null(), arguments)
+    }
+
+    /// Runs `cat FILE | longshore ARGUMENTS…`.
+    pub(crate) fn run_fed<I: IntoIterator>(&self, file: &Path, arguments: I) -> Run
+    where
+        I::Item: AsRef<OsStr>,
+    {
+        let mut cat = Command::new("cat").arg(file).stdout(Stdio::piped()).spawn().unwrap();
+        let pipe = cat.stdout.take().expect("it is piped");
+        let run = self.run_on(pipe.into(), arguments);
+        cat.wait().unwrap();
+        run
+    }
+
+    fn run_on<I: IntoIterator>(&self, input: Stdio, arguments: I) -> Run
+    where
+        I::Item: AsRef<OsStr>,
+    {
         let report = self.home.path().join("time");
         let home = self.home.path().join("home");
         let started = Instant::now();
@@ -74,7 +93,7 @@ impl Longshore {
             .args(&self.prefix)
             .arg(&self.binary)
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(input)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &home)

@@ -1,8 +1,9 @@
-//! What tests lean on: a registry that misbehaves on demand, a real one, skopeo, the samples, the binary.
+//! What tests lean on: a registry that misbehaves on demand, a real one, skopeo, podman, the samples, the binary.
 
 pub(crate) mod capability;
 pub(crate) mod docker_registry;
 pub(crate) mod longshore;
+pub(crate) mod podman;
 pub(crate) mod raw;
 pub(crate) mod read_back;
 pub(crate) mod registry;
@@ -10,3 +11,4 @@ pub(crate) mod same;
 pub(crate) mod samples;
 pub(crate) mod skopeo;
 pub(crate) mod tool;
+pub(crate) mod tree;

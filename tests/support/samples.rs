@@ -58,7 +58,7 @@ pub(crate) fn bad() -> Vec<Bad> {
 }
 
 /// Unpacks a sample that is a folder or a storage; returns where it lies.
-fn unpacked(name: &str, to: &Path) -> Option<PathBuf> {
+pub(crate) fn unpacked(name: &str, to: &Path) -> Option<PathBuf> {
     let (packed, path) = if name.starts_with("stores/") {
         (folder().join(name), to.to_owned())
     } else {

@@ -1,6 +1,10 @@
-//! skopeo, which copies images out of registries.
+//! skopeo, which copies images out of registries and from one packaging into another, and umoci, which unpacks
+//! what skopeo copied.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::tool;
 
@@ -11,9 +15,25 @@ pub(crate) fn copy(reference: &str, to: &str, options: &[&str]) -> Result<(), St
     skopeo(&[&arguments, options, &[&from, to]].concat()).map(drop)
 }
 
+/// Writes an image of one packaging in another.
+pub(crate) fn repackage(from: &str, to: &str) -> Result<(), String> {
+    skopeo(&["copy", "--quiet", from, to]).map(drop)
+}
+
 /// Returns the manifest or index that a reference names, byte for byte.
 pub(crate) fn raw_manifest(reference: &str) -> Result<Vec<u8>, String> {
     skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{reference}")])
+}
+
+/// Unpacks an image of a registry below `dir`; returns where its file tree is. Takes root.
+pub(crate) fn unpack(reference: &str, dir: &Path) -> Result<PathBuf, String> {
+    let (layout, bundle) = (dir.join("layout"), dir.join("bundle"));
+    // umoci 0.4 knows no zstd.
+    let gzip = ["--dest-compress", "--dest-compress-format=gzip"];
+    copy(reference, &format!("oci:{}:it", layout.display()), &gzip)?;
+    let image = format!("{}:it", layout.display());
+    tool::output(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle))?;
+    Ok(bundle.join("rootfs"))
 }
 
 fn skopeo(arguments: &[&str]) -> Result<Vec<u8>, String> {

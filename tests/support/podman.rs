@@ -1,0 +1,59 @@
+//! podman with a storage of its own, on the driver `vfs`: it works wherever root does, and a layer there is a
+//! whole file tree.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::tool;
+
+/// podman, and where it keeps everything.
+pub(crate) struct Podman {
+    home: PathBuf,
+}
+
+impl Podman {
+    /// One whose storage is in this folder.
+    pub(crate) fn at(home: PathBuf) -> Self {
+        let podman = Self { home };
+        let home = podman.home.display();
+        let configuration =
+            format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{home}/store\"\nrunroot = \"{home}/run\"\n");
+        fs_err::write(podman.configuration(), configuration).unwrap();
+        podman
+    }
+
+    /// Pulls `host/repository:tag` from a registry that speaks plain HTTP; returns the image's ID.
+    pub(crate) fn pull(&self, reference: &str) -> Result<String, String> {
+        self.run(&["pull", "--quiet", "--tls-verify=false", reference])
+    }
+
+    /// Loads an archive.
+    pub(crate) fn load(&self, archive: &Path) -> Result<(), String> {
+        self.run(&["load", "--quiet", "--input", &archive.display().to_string()]).map(drop)
+    }
+
+    /// Returns where the file tree of an image is.
+    pub(crate) fn mount(&self, reference: &str) -> Result<PathBuf, String> {
+        self.run(&["image", "mount", reference]).map(PathBuf::from)
+    }
+
+    /// Returns the folder that the images are kept in.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.home.join("store")
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.home.join("storage.conf")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut podman = Command::new("podman");
+        podman.arg("--tmpdir").arg(self.home.join("tmp")).args(arguments).env_clear();
+        podman.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        podman.env("HOME", &self.home).env("CONTAINERS_STORAGE_CONF", self.configuration());
+        let output = tool::output(&mut podman)?;
+        Ok(String::from_utf8_lossy(&output).trim().to_owned())
+    }
+}
