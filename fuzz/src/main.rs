@@ -5,7 +5,8 @@
 #![no_main]
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Cursor, Read as _, Write as _},
+    path::Path,
     sync::LazyLock,
 };
 
@@ -18,6 +19,8 @@ use longshore::{
     source::{
         archive::{Entries, Index},
         bolt, containerd,
+        payload::{Objects, Payloads},
+        tar_split::TarSplit,
     },
 };
 use url::Url;
@@ -31,6 +34,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("manifest", manifest),
     ("range", range),
     ("reference", reference),
+    ("tar-split", tar_split),
 ];
 
 /// The targets of this run. libFuzzer leaves arguments that begin with two dashes to us.
@@ -67,9 +71,19 @@ fn archive(data: &[u8]) {
     }
 }
 
-/// containerd's database, which no damage may make endless.
+/// containerd's database, which no damage may make endless. The checksums of its two meta pages are put right,
+/// or hardly anything would get past them.
 fn bolt(data: &[u8]) {
-    let blob = blob(data);
+    let mut data = data.to_vec();
+    for meta in [0, BOLT_PAGE] {
+        if let Some(meta) = data.get_mut(meta + 16..meta + 80) {
+            let sum = meta[..56].iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, &byte| {
+                (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+            meta[56..].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+    let blob = blob(&data);
     drop(bolt::snapshot(|| Ok(blob.clone()), containerd::images));
 }
 
@@ -117,6 +131,38 @@ fn reference(data: &[u8]) {
         );
     }
 }
+
+/// A layer is the same however it is read, and nothing that lies beside it gets into it.
+fn tar_split(data: &[u8]) {
+    let (at_once, slowly) = (rebuilt(data, 4 << 10), rebuilt(data, 5));
+    if at_once.1 || slowly.1 {
+        assert_eq!(at_once, slowly);
+    }
+    // What was read before an error counts as well.
+    assert!(!slowly.0.windows(OUTSIDE.len()).any(|found| found == OUTSIDE), "a file outside was read");
+    drop(Objects::parse(data));
+}
+
+/// Rebuilds the layer in `storage`, so many bytes at a time, and says whether it ended well.
+fn rebuilt(lines: &[u8], step: usize) -> (Vec<u8>, bool) {
+    let storage = Path::new(env!("CARGO_MANIFEST_DIR")).join("storage");
+    let payloads = Payloads::open(&storage, "layer").expect("it is there");
+    let mut layer = TarSplit::new(Cursor::new(lines.to_vec()), payloads);
+    let (mut tar, mut piece) = (Vec::new(), vec![0; step]);
+    loop {
+        match layer.read(&mut piece) {
+            Ok(0) => return (tar, true),
+            Ok(size) => tar.extend(&piece[..size]),
+            Err(_) => return (tar, false),
+        }
+    }
+}
+
+/// The page size of the database in `seeds`, the smallest there is.
+const BOLT_PAGE: usize = 1 << 10;
+
+/// What the file beside the layer in `storage`, where its links lead, begins with.
+const OUTSIDE: &[u8] = b"it lies beside";
 
 /// Puts bytes where they can be read by offset.
 fn blob(data: &[u8]) -> Blob {
