@@ -20,7 +20,7 @@ use longshore::{
     error::chain,
     oci::Digest,
     source::{
-        Image, ImageContent, Input, Source, SourceSpec, bolt, choose, containerd,
+        Image, ImageContent, Input, Source, SourceSpec, StorageOptions, bolt, choose, containerd,
         detect::{SourceOptions, open},
     },
 };
@@ -110,6 +110,100 @@ fn containerd_is_read_by_the_names_in_its_database() {
 }
 
 #[test]
+fn dockers_images_are_read_wherever_docker_keeps_them() {
+    let Some(containerd) = containerd_root() else { return };
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().to_str().unwrap();
+    let daemon = root.path().join("containerd/daemon");
+    fs_err::create_dir(daemon.parent().unwrap()).unwrap();
+    fs_err::rename(containerd.path(), &daemon).unwrap();
+    fs_err::create_dir(containerd.path()).unwrap();
+    let of_containerd = ["multi", "sample", "tiny", "multi", "tiny"];
+    let specs = [dir.to_owned(), format!("docker-storage:[{dir}]")];
+    let names = |spec: &str| -> Vec<String> {
+        let images = source(spec).unwrap().images().unwrap();
+        images.into_iter().map(|image| image.names[0].clone()).collect()
+    };
+    // Where `image/` is absent or stale, and beside a storage that has images too.
+    for spec in &specs {
+        let names = names(spec);
+        assert_eq!(names.len(), of_containerd.len(), "{names:?}");
+        assert!(names.iter().zip(of_containerd).all(|(name, part)| name.contains(part)), "{names:?}");
+    }
+    fs_err::create_dir_all(root.path().join("image/overlay2")).unwrap();
+    fs_err::write(root.path().join("image/overlay2/repositories.json"), r#"{"Repositories":{}}"#).unwrap();
+    for spec in &specs {
+        assert_eq!(names(spec).len(), of_containerd.len());
+    }
+    unpack(&samples().unwrap().join("stores/docker28-overlay2-root.tar.gz"), root.path());
+    for spec in &specs {
+        let both = source(spec).unwrap();
+        assert!(both.name().starts_with("Docker's storage"), "{}", both.name());
+        for (name, is_manifest) in [("docker.io/library/multi", true), ("localhost/base:2", false)] {
+            let image = chosen(&format!("{spec}:{name}").replace("]:", "]")).unwrap();
+            match &image.content {
+                ImageContent::Manifest(manifest) => drop(both.document(manifest).unwrap()),
+                ImageContent::Layers { layers, .. } => drop(both.open(&layers[0]).unwrap()),
+            }
+            assert_eq!(matches!(image.content, ImageContent::Manifest(_)), is_manifest, "{name}");
+        }
+        let ambiguous = chosen(&format!("{spec}:localhost/sample:1").replace("]:", "]")).unwrap_err();
+        assert_eq!(ambiguous.kind().exit_code(), 2, "{ambiguous:?}");
+    }
+    // Docker may use the machine's containerd.
+    fs_err::remove_dir_all(root.path().join("image")).unwrap();
+    fs_err::rename(daemon, root.path().join("elsewhere")).unwrap();
+    let spec: SourceSpec = "docker-storage:localhost/sample:1".parse().unwrap();
+    let storage = StorageOptions { docker_roots: vec![root.path().to_owned()], ..StorageOptions::default() };
+    let options = |containerd_roots| SourceOptions {
+        storage: storage.clone(),
+        containerd_roots,
+        ..SourceOptions::default()
+    };
+    let Input::Indexed(found) = open(&spec, &options(vec![root.path().join("elsewhere")])).unwrap() else {
+        panic!("a pass")
+    };
+    choose(found.as_ref(), &spec.choice, None).unwrap();
+    let error = open(&spec, &options(Vec::new())).unwrap_err();
+    assert!(error.hints().concat().contains("containerd:moby/"), "{error:?}");
+}
+
+#[test]
+fn entries_of_one_name_are_told_apart_by_their_platforms() {
+    let Some(samples) = samples() else { return };
+    let mut layouts = unpacked(&samples.join("oci")).into_iter();
+    let sample = layouts.find(|sample| sample.name == "multiarch-nested").unwrap();
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap() };
+    // All entries of one name, and none says what it is for but in its config.
+    let path = sample.path.join("index.json");
+    let nested = read(&path)["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+    let mut index = read(&sample.path.join("blobs").join(nested));
+    for entry in index["manifests"].as_array_mut().unwrap() {
+        entry.as_object_mut().unwrap().remove("platform");
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "app:1" });
+    }
+    fs_err::write(&path, index.to_string()).unwrap();
+    let layout = source(sample.path.to_str().unwrap()).unwrap();
+    let choose = |choice: &str, platform: &str| {
+        let spec: SourceSpec = format!("{}{choice}", sample.path.display()).parse().unwrap();
+        choose(layout.as_ref(), &spec.choice, platform.parse().ok().as_ref())
+    };
+    for choice in ["", ":app:1"] {
+        for (at, platform) in [(0, "linux/amd64"), (1, "linux/arm64")] {
+            let image = choose(choice, platform).unwrap();
+            assert_eq!(root(&image).digest.to_string(), index["manifests"][at]["digest"].as_str().unwrap());
+        }
+        let error = choose(choice, "").unwrap_err();
+        assert_eq!(error.kind().exit_code(), 2);
+        let hints = error.hints().join("\n");
+        let platforms = ["@0: app:1, linux/amd64, sha256:", "@1: app:1, linux/arm64/v8, sha256:"];
+        assert!(platforms.iter().all(|platform| hints.contains(platform)), "{hints}");
+        assert!(hints.contains("`--platform`"), "{hints}");
+        assert_eq!(choose(choice, "linux/s390x").unwrap_err().kind().exit_code(), 2);
+    }
+}
+
+#[test]
 fn containerd_is_read_by_digest_even_without_names() {
     let Some(root_dir) = containerd_root() else { return };
     let dir = root_dir.path().to_str().unwrap();
@@ -139,7 +233,12 @@ fn a_damaged_database_is_an_error_or_says_the_same() {
     let path = root_dir.path().join("io.containerd.metadata.v1.bolt/meta.db");
     let file = fs_err::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let size = file.metadata().unwrap().len();
-    let read = || bolt::snapshot(|| Blob::open(&path), containerd::images);
+    let read = || {
+        bolt::snapshot(
+            || Blob::open(&path),
+            |database| containerd::contents(database).map(|(images, _)| images),
+        )
+    };
     let whole = read().unwrap().len();
     assert_eq!(whole, 9);
     // All of both metas, and something in every page.
@@ -284,7 +383,7 @@ fn source(spec: &str) -> Result<Box<dyn Source>> {
 
 fn chosen(spec: &str) -> Result<Image> {
     let source = source(spec)?;
-    choose(source.images()?, &spec.parse::<SourceSpec>()?.choice, &source.name())
+    choose(source.as_ref(), &spec.parse::<SourceSpec>()?.choice, None)
 }
 
 fn expected(samples: &Path, name: &str) -> Vec<Value> {

@@ -80,16 +80,20 @@ fn one_image_among_its_signatures_needs_no_choice() {
             "artifact-referrers" | "cosign-tags" | "referrers-fallback-tag" => &["app"],
             "oci-artifact-manifest-removed" => &[],
             "flat-platforms" => {
-                let images = indexed(&sample.path).images().unwrap();
-                let error = choose(images.clone(), &Choice::Only, "it").unwrap_err();
+                let source = indexed(&sample.path);
+                let error = choose(source.as_ref(), &Choice::Only, None).unwrap_err();
                 assert_eq!(error.kind().exit_code(), 2);
                 assert!(error.hints().iter().any(|hint| hint.contains("@1: no name, linux/arm64/v8")));
-                choose(images, &Choice::Index(1), "it").unwrap();
+                let arm64 = "linux/arm64".parse().ok();
+                for (choice, platform) in [(Choice::Index(1), None), (Choice::Only, arm64)] {
+                    let image = choose(source.as_ref(), &choice, platform.as_ref()).unwrap();
+                    assert_eq!(image.platform.unwrap().to_string(), "linux/arm64/v8");
+                }
                 continue;
             }
             _ => continue,
         };
-        let image = choose(indexed(&sample.path).images().unwrap(), &Choice::Only, "it").unwrap();
+        let image = choose(indexed(&sample.path).as_ref(), &Choice::Only, None).unwrap();
         assert_eq!(image.names, names, "{}", sample.name);
     }
 }
@@ -133,7 +137,7 @@ fn what_goes_on_in_a_source_is_warned_of() {
         }
         if sample.name == "oci-dag-bomb" {
             let source = indexed(&sample.path);
-            let image = choose(source.images().unwrap(), &Choice::Only, "it").unwrap();
+            let image = choose(source.as_ref(), &Choice::Only, None).unwrap();
             let tree = resolve(source.as_ref(), root(&image), None).unwrap();
             assert_eq!(tree.manifests.len(), 13);
         }
@@ -150,7 +154,7 @@ fn one_platform_takes_the_place_of_its_index() {
             _ => continue,
         };
         let source = indexed(&sample.path);
-        let image = choose(source.images().unwrap(), &Choice::Only, "it").unwrap();
+        let image = choose(source.as_ref(), &Choice::Only, None).unwrap();
         let tree = resolve(source.as_ref(), root(&image), Some(&wanted.parse().unwrap())).unwrap();
         let [manifest] = &tree.manifests[..] else { panic!("{}: {:?}", sample.name, tree.manifests) };
         let Content::Image { config: Some(config), .. } = &manifest.content else { panic!("an index") };
@@ -246,7 +250,7 @@ fn examine(path: &Path) -> Result<()> {
         Input::Indexed(source) => source,
         Input::Pass(pass) => absorbed(pass.tar)?,
     };
-    let image = choose(source.images()?, &spec.choice, &source.name())?;
+    let image = choose(source.as_ref(), &spec.choice, None)?;
     match &image.content {
         ImageContent::Layers { layers, .. } => {
             for layer in layers {

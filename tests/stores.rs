@@ -41,7 +41,7 @@ fn good_stores_are_what_the_independent_reader_found() {
         assert_eq!(images.len(), listed.len());
         for expected in listed {
             let id: Digest = expected["config"].as_str().unwrap().parse().unwrap();
-            let image = choose(images.clone(), &Choice::Digest(id), key).unwrap();
+            let image = choose(source.as_ref(), &Choice::Digest(id), None).unwrap();
             check_image(source.as_ref(), &image, expected);
         }
     }
@@ -76,7 +76,7 @@ fn bad_stores_are_refused_as_their_row_demands() {
 /// Reads the only image of a store to its end, as a push does.
 fn read_all(dir: &Path) -> Result<()> {
     let source = source(dir)?;
-    let image = choose(source.images()?, &Choice::Only, &source.name())?;
+    let image = choose(source.as_ref(), &Choice::Only, None)?;
     for layer in layers(&image) {
         let found = hashed(source.as_ref(), layer)?;
         if layer.diff_id.as_ref().unwrap().0 != found.0 {
@@ -191,7 +191,7 @@ fn layers_on_composefs_are_rebuilt_by_content() {
         fs_err::remove_dir_all(unpacked).unwrap();
     }
     let source = source(dir.path()).unwrap();
-    let image = choose(source.images().unwrap(), &Choice::Name("127.0.0.1:5917/zc:1".into()), "it").unwrap();
+    let image = choose(source.as_ref(), &Choice::Name("127.0.0.1:5917/zc:1".into()), None).unwrap();
     for layer in layers(&image) {
         assert_eq!(hashed(source.as_ref(), layer).unwrap().0, layer.diff_id.as_ref().unwrap().0);
     }
@@ -222,7 +222,7 @@ fn a_store_is_found_by_transport_and_by_the_folder_that_holds_it() {
     ] {
         let spec: SourceSpec = text.parse().unwrap();
         let Input::Indexed(source) = open(&spec, &options).unwrap() else { panic!("a pass") };
-        let image = choose(source.images().unwrap(), &spec.choice, "it").unwrap();
+        let image = choose(source.as_ref(), &spec.choice, None).unwrap();
         assert_eq!(layers(&image).len(), 1, "{text}");
     }
 }

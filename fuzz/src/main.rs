@@ -84,7 +84,7 @@ fn bolt(data: &[u8]) {
         }
     }
     let blob = blob(&data);
-    drop(bolt::snapshot(|| Ok(blob.clone()), containerd::images));
+    drop(bolt::snapshot(|| Ok(blob.clone()), containerd::contents));
 }
 
 /// One header a line.

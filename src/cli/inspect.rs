@@ -86,7 +86,7 @@ fn images(source: &dyn Source, choice: &Choice) -> Result<Vec<(usize, Image)>> {
     if *choice == Choice::Only && !images.is_empty() {
         return Ok(images.into_iter().enumerate().collect());
     }
-    let image = choose(images.clone(), choice, &source.name())?;
+    let image = choose(source, choice, None)?;
     let at = match choice {
         Choice::Index(at) => Some(*at),
         _ => images.iter().position(|listed| is_same(&listed.content, &image.content)),

@@ -2,35 +2,70 @@
 //!
 //! Names are matched as their producers meant them: in full, as Docker abbreviates them (`tiny` is
 //! `docker.io/library/tiny:latest`), or by tag alone where a layout says no more. One image under many names
-//! is one image. What is ambiguous is never guessed: the error lists what there is.
+//! is one image. Several of one name may differ in platform, each listed on its own where others would write an
+//! index. What is ambiguous is never guessed: the error lists what there is.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::{Choice, Image, ImageContent};
+use super::{Choice, Image, ImageContent, Source, tree};
 use crate::{
     error::{Error, Result, printable},
-    oci::Digest,
+    oci::{Digest, Platform},
 };
 
-/// Picks the image that is meant by `choice` out of all that `what` holds.
-pub fn choose(images: Vec<Image>, choice: &Choice, what: &str) -> Result<Image> {
+/// Picks the image of `source` that is meant by `choice`; of several, the one for `platform`.
+pub fn choose(source: &dyn Source, choice: &Choice, platform: Option<&Platform>) -> Result<Image> {
+    let (images, what) = (source.images()?, source.name());
     if images.is_empty() {
         return Err(Error::source(format!("{what} holds no images")));
     }
     if let Choice::Index(at) = choice {
         return match images.get(*at) {
             Some(image) => Ok(image.clone()),
-            None => Err(unknown(&merged(images), &format!(":@{at}"), what)),
+            None => Err(unknown(source, &merged(images), &format!(":@{at}"))),
         };
     }
     let candidates = merged(images);
+    let mut found = meant(&candidates, choice);
+    if let (Some(wanted), true) = (platform, found.len() > 1) {
+        let mut offered = Vec::new();
+        found.retain(|candidate| {
+            let platforms = candidate.platforms(source);
+            let fits = platforms.iter().any(|platform| platform.satisfies(wanted));
+            offered.extend(platforms);
+            fits
+        });
+        if found.is_empty() {
+            return Err(tree::not_offered(wanted, &offered, &what));
+        }
+    }
+    match (<[Candidate; 1]>::try_from(found), choice) {
+        (Ok([candidate]), _) => Ok(candidate.image),
+        (Err(none), Choice::Digest(digest)) if none.is_empty() => {
+            Err(unknown(source, &candidates, &digest.to_string()))
+        }
+        (Err(none), Choice::Name(name)) if none.is_empty() => Err(unknown(source, &candidates, name)),
+        (Err(several), Choice::Name(name)) => {
+            let name = printable(name);
+            let several_called = format!("{what} holds {} images called `{name}`", several.len());
+            Err(listed(Error::usage(several_called), source, &several))
+        }
+        (Err(several), _) => {
+            let several_unchosen = format!("{what} holds {} images and none was chosen", several.len());
+            Err(listed(Error::usage(several_unchosen), source, &several))
+        }
+    }
+}
+
+/// Returns the images that `choice` may mean.
+fn meant(candidates: &[Candidate], choice: &Choice) -> Vec<Candidate> {
     let fitting = |fits: &dyn Fn(&Candidate) -> bool| -> Vec<Candidate> {
         candidates.iter().filter(|candidate| fits(candidate)).cloned().collect()
     };
-    let found = match choice {
+    match choice {
         Choice::Digest(digest) => fitting(&|candidate| candidate.is(digest)),
         Choice::Index(_) | Choice::Only => match fitting(&|candidate| !candidate.image.companion) {
-            none if none.is_empty() => candidates.clone(),
+            none if none.is_empty() => candidates.to_vec(),
             found => found,
         },
         Choice::Name(name) => match fitting(&|candidate| candidate.image.names.contains(name)) {
@@ -40,21 +75,6 @@ pub fn choose(images: Vec<Image>, choice: &Choice, what: &str) -> Result<Image> 
             },
             found => found,
         },
-    };
-    match (<[Candidate; 1]>::try_from(found), choice) {
-        (Ok([candidate]), _) => Ok(candidate.image),
-        (Err(none), Choice::Digest(digest)) if none.is_empty() => {
-            Err(unknown(&candidates, &digest.to_string(), what))
-        }
-        (Err(none), Choice::Name(name)) if none.is_empty() => Err(unknown(&candidates, name, what)),
-        (Err(several), Choice::Name(name)) => Err(listed(
-            Error::usage(format!("{what} holds {} images called `{}`", several.len(), printable(name))),
-            &several,
-        )),
-        (Err(several), _) => Err(listed(
-            Error::usage(format!("{what} holds {} images and none was chosen", several.len())),
-            &several,
-        )),
     }
 }
 
@@ -74,6 +94,15 @@ impl Candidate {
             ImageContent::Manifest(_) => None,
         };
         self.digest == *digest || original == Some(digest)
+    }
+
+    /// Returns the platforms it is for, read from its documents where the listing does not say it.
+    fn platforms(&self, source: &dyn Source) -> Vec<Platform> {
+        match (&self.image.platform, &self.image.content) {
+            (Some(platform), _) => vec![platform.clone()],
+            (None, ImageContent::Layers { .. }) => Vec::new(),
+            (None, ImageContent::Manifest(root)) => tree::platforms(source, root),
+        }
     }
 }
 
@@ -140,20 +169,27 @@ fn full(name: &str) -> (String, &str) {
     (repository, tag)
 }
 
-fn unknown(candidates: &[Candidate], asked: &str, what: &str) -> Error {
-    listed(Error::usage(format!("{what} holds nothing called `{}`", printable(asked))), candidates)
+fn unknown(source: &dyn Source, candidates: &[Candidate], asked: &str) -> Error {
+    let words = format!("{} holds nothing called `{}`", source.name(), printable(asked));
+    listed(Error::usage(words), source, candidates)
 }
 
 /// Adds what there is to choose from.
-fn listed(error: Error, candidates: &[Candidate]) -> Error {
-    let error =
-        error.with_hint("choose by name (`PATH:NAME`), position (`PATH:@N`) or digest (`PATH@DIGEST`)");
-    let error = candidates.iter().take(LISTED).fold(error, |error, candidate| {
+fn listed(error: Error, source: &dyn Source, candidates: &[Candidate]) -> Error {
+    let (mut lines, mut platforms) = (Vec::new(), HashSet::new());
+    for candidate in candidates.iter().take(LISTED) {
         let Candidate { at, digest, image } = candidate;
         let names = if image.names.is_empty() { "no name".into() } else { image.names.join(", ") };
-        let platform = image.platform.as_ref().map(|platform| format!(", {platform}")).unwrap_or_default();
-        error.with_hint(format!("@{at}: {}{}, {digest}", printable(&names), printable(&platform)))
-    });
+        let of_this: Vec<String> = candidate.platforms(source).iter().map(Platform::to_string).collect();
+        let facts = [[names].as_slice(), of_this.as_slice()].concat().join(", ");
+        lines.push(format!("@{at}: {}, {digest}", printable(&facts)));
+        platforms.insert(of_this);
+    }
+    let mut ways = "choose by name (`PATH:NAME`), position (`PATH:@N`) or digest (`PATH@DIGEST`)".to_owned();
+    if platforms.len() > 1 {
+        ways += ", or by `--platform`";
+    }
+    let error = lines.into_iter().fold(error.with_hint(ways), Error::with_hint);
     match candidates.len().saturating_sub(LISTED) {
         0 => error,
         more => error.with_hint(format!("and {more} more")),
@@ -165,8 +201,14 @@ const LISTED: usize = 20;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::{error::ErrorKind, oci::Descriptor};
+    use crate::{
+        error::ErrorKind,
+        oci::Descriptor,
+        source::{Data, Layer},
+    };
 
     fn image(content: &str, names: &[&str]) -> Image {
         Image {
@@ -177,8 +219,38 @@ mod tests {
         }
     }
 
+    /// A source that has these images, and no documents of them.
+    struct Listed(Vec<Image>);
+
+    impl Source for Listed {
+        fn name(&self) -> String {
+            "it".into()
+        }
+
+        fn images(&self) -> Result<Vec<Image>> {
+            Ok(self.0.clone())
+        }
+
+        fn document(&self, _: &Descriptor) -> Result<Bytes> {
+            Err(Error::source("missing"))
+        }
+
+        fn open(&self, _: &Layer) -> Result<Data> {
+            Err(Error::source("missing"))
+        }
+    }
+
+    fn chosen_for(images: &[Image], choice: &Choice, platform: &str) -> Result<String> {
+        let platform = platform.parse().ok();
+        choose(&Listed(images.to_vec()), choice, platform.as_ref()).map(|image| image.names.join(" "))
+    }
+
     fn chosen(images: &[Image], choice: &Choice) -> Result<String> {
-        choose(images.to_vec(), choice, "it").map(|image| image.names.join(" "))
+        chosen_for(images, choice, "")
+    }
+
+    fn on(platform: &str, image: Image) -> Image {
+        Image { platform: Some(platform.parse().unwrap()), ..image }
     }
 
     fn by_name(images: &[Image], name: &str) -> Result<String> {
@@ -222,6 +294,40 @@ mod tests {
         let digest = Choice::Digest(Digest::of(b"b"));
         assert_eq!(chosen(&images, &digest).unwrap(), "y:1 1");
         assert_eq!(chosen(&[], &Choice::Only).unwrap_err().kind(), ErrorKind::Source);
+    }
+
+    #[test]
+    fn images_of_one_name_are_chosen_by_platform() {
+        let images = [
+            on("linux/amd64", image("a", &["x:1", "amd"])),
+            on("linux/arm64/v8", image("b", &["x:1", "arm"])),
+            on("linux/arm64", image("c", &["y:1", "other"])),
+            on("windows/amd64", Image { companion: true, ..image("d", &["x:1"]) }),
+        ];
+        let name = |name: &str| Choice::Name(name.into());
+        assert_eq!(chosen_for(&images, &name("x:1"), "linux/arm64").unwrap(), "x:1 arm");
+        assert_eq!(chosen_for(&images, &name("x:1"), "linux/x86_64").unwrap(), "x:1 amd");
+        assert_eq!(chosen_for(&images, &Choice::Only, "linux/amd64").unwrap(), "x:1 amd");
+        // Whoever points at one image gets it, and hears elsewhere that it is for another platform.
+        for choice in [Choice::Index(0), Choice::Digest(Digest::of(b"a")), name("amd")] {
+            assert_eq!(chosen_for(&images, &choice, "linux/arm64").unwrap(), "x:1 amd");
+        }
+        for (choice, platform, words, hint) in [
+            (name("x:1"), "", "3 images called `x:1`", "@1: x:1, arm, linux/arm64/v8, sha256:3e23"),
+            (name("x:1"), "", "3 images", ", or by `--platform`"),
+            (Choice::Only, "linux/arm64", "2 images and none was chosen", "@2: y:1, other, linux/arm64, "),
+            (
+                name("x:1"),
+                "linux/s390x",
+                "no image for `linux/s390x`",
+                "linux/amd64, linux/arm64/v8, windows/amd64",
+            ),
+        ] {
+            let error = chosen_for(&images, &choice, platform).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.message().contains(words), "{error:?}");
+            assert!(error.hints().join("\n").contains(hint), "{error:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! of a layer back.
 
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Choice, Data, Image, ImageContent, Layer, Missing, Source,
+    Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source,
     blobs::{self, Blobs},
     bolt::{self, Bucket, Database, Item},
 };
@@ -21,7 +22,7 @@ use crate::{
     blob::Blob,
     error::{Error, Result},
     layout::{BLOBS, read},
-    oci::{Descriptor, Digest},
+    oci::{Descriptor, Digest, Repository},
 };
 
 /// Where a root keeps blobs.
@@ -34,6 +35,13 @@ const INGEST: &str = "ingest";
 const SCHEMA: &[u8] = b"v1";
 /// A node has hundreds.
 const IMAGE_LIMIT: usize = 1_000_000;
+/// A label's key begins so where its value says which repositories of a registry have had a blob; the registry's
+/// host follows, without its port.
+const ORIGIN: &[u8] = b"containerd.io/distribution.source.";
+/// The namespace in which Docker lets containerd keep images, before each name.
+const OF_DOCKER: &str = "moby/";
+/// So begins what Docker calls an image that has no name any more (gh:moby/moby `danglingImageName`).
+const UNNAMED: &str = "moby-dangling@";
 
 /// A containerd root.
 #[derive(Debug)]
@@ -41,7 +49,11 @@ pub struct Containerd {
     name: String,
     blobs: Blobs,
     images: Vec<Image>,
+    origins: Origins,
 }
+
+/// The repositories that have had a blob, by its digest.
+pub type Origins = HashMap<Digest, Vec<Repository>>;
 
 impl Containerd {
     /// Returns whether a folder is a containerd root or the content store of one.
@@ -51,18 +63,29 @@ impl Containerd {
 
     /// Reads the names in the root `dir`. An image of no name is listed if `choice` is its digest.
     pub fn open(dir: &Path, choice: &Choice) -> Result<Self> {
-        let name = format!("containerd's storage `{}`", dir.display());
-        Self::read(dir, choice, &name).map_err(|error| error.while_doing(format!("reading {name}")))
+        Self::read(dir, choice, "")
     }
 
-    fn read(dir: &Path, choice: &Choice, name: &str) -> Result<Self> {
+    /// Reads the names of what Docker keeps there.
+    pub(super) fn of_docker(dir: &Path, choice: &Choice) -> Result<Self> {
+        Self::read(dir, choice, OF_DOCKER)
+    }
+
+    fn read(dir: &Path, choice: &Choice, prefix: &str) -> Result<Self> {
+        let name = format!("containerd's storage `{}`", dir.display());
+        let read = Self::read_as(&name, dir, choice, prefix);
+        read.map_err(|error| error.while_doing(format!("reading {name}")))
+    }
+
+    fn read_as(name: &str, dir: &Path, choice: &Choice, prefix: &str) -> Result<Self> {
         let content = dir.join(CONTENT);
         let content = if content.is_dir() { content } else { dir.to_owned() };
         let blobs = Blobs::by_algorithm(&content.join(BLOBS));
-        let mut images = match read::open_at(&dir.join(DATABASE))? {
-            Some(_) => bolt::snapshot(|| Blob::open(&dir.join(DATABASE)), images)?,
-            None => Vec::new(),
+        let (mut images, origins) = match read::open_at(&dir.join(DATABASE))? {
+            Some(_) => bolt::snapshot(|| Blob::open(&dir.join(DATABASE)), contents)?,
+            None => (Vec::new(), Origins::new()),
         };
+        images.retain(|image| image.names.iter().any(|name| name.starts_with(prefix)));
         let asked = match choice {
             Choice::Digest(digest) => Some(digest.clone()),
             Choice::Name(name) => name.parse().ok(),
@@ -74,7 +97,12 @@ impl Containerd {
         {
             images.push(image(vec![digest.to_string()], blobs.describe(&digest)?));
         }
-        Ok(Self { name: name.to_owned(), blobs, images })
+        Ok(Self { name: name.to_owned(), blobs, images, origins })
+    }
+
+    /// Returns whether there are any images.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.images.is_empty()
     }
 }
 
@@ -106,6 +134,17 @@ impl Source for Containerd {
             )
         })
     }
+
+    fn origins(&self, blob: &Layer) -> Vec<Origin> {
+        let digest = blob.descriptor.iter().map(|descriptor| &descriptor.digest);
+        let known = digest.filter_map(|digest| self.origins.get_key_value(digest));
+        known
+            .map(|(digest, repositories)| Origin {
+                digest: digest.clone(),
+                repositories: repositories.clone(),
+            })
+            .collect()
+    }
 }
 
 /// Returns the folders in which containerd keeps its storage where it was installed for the whole machine: by
@@ -121,20 +160,50 @@ pub fn system_roots() -> Vec<PathBuf> {
     .into()
 }
 
-/// Lists the images of all namespaces: `v1/<namespace>/images/<name>/target/{digest,mediatype,size}`.
-pub fn images(database: &Database) -> Result<Vec<Image>> {
-    let mut images = Vec::new();
+/// Lists the images of all namespaces, `v1/<namespace>/images/<name>/target/{digest,mediatype,size}`, and where
+/// their blobs came from, `v1/<namespace>/content/blob/<digest>/labels/<key>`.
+pub fn contents(database: &Database) -> Result<(Vec<Image>, Origins)> {
+    let (mut images, mut origins) = (Vec::new(), Origins::new());
     database.within(database.root(), SCHEMA, &mut |schema| {
         database.visit(schema, &mut |namespace, item| {
-            if let Item::Bucket(bucket) = item {
-                database.within(bucket, b"images", &mut |bucket| {
-                    named(database, bucket, namespace, &mut images)
-                })?;
-            }
+            let Item::Bucket(bucket) = item else { return Ok(ControlFlow::Continue(())) };
+            database.visit(bucket, &mut |kind, item| {
+                match (kind, item) {
+                    (b"images", Item::Bucket(bucket)) => named(database, bucket, namespace, &mut images)?,
+                    (b"content", Item::Bucket(bucket)) => {
+                        database
+                            .within(bucket, b"blob", &mut |blobs| labels(database, blobs, &mut origins))?;
+                    }
+                    _ => {}
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
             Ok(ControlFlow::Continue(()))
         })
     })?;
-    Ok(images)
+    Ok((images, origins))
+}
+
+/// Collects where blobs came from. What is no digest or no repository is nobody's hint.
+fn labels(database: &Database, blobs: Bucket<'_>, origins: &mut Origins) -> Result<()> {
+    database.visit(blobs, &mut |digest, item| {
+        let digest = text(digest).ok().and_then(|digest| digest.parse::<Digest>().ok());
+        let (Some(digest), Item::Bucket(blob)) = (digest, item) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        database.within(blob, b"labels", &mut |labels| {
+            database.visit(labels, &mut |key, item| {
+                if let (Some(host), Item::Value(value)) = (key.strip_prefix(ORIGIN), item)
+                    && let (Ok(host), Ok(paths)) = (text(host), text(value))
+                {
+                    let found = paths.split(',').filter_map(|path| Repository::new(host, path).ok());
+                    origins.entry(digest.clone()).or_default().extend(found);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        })?;
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 fn named(database: &Database, bucket: Bucket<'_>, namespace: &[u8], images: &mut Vec<Image>) -> Result<()> {
@@ -144,7 +213,8 @@ fn named(database: &Database, bucket: Bucket<'_>, namespace: &[u8], images: &mut
         database.within(bucket, b"target", &mut |bucket| {
             let target = target(database, bucket)
                 .map_err(|error| error.while_doing(format!("reading the image `{}`", name.escape_debug())))?;
-            images.push(image(vec![name.to_owned(), format!("{namespace}/{name}")], target));
+            let found = image(vec![name.to_owned(), format!("{namespace}/{name}")], target);
+            images.push(Image { companion: name.starts_with(UNNAMED), ..found });
             Ok(())
         })?;
         if images.len() > IMAGE_LIMIT {
@@ -201,6 +271,8 @@ fn image(names: Vec<String>, target: Descriptor) -> Image {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -217,6 +289,44 @@ mod tests {
         ] {
             assert_eq!(varint(bytes), number, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn what_was_fetched_says_from_where() {
+        let packed = include_bytes!("../../fixtures/stores/containerd16-fetched.meta.db.gz");
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(dir.path().join(CONTENT).join(BLOBS)).unwrap();
+        let database = dir.path().join(DATABASE);
+        fs_err::create_dir(database.parent().unwrap()).unwrap();
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
+        fs_err::write(&database, unpacked).unwrap();
+        let root = Containerd::open(dir.path(), &Choice::Only).unwrap();
+        let names: Vec<_> =
+            root.images().unwrap().into_iter().map(|mut image| image.names.remove(1)).collect();
+        let manifest = "sha256:0c3dbe6979c0c03af9e9600ce43da43e1ad9cc357241d42ed253f0e9b76e099a";
+        assert_eq!(
+            names,
+            [
+                "default/127.0.0.1:5931/base/image:1",
+                "default/127.0.0.1:5931/own/copy:1",
+                "moby/127.0.0.1:5931/base/image:1",
+                &format!("moby/moby-dangling@{manifest}"),
+            ]
+        );
+        let layer = "sha256:d2fd77eae45375b4db129e2a81fa56e395c000ef536ddd996b63354448302874";
+        for digest in [manifest, layer] {
+            let blob = Layer::named(&Descriptor::new("x", digest.parse().unwrap(), 0));
+            let [origin] = root.origins(&blob).try_into().unwrap();
+            assert_eq!(origin.digest.to_string(), digest);
+            let repositories: Vec<_> = origin.repositories.iter().map(Repository::to_string).collect();
+            // Both of one namespace, and the one of the other.
+            assert_eq!(repositories, ["127.0.0.1/base/image", "127.0.0.1/own/copy", "127.0.0.1/base/image"]);
+        }
+        assert!(root.origins(&Layer::named(&Descriptor::new("x", Digest::of(b""), 0))).is_empty());
+        let docker = Containerd::of_docker(dir.path(), &Choice::Only).unwrap();
+        let companions: Vec<bool> = docker.images.iter().map(|image| image.companion).collect();
+        assert_eq!(companions, [false, true]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Missing, Source,
+    Data, Image, ImageContent, Layer, Missing, Origin, Source,
     graphroot::{Graphroot, ImageRecord, LayerRecord},
     spec::{Location, SourceSpec, Transport},
     store::{Damaged, StorageOptions},
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result, printable},
     oci::{
-        Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, config::CONFIG_LIMIT,
+        Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
         manifest::MANIFEST_LIMIT,
     },
 };
@@ -176,6 +176,22 @@ impl Source for ContainersStorage {
         let tar = opened.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
         Ok(Data::Stream(Box::new(tar)))
     }
+
+    /// A layer says what it was when it was pulled, and the pulled images that have it say where from.
+    fn origins(&self, blob: &Layer) -> Vec<Origin> {
+        let pulled = self.find_layer(&blob.name).ok().and_then(|(_, record)| record.pulled());
+        let has_it = |image: &&Image| match &image.content {
+            ImageContent::Layers { layers, original: Some(_), .. } => layers.contains(blob),
+            _ => false,
+        };
+        let names = self.images.iter().filter(has_it).flat_map(|image| &image.names);
+        let repositories = names.filter_map(|name| Some(name.parse::<Reference>().ok()?.repository));
+        pulled.map(|digest| Origin { digest, repositories: repositories.collect() }).into_iter().collect()
+    }
+
+    fn plain_size(&self, layer: &Layer) -> Option<u64> {
+        self.find_layer(&layer.name).ok()?.1.plain_size()
+    }
 }
 
 /// What a store keeps of an image besides its layers.
@@ -309,7 +325,7 @@ mod tests {
     }
 
     fn read(storage: &ContainersStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
-        let image = choose(storage.images()?, choice, &storage.name())?;
+        let image = choose(storage, choice, None)?;
         let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
         let mut tars = Vec::new();
         for layer in layers {
@@ -440,14 +456,13 @@ mod tests {
                 ids[0]
             );
             store.write(&format!("images/{}/manifest", ids[0]), manifest.as_bytes());
-            let [image] = ContainersStorage::open(&at(dir.path())).unwrap().images.try_into().unwrap();
+            let storage = ContainersStorage::open(&at(dir.path())).unwrap();
+            let [image] = &storage.images[..] else { panic!("{:?}", storage.images) };
             let digest = Digest::of(manifest.as_bytes());
             let ImageContent::Layers { original, .. } = &image.content else { panic!("a manifest") };
             let original = original.as_ref().map(|original| original.digest.clone());
-            assert_eq!(
-                original.is_some(),
-                choose(vec![image], &Choice::Digest(digest.clone()), "it").is_ok()
-            );
+            let chosen = choose(&storage, &Choice::Digest(digest.clone()), None);
+            assert_eq!(original.is_some(), chosen.is_ok());
             original.filter(|original| *original == digest)
         };
         assert!(original(&Digest::of(b"encoded")).is_some());

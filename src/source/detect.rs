@@ -19,7 +19,7 @@ use super::{
     distribution_storage::{self, DistributionStorage},
     docker_archive::{DockerArchive, MANIFEST},
     docker_dir::DockerDir,
-    docker_storage::DockerStorage,
+    docker_root::DockerRoot,
     foreign,
     hybrid::Hybrid,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
@@ -159,11 +159,13 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
         (None, _) if has(distribution_storage::MARK) => {
             Box::new(DistributionStorage::open(dir, &spec.choice)?)
         }
-        (None, _) => match (ContainersStorage::find(dir), DockerStorage::find(dir)) {
-            (Some(root), _) => Box::new(ContainersStorage::open(&at(root))?),
-            (None, Some(root)) => Box::new(DockerStorage::open(&at(root))?),
+        (None, _) => match ContainersStorage::find(dir) {
+            Some(root) => Box::new(ContainersStorage::open(&at(root))?),
+            None if DockerRoot::is_at(dir) => {
+                return DockerRoot::open(&[dir.to_owned()], &[], &spec.choice);
+            }
             // Looked for last, because it takes a walk.
-            (None, None) => match Repositories::open(dir)? {
+            None => match Repositories::open(dir)? {
                 Some(repositories) => Box::new(repositories),
                 None => return Err(foreign::folder(dir)),
             },
@@ -173,11 +175,16 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
 
 /// Opens podman's or Docker's storage, where the configuration or `spec` says that it is.
 fn storage(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
-    let options = options.storage.clone().at(&spec.location);
-    Ok(match spec.transport {
-        Some(Transport::DockerStorage) => Box::new(DockerStorage::open(&options)?),
-        _ => Box::new(ContainersStorage::open(&options)?),
-    })
+    let storage = options.storage.clone().at(&spec.location);
+    if spec.transport != Some(Transport::DockerStorage) {
+        return Ok(Box::new(ContainersStorage::open(&storage)?));
+    }
+    // Whoever names a folder means nothing but that.
+    let elsewhere = match &spec.location {
+        Location::Storage { root: None, .. } => options.containerd_roots.as_slice(),
+        _ => &[],
+    };
+    DockerRoot::open(&storage.docker_roots, elsewhere, &spec.choice)
 }
 
 /// Returns the first character of a file that is no space.

@@ -1,5 +1,5 @@
 //! The images in Docker's own storage, straight from disk: what Docker keeps wherever containerd does not keep
-//! its images for it.
+//! its images for it (docker_root.rs).
 //!
 //! Docker holds no manifests there, only configs and unpacked layers. A layer is known by its chain ID, which
 //! stands for itself and all beneath it. Docker has no locks; it writes beside a file and renames, so what is read
@@ -14,14 +14,15 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{
-    Data, Image, ImageContent, Layer, Missing, Source,
+    Data, Image, ImageContent, Layer, Missing, Origin, Source,
     payload::Payloads,
-    store::{Damaged, StorageOptions, denied, open, read},
+    store::{Damaged, open, read},
     tar_split::TarSplit,
 };
 use crate::{
+    blob::Blob,
     error::{Error, Result, printable},
-    oci::{Descriptor, DiffId, Digest, ImageConfig, config::CONFIG_LIMIT},
+    oci::{Descriptor, DiffId, Digest, ImageConfig, Reference, config::CONFIG_LIMIT},
 };
 
 /// Docker's storage.
@@ -41,6 +42,14 @@ struct Repositories {
     repositories: BTreeMap<String, BTreeMap<String, Digest>>,
 }
 
+/// What Docker notes of a layer when it has pulled or pushed it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Exchanged {
+    digest: Digest,
+    source_repository: String,
+}
+
 impl DockerStorage {
     /// Returns Docker's root that a path leads to: the folder itself, or the one of the remapped user in it.
     pub fn find(dir: &Path) -> Option<PathBuf> {
@@ -51,15 +60,18 @@ impl DockerStorage {
         if driver(dir).is_some() { Some(dir.to_owned()) } else { remapped() }
     }
 
-    /// Lists the images of this machine.
-    pub fn open(options: &StorageOptions) -> Result<Self> {
-        let root = options.docker_roots.iter().find_map(|dir| Self::find(dir));
-        let Some(root) = root else { return Err(not_found(&options.docker_roots)) };
-        let driver = driver(&root).ok_or_else(|| not_found(std::slice::from_ref(&root)))?;
+    /// Lists the images in a root that was [found](Self::find).
+    pub fn open(root: PathBuf) -> Result<Self> {
         let name = format!("Docker's storage `{}`", root.display());
+        let driver = driver(&root).ok_or_else(|| Error::source(format!("{name} holds no images")))?;
         let mut storage = Self { name, root, driver, images: Vec::new(), damaged: Damaged::default() };
         storage.list().map_err(|error| error.while_doing(format!("reading {}", storage.name)))?;
         Ok(storage)
+    }
+
+    /// Returns whether there are any images.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.images.is_empty()
     }
 
     /// Lists what has a name, and after it what has none, such as the stages of a classic build.
@@ -149,12 +161,17 @@ impl DockerStorage {
         Ok(layers)
     }
 
+    /// Opens what Docker keeps of a layer's tar beside the files.
+    fn packed(&self, chain: &Digest) -> Result<Blob> {
+        let packed = self.place(&folder_of(chain)).join("tar-split.json.gz");
+        open(&packed, &self.root)?.ok_or_else(|| {
+            Error::source(format!("layer {chain} cannot be reproduced: `{}` is missing", packed.display()))
+        })
+    }
+
     /// Rebuilds a layer's tar.
     fn rebuild(&self, chain: &Digest) -> Result<TarSplit> {
-        let packed = self.place(&folder_of(chain)).join("tar-split.json.gz");
-        let packed = open(&packed, &self.root)?.ok_or_else(|| {
-            Error::source(format!("layer {chain} cannot be reproduced: `{}` is missing", packed.display()))
-        })?;
+        let packed = self.packed(chain)?;
         let cache_id = self.fact(chain, "cache-id")?;
         if cache_id.is_empty() || !cache_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(Error::source(format!("not an ID: `{}`", printable(&cache_id))));
@@ -180,6 +197,14 @@ impl DockerStorage {
         String::from_utf8(text)
             .map(|text| text.trim().to_owned())
             .map_err(|error| Error::source(format!("`{name}` of layer {chain} is not valid")).because(error))
+    }
+
+    /// Returns what Docker has noted of a layer's encoded forms, the newest first.
+    fn exchanged(&self, DiffId(diff_id): &DiffId) -> Vec<Exchanged> {
+        let folder = format!("distribution/v2metadata-by-diffid/{}", diff_id.algorithm().name());
+        let json = self.read(&format!("{folder}/{}", diff_id.hex()), FACT_LIMIT).ok().flatten();
+        let noted: Option<Vec<Exchanged>> = json.and_then(|json| serde_json::from_slice(&json).ok());
+        noted.unwrap_or_default().into_iter().rev().collect()
     }
 
     fn read(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
@@ -210,6 +235,26 @@ impl Source for DockerStorage {
         let tar = opened.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
         Ok(Data::Stream(Box::new(tar)))
     }
+
+    fn origins(&self, blob: &Layer) -> Vec<Origin> {
+        let mut origins: Vec<Origin> = Vec::new();
+        for Exchanged { digest, source_repository } in
+            blob.diff_id.iter().flat_map(|diff_id| self.exchanged(diff_id))
+        {
+            let Ok(Reference { repository, .. }) = source_repository.parse() else { continue };
+            match origins.iter_mut().find(|origin| origin.digest == digest) {
+                Some(origin) => origin.repositories.push(repository),
+                None => origins.push(Origin { digest, repositories: vec![repository] }),
+            }
+        }
+        origins
+    }
+
+    /// The file `size` that Docker keeps would not do: it counts the files' bytes and no headers.
+    fn plain_size(&self, layer: &Layer) -> Option<u64> {
+        let packed = self.packed(&layer.name.parse().ok()?).ok()?;
+        TarSplit::size(&packed).ok()
+    }
 }
 
 /// Returns the storage driver whose images a root holds, if it is one.
@@ -231,24 +276,6 @@ fn is_remapped(dir: &Path) -> bool {
     name.is_some_and(|(user, group)| is_number(user) && is_number(group))
 }
 
-fn not_found(roots: &[PathBuf]) -> Error {
-    if !roots.iter().any(|root| root.try_exists().unwrap_or(true)) {
-        return Error::source("this machine has no storage of Docker's where it usually is")
-            .with_hint("name the folder: `docker-storage:[/var/lib/docker]NAME`");
-    }
-    for root in roots {
-        // What may not be looked into looks empty.
-        if fs_err::read_dir(root).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
-            return denied(&format!("`{}`", root.display()), root);
-        }
-    }
-    let daemon = roots.iter().map(|root| root.join("containerd/daemon")).find(|dir| dir.exists());
-    Error::source("Docker's storage holds no images: Docker has them in containerd").with_hint(match daemon {
-        Some(dir) => format!("read those: `containerd:[{}]moby/NAME`", dir.display()),
-        None => "read those: `containerd:moby/NAME`".to_owned(),
-    })
-}
-
 fn folder_of(chain: &Digest) -> String {
     format!("layerdb/sha256/{}", chain.hex())
 }
@@ -256,7 +283,7 @@ fn folder_of(chain: &Digest) -> String {
 /// Ten thousand names have 2 MiB.
 const REPOSITORIES_LIMIT: u64 = 64 << 20;
 
-/// A digest, an ID, a descriptor.
+/// A digest, an ID, a descriptor; a hundred digests with their repositories, which is all that Docker keeps.
 const FACT_LIMIT: u64 = 64 << 10;
 
 #[cfg(test)]
@@ -313,14 +340,11 @@ mod tests {
     }
 
     fn opened(root: &Path) -> Result<DockerStorage> {
-        DockerStorage::open(&StorageOptions {
-            docker_roots: vec![root.to_owned()],
-            ..StorageOptions::default()
-        })
+        DockerStorage::open(DockerStorage::find(root).unwrap())
     }
 
     fn read(storage: &DockerStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
-        let image = choose(storage.images()?, choice, &storage.name())?;
+        let image = choose(storage, choice, None)?;
         let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
         let mut tars = Vec::new();
         for layer in layers {
@@ -347,7 +371,7 @@ mod tests {
             {
                 assert_eq!(read(&storage, &choice).unwrap(), [TAR, TAR], "{driver} {choice:?}");
             }
-            let image = choose(storage.images().unwrap(), &by_name(stage.short()), "it").unwrap();
+            let image = choose(&storage, &by_name(stage.short()), None).unwrap();
             assert!(image.companion);
         }
     }
@@ -382,6 +406,53 @@ mod tests {
     }
 
     #[test]
+    fn what_docker_notes_of_pulls_and_pushes_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, diff_id) = (dir.path(), Digest::of(TAR));
+        named(root, "overlay2", &[("a:1", &image(root, "overlay2", "a"))]);
+        let storage = opened(root).unwrap();
+        let [image] = &storage.images[..] else { panic!("{:?}", storage.images) };
+        let ImageContent::Layers { layers, .. } = &image.content else { panic!("a manifest") };
+        let noted = format!("image/overlay2/distribution/v2metadata-by-diffid/sha256/{}", diff_id.hex());
+        let [old, new] = [b"old", b"new"].map(|bytes| Digest::of(bytes));
+        let note = |digest: &Digest, repository: &str| {
+            format!(r#"{{"Digest":"{digest}","SourceRepository":"{repository}","HMAC":""}}"#)
+        };
+        let notes = [
+            note(&old, "docker.io/library/a"),
+            note(&old, "not a repository"),
+            note(&new, "127.0.0.1:5000/a"),
+            note(&old, "127.0.0.1:5000/team/a"),
+        ];
+        assert!(storage.origins(&layers[0]).is_empty());
+        write(root, &noted, format!("[{}]", notes.join(",")).as_bytes());
+        let found: Vec<_> = storage
+            .origins(&layers[1])
+            .into_iter()
+            .map(|Origin { digest, repositories }| {
+                (digest, repositories.iter().map(ToString::to_string).collect::<Vec<_>>())
+            })
+            .collect();
+        let of_old = ["127.0.0.1:5000/team/a".to_owned(), "docker.io/library/a".to_owned()];
+        assert_eq!(found, [(old, of_old.into()), (new, vec!["127.0.0.1:5000/a".to_owned()])]);
+        for damage in ["", "{}", "null", "[{}]"] {
+            write(root, &noted, damage.as_bytes());
+            assert!(storage.origins(&layers[0]).is_empty(), "{damage}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_layer_is_that_of_its_tar() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = image(dir.path(), "overlay2", "a");
+        named(dir.path(), "overlay2", &[("a:1", &id)]);
+        let storage = opened(dir.path()).unwrap();
+        let layer = |name: &Digest| Layer { name: name.to_string(), descriptor: None, diff_id: None };
+        assert_eq!(storage.plain_size(&layer(&Digest::of(TAR))), Some(TAR.len() as u64));
+        assert_eq!(storage.plain_size(&layer(&Digest::of(b"none"))), None);
+    }
+
+    #[test]
     fn a_base_of_windows_is_not_rebuilt() {
         let dir = tempfile::tempdir().unwrap();
         let (root, digest) = (dir.path(), Digest::of(TAR));
@@ -397,13 +468,5 @@ mod tests {
         let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
         assert_eq!(layers[0].descriptor.as_ref().unwrap().urls, ["https://example.com"]);
         assert!(layers[1].descriptor.is_none());
-    }
-
-    #[test]
-    fn images_that_containerd_keeps_are_pointed_at() {
-        let dir = tempfile::tempdir().unwrap();
-        fs_err::create_dir_all(dir.path().join("containerd/daemon")).unwrap();
-        let error = opened(dir.path()).unwrap_err();
-        assert!(error.hints().concat().contains("containerd:["), "{error:?}");
     }
 }

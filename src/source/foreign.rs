@@ -26,7 +26,7 @@ pub(super) fn folder(dir: &Path) -> Error {
         return Error::source(format!(
             "`{name}` is Docker's storage, and Docker keeps its images in containerd"
         ))
-        .with_hint("write an archive first: `docker save -o image.tar NAME`");
+        .with_hint("read those: `containerd:moby/NAME`");
     }
     Error::source(format!("`{name}` holds no images: neither `{OCI_LAYOUT}` nor `{INDEX}` is in it"))
 }

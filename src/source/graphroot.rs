@@ -20,7 +20,10 @@ use super::{
     store::{denied, open, read},
     tar_split::TarSplit,
 };
-use crate::error::{Error, Result, printable};
+use crate::{
+    error::{Error, Result, printable},
+    oci::Digest,
+};
 
 /// A store.
 #[derive(Debug)]
@@ -61,6 +64,10 @@ pub(super) struct LayerRecord {
     pub(super) parent: Option<String>,
     /// The digest of the plain tar.
     pub(super) diff_digest: Option<String>,
+    /// Its size; not positive where that is not known.
+    diff_size: Option<i64>,
+    /// The digest of what was pulled.
+    compressed_diff_digest: Option<String>,
     toc_digest: Option<String>,
     flags: Option<Flags>,
 }
@@ -68,6 +75,22 @@ pub(super) struct LayerRecord {
 #[derive(Clone, Debug, Deserialize)]
 struct Flags {
     incomplete: Option<bool>,
+}
+
+impl LayerRecord {
+    /// Returns the size of the plain tar.
+    pub(super) fn plain_size(&self) -> Option<u64> {
+        self.diff_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
+    }
+
+    /// Returns the digest of the encoded layer that this one was unpacked from. Where only parts of that were
+    /// pulled, nobody has computed it.
+    pub(super) fn pulled(&self) -> Option<Digest> {
+        let was_partial = self.toc_digest.as_ref().is_some_and(|digest| !digest.is_empty());
+        let pulled =
+            self.compressed_diff_digest.as_ref().filter(|digest| Some(*digest) != self.diff_digest.as_ref());
+        pulled.filter(|_| !was_partial)?.parse().ok()
+    }
 }
 
 impl Graphroot {

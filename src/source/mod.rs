@@ -18,6 +18,7 @@ pub mod detect;
 pub mod distribution_storage;
 pub mod docker_archive;
 pub mod docker_dir;
+pub mod docker_root;
 pub mod docker_storage;
 mod foreign;
 mod graphroot;
@@ -46,7 +47,7 @@ pub use tree::{Tree, resolve};
 use crate::{
     blob::Blob,
     error::Result,
-    oci::{Descriptor, DiffId, Digest, Manifest, Platform},
+    oci::{Descriptor, DiffId, Digest, Manifest, Platform, Repository},
 };
 
 /// A place on disk that holds images.
@@ -64,6 +65,17 @@ pub trait Source: Send + Sync {
     /// Opens a layer or config that one of this source's images names. Size (where a descriptor states it)
     /// and file type have been checked, the digest has not. [`Missing`] as for documents.
     fn open(&self, layer: &Layer) -> Result<Data>;
+
+    /// Says where registries have had a blob, or an encoded form of a plain layer, as far as this source
+    /// remembers. Only a hint: what cannot be read is nothing.
+    fn origins(&self, _blob: &Layer) -> Vec<Origin> {
+        Vec::new()
+    }
+
+    /// Returns how many plain bytes a layer has that would have to be produced, if that is on record.
+    fn plain_size(&self, _layer: &Layer) -> Option<u64> {
+        None
+    }
 
     /// Things the user should know about what was found.
     fn warnings(&self) -> Vec<String> {
@@ -166,6 +178,19 @@ impl Layer {
     pub fn named(descriptor: &Descriptor) -> Self {
         Self { name: descriptor.digest.to_string(), descriptor: Some(descriptor.clone()), diff_id: None }
     }
+}
+
+/// Where registries have had a blob, as whoever pulled or pushed it has noted.
+///
+/// The digest of a layer's encoded form is as good as the store it is noted in: it was written by who had both
+/// the encoded and the plain bytes in hand and computed both digests, and the diff ID it is noted for is the one
+/// that the image's config names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The digest it has there.
+    pub digest: Digest,
+    /// The repositories, the likeliest first. A host may lack its port.
+    pub repositories: Vec<Repository>,
 }
 
 /// The cause beneath an error about something that a source names and does not hold.

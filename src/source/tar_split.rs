@@ -50,8 +50,7 @@ struct Payload {
 impl TarSplit {
     /// Reads the tar that `packed`, a `tar-split.gz`, describes.
     pub fn open(packed: &Blob, payloads: Payloads) -> Self {
-        let unpacked = MultiGzDecoder::new(BufReader::with_capacity(BUFFER, packed.reader()));
-        Self::new(BufReader::with_capacity(BUFFER, unpacked), payloads)
+        Self::new(unpacked(packed), payloads)
     }
 
     /// Reads the tar that `lines` of JSON describe.
@@ -60,19 +59,30 @@ impl TarSplit {
         Self { lines: Box::new(lines), payloads, piece: Piece::Segment { at: 0 }, line, segment }
     }
 
+    /// Returns the size of the tar that `packed` describes; no file of it is looked at.
+    pub fn size(packed: &Blob) -> Result<u64> {
+        let (mut lines, mut line, mut segment) = (unpacked(packed), Vec::new(), Vec::new());
+        let mut total: u64 = 0;
+        while let Some(entry) = next(&mut lines, &mut line)? {
+            let size = match (entry.kind, &entry.payload) {
+                (SEGMENT, Some(Text(payload))) => {
+                    segment.clear();
+                    BASE64
+                        .decode_vec(payload.as_ref(), &mut segment)
+                        .map_err(|error| invalid("a segment is not valid").because(error))?;
+                    segment.len() as u64
+                }
+                (FILE, _) => entry.size.unwrap_or_default(),
+                _ => 0,
+            };
+            total = total.checked_add(size).ok_or_else(|| invalid("it is larger than any file"))?;
+        }
+        Ok(total)
+    }
+
     /// Goes on to what the next line describes; returns whether there is one.
     fn advance(&mut self) -> Result<bool> {
-        self.line.clear();
-        let read = self.lines.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut self.line);
-        let read = read.map_err(|error| invalid("it is damaged").because(error))?;
-        if read as u64 == LINE_LIMIT {
-            return Err(invalid(&format!("a line is over the limit of {LINE_LIMIT} bytes")));
-        }
-        if self.line.trim_ascii().is_empty() {
-            return Ok(read > 0);
-        }
-        let entry: Entry<'_> = serde_json::from_slice(&self.line)
-            .map_err(|error| invalid("a line is no entry").because(error))?;
+        let Some(entry) = next(&mut *self.lines, &mut self.line)? else { return Ok(false) };
         let payload = entry.payload.as_ref().map_or("", |Text(text)| text);
         self.segment.clear();
         self.piece = Piece::Segment { at: 0 };
@@ -191,6 +201,33 @@ impl Entry<'_> {
             (_, Some(Text(name))) => Ok(name.as_bytes().to_vec()),
             (_, None) => Err(invalid("a file has no name")),
         }
+    }
+}
+
+fn unpacked(packed: &Blob) -> impl BufRead + Send + use<> {
+    let lines = MultiGzDecoder::new(BufReader::with_capacity(BUFFER, packed.reader()));
+    BufReader::with_capacity(BUFFER, lines)
+}
+
+/// Reads the entry on the next line that is not empty into `line`; nothing at the end.
+fn next<'a>(lines: &mut dyn BufRead, line: &'a mut Vec<u8>) -> Result<Option<Entry<'a>>> {
+    while line_into(lines, line)? {
+        if !line.trim_ascii().is_empty() {
+            let entry = serde_json::from_slice(line);
+            return entry.map(Some).map_err(|error| invalid("a line is no entry").because(error));
+        }
+    }
+    Ok(None)
+}
+
+fn line_into(lines: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool> {
+    line.clear();
+    let read = lines.take(LINE_LIMIT).read_until(b'\n', line);
+    match read.map_err(|error| invalid("it is damaged").because(error))? {
+        read if read as u64 == LINE_LIMIT => {
+            Err(invalid(&format!("a line is over the limit of {LINE_LIMIT} bytes")))
+        }
+        read => Ok(read > 0),
     }
 }
 

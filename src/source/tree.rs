@@ -34,7 +34,7 @@ impl Tree {
 /// Reads the documents that belong to `root`, or to the one image in it that is for `platform`.
 pub fn resolve(source: &dyn Source, root: &Descriptor, platform: Option<&Platform>) -> Result<Tree> {
     let root = match platform {
-        Some(wanted) => &Search::new(source, wanted).pick(root)?,
+        Some(wanted) => &pick(source, root, wanted)?,
         None => root,
     };
     let mut walk = Walk {
@@ -45,6 +45,18 @@ pub fn resolve(source: &dyn Source, root: &Descriptor, platform: Option<&Platfor
     };
     walk.visit(root, 0).map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
     Ok(walk.tree)
+}
+
+/// Returns the platforms of the images that `root` leads to, as far as they can be read.
+pub fn platforms(source: &dyn Source, root: &Descriptor) -> Vec<Platform> {
+    let mut search = Search { source, wanted: None, seen: HashSet::new(), offered: Vec::new() };
+    if let Err(error) = search.visit(root, 0) {
+        // Who needs what cannot be read is told then.
+        tracing::debug!(%error, "not all platforms are known");
+    }
+    let mut known = HashSet::new();
+    search.offered.retain(|platform| known.insert(platform.clone()));
+    search.offered
 }
 
 /// Reads the config that a manifest of this source names, and checks its digest.
@@ -131,25 +143,22 @@ impl Walk<'_> {
     }
 }
 
-/// Looks for the image for one platform.
+fn pick(source: &dyn Source, root: &Descriptor, wanted: &Platform) -> Result<Descriptor> {
+    let name = source.name();
+    let mut search = Search { source, wanted: Some(wanted), seen: HashSet::new(), offered: Vec::new() };
+    let found = search.visit(root, 0).map_err(|error| error.while_doing(format!("reading {name}")))?;
+    found.ok_or_else(|| not_offered(wanted, &search.offered, &name))
+}
+
+/// Looks for the image for one platform, or only at what there is.
 struct Search<'a> {
     source: &'a dyn Source,
-    wanted: &'a Platform,
+    wanted: Option<&'a Platform>,
     seen: HashSet<Digest>,
     offered: Vec<Platform>,
 }
 
-impl<'a> Search<'a> {
-    fn new(source: &'a dyn Source, wanted: &'a Platform) -> Self {
-        Self { source, wanted, seen: HashSet::new(), offered: Vec::new() }
-    }
-
-    fn pick(mut self, root: &Descriptor) -> Result<Descriptor> {
-        let name = self.source.name();
-        let found = self.visit(root, 0).map_err(|error| error.while_doing(format!("reading {name}")))?;
-        found.ok_or_else(|| not_offered(self.wanted, &self.offered, &name))
-    }
-
+impl Search<'_> {
     fn visit(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
         if is_attestation(descriptor) || !self.seen.insert(descriptor.digest.clone()) {
             return Ok(None);
@@ -189,7 +198,7 @@ impl<'a> Search<'a> {
 
     fn fits(&mut self, platform: &Platform) -> bool {
         self.offered.push(platform.clone());
-        platform.satisfies(self.wanted)
+        self.wanted.is_some_and(|wanted| platform.satisfies(wanted))
     }
 }
 
@@ -215,7 +224,8 @@ fn is_attestation(descriptor: &Descriptor) -> bool {
         || descriptor.annotation("vnd.docker.reference.type").is_some()
 }
 
-fn not_offered(wanted: &Platform, offered: &[impl Borrow<Platform>], what: &str) -> Error {
+/// Says that what there is is for other platforms.
+pub(super) fn not_offered(wanted: &Platform, offered: &[impl Borrow<Platform>], what: &str) -> Error {
     let mut offered: Vec<String> = offered.iter().map(|platform| platform.borrow().to_string()).collect();
     offered.sort();
     offered.dedup();
