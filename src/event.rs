@@ -46,6 +46,8 @@ pub enum Event {
     Planned {
         /// Blobs that are at the registry already.
         present: usize,
+        /// Layers of another image at the registry, which serve this one too.
+        reuse: usize,
         /// Blobs to be asked for by mount.
         mount: usize,
         /// Blobs to be sent as they are.
@@ -84,6 +86,8 @@ pub enum How {
     Mounted,
     /// It was there already.
     Present,
+    /// It was there already, as a layer of another image.
+    Reused,
     /// Sent.
     Uploaded,
 }

@@ -25,6 +25,8 @@ pub struct Need {
     pub weight: u64,
     /// Where its bytes are.
     pub at_hand: AtHand,
+    /// Other repositories of the registry that may have it, the likeliest first.
+    pub origins: Vec<String>,
 }
 
 /// Where the bytes of a needed blob are.
@@ -38,10 +40,12 @@ pub enum AtHand {
     Encoded,
     /// Elsewhere by the will of its maker (`urls`): not uploaded.
     Foreign,
-    /// The source names it and does not hold it.
-    Missing,
+    /// The source names it and does not hold it; this may help.
+    Missing(Vec<String>),
     /// In the source, plain: to be encoded.
     Plain,
+    /// At the registry, from an earlier push of whatever image: seen there.
+    Registry,
 }
 
 /// What the registry said.
@@ -49,8 +53,6 @@ pub enum AtHand {
 pub struct Facts {
     /// Digests the repository has.
     pub present: HashSet<Digest>,
-    /// The repository of the same registry a blob can be mounted from.
-    pub mount_from: Option<String>,
     /// How plain layers are to be encoded.
     pub encoding: Encoding,
 }
@@ -67,6 +69,8 @@ pub enum Step {
     },
     /// Nothing: the registry has it.
     Present,
+    /// Nothing: the registry has it, as another image's layer.
+    Reuse,
     /// Send it as it lies there, while a pass over it finds its digest and checks its diff ID.
     Prove,
     /// Encode it, sending what is encoded already.
@@ -100,6 +104,9 @@ fn step(need: &Need, facts: &Facts) -> Result<Step> {
     if need.at_hand == AtHand::Foreign {
         return Ok(Step::Leave);
     }
+    if need.at_hand == AtHand::Registry {
+        return Ok(Step::Reuse);
+    }
     let Some((digest, _)) = &need.identity else {
         return Ok(match need.at_hand {
             AtHand::Plain => Step::Transcode { encoding: facts.encoding },
@@ -109,20 +116,21 @@ fn step(need: &Need, facts: &Facts) -> Result<Step> {
     if facts.present.contains(digest) {
         return Ok(Step::Present);
     }
-    match &facts.mount_from {
-        Some(from) => Ok(Step::Mount { from: from.clone() }),
-        None if need.at_hand == AtHand::Missing => Err(missing(need)),
-        None => Ok(Step::Upload),
+    match (need.origins.first(), &need.at_hand) {
+        (Some(from), _) => Ok(Step::Mount { from: from.clone() }),
+        (None, AtHand::Missing(_)) => Err(missing(need)),
+        (None, _) => Ok(Step::Upload),
     }
 }
 
 /// Says that a blob is neither in the source nor at the registry.
 pub fn missing(need: &Need) -> Error {
-    Error::source(format!(
+    let error = Error::source(format!(
         "blob `{}` is missing in the source, and the registry does not have it",
         need.layer.name
-    ))
-    .because(Missing)
+    ));
+    let hints = if let AtHand::Missing(hints) = &need.at_hand { hints.as_slice() } else { &[] };
+    hints.iter().fold(error.because(Missing), Error::with_hint)
 }
 
 impl PushPlan {
@@ -133,6 +141,7 @@ impl PushPlan {
             match step {
                 Step::Leave => totals.left += 1,
                 Step::Present => totals.present += 1,
+                Step::Reuse => totals.reuse += 1,
                 Step::Mount { .. } => totals.mount += 1,
                 Step::Upload | Step::Prove => {
                     totals.upload += 1;
@@ -152,6 +161,8 @@ pub struct Totals {
     pub left: usize,
     /// At the registry already.
     pub present: usize,
+    /// At the registry already, as layers of another image.
+    pub reuse: usize,
     /// To be asked for by mount.
     pub mount: usize,
     /// To be sent as they are.
@@ -170,6 +181,7 @@ impl fmt::Display for PushPlan {
                 Step::Mount { from } => format!("mount from {from}"),
                 Step::Present => "present".to_owned(),
                 Step::Prove => "check and send".to_owned(),
+                Step::Reuse => "reuse".to_owned(),
                 Step::Transcode { encoding } => format!("encode as {encoding} and send"),
                 Step::Upload => "send".to_owned(),
             };
@@ -210,6 +222,7 @@ mod tests {
             identity: known.then_some((digest, size)),
             weight: size,
             at_hand,
+            origins: Vec::new(),
         }
     }
 
@@ -223,6 +236,7 @@ mod tests {
             need("gzip", 400, false, AtHand::Encoded),
             need("cached", 300, true, AtHand::Cached),
             need("windows", 200, true, AtHand::Foreign),
+            need("reused", 100, true, AtHand::Registry),
         ];
         let facts = Facts { present: HashSet::from([Digest::of(b"there")]), ..Facts::default() };
         let plan = plan(needs, &facts).unwrap();
@@ -233,6 +247,7 @@ mod tests {
         `gzip` 400 check and send
         sha256:3673014e72b67383be302485694555a57ad393afdebaed6ded110a775bd0556d 300 send
         sha256:340d600392818df2413382dc7d8325c360d83ea49a262d31760348484bbc10b5 200 leave
+        sha256:7ad47c54939ef72323893e6c952c5f3a118c34cc76b31d9903d3ea0a4955e874 100 reuse
         sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910 10 send
         ");
         assert_eq!(plan.totals().upload, 4);
@@ -240,12 +255,14 @@ mod tests {
 
     #[test]
     fn what_is_nowhere_ends_the_push_before_it_begins() {
-        let gone = need("gone", 1, true, AtHand::Missing);
+        let gone = need("gone", 1, true, AtHand::Missing(vec!["fetch it".into()]));
         let error = plan(vec![gone.clone()], &Facts::default()).unwrap_err();
         assert!(error.message().contains("missing"), "{error}");
         assert!(error.find::<Missing>().is_some());
-        let facts = Facts { mount_from: Some("base".into()), ..Facts::default() };
-        assert_eq!(plan(vec![gone], &facts).unwrap().steps[0].1, Step::Mount { from: "base".into() });
+        assert_eq!(error.hints(), ["fetch it"]);
+        let gone = Need { origins: vec!["base".into(), "other".into()], ..gone };
+        let steps = plan(vec![gone], &Facts::default()).unwrap().steps;
+        assert_eq!(steps[0].1, Step::Mount { from: "base".into() });
     }
 
     #[test]

@@ -35,10 +35,11 @@ impl Lines {
 impl Reporter for Lines {
     fn event(&self, event: Event) {
         match event {
-            Event::Planned { present, mount, upload, transcode, bytes } => {
+            Event::Planned { present, reuse, mount, upload, transcode, bytes } => {
                 let mut parts = Vec::new();
                 for (count, what) in [
                     (present, "present"),
+                    (reuse, "reused"),
                     (mount, "to mount"),
                     (upload, "to send"),
                     (transcode, "to encode and send"),
@@ -48,11 +49,16 @@ impl Reporter for Lines {
                     }
                 }
                 self.printer.status(&format!("blobs: {} ({})", parts.join(", "), HumanBytes(bytes)));
+                if reuse > 0 {
+                    let layers = if reuse == 1 { "layer" } else { "layers" };
+                    self.printer.status(&format!("reused {reuse} {layers} of the image that is there"));
+                }
             }
             Event::Confirmed { blob, how, size } => {
                 let how = match how {
                     How::Mounted => "mounted",
                     How::Present => "present",
+                    How::Reused => "reused",
                     _ => "sent",
                 };
                 self.printer.status(&format!("{how:8} {blob} {}", HumanBytes(size)));

@@ -78,6 +78,9 @@ pub(super) struct Args {
     /// A repository of the same registry that may have the blobs already
     #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
     mount_from: Option<String>,
+    /// Encode every layer that the cache does not hold, whatever the destination has
+    #[arg(long, env = "LONGSHORE_NO_REUSE", value_parser = FalseyValueParser::new(), help_heading = "Transfer")]
+    no_reuse: bool,
 
     /// Keep no encoded layers
     #[arg(long, env = "LONGSHORE_NO_CACHE", value_parser = FalseyValueParser::new(), help_heading = "Cache")]
@@ -175,6 +178,7 @@ fn prepare(
         jobs: args.jobs,
         mount_from: args.mount_from.clone(),
         platform: args.platform.clone(),
+        reuse: !args.no_reuse,
         retries: args.retries,
         ..Options::default()
     };

@@ -52,15 +52,28 @@ pub(super) struct Delivery {
 #[error("the cache entry was damaged and has been dropped")]
 struct DamagedEntry;
 
+/// Beneath an error: a layer that was to be used again is not there after all.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a layer of another image cannot be used again")]
+struct NotReusable;
+
 impl Delivery {
-    /// Delivers the image; encodes a layer again whose cache entry was damaged.
+    /// Delivers the image; encodes a layer again whose cache entry was damaged, or that the registry had promised.
     pub(super) async fn run(&self) -> Result<Pushed> {
-        let pushed = match self.attempt().await {
-            Err(error) if error.find::<DamagedEntry>().is_some() => {
-                self.warn(format!("{}; encoding the layer again", error.message()));
-                self.attempt().await
+        let mut reuse = self.options.reuse;
+        let mut damaged = false;
+        let pushed = loop {
+            match self.attempt(reuse).await {
+                Err(error) if error.find::<DamagedEntry>().is_some() && !damaged => {
+                    self.warn(format!("{}; encoding the layer again", error.message()));
+                    damaged = true;
+                }
+                Err(error) if error.find::<NotReusable>().is_some() && reuse => {
+                    self.warn(format!("{}; using no layer again", error.message()));
+                    reuse = false;
+                }
+                result => break result,
             }
-            result => result,
         };
         pushed.map_err(|error| match error.kind() {
             ErrorKind::Source => error.while_doing(format!("reading {}", self.source.name())),
@@ -68,12 +81,13 @@ impl Delivery {
         })
     }
 
-    async fn attempt(&self) -> Result<Pushed> {
+    async fn attempt(&self, reuse: bool) -> Result<Pushed> {
         let tags = self.all_tags();
         if let Some(original) = self.push_original(&tags).await? {
             return Ok(Pushed { digest: original.digest, tags });
         }
         let mut wanted = self.wanted().await?;
+        let reused = if reuse { self.recall(&mut wanted).await? } else { 0 };
         if let Some(manifests) = wanted.known_manifests()? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
@@ -96,6 +110,9 @@ impl Delivery {
         let send =
             || manifest::send(&self.client, &manifests, &self.destination, &tags, &*self.press.reporter);
         let digest = match send().await {
+            Err(error) if manifest::misses_blob(&error) && reused > 0 => {
+                return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
+            }
             Err(error) if manifest::misses_blob(&error) => {
                 self.heal(&mut wanted, &encoded, &error).await?;
                 send().await?
@@ -108,7 +125,7 @@ impl Delivery {
     async fn wanted(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
-            survey::wanted(
+            let mut wanted = survey::wanted(
                 &*push.source,
                 &push.image,
                 push.options.platform.as_ref(),
@@ -116,7 +133,9 @@ impl Delivery {
                 push.options.allow_nondistributable,
                 &push.press.cache,
                 &push.absorbed,
-            )
+            )?;
+            push.locate(&mut wanted.needs);
+            Ok(wanted)
         })
         .await
     }
@@ -133,8 +152,7 @@ impl Delivery {
             Ok((needs, present))
         })
         .await?;
-        let facts =
-            Facts { present, mount_from: self.options.mount_from.clone(), encoding: self.options.encoding };
+        let facts = Facts { present, encoding: self.options.encoding };
         let plan = plan::plan(needs, &facts)?;
         self.announce(&plan);
         let mut encoded = wanted.encoded();
@@ -143,17 +161,12 @@ impl Delivery {
     }
 
     async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<HashMap<DiffId, (Digest, u64)>> {
-        let uploader = Uploader::new(
-            self.client.clone(),
-            self.destination.repository.path.clone(),
-            self.options.jobs,
-            Arc::clone(&self.press.reporter),
-        );
+        let uploader = self.uploader();
         let mut jobs = Vec::new();
         let mut uploads = Vec::new();
         for (need, step) in plan.steps {
             let feed = match &step {
-                Step::Leave | Step::Present => {
+                Step::Leave | Step::Present | Step::Reuse => {
                     self.note_present(&need);
                     continue;
                 }
@@ -189,6 +202,11 @@ impl Delivery {
             .collect())
     }
 
+    pub(super) fn uploader(&self) -> Uploader {
+        let (client, repository) = (self.client.clone(), self.destination.repository.path.clone());
+        Uploader::new(client, repository, self.options.jobs, Arc::clone(&self.press.reporter))
+    }
+
     /// Sends one blob.
     async fn send(
         &self,
@@ -205,7 +223,7 @@ impl Delivery {
         let name = &need.layer.name;
         let feed = match feed {
             Some(feed) => feed,
-            None if need.at_hand == AtHand::Missing => return uploader.mount_only(need, settings).await,
+            None if matches!(need.at_hand, AtHand::Missing(_)) => return uploader.mount_only(need).await,
             None => self.feed(need, wanted).await?,
         };
         let result = uploader.upload(feed, settings, name).await;
@@ -331,6 +349,7 @@ impl Delivery {
         let totals = plan.totals();
         self.press.reporter.event(Event::Planned {
             present: totals.present,
+            reuse: totals.reuse,
             mount: totals.mount,
             upload: totals.upload,
             transcode: totals.transcode,
@@ -340,7 +359,8 @@ impl Delivery {
 
     fn note_present(&self, need: &Need) {
         if let (Some((digest, size)), false) = (&need.identity, need.at_hand == AtHand::Foreign) {
-            let event = Event::Confirmed { blob: digest.to_string(), how: How::Present, size: *size };
+            let how = if need.at_hand == AtHand::Registry { How::Reused } else { How::Present };
+            let event = Event::Confirmed { blob: digest.to_string(), how, size: *size };
             self.press.reporter.event(event);
         }
     }

@@ -7,7 +7,9 @@ mod absorb;
 mod delivery;
 mod manifest;
 mod original;
+mod origins;
 mod press;
+mod recall;
 pub mod runtime;
 mod spool;
 mod survey;
@@ -48,6 +50,8 @@ pub struct Options {
     pub pace: Pace,
     /// `--platform`: one child of an index.
     pub platform: Option<Platform>,
+    /// Whether layers that the destination has encoded already are used again (`--no-reuse`).
+    pub reuse: bool,
     /// `--retries`: attempts without progress before giving up.
     pub retries: u32,
 }
@@ -62,6 +66,7 @@ impl Default for Options {
             mount_from: None,
             pace: Pace::default(),
             platform: None,
+            reuse: true,
             retries: 5,
         }
     }
@@ -119,14 +124,15 @@ impl Push {
             Input::Indexed(source) => (source, Absorbed::default()),
             Input::Pass(pass) => {
                 // Where an image has to be chosen, most of the archive may belong to others.
-                let ahead = (spec.choice == Choice::Only).then_some((&client, &destination.repository));
+                let chosen = spec.choice != Choice::Only || options.platform.is_some();
+                let ahead = (!chosen).then_some((&client, &destination.repository));
                 absorb(pass, spec.transport, &press, &options, ahead).await?
             }
         };
         for message in source.warnings() {
             press.reporter.event(Event::Warning { message });
         }
-        let image = choose(source.images()?, &spec.choice, &source.name())?;
+        let image = choose(&*source, &spec.choice, options.platform.as_ref())?;
         let (source, absorbed) = (Arc::from(source), Arc::new(absorbed));
         Delivery { source, image, absorbed, destination, tags, client, press, options }.run().await
     }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// So many blobs are asked for at once.
-const HEADS: usize = 24;
+pub(crate) const HEADS: usize = 24;
 
 /// What an image needs, before the registry is asked.
 #[derive(Clone, Debug)]
@@ -74,6 +74,21 @@ impl Wanted {
     pub(crate) fn encoded(&self) -> HashMap<DiffId, (Digest, u64)> {
         let known = |need: &Need| Some((need.layer.diff_id.clone()?, need.identity.clone()?));
         self.needs.iter().filter_map(known).collect()
+    }
+
+    /// The layers that would have to be encoded, or were.
+    pub(crate) fn plain_layers(&self) -> impl Iterator<Item = &Layer> {
+        let is_ours = |need: &&Need| matches!(need.at_hand, AtHand::Cached | AtHand::Plain);
+        self.needs.iter().filter(is_ours).map(|need| &need.layer)
+    }
+
+    /// Takes a form of a layer that the repository has for ours.
+    pub(crate) fn reuse(&mut self, layer: &Layer, identity: &(Digest, u64)) {
+        for need in self.needs.iter_mut().filter(|need| need.layer == *layer) {
+            need.identity = Some(identity.clone());
+            need.weight = identity.1;
+            need.at_hand = AtHand::Registry;
+        }
     }
 
     /// Returns all manifests, root last, if they are known already.
@@ -131,9 +146,11 @@ pub(crate) fn wanted(
                 identity: Some(identity),
                 weight: config.len() as u64,
                 at_hand: AtHand::Bytes(config.clone()),
+                origins: Vec::new(),
             });
             let needs = plan::distinct(needs);
-            Ok(Wanted { needs, manifests: Vec::new(), absent: Vec::new(), made: Some(made), cached })
+            let (manifests, absent) = (Vec::new(), Vec::new());
+            Ok(Wanted { needs, manifests, absent, made: Some(made), cached })
         }
     }
 }
@@ -156,6 +173,7 @@ fn blob_need(descriptor: &Descriptor, allow_nondistributable: bool) -> Need {
         identity: Some((descriptor.digest.clone(), descriptor.size)),
         weight: descriptor.size,
         at_hand: if foreign && !allow_nondistributable { AtHand::Foreign } else { AtHand::Encoded },
+        origins: Vec::new(),
     }
 }
 
@@ -173,6 +191,7 @@ fn layer_need(
         identity,
         weight,
         at_hand,
+        origins: Vec::new(),
     };
     let diff_id = diff_id(layer)?;
     // A stream's size is not known: it comes first.
@@ -269,7 +288,9 @@ pub(crate) fn check_at_hand(
                 blob.verify(&Descriptor::new("", digest.clone(), *size))?;
             }
             Ok(_) => {}
-            Err(error) if error.find::<Missing>().is_some() => need.at_hand = AtHand::Missing,
+            Err(error) if error.find::<Missing>().is_some() => {
+                need.at_hand = AtHand::Missing(error.hints().into_iter().map(str::to_owned).collect());
+            }
             Err(error) => return Err(error),
         }
     }

@@ -151,22 +151,35 @@ impl Uploader {
     }
 
     /// Brings a blob to the registry whose bytes are not at hand: by mount, or not at all.
-    pub(crate) async fn mount_only(&self, need: &Need, settings: Settings) -> Result<(Digest, u64)> {
-        let Some((digest, size)) = need.identity.clone() else { return Err(plan::missing(need)) };
-        let mount = settings.mount_from.map(|from| Mount { digest: digest.clone(), from });
+    pub(crate) async fn mount_only(&self, need: &Need) -> Result<(Digest, u64)> {
+        let mut failure = plan::missing(need);
+        let Some((digest, size)) = need.identity.clone() else { return Err(failure) };
+        for from in &need.origins {
+            match self.mount(&digest, from).await {
+                Ok(true) => {
+                    let blob = digest.to_string();
+                    self.reporter.event(Event::Confirmed { blob, how: How::Mounted, size });
+                    return Ok((digest, size));
+                }
+                Ok(false) => {}
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Asks for a mount, and returns whether it was granted. The session that a registry opens instead is given
+    /// back.
+    pub(crate) async fn mount(&self, digest: &Digest, from: &str) -> Result<bool> {
+        let mount = Some(Mount { digest: digest.clone(), from: from.to_owned() });
         let request = Request::Open { mount, algorithm: digest.algorithm() };
         match self.client.exchange(&self.repository, &request, None, Pool::Small).await {
-            Ok(Reply { status: 201, .. }) => {
-                self.reporter.event(Event::Confirmed { blob: digest.to_string(), how: How::Mounted, size });
-                Ok((digest, size))
-            }
-            Ok(Reply { location: Some(location), .. }) => {
-                self.cancel(&location).await;
-                Err(plan::missing(need))
-            }
-            Err(Fault::Fatal(error)) => Err(error),
-            Ok(_) | Err(_) => Err(plan::missing(need)),
+            Ok(Reply { status: 201, .. }) => return Ok(true),
+            Ok(Reply { location: Some(location), .. }) => self.cancel(&location).await,
+            Err(Fault::Fatal(error)) => return Err(error),
+            Ok(_) | Err(_) => {}
         }
+        Ok(false)
     }
 
     async fn exchange(&self, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {

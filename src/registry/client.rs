@@ -1,4 +1,5 @@
-//! The verbs of one registry: is this blob there, put this manifest, do this exchange of an upload.
+//! The verbs of one registry: put this manifest, do this exchange of an upload; those about blobs that may be
+//! there are in blobs.rs.
 //!
 //! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
 //! is not: [`Client::exchange`] does one exchange and reports, since only its session knows what a lost answer
@@ -22,7 +23,7 @@ use super::{
     Location, RegistryError,
     auth::{Authenticator, Scope},
     body::UploadBody,
-    guard::{Unsafe, origin},
+    guard::origin,
     location::{REDIRECTS, redirected},
     options::ClientOptions,
     registry_error::BODY_LIMIT,
@@ -94,28 +95,6 @@ impl Client {
             pace: options.pace,
             speed: AtomicU64::new(0),
         })))
-    }
-
-    /// Returns the size of a blob, if the repository has it. `None` also where that cannot be found out safely:
-    /// the registry refers to a place we do not go to, or does not say how large the blob is.
-    pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
-        let doing = || format!("looking for blob {} in `{}/{repository}`", digest.short(), self.0.host);
-        let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
-        let answer = match self.insist(repository, call, doing).await {
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
-            Ok(answer) => answer,
-            Err(error) if error.find::<Unsafe>().is_some() => {
-                tracing::warn!("{}, taken for missing", chain(&error));
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        let size =
-            answer.headers.get(header::CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
-        if size.is_none() {
-            tracing::warn!("{}: the registry does not say how large it is, taken for missing", doing());
-        }
-        Ok(size)
     }
 
     /// Returns the digest of the manifest that a tag or digest names, if there is one.
@@ -250,25 +229,30 @@ impl Client {
 
 /// One request of a verb, before it has been authenticated and redirected.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     method: Method,
     url: Url,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     payload: Payload,
     patience: Option<Duration>,
-    limit: usize,
+    pub(super) limit: usize,
     pool: Pool,
 }
 
 impl Call {
-    fn new(method: Method, url: Url) -> Self {
+    pub(super) fn new(method: Method, url: Url) -> Self {
         let (headers, payload) = (HeaderMap::new(), Payload::Empty);
         Self { method, url, headers, payload, patience: None, limit: BODY_LIMIT, pool: Pool::Small }
     }
 }
 
 impl Client {
-    fn url(&self, repository: &str, rest: &str) -> Url {
+    /// Returns the host, as references name it.
+    pub fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    pub(super) fn url(&self, repository: &str, rest: &str) -> Url {
         let mut url = self.0.transport.base();
         url.set_path(&format!("/v2/{repository}/{rest}"));
         url
@@ -334,7 +318,12 @@ impl Client {
     }
 
     /// Repeats a call until there is a definite answer: a success, or for a question "not there".
-    async fn insist(&self, repository: &str, mut call: Call, doing: impl Fn() -> String) -> Result<Incoming> {
+    pub(super) async fn insist(
+        &self,
+        repository: &str,
+        mut call: Call,
+        doing: impl Fn() -> String,
+    ) -> Result<Incoming> {
         let scope = Scope::of(repository);
         let mut backoff = Backoff::new(self.0.pace);
         let mut budget = Budget::new(self.0.retries);

@@ -8,6 +8,7 @@
 //! * [`hosts`]: what is known about well-known registries; [`retry`]: the one place that waits and counts.
 
 pub mod auth;
+mod blobs;
 pub mod body;
 pub mod client;
 pub mod credentials;

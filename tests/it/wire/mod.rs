@@ -14,6 +14,7 @@ mod originals;
 mod pipes;
 mod promises;
 mod random;
+mod recall;
 mod sessions;
 
 use std::{

@@ -1,0 +1,64 @@
+//! The verbs about blobs that may be there: whether one is, and how it begins.
+//!
+//! What cannot be found out safely is not there: the registry refers to a place we do not go to, or does not say
+//! how large the blob is.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::{
+    client::{Call, Client},
+    guard::Unsafe,
+};
+use crate::{
+    error::{Result, chain},
+    oci::Digest,
+};
+
+/// So many first bytes tell an encoding.
+const HEAD: usize = 16;
+
+impl Client {
+    /// Returns the size of a blob, if the repository has it.
+    pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+        let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
+        Ok(self.find_blob(repository, digest, call).await?.map(|(size, _)| size))
+    }
+
+    /// Returns the size and the first bytes of a blob, if the repository has it.
+    pub async fn peek_blob(&self, repository: &str, digest: &Digest) -> Result<Option<(u64, Bytes)>> {
+        let mut call = Call::new(Method::GET, self.url(repository, &format!("blobs/{digest}")));
+        call.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-15"));
+        // A registry that knows no ranges sends everything: the rest is not read.
+        call.limit = HEAD;
+        self.find_blob(repository, digest, call).await
+    }
+
+    async fn find_blob(&self, repository: &str, digest: &Digest, call: Call) -> Result<Option<(u64, Bytes)>> {
+        let doing = || format!("looking for blob {} in `{}/{repository}`", digest.short(), self.host());
+        let answer = match self.insist(repository, call, doing).await {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
+            Ok(answer) => answer,
+            Err(error) if error.find::<Unsafe>().is_some() => {
+                tracing::warn!("{}, taken for missing", chain(&error));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let size = match answer.status {
+            // `bytes 0-15/4711`
+            StatusCode::PARTIAL_CONTENT => text(&answer.headers, &header::CONTENT_RANGE)
+                .and_then(|range| Some(range.rsplit_once('/')?.1)),
+            _ => text(&answer.headers, &header::CONTENT_LENGTH),
+        };
+        let size = size.and_then(|size| size.parse().ok());
+        if size.is_none() {
+            tracing::warn!("{}: the registry does not say how large it is, taken for missing", doing());
+        }
+        Ok(size.map(|size| (size, answer.body)))
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
