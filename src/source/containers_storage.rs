@@ -66,9 +66,15 @@ impl ContainersStorage {
             stores.extend(Graphroot::read(dir, runroot, options.driver.as_deref()).map_err(reading)?);
         }
         if stores.is_empty() {
+            // Where podman's database (`db.sql`, once `bolt_state.db`) names another folder than its configuration,
+            // podman follows the database. For one row of SQLite nothing is read here: podman can be asked.
             return Err(Error::source(format!(
                 "{name} holds no images: neither `overlay-images` nor `vfs-images` is in it"
-            )));
+            ))
+            .with_hint(
+                "podman says where it has them by `podman info --format '{{.Store.GraphRoot}}'`; name that \
+                 folder: `containers-storage:[FOLDER]NAME`",
+            ));
         }
         let mut storage = Self { name, stores, images: Vec::new(), damaged: Damaged::default() };
         storage.list();
@@ -383,7 +389,9 @@ mod tests {
         let options = StorageOptions { image_store: Some(apart), ..at(&own) };
         let storage = ContainersStorage::open(&options).unwrap();
         assert_eq!(read(&storage, &named("localhost/apart:1")).unwrap(), [TAR]);
-        assert!(ContainersStorage::open(&at(dir.path())).unwrap_err().message().contains("holds no images"));
+        let none = ContainersStorage::open(&at(dir.path())).unwrap_err();
+        assert!(none.message().contains("holds no images"), "{none:?}");
+        assert!(none.hints()[0].contains("podman info"), "{none:?}");
     }
 
     #[test]

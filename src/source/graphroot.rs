@@ -9,10 +9,15 @@ use std::{
     collections::HashMap,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use rustix::{
+    fs::{FlockOperation, OFlags, fcntl_lock},
+    io::Errno,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
@@ -168,8 +173,8 @@ impl Graphroot {
     /// Reads the records.
     fn filled(mut self, runroot: Option<&Path>) -> Result<Self> {
         let (images, layers) = (self.records("images"), self.records("layers"));
-        let _layers_lock = lock(&layers.join("layers.lock"));
-        let _images_lock = lock(&images.join("images.lock"));
+        let _layers_lock = lock(&layers.join("layers.lock"))?;
+        let _images_lock = lock(&images.join("images.lock"))?;
         self.images = self.list(&images.join("images.json"))?;
         let volatile = "volatile-layers.json";
         let transient = runroot.map(|dir| dir.join(format!("{}-layers", self.driver.name())).join(volatile));
@@ -231,13 +236,41 @@ impl Driver {
 
 /// Waits for whoever writes records. The lock ends with the file; without one, or without locks on this file
 /// system, the records are read as they are.
-fn lock(path: &Path) -> Option<fs_err::File> {
+fn lock(path: &Path) -> Result<Option<fs_err::File>> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).custom_flags((OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed());
-    let file = fs_err::OpenOptions::from_options(options).open(path).ok()?;
-    rustix::io::retry_on_intr(|| fcntl_lock(&file, FlockOperation::LockShared)).ok()?;
-    Some(file)
+    let Ok(file) = fs_err::OpenOptions::from_options(options).open(path) else { return Ok(None) };
+    let attempt = || rustix::io::retry_on_intr(|| fcntl_lock(&file, FlockOperation::NonBlockingLockShared));
+    let locked = wait(attempt, PATIENCE).map_err(|Held| {
+        Error::local(format!("somebody else holds the lock `{}`", path.display()))
+            .with_hint("podman, buildah or CRI-O is writing to this storage: try again when it is done")
+    })?;
+    Ok(locked.then_some(file))
 }
+
+/// Somebody holds a lock for longer than anybody waits.
+#[derive(Debug)]
+struct Held;
+
+/// Attempts to take a lock until nobody else has it; returns whether there is one. Waiting in the kernel would
+/// know no end, and nobody would be told what for.
+fn wait(attempt: impl Fn() -> rustix::io::Result<()>, patience: Duration) -> Result<bool, Held> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Ok(()) => return Ok(true),
+            Err(Errno::AGAIN | Errno::ACCESS) if started.elapsed() < patience => thread::sleep(STEP),
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(Held),
+            Err(_) => return Ok(false),
+        }
+    }
+}
+
+/// Records are written in a moment; who holds a lock longer is removing or copying something large.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two attempts: no user notices it.
+const STEP: Duration = Duration::from_millis(20);
 
 /// Returns the file's name for a key (gh:containers/storage `makeBigDataBaseName`).
 fn file_of(key: &str) -> String {
@@ -253,7 +286,7 @@ const TABLE_LIMIT: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::{cell::Cell, os::unix::fs::MetadataExt as _};
 
     use super::*;
 
@@ -270,12 +303,54 @@ mod tests {
     fn records_are_read_under_podmans_kind_of_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("layers.lock");
-        assert!(lock(&path).is_none());
+        assert!(lock(&path).unwrap().is_none());
         fs_err::write(&path, "").unwrap();
-        let file = lock(&path).unwrap();
+        let file = lock(&path).unwrap().unwrap();
         assert_eq!(held(&path), ["POSIX ADVISORY READ"]);
         drop(file);
         assert!(held(&path).is_empty());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_waited_for_and_not_for_ever() {
+        let attempts = Cell::new(0);
+        let held_for = |times: u32, error: Errno| {
+            attempts.set(0);
+            wait(
+                || {
+                    attempts.set(attempts.get() + 1);
+                    if attempts.get() > times { Ok(()) } else { Err(error) }
+                },
+                Duration::from_secs(3600),
+            )
+        };
+        for held in [Errno::AGAIN, Errno::ACCESS] {
+            assert!(held_for(2, held).unwrap());
+            assert_eq!(attempts.get(), 3);
+        }
+        // A file system without locks.
+        assert!(!held_for(2, Errno::NOLCK).unwrap());
+        wait(|| Err(Errno::AGAIN), Duration::ZERO).unwrap_err();
+    }
+
+    #[test]
+    fn what_podman_forgets_at_the_next_boot_is_read_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let [graphroot, runroot] = ["graphroot", "runroot"].map(|name| dir.path().join(name));
+        for (folder, file, ids) in [
+            (graphroot.join("overlay-images"), "images.json", "[]"),
+            (graphroot.join("overlay-layers"), "layers.json", r#"[{"id":"a1"}]"#),
+            (graphroot.join("overlay-layers"), "volatile-layers.json", r#"[{"id":"b2","parent":"a1"}]"#),
+            (runroot.join("overlay-layers"), "volatile-layers.json", r#"[{"id":"c3","parent":"b2"}]"#),
+        ] {
+            fs_err::create_dir_all(&folder).unwrap();
+            fs_err::write(folder.join(file), ids).unwrap();
+        }
+        let store = Graphroot::read(&graphroot, Some(&runroot), None).unwrap().unwrap();
+        let beneath = |id| store.layer(id).map(|layer| layer.parent.as_deref().unwrap_or_default());
+        assert_eq!(["a1", "b2", "c3"].map(beneath), [Some(""), Some("a1"), Some("b2")]);
+        let store = Graphroot::read(&graphroot, None, None).unwrap().unwrap();
+        assert!(store.layer("c3").is_none());
     }
 
     #[test]
