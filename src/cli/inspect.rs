@@ -1,6 +1,6 @@
 //! `longshore inspect`: what a source holds, for people as a table, for machines as JSON.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, num::NonZero, thread};
 
 use bytesize::ByteSize;
 use longshore::{
@@ -50,13 +50,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let source = source.as_ref();
     let images = images(source, &spec.choice)?;
     let mut examiner = Examiner::new(source, &passed);
-    let mut problems = Vec::new();
-    let mut described = Vec::new();
-    for (at, image) in images {
+    let describe = |(at, image)| {
         let contents = examiner.describe(&image);
-        problems.extend(if args.verify { examiner.verify(&contents) } else { contents.problems() });
-        described.push((at, image, contents));
-    }
+        (at, image, contents)
+    };
+    let mut described: Vec<Described> = images.into_iter().map(describe).collect();
+    let mut all: Vec<&mut Contents> = described.iter_mut().map(|(_, _, contents)| contents).collect();
+    let mut problems = if args.verify {
+        examiner.verify(&mut all, thread::available_parallelism().map_or(1, NonZero::get))
+    } else {
+        all.iter().flat_map(|contents| contents.problems()).collect()
+    };
     // Images share layers.
     let mut told = HashSet::new();
     problems.retain(|problem| told.insert(chain(problem)));
@@ -176,10 +180,14 @@ fn document_rows(document: &Document) -> Vec<Row> {
 }
 
 fn part_row(kind: &'static str, how: String, part: &Part) -> Row {
-    let digest = match (&part.layer.descriptor, &part.layer.diff_id) {
-        (Some(descriptor), _) => descriptor.digest.to_string(),
-        (None, Some(diff_id)) => format!("diff ID {diff_id}"),
-        (None, None) => part.layer.name.clone(),
+    let digest = match (&part.digest, &part.layer.descriptor, &part.layer.diff_id) {
+        // A manifest names it by that, or it is plain.
+        (Some(digest), Some(_), _) | (Some(digest), None, None) => digest.to_string(),
+        (Some(digest), None, Some(diff_id)) if *digest != diff_id.0 => {
+            format!("{digest}, diff ID {diff_id}")
+        }
+        (_, _, Some(diff_id)) => format!("diff ID {diff_id}"),
+        (None, _, None) => part.layer.name.clone(),
     };
     Row { kind, how, size: part.size.map_or_else(|| "?".to_owned(), readable), digest }
 }
@@ -251,7 +259,7 @@ fn part_json(part: &Part) -> Value {
     let descriptor = part.layer.descriptor.as_ref();
     json!({
         "name": part.layer.name,
-        "digest": descriptor.map(|descriptor| descriptor.digest.to_string()),
+        "digest": part.digest,
         "diffId": part.layer.diff_id,
         "mediaType": descriptor.and_then(|descriptor| descriptor.media_type.as_ref()),
         "size": part.size,

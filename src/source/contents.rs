@@ -4,7 +4,13 @@
 //! recomputes what manifests and configs say of it; all that differs is told, not only the first. Nothing here
 //! fails: what is wrong with an image is part of its description.
 
-use std::{collections::HashMap, io::Read as _, io::copy, ops::ControlFlow};
+use std::{
+    collections::{HashMap, HashSet},
+    io::{Read as _, copy},
+    ops::ControlFlow,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use super::{Data, Image, ImageContent, Layer, Missing, Source, passed::Passed, resolve, tree::read_config};
 use crate::{
@@ -53,6 +59,8 @@ pub struct Part {
     pub layer: Layer,
     /// The number of its bytes as they lie there, where it is known.
     pub size: Option<u64>,
+    /// Their digest: what a manifest says, or what reading them has told.
+    pub digest: Option<Digest>,
     /// How it is held.
     pub state: State,
 }
@@ -77,16 +85,18 @@ pub struct Examiner<'a> {
     passed: &'a Passed,
     /// What was found by reading blobs, by the names that the source has for them.
     read: HashMap<String, Result<Encoded>>,
+    /// What is on record of layers that would have to be produced, by their names.
+    plain_sizes: HashMap<String, Option<u64>>,
 }
 
 impl<'a> Examiner<'a> {
     /// Looks at `source`; `passed` is what was learned when it was an archive that can be read once.
     pub fn new(source: &'a dyn Source, passed: &'a Passed) -> Self {
-        Self { source, passed, read: HashMap::new() }
+        Self { source, passed, read: HashMap::new(), plain_sizes: HashMap::new() }
     }
 
     /// Describes an image.
-    pub fn describe(&self, image: &Image) -> Contents {
+    pub fn describe(&mut self, image: &Image) -> Contents {
         match &image.content {
             ImageContent::Layers { config, layers, .. } => {
                 let layers = layers.iter().map(|layer| self.part(layer.clone())).collect();
@@ -94,6 +104,7 @@ impl<'a> Examiner<'a> {
                 let config = Part {
                     layer: Layer { name: digest.to_string(), descriptor: None, diff_id: None },
                     size: Some(config.len() as u64),
+                    digest: Some(digest),
                     state: State::Held(Compression::None),
                 };
                 let document = Document {
@@ -117,21 +128,53 @@ impl<'a> Examiner<'a> {
         }
     }
 
-    /// Reads all blobs of an image and returns what is wrong.
-    pub fn verify(&mut self, contents: &Contents) -> Vec<Error> {
-        let mut problems = contents.problems();
-        for document in &contents.documents {
-            let config = document.config.iter().filter(|_| document.manifest.is_some());
-            for part in config.chain(&document.layers) {
-                if let Err(problem) = self.check(part) {
-                    problems.push(problem);
+    /// Reads all blobs of some images, `workers` at a time, and returns what is wrong, in the order of the images.
+    pub fn verify(&mut self, images: &mut [&mut Contents], workers: usize) -> Vec<Error> {
+        self.read_all(images, workers);
+        let mut problems = Vec::new();
+        for contents in images {
+            problems.extend(contents.problems());
+            for part in contents.documents.iter_mut().flat_map(Document::blobs) {
+                match self.check(part) {
+                    Ok(Some(read)) => {
+                        part.size.get_or_insert(read.size);
+                        part.digest.get_or_insert(read.digest);
+                    }
+                    Ok(None) => {}
+                    Err(problem) => problems.push(problem),
                 }
             }
         }
         problems
     }
 
-    fn document(&self, manifest: Manifest) -> Document {
+    /// Reads each blob once, the largest first.
+    fn read_all(&mut self, images: &mut [&mut Contents], workers: usize) {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut known: HashSet<String> = self.read.keys().cloned().collect();
+        for part in images.iter_mut().flat_map(|contents| &mut contents.documents).flat_map(Document::blobs) {
+            if matches!(part.state, State::Held(_)) && known.insert(part.layer.name.clone()) {
+                parts.push(part.clone());
+            }
+        }
+        parts.sort_by_key(|part| part.size);
+        let (left, read) = (Mutex::new(parts), Mutex::new(HashMap::new()));
+        // The lock is let go before the reading.
+        let next = || lock(&left).pop();
+        thread::scope(|scope| {
+            for _ in 0..workers.max(1) {
+                scope.spawn(|| {
+                    while let Some(Part { layer, .. }) = next() {
+                        let result = self.read(&layer);
+                        lock(&read).insert(layer.name, result);
+                    }
+                });
+            }
+        });
+        self.read.extend(read.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn document(&mut self, manifest: Manifest) -> Document {
         let mut document =
             Document { manifest: None, platform: None, config: None, layers: Vec::new(), problem: None };
         if let Content::Image { config, layers } = &manifest.content {
@@ -161,25 +204,36 @@ impl<'a> Examiner<'a> {
         }
     }
 
-    fn part(&self, layer: Layer) -> Part {
+    fn part(&mut self, layer: Layer) -> Part {
         let stated = layer.descriptor.as_ref().map(|descriptor| descriptor.size);
+        let mut digest = layer.descriptor.as_ref().map(|descriptor| descriptor.digest.clone());
         let (size, state) = match self.source.open(&layer).and_then(|data| self.look(data)) {
-            Ok((size, compression)) => (size.or(stated), State::Held(compression)),
+            Ok(Looked { size, digest: found, compression }) => {
+                digest = digest.or(found);
+                (size.or(stated).or_else(|| self.plain_size(&layer)), State::Held(compression))
+            }
             Err(error) if error.find::<Missing>().is_none() => (stated, State::Broken(error)),
             Err(_) if layer.descriptor.as_ref().is_some_and(|layer| !layer.urls.is_empty()) => {
                 (stated, State::Foreign)
             }
             Err(_) => (stated, State::Missing),
         };
-        Part { layer, size, state }
+        Part { layer, size, digest, state }
+    }
+
+    /// Returns the size on record. Images share layers, and finding it out may take a moment.
+    fn plain_size(&mut self, layer: &Layer) -> Option<u64> {
+        let size = || self.source.plain_size(layer);
+        *self.plain_sizes.entry(layer.name.clone()).or_insert_with(size)
     }
 
     /// Looks at the first bytes.
-    fn look(&self, data: Data) -> Result<(Option<u64>, Compression)> {
+    fn look(&self, data: Data) -> Result<Looked> {
         let (size, input): (_, Box<dyn std::io::Read>) = match data {
             Data::Absorbed(digest) => {
-                let (compression, encoded) = self.passed.blob(&digest)?;
-                return Ok((Some(encoded.size), *compression));
+                let (compression, Encoded { digest, size, .. }) = self.passed.blob(&digest)?;
+                let (size, digest) = (Some(*size), Some(digest.clone()));
+                return Ok(Looked { size, digest, compression: *compression });
             }
             Data::Stored(blob) => (Some(blob.size()), Box::new(blob.reader())),
             Data::Stream(stream) => (None, stream),
@@ -189,14 +243,14 @@ impl<'a> Examiner<'a> {
             .take(Compression::MAGIC_LENGTH as u64)
             .read_to_end(&mut magic)
             .context(ErrorKind::Source, || "reading a blob".into())?;
-        Ok((size, Compression::detect(&magic)))
+        Ok(Looked { size, digest: None, compression: Compression::detect(&magic) })
     }
 
-    /// Compares a blob with what is said about it.
-    fn check(&mut self, part: &Part) -> Result<()> {
+    /// Compares a blob that has been read with what is said about it; returns what it is, if it could be read.
+    fn check(&self, part: &Part) -> Result<Option<Encoded>> {
         let layer = &part.layer;
         match &part.state {
-            State::Broken(_) | State::Foreign => return Ok(()),
+            State::Broken(_) | State::Foreign => return Ok(None),
             State::Missing => {
                 return Err(
                     Error::source(format!("`{}` is missing", layer.name.escape_debug())).because(Missing)
@@ -204,11 +258,8 @@ impl<'a> Examiner<'a> {
             }
             State::Held(_) => {}
         }
-        if !self.read.contains_key(&layer.name) {
-            let read = self.read(layer);
-            self.read.insert(layer.name.clone(), read);
-        }
-        let read = self.read[&layer.name].clone();
+        let read = self.read.get(&layer.name).cloned();
+        let read = read.unwrap_or_else(|| Err(Error::internal("nobody has read it")));
         let read =
             read.map_err(|error| error.while_doing(format!("reading `{}`", layer.name.escape_debug())))?;
         if let Some(descriptor) = &layer.descriptor {
@@ -224,7 +275,7 @@ impl<'a> Examiner<'a> {
                 layer.name.escape_debug(),
                 read.diff_id
             ))),
-            _ => Ok(()),
+            _ => Ok(Some(read)),
         }
     }
 
@@ -260,6 +311,17 @@ impl<'a> Examiner<'a> {
     }
 }
 
+/// What is seen of a blob without reading it.
+struct Looked {
+    size: Option<u64>,
+    digest: Option<Digest>,
+    compression: Compression,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Contents {
     /// Returns what was found to be wrong already by describing it.
     pub fn problems(&self) -> Vec<Error> {
@@ -283,6 +345,12 @@ impl Part {
 }
 
 impl Document {
+    /// Returns what is a blob of its own: the layers, and the config unless it is at hand anyway.
+    fn blobs(&mut self) -> impl Iterator<Item = &mut Part> {
+        let config = self.config.iter_mut().filter(|_| self.manifest.is_some());
+        config.chain(&mut self.layers)
+    }
+
     /// Gives each layer the diff ID that the config says.
     fn take_config(&mut self, config: ImageConfig, manifest: &Digest) {
         self.platform = config.platform;
@@ -301,5 +369,88 @@ impl Document {
         for (part, diff_id) in self.layers.iter_mut().zip(config.diff_ids) {
             part.layer.diff_id = Some(diff_id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Cursor,
+        sync::{Condvar, atomic::AtomicUsize, atomic::Ordering},
+        time::Duration,
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::oci::DiffId;
+
+    /// Layers called by their content, the first of which can be read when somebody reads another one too.
+    #[derive(Default)]
+    struct Together {
+        reading: Mutex<usize>,
+        changed: Condvar,
+        opened: AtomicUsize,
+    }
+
+    impl Source for Together {
+        fn name(&self) -> String {
+            "it".into()
+        }
+
+        fn images(&self) -> Result<Vec<Image>> {
+            Ok(Vec::new())
+        }
+
+        fn document(&self, _: &Descriptor) -> Result<Bytes> {
+            Err(Error::source("no documents"))
+        }
+
+        fn open(&self, layer: &Layer) -> Result<Data> {
+            // The first look is not the reading.
+            if self.opened.fetch_add(1, Ordering::SeqCst) >= 4 {
+                *lock(&self.reading) += 1;
+                self.changed.notify_all();
+                let alone = |reading: &mut usize| *reading < 2;
+                let patience = Duration::from_secs(60);
+                let waited = self.changed.wait_timeout_while(lock(&self.reading), patience, alone);
+                assert!(!waited.unwrap().1.timed_out(), "nobody else is reading");
+            }
+            Ok(Data::Stream(Box::new(Cursor::new(layer.name.clone().into_bytes()))))
+        }
+
+        fn plain_size(&self, layer: &Layer) -> Option<u64> {
+            (layer.name == "a").then_some(1)
+        }
+    }
+
+    #[test]
+    fn blobs_are_read_side_by_side_and_told_in_order() {
+        let layer = |name: &str, is: &str| Layer {
+            name: name.into(),
+            descriptor: None,
+            diff_id: Some(DiffId(Digest::of(is.as_bytes()))),
+        };
+        let layers = vec![layer("a", "a"), layer("bb", "c"), layer("ccc", "ccc"), layer("dddd", "e")];
+        let image = Image {
+            names: Vec::new(),
+            platform: None,
+            content: ImageContent::Layers { config: Bytes::from_static(b"{}"), layers, original: None },
+            companion: false,
+        };
+        let (source, passed) = (Together::default(), Passed::default());
+        let mut examiner = Examiner::new(&source, &passed);
+        let mut contents = examiner.describe(&image);
+        let sizes = |contents: &Contents| -> Vec<Option<u64>> {
+            contents.documents[0].layers.iter().map(|layer| layer.size).collect()
+        };
+        assert_eq!(sizes(&contents), [Some(1), None, None, None]);
+        let mut again = contents.clone();
+        let problems = examiner.verify(&mut [&mut contents, &mut again], 2);
+        let problems: Vec<_> = problems.iter().map(|problem| problem.message().split('`').nth(1)).collect();
+        assert_eq!(problems, [Some("bb"), Some("dddd"), Some("bb"), Some("dddd")]);
+        assert_eq!(sizes(&contents), [Some(1), None, Some(3), None]);
+        assert_eq!(contents.documents[0].layers[2].digest, Some(Digest::of(b"ccc")));
+        assert_eq!(source.opened.into_inner(), 8);
     }
 }

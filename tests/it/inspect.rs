@@ -1,5 +1,7 @@
 //! `longshore inspect`: what people and machines are shown of a source, and what `--verify` finds in it.
 
+use std::{io::Write as _, path::Path};
+
 use serde_json::Value;
 
 use crate::support::{
@@ -48,6 +50,61 @@ fn an_image_without_a_manifest_is_shown_by_its_diff_ids() {
       layer   gzip             34 B  diff ID sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
       layer   gzip             34 B  diff ID sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
     ");
+}
+
+#[test]
+fn what_was_read_is_shown_by_its_digest_too() {
+    let sample = Sample::open("docker-archive/crane-pull.tar");
+    let verified =
+        inspect(&sample, &["--verify"]).stdout.replace(&sample.path.display().to_string(), "SAMPLE");
+    insta::assert_snapshot!(verified, @r"
+    docker archive `SAMPLE`
+
+    @0 127.0.0.1:5917/sample:1
+      config  linux/amd64   1.2 KiB  sha256:b0f4100048823624503753a11b867f67cfe9399842a3ff7602ac58f338d94d53
+      layer   gzip         52.1 KiB  sha256:d2fd77eae45375b4db129e2a81fa56e395c000ef536ddd996b63354448302874, diff ID sha256:d51ba923b1fabee3715e63a7c97555dbae88e782f4ffbc2441e83aa9db9e6abd
+      layer   gzip            423 B  sha256:012075a25df0be69b58ad54971bcd7b0d9223cc9186c18ca9c01e49d479b9f96, diff ID sha256:3ba33f4087d225d29539dd9857f510477503bf4c66dcbd4e5afee21a23b6b9f9
+      layer   gzip         10.0 KiB  sha256:f33c2a8593a853312bceea4e30a2fb93d76d2982b5e3543f5a3b360d25ffdd3e, diff ID sha256:c3885b7db1ab6b064f940874cb0678893fade4fc7284db0312ce276efb7725e6
+      layer   gzip             34 B  sha256:bd9ddc54bea929a22b334e73e026d4136e5b73f5cc29942896c72e4ece69b13d, diff ID sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
+      layer   gzip             34 B  sha256:bd9ddc54bea929a22b334e73e026d4136e5b73f5cc29942896c72e4ece69b13d, diff ID sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
+    ");
+    // What passes by is read anyway.
+    let dir = tempfile::tempdir().unwrap();
+    let packed = dir.path().join("packed");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&fs_err::read(&sample.path).unwrap()).unwrap();
+    fs_err::write(&packed, encoder.finish().unwrap()).unwrap();
+    let passed = Longshore::new().run([Path::new("inspect"), &packed]).stdout;
+    assert_eq!(passed.replace(&packed.display().to_string(), "SAMPLE"), verified);
+}
+
+#[test]
+fn layers_of_a_store_have_the_size_of_their_tars() {
+    let mut count = 0;
+    for (name, expected) in samples::good("stores") {
+        let run = inspect(&Sample::unpacked(&name), &["--json"]);
+        assert_eq!(run.code, Some(0), "{name}: {run:?}");
+        let described: Value = serde_json::from_str(&run.stdout).unwrap();
+        for document in described["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|image| &image["documents"].as_array().unwrap()[..])
+        {
+            let is_same = |entry: &&Value| entry["config"] == document["config"]["name"];
+            let Some(entry) = expected["images"].as_array().unwrap().iter().find(is_same) else { continue };
+            if document["digest"].is_null() {
+                let sizes = |layers: &Value, key: &str| -> Vec<Value> {
+                    layers.as_array().unwrap().iter().map(|layer| layer[key].clone()).collect()
+                };
+                let (found, tars) =
+                    (sizes(&document["layers"], "size"), sizes(&entry["layers"], "uncompressed_size"));
+                assert_eq!(found, tars, "{name}");
+                count += found.len();
+            }
+        }
+    }
+    assert!(count > 0, "no stores in {}", samples::folder().display());
 }
 
 #[test]
