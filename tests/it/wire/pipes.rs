@@ -2,7 +2,13 @@
 
 use std::{io::Write as _, path::PathBuf, thread};
 
-use super::{Pusher, image::Archive, story};
+use tar::{Builder, EntryType, Header};
+
+use super::{
+    Pusher, assert_holds,
+    image::{Archive, gzip, layer, noise},
+    story,
+};
 use crate::support::registry::{Registry, Route};
 
 /// An archive in a FIFO, of which the rest is held back until the registry has the first layer.
@@ -28,6 +34,50 @@ fn the_first_layer_of_a_pipe_arrives_before_the_second_has_begun() {
     // Two layers and the config, each once.
     assert_eq!(registry.calls(Route::Commit), 3, "{}", story(&registry));
     assert_eq!(registry.tags(super::REPOSITORY), ["1"]);
+}
+
+/// docker up to 24 writes a layer that two images share once, and links to it from wherever it is named first.
+#[test]
+fn a_link_in_a_pipe_may_lead_to_what_comes_after_it() {
+    let (plain, encoded) = (layer(&noise(1, 3000)), gzip(&layer(&noise(2, 3000))));
+    for kind in [EntryType::Symlink, EntryType::Link] {
+        let archive = Archive::of_layers(vec![plain.clone(), encoded.clone()], |_| {});
+        let bytes = linked(&archive, kind);
+        let pipe = fifo(&archive);
+        let registry = Registry::honest();
+        thread::scope(|scope| {
+            scope.spawn(|| fs_err::write(&pipe, &bytes).unwrap());
+            if let Err(error) = Pusher::new().push(&pipe, &registry) {
+                panic!("{error:?}\n{}", story(&registry));
+            }
+        });
+        assert_holds(&registry, &archive.layers);
+    }
+}
+
+/// Returns the archive with each layer under another name, and before all of them links of their old names.
+fn linked(archive: &Archive, kind: EntryType) -> Vec<u8> {
+    let mut links = Builder::new(Vec::new());
+    for number in 0..archive.layers.len() {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        // A hard link's target is a name in the archive, a symlink's one beside its own.
+        let target = format!("{}shared/{number}.tar", if kind == EntryType::Symlink { "../" } else { "" });
+        links.append_link(&mut header, format!("{number}/layer.tar"), target).unwrap();
+    }
+    let bytes = fs_err::read(archive.path()).unwrap();
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut header = entry.header().clone();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let name = match name.strip_suffix("/layer.tar") {
+            Some(number) => format!("shared/{number}.tar"),
+            None => name,
+        };
+        links.append_data(&mut header, name, &mut entry).unwrap();
+    }
+    links.into_inner().unwrap()
 }
 
 fn position(bytes: &[u8], part: &[u8]) -> usize {
