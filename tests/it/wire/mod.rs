@@ -4,6 +4,7 @@
 //! [`Pusher`] is one user's machine: a cache and options. Pauses take no time.
 
 mod auth;
+mod choices;
 mod chunks;
 mod connections;
 mod image;
