@@ -5,7 +5,12 @@
 //! they can be mounted. Then the image keeps its digest and nothing is encoded.
 
 use super::{delivery::Delivery, manifest, survey};
-use crate::{error::Result, oci::Manifest, plan::Need, source::ImageContent};
+use crate::{
+    error::Result,
+    oci::Manifest,
+    plan::{self, Need},
+    source::ImageContent,
+};
 
 impl Delivery {
     /// Pushes the manifest that the image was pulled with; returns it if that went well, and nothing if the
@@ -20,7 +25,7 @@ impl Delivery {
         if self.is_there(&original.digest, tags).await? {
             return Ok(Some(original.clone()));
         }
-        let mut needs = survey::named_by(original, true);
+        let mut needs = plan::distinct(survey::named_by(original, true));
         self.locate(&mut needs);
         let present = survey::present(&self.client, &self.destination.repository.path, &needs).await?;
         let is_missing =

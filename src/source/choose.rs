@@ -87,13 +87,16 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Returns whether `digest` means this image: as its own, or as that of the manifest it was pulled with.
+    /// Returns whether `digest` means this image: as its own, or as that of the manifest it was pulled with, of
+    /// which Docker keeps only the name `repository@digest`.
     fn is(&self, digest: &Digest) -> bool {
         let original = match &self.image.content {
             ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
             ImageContent::Manifest(_) => None,
         };
-        self.digest == *digest || original == Some(digest)
+        let is_named =
+            |name: &String| name.rsplit_once('@').is_some_and(|(_, named)| digest.to_string() == named);
+        self.digest == *digest || original == Some(digest) || self.image.names.iter().any(is_named)
     }
 
     /// Returns the platforms it is for, read from its documents where the listing does not say it.
@@ -294,6 +297,15 @@ mod tests {
         let digest = Choice::Digest(Digest::of(b"b"));
         assert_eq!(chosen(&images, &digest).unwrap(), "y:1 1");
         assert_eq!(chosen(&[], &Choice::Only).unwrap_err().kind(), ErrorKind::Source);
+    }
+
+    #[test]
+    fn a_digest_that_is_part_of_a_name_means_it() {
+        let pulled = Digest::of(b"as it was pulled");
+        let name = format!("r.example.com/a@{pulled}");
+        let images = [image("a", &["r.example.com/a:1", &name]), image("b", &["b:1"])];
+        assert!(chosen(&images, &Choice::Digest(pulled)).unwrap().starts_with("r.example.com/a:1"));
+        assert!(chosen(&images, &Choice::Digest(Digest::of(b"other"))).is_err());
     }
 
     #[test]

@@ -61,6 +61,12 @@ impl Containerd {
         dir.join(CONTENT).is_dir() || (dir.join(BLOBS).is_dir() && dir.join(INGEST).is_dir())
     }
 
+    /// Returns the blobs in the root `dir`, or in the content store that `dir` is.
+    pub(super) fn blobs(dir: &Path) -> Blobs {
+        let content = dir.join(CONTENT);
+        Blobs::by_algorithm(&if content.is_dir() { content } else { dir.to_owned() }.join(BLOBS))
+    }
+
     /// Reads the names in the root `dir`. An image of no name is listed if `choice` is its digest.
     pub fn open(dir: &Path, choice: &Choice) -> Result<Self> {
         Self::read(dir, choice, "")
@@ -78,9 +84,7 @@ impl Containerd {
     }
 
     fn read_as(name: &str, dir: &Path, choice: &Choice, prefix: &str) -> Result<Self> {
-        let content = dir.join(CONTENT);
-        let content = if content.is_dir() { content } else { dir.to_owned() };
-        let blobs = Blobs::by_algorithm(&content.join(BLOBS));
+        let blobs = Self::blobs(dir);
         let (mut images, origins) = match read::open_at(&dir.join(DATABASE))? {
             Some(_) => bolt::snapshot(|| Blob::open(&dir.join(DATABASE)), contents)?,
             None => (Vec::new(), Origins::new()),

@@ -36,13 +36,16 @@ impl DockerRoot {
     /// Reads the first of Docker's `roots` that is one, and the first place of containerd's that has images of
     /// Docker's: beneath these roots, or among `elsewhere`.
     pub fn open(roots: &[PathBuf], elsewhere: &[PathBuf], choice: &Choice) -> Result<Box<dyn Source>> {
-        let own = roots.iter().find_map(|dir| DockerStorage::find(dir)).map(DockerStorage::open);
-        let own = own.transpose()?.filter(|own| !own.is_empty());
         let daemons = roots.iter().map(|dir| dir.join(DAEMON)).chain(elsewhere.iter().cloned());
-        let daemons = daemons.filter(|dir| Containerd::is_root(dir));
+        let daemons: Vec<PathBuf> = daemons.filter(|dir| Containerd::is_root(dir)).collect();
+        let own = roots.iter().find_map(|dir| DockerStorage::find(dir));
+        let own = own.map(|root| DockerStorage::open(root, &daemons)).transpose()?;
+        let own = own.filter(|own| !own.is_empty());
+        // What has no name there may be anything that Docker keeps for an image of its own.
+        let choice = if own.is_some() { &Choice::Only } else { choice };
         let has_images = |read: &Result<Containerd>| read.as_ref().map_or(true, |read| !read.is_empty());
-        let containerd =
-            daemons.map(|dir| Containerd::of_docker(&dir, choice)).find(has_images).transpose()?;
+        let mut read = daemons.iter().map(|dir| Containerd::of_docker(dir, choice));
+        let containerd = read.find(has_images).transpose()?;
         match (own, containerd) {
             (Some(own), Some(containerd)) => Ok(Box::new(Self { own, containerd })),
             (Some(own), None) => Ok(Box::new(own)),

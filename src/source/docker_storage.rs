@@ -1,7 +1,8 @@
 //! The images in Docker's own storage, straight from disk: what Docker keeps wherever containerd does not keep
 //! its images for it (docker_root.rs).
 //!
-//! Docker holds no manifests there, only configs and unpacked layers. A layer is known by its chain ID, which
+//! Docker holds only configs and unpacked layers there; the manifest that an image was pulled with, which names
+//! encoded layers that are gone, lies elsewhere if at all. A layer is known by its chain ID, which
 //! stands for itself and all beneath it. Docker has no locks; it writes beside a file and renames, so what is read
 //! is whole.
 
@@ -15,6 +16,8 @@ use serde::Deserialize;
 
 use super::{
     Data, Image, ImageContent, Layer, Missing, Origin, Source,
+    blobs::{self, Blobs},
+    containerd::Containerd,
     payload::Payloads,
     store::{Damaged, open, read},
     tar_split::TarSplit,
@@ -22,7 +25,7 @@ use super::{
 use crate::{
     blob::Blob,
     error::{Error, Result, printable},
-    oci::{Descriptor, DiffId, Digest, ImageConfig, Reference, config::CONFIG_LIMIT},
+    oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT},
 };
 
 /// Docker's storage.
@@ -31,6 +34,8 @@ pub struct DockerStorage {
     name: String,
     root: PathBuf,
     driver: String,
+    /// Where manifests may be.
+    documents: Vec<Blobs>,
     images: Vec<Image>,
     damaged: Damaged,
 }
@@ -60,11 +65,14 @@ impl DockerStorage {
         if driver(dir).is_some() { Some(dir.to_owned()) } else { remapped() }
     }
 
-    /// Lists the images in a root that was [found](Self::find).
-    pub fn open(root: PathBuf) -> Result<Self> {
+    /// Lists the images in a root that was [found](Self::find). Docker may have kept the manifests that they were
+    /// pulled with in one of `containerds`.
+    pub fn open(root: PathBuf, containerds: &[PathBuf]) -> Result<Self> {
         let name = format!("Docker's storage `{}`", root.display());
         let driver = driver(&root).ok_or_else(|| Error::source(format!("{name} holds no images")))?;
-        let mut storage = Self { name, root, driver, images: Vec::new(), damaged: Damaged::default() };
+        let documents = containerds.iter().map(|dir| Containerd::blobs(dir)).collect();
+        let (images, damaged) = (Vec::new(), Damaged::default());
+        let mut storage = Self { name, root, driver, documents, images, damaged };
         storage.list().map_err(|error| error.while_doing(format!("reading {}", storage.name)))?;
         Ok(storage)
     }
@@ -114,11 +122,33 @@ impl DockerStorage {
             .and_then(|parsed| Ok((self.layers(&parsed.diff_ids)?, parsed.platform)));
         match read {
             Ok((layers, platform)) => {
-                let content = ImageContent::Layers { config, layers, original: None };
+                let original = self.original(id, &names);
+                let content = ImageContent::Layers { config, layers, original };
                 Image { names, platform, content, companion: false }
             }
             Err(error) => self.damaged.list(id.hex(), names, config, error),
         }
+    }
+
+    /// Finds the manifest that an image was pulled with. Docker calls the image by the digest of that, or of the
+    /// index it is in (`repository@digest`), and keeps both where containerd keeps blobs since 20.10.
+    fn original(&self, id: &Digest, names: &[String]) -> Option<Manifest> {
+        let digests = names.iter().filter_map(|name| name.rsplit_once('@')?.1.parse().ok());
+        digests.filter_map(|digest| self.manifest(&digest)).find_map(|manifest| match &manifest.content {
+            Content::Image { .. } => Some(manifest).filter(|manifest| is_of(manifest, id)),
+            Content::Index { manifests } => manifests
+                .iter()
+                .filter_map(|child| self.manifest(&child.digest))
+                .find(|manifest| is_of(manifest, id)),
+        })
+    }
+
+    fn manifest(&self, digest: &Digest) -> Option<Manifest> {
+        self.documents.iter().find_map(|blobs| {
+            let descriptor = blobs.describe(digest).ok()?;
+            let bytes = blobs::document(&descriptor, |descriptor| blobs.find(descriptor)).ok()?;
+            Manifest::parse(bytes, digest.clone(), None).ok()
+        })
     }
 
     fn config(&self, id: &Digest) -> Result<Bytes> {
@@ -257,6 +287,11 @@ impl Source for DockerStorage {
     }
 }
 
+/// Returns whether a manifest is that of the image with this config.
+fn is_of(manifest: &Manifest, id: &Digest) -> bool {
+    matches!(&manifest.content, Content::Image { config: Some(config), .. } if config.digest == *id)
+}
+
 /// Returns the storage driver whose images a root holds, if it is one.
 fn driver(root: &Path) -> Option<String> {
     let has_images = |driver: &str| root.join("image").join(driver).join("repositories.json").exists();
@@ -340,7 +375,7 @@ mod tests {
     }
 
     fn opened(root: &Path) -> Result<DockerStorage> {
-        DockerStorage::open(DockerStorage::find(root).unwrap())
+        DockerStorage::open(DockerStorage::find(root).unwrap(), &[root.join("containerd")])
     }
 
     fn read(storage: &DockerStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
@@ -438,6 +473,39 @@ mod tests {
         for damage in ["", "{}", "null", "[{}]"] {
             write(root, &noted, damage.as_bytes());
             assert!(storage.origins(&layers[0]).is_empty(), "{damage}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_that_an_image_was_pulled_with_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, driver) = (dir.path(), "overlay2");
+        let [id, other] = ["a", "b"].map(|author| image(root, driver, author));
+        let put = |text: &str| {
+            let digest = Digest::of(text.as_bytes());
+            write(root, &format!("containerd/blobs/sha256/{}", digest.hex()), text.as_bytes());
+            format!(r#"{{"digest":"{digest}","size":{}}}"#, text.len())
+        };
+        let manifest = |config: &Digest| {
+            let config = format!(r#"{{"digest":"{config}","size":1}}"#);
+            let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{config},{config}]}}"#);
+            (Digest::of(text.as_bytes()), put(&text))
+        };
+        let ((own, own_entry), (others, others_entry)) = (manifest(&id), manifest(&other));
+        let gone = format!(r#"{{"digest":"{}","size":1}}"#, Digest::of(b"gone"));
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{gone},{others_entry},{own_entry}]}}"#);
+        put(&index);
+        for (named_by, found) in [
+            (&own, Some(&own)),
+            (&Digest::of(index.as_bytes()), Some(&own)),
+            (&others, None),
+            (&Digest::of(b"gone"), None),
+        ] {
+            named(root, driver, &[("r.example.com/a:1", &id), (&format!("r.example.com/a@{named_by}"), &id)]);
+            let storage = opened(root).unwrap();
+            let image = choose(&storage, &Choice::Digest(named_by.clone()), None).unwrap();
+            let ImageContent::Layers { original, .. } = &image.content else { panic!("a manifest") };
+            assert_eq!(original.as_ref().map(|original| &original.digest), found);
         }
     }
 

@@ -35,6 +35,9 @@ const LAYERS: [(&str, &str); 4] = [
     ),
 ];
 
+/// Its manifest.
+const MANIFEST: &str = "sha256:0c3dbe6979c0c03af9e9600ce43da43e1ad9cc357241d42ed253f0e9b76e099a";
+
 #[test]
 fn layers_that_docker_pulled_are_mounted_from_where_they_came_from() {
     let registry = with_base();
@@ -54,6 +57,26 @@ fn layers_that_docker_pulled_are_mounted_from_where_they_came_from() {
     let after =
         (registry.calls(Route::Mount), registry.calls(Route::Open), registry.calls(Route::ManifestPut));
     assert_eq!(before, after, "{}", story(&registry));
+}
+
+#[test]
+fn an_image_that_docker_pulled_keeps_its_manifest() {
+    let (registry, store) = (with_base(), Sample::unpacked("stores/docker28-overlay2-root.tar.gz"));
+    // As Docker has it: a name with the digest, and the manifest among containerd's blobs.
+    let path = store.path.join("image/overlay2/repositories.json");
+    let mut list: Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+    let names = &mut list["Repositories"]["localhost/sample"];
+    names[format!("{}/base/image@{MANIFEST}", registry.host())] = names["localhost/sample:1"].clone();
+    fs_err::write(&path, list.to_string()).unwrap();
+    let content = store.path.join("containerd/daemon/io.containerd.content.v1.content");
+    let hex = &MANIFEST["sha256:".len()..];
+    fs_err::create_dir_all(content.join("blobs/sha256")).unwrap();
+    let pulled = Sample::open("oci/skopeo");
+    fs_err::copy(pulled.path.join("blobs/sha256").join(hex), content.join("blobs/sha256").join(hex)).unwrap();
+    push(&Pusher::new(), &store, &registry);
+    let (_, manifest) = registry.manifest(REPOSITORY, "1").unwrap();
+    assert_eq!(Digest::of(&manifest).to_string(), MANIFEST, "{}", story(&registry));
+    assert_eq!((registry.calls(Route::Mount), registry.calls(Route::Commit)), (LAYERS.len() + 1, 0));
 }
 
 #[test]
@@ -149,8 +172,7 @@ fn blobs_that_containerd_fetched_are_mounted_and_the_manifest_stays() {
     let mounted = |event: &&Event| matches!(event, Event::Confirmed { how: How::Mounted, .. });
     assert_eq!(events.iter().filter(mounted).count(), LAYERS.len() + 1);
     let (_, manifest) = registry.manifest(REPOSITORY, "1").unwrap();
-    let original = "sha256:0c3dbe6979c0c03af9e9600ce43da43e1ad9cc357241d42ed253f0e9b76e099a";
-    assert_eq!(Digest::of(&manifest).to_string(), original);
+    assert_eq!(Digest::of(&manifest).to_string(), MANIFEST);
 }
 
 #[test]
