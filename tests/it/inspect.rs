@@ -82,7 +82,7 @@ fn what_was_read_is_shown_by_its_digest_too() {
 fn layers_of_a_store_have_the_size_of_their_tars() {
     let mut count = 0;
     for (name, expected) in samples::good("stores") {
-        let run = inspect(&Sample::unpacked(&name), &["--json"]);
+        let run = inspect(&Sample::open(&name), &["--json"]);
         assert_eq!(run.code, Some(0), "{name}: {run:?}");
         let described: Value = serde_json::from_str(&run.stdout).unwrap();
         for document in described["images"]

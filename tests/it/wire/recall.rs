@@ -61,7 +61,7 @@ fn layers_that_docker_pulled_are_mounted_from_where_they_came_from() {
 
 #[test]
 fn an_image_that_docker_pulled_keeps_its_manifest() {
-    let (registry, store) = (with_base(), Sample::unpacked("stores/docker28-overlay2-root.tar.gz"));
+    let (registry, store) = (with_base(), Sample::open("stores/docker28-overlay2-root.tar.gz"));
     // As Docker has it: a name with the digest, and the manifest among containerd's blobs.
     let path = store.path.join("image/overlay2/repositories.json");
     let mut list: Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
@@ -112,7 +112,7 @@ fn without_reuse_the_same_bytes_come_out_whatever_the_registry_has() {
 #[test]
 fn a_form_that_is_not_encoded_as_ours_is_not_described_as_ours() {
     let registry = Registry::honest();
-    let store = Sample::unpacked("stores/docker28-overlay2-root.tar.gz");
+    let store = Sample::open("stores/docker28-overlay2-root.tar.gz");
     let zstd = registry.seed(REPOSITORY, &zstd::encode_all(&b"a layer"[..], 1).unwrap());
     note(&store, LAYERS[0].1, &zstd.to_string(), &format!("{}/{REPOSITORY}", registry.host()));
     push(&Pusher::new(), &store, &registry);
@@ -136,7 +136,7 @@ fn a_registry_that_lacks_what_it_said_it_has_gets_the_layers() {
 #[test]
 fn an_image_built_upon_one_that_podman_pulled_reuses_its_layers() {
     let registry = with_base();
-    let store = Sample::unpacked("stores/containers-storage-pulled-gz.tar.gz");
+    let store = Sample::open("stores/containers-storage-pulled-gz.tar.gz");
     let images = store.path.join("overlay-images/images.json");
     let mut records: Value = serde_json::from_slice(&fs_err::read(&images).unwrap()).unwrap();
     records[0]["names"] = json!([format!("{}/base/image:1", registry.host())]);
@@ -204,7 +204,7 @@ fn seed(registry: &Registry, repository: &str) {
 
 /// Docker's storage as a pull of the sample image from `repository` leaves it.
 fn docker(repository: &str) -> Sample {
-    let store = Sample::unpacked("stores/docker28-overlay2-root.tar.gz");
+    let store = Sample::open("stores/docker28-overlay2-root.tar.gz");
     for (digest, diff_id) in LAYERS {
         note(&store, diff_id, digest, repository);
     }
