@@ -70,7 +70,7 @@ impl Compression {
                 let stream = stream::Stream::new_stream_decoder(XZ_MEMORY, stream::CONCATENATED)?;
                 Box::new(XzDecoder::new_stream(input, stream))
             }
-            Self::Zstd => Box::new(zstd::Decoder::with_buffer(buffered(input))?),
+            Self::Zstd => Box::new(::zstd::Decoder::with_buffer(buffered(input))?),
         })
     }
 }

@@ -1,19 +1,23 @@
 //! Bytes to bytes: recognising, decoding and encoding layers. Synchronous CPU work, no I/O of its own.
 //!
 //! * [`compression`]: which encoding some bytes are in, by their first bytes, and its decoder;
-//! * [`gzip`]: the encoder of one block;
+//! * [`recipe`]: what is wanted of layers; [`encoder`], [`gzip`], [`mod@zstd`]: the encoders of one block;
 //! * [`transcode()`]: the one pass that encodes a plain layer in blocks on several threads and computes both
 //!   digests; [`prove()`]: the pass that computes both digests of a layer that is encoded already.
 
 pub mod compression;
+pub mod encoder;
 pub mod gzip;
 pub mod prove;
+pub mod recipe;
 pub mod transcode;
+pub mod zstd;
 
-use std::{fmt, io};
+use std::io;
 
 pub use compression::Compression;
 pub use prove::prove;
+pub use recipe::{Encoding, Recipe};
 pub use transcode::transcode;
 
 use crate::{
@@ -24,40 +28,6 @@ use crate::{
 /// Bump when the bytes of any encoding change for the same input: it is part of every cache key, and the
 /// golden digests fail until it is done.
 pub const ENCODER_VERSION: u32 = 1;
-
-/// How a plain layer is encoded: part of the cache key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Encoding {
-    /// gzip, at one of libdeflate's levels 1 to 12.
-    Gzip {
-        /// The level.
-        level: u8,
-    },
-}
-
-impl Default for Encoding {
-    /// The level that beats the peers' speed at their size (ARCHITECTURE.md has the figures).
-    fn default() -> Self {
-        Self::Gzip { level: 1 }
-    }
-}
-
-impl From<Encoding> for Compression {
-    fn from(encoding: Encoding) -> Self {
-        match encoding {
-            Encoding::Gzip { .. } => Self::Gzip,
-        }
-    }
-}
-
-impl fmt::Display for Encoding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gzip { level } => write!(f, "gzip:{level}"),
-        }
-    }
-}
 
 /// A layer that has been read from end to end.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use super::{Encoded, Encoding, Progress, Stopped, blame, gzip};
+use super::{Encoded, Encoding, Progress, Stopped, blame, encoder::Encoder};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{Algorithm, DiffId, Hasher},
@@ -85,9 +85,8 @@ impl Pass<'_> {
     }
 
     fn encode_blocks(&self) -> Result<()> {
-        let Encoding::Gzip { level } = self.encoding;
-        let mut encoder = gzip::Encoder::new(level)?;
-        let mut block = vec![0; gzip::BLOCK];
+        let mut encoder = Encoder::new(self.encoding)?;
+        let mut block = vec![0; encoder.block_size()];
         loop {
             let Some((ticket, size)) = lock(&self.intake).next(&mut block)? else { return Ok(()) };
             let encoded = encoder.encode(&block[..size])?;

@@ -7,6 +7,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+pub mod rewrite;
 
 pub use config::ImageConfig;
 pub use descriptor::Descriptor;
