@@ -5,19 +5,27 @@
 //! number of processes may share it and a kill at any moment leaves nothing half-made in sight.
 //!
 //! An entry is a promise about names and sizes only: whoever sends a blob hashes it on the way, and calls
-//! [`Cache::forget`] when it is not what the entry says. What is damaged is dropped and made again.
+//! [`Cache::forget`] when it is not what the entry says. What is damaged is dropped and made again. An entry's
+//! file is touched when it is used, so that [`Cache::prune`] can tell which was not for the longest time.
 
+mod claim;
+mod prune;
 mod writer;
 
 use std::{
+    collections::HashMap,
     fs::DirBuilder,
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use claim::Claim;
+pub use prune::{Freed, Kept};
 pub use writer::Writer;
 
 use crate::{
@@ -35,11 +43,16 @@ pub struct Cache {
     keeping: Keeping,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Keeping {
+    /// On disk, for every later run.
     All,
-    Nothing,
+    /// In files without a name, as long as somebody has this cache.
+    Run(Arc<Mutex<Run>>),
 }
+
+/// What was encoded in this run.
+type Run = HashMap<(DiffId, Encoding), (Entry, Blob)>;
 
 /// What is known about an encoded blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,10 +80,15 @@ impl Cache {
         Ok(Self { dir: dir.to_owned(), keeping: Keeping::All })
     }
 
-    /// Returns a cache in which nothing is ever found or kept: its blobs have no names and are gone with
-    /// their last handle. `dir` says on which disk.
+    /// Returns whether a cache was not opened because others could have put blobs into it.
+    pub fn is_distrusted(error: &Error) -> bool {
+        error.find::<Distrusted>().is_some()
+    }
+
+    /// Returns a cache that forgets: its blobs have no names and are gone with its last clone and their last
+    /// handle. `dir` says on which disk.
     pub fn scratch(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), keeping: Keeping::Nothing }
+        Self { dir: dir.to_owned(), keeping: Keeping::Run(Arc::default()) }
     }
 
     /// Returns the folder.
@@ -80,19 +98,25 @@ impl Cache {
 
     /// Returns what the cache holds of a layer in this encoding. An entry that cannot be read, or whose blob
     /// is missing or has another size, is dropped.
-    pub fn lookup(&self, diff_id: &DiffId, encoding: Encoding) -> Result<Option<Entry>> {
-        let Some(entry) = self.read::<Entry>(&self.encoded_path(diff_id, encoding))? else {
+    pub fn lookup(&self, diff_id: &DiffId, encoding: Encoding) -> Result<Option<(Entry, Blob)>> {
+        if let Keeping::Run(run) = &self.keeping {
+            return Ok(lock(run).get(&(diff_id.clone(), encoding)).cloned());
+        }
+        let path = self.encoded_path(diff_id, encoding);
+        let Some(entry) = self.read::<Entry>(&path)? else { return Ok(None) };
+        let Some(blob) = self.blob(&entry)? else {
+            self.forget(diff_id, encoding)?;
             return Ok(None);
         };
-        if self.blob(&entry)?.is_some() {
-            return Ok(Some(entry));
+        // Where this fails the entry only looks older than it is.
+        if let Err(error) = fs_err::File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
+            tracing::debug!("an entry could not be touched: {error}");
         }
-        self.forget(diff_id, encoding)?;
-        Ok(None)
+        Ok(Some((entry, blob)))
     }
 
     /// Opens the blob of an entry, if it is still there and of the right size.
-    pub fn blob(&self, entry: &Entry) -> Result<Option<Blob>> {
+    fn blob(&self, entry: &Entry) -> Result<Option<Blob>> {
         match Blob::open(&layout::write::blob_path(&self.dir, &entry.digest)) {
             Ok(blob) => Ok((blob.size() == entry.size).then_some(blob)),
             Err(error) if error.find::<io::Error>().is_some_and(is_missing) => Ok(None),
@@ -107,6 +131,10 @@ impl Cache {
 
     /// Drops a layer whose blob turned out to be damaged.
     pub fn forget(&self, diff_id: &DiffId, encoding: Encoding) -> Result<()> {
+        if let Keeping::Run(run) = &self.keeping {
+            lock(run).remove(&(diff_id.clone(), encoding));
+            return Ok(());
+        }
         let path = self.encoded_path(diff_id, encoding);
         if let Some(entry) = self.read::<Entry>(&path)? {
             remove(&path)?;
@@ -128,6 +156,11 @@ impl Cache {
         self.write(&self.proven_path(digest), diff_id)
     }
 
+    /// Forgets what the blob `digest` was once proven to be.
+    pub fn disprove(&self, digest: &Digest) -> Result<()> {
+        remove(&self.proven_path(digest))
+    }
+
     fn encoded_path(&self, diff_id: &DiffId, encoding: Encoding) -> PathBuf {
         let DiffId(digest) = diff_id;
         let dir = self.dir.join(ENCODED).join(digest.algorithm().name()).join(digest.hex());
@@ -140,7 +173,7 @@ impl Cache {
 
     /// Reads a small file of ours. One that makes no sense is dropped.
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
-        if self.keeping == Keeping::Nothing {
+        if matches!(self.keeping, Keeping::Run(_)) {
             return Ok(None);
         }
         let bytes = match fs_err::read(path) {
@@ -157,7 +190,7 @@ impl Cache {
     }
 
     fn write<T: Serialize>(&self, path: &Path, value: &T) -> Result<()> {
-        if self.keeping == Keeping::Nothing {
+        if matches!(self.keeping, Keeping::Run(_)) {
             return Ok(());
         }
         let writing = || format!("writing `{}`", path.display());
@@ -166,6 +199,11 @@ impl Cache {
         layout::write::write_atomic(path, &bytes)
     }
 }
+
+/// Beneath the error about a folder in which somebody else could have put blobs.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it is not used")]
+struct Distrusted;
 
 /// Refuses a folder in which somebody else could have put blobs.
 fn must_be_ours(dir: &Path) -> Result<()> {
@@ -176,7 +214,7 @@ fn must_be_ours(dir: &Path) -> Result<()> {
         .and_then(|file| file.metadata())
         .context(ErrorKind::Local, || format!("writing to the cache `{name}`"))?;
     match distrust(folder.mode(), folder.uid(), ours.uid()) {
-        Some(why) => Err(Error::local(format!("{why}: `{name}`"))),
+        Some(why) => Err(Error::local(format!("{why}: `{name}`")).because(Distrusted)),
         None => Ok(()),
     }
 }
@@ -189,6 +227,11 @@ fn distrust(mode: u32, owner: u32, us: u32) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The table is whole whatever its last user came to.
+fn lock(run: &Mutex<Run>) -> MutexGuard<'_, Run> {
+    run.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -207,6 +250,8 @@ fn remove(path: &Path) -> Result<()> {
 const ENCODED: &str = "longshore/encoded";
 /// Proven diff IDs of source blobs: `<algorithm>/<digest>.json`.
 const PROVEN: &str = "longshore/proven";
+/// Layers that somebody encodes just now: `<diff ID>-<encoding>`, each locked.
+const CLAIMED: &str = "longshore/claimed";
 /// Blobs in the making, each locked by its writer.
 const WRITING: &str = "longshore/writing";
 
@@ -253,16 +298,15 @@ mod tests {
     fn what_was_committed_is_found() {
         let (_dir, cache) = cache();
         let diff_id = DiffId(Digest::of(b"plain"));
-        assert_eq!(cache.lookup(&diff_id, GZIP).unwrap(), None);
+        assert!(cache.lookup(&diff_id, GZIP).unwrap().is_none());
 
         let (encoded, made) = fill(&cache, b"plain");
         assert_eq!(encoded.diff_id, diff_id);
         let expected = Entry { digest: encoded.digest.clone(), size: encoded.size, plain_size: 5 };
         let again = Cache::open(&cache.dir).unwrap();
-        assert_eq!(again.lookup(&diff_id, GZIP).unwrap(), Some(expected.clone()));
-        assert_eq!(again.lookup(&diff_id, Encoding::Gzip { level: 2 }).unwrap(), None);
-
-        let found = again.blob(&expected).unwrap().unwrap();
+        let (entry, found) = again.lookup(&diff_id, GZIP).unwrap().unwrap();
+        assert_eq!(entry, expected);
+        assert!(again.lookup(&diff_id, Encoding::Gzip { level: 2 }).unwrap().is_none());
         for blob in [made, found] {
             assert_eq!(Digest::of(&blob.read_all(100, "it").unwrap()), encoded.digest);
             assert!(blob.path().ends_with(encoded.digest.hex()), "{:?}", blob.path());
@@ -300,7 +344,7 @@ mod tests {
         let path = cache.encoded_path(&encoded.diff_id, GZIP);
         for damage in ["", "{", "[]", r#"{"digest":"sha256:../x","size":1,"plainSize":1}"#] {
             fs_err::write(&path, damage).unwrap();
-            assert_eq!(cache.lookup(&encoded.diff_id, GZIP).unwrap(), None);
+            assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
             assert!(!path.exists(), "{damage}");
         }
         fill(&cache, b"plain");
@@ -315,7 +359,7 @@ mod tests {
         for damage in [&truncate as &dyn Fn(&Path), &unlink] {
             let (encoded, blob) = fill(&cache, b"plain");
             damage(&blob.path());
-            assert_eq!(cache.lookup(&encoded.diff_id, GZIP).unwrap(), None);
+            assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
             assert_eq!(files(&cache.dir), [] as [PathBuf; 0]);
         }
     }
@@ -327,7 +371,7 @@ mod tests {
         let (damaged, _) = fill(&cache, b"two");
         cache.forget(&damaged.diff_id, GZIP).unwrap();
         cache.forget(&damaged.diff_id, GZIP).unwrap();
-        assert_eq!(cache.lookup(&damaged.diff_id, GZIP).unwrap(), None);
+        assert!(cache.lookup(&damaged.diff_id, GZIP).unwrap().is_none());
         assert!(cache.lookup(&kept.diff_id, GZIP).unwrap().is_some());
         assert_eq!(files(&cache.dir).len(), 2);
     }
@@ -365,7 +409,7 @@ mod tests {
         assert_eq!(files(&cache.dir).len(), 1);
         drop(writer);
         assert_eq!(files(&cache.dir), [] as [PathBuf; 0]);
-        assert_eq!(cache.lookup(&encoded.diff_id, GZIP).unwrap(), None);
+        assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
     }
 
     #[test]
@@ -381,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scratch_keeps_nothing() {
+    fn a_scratch_keeps_nothing_beyond_its_run() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::scratch(&dir.path().join("beside/it"));
         let (encoded, writer) = write(&cache, b"plain");
@@ -389,9 +433,14 @@ mod tests {
         cache.remember(&encoded.digest, &encoded.diff_id).unwrap();
         assert_eq!(files(dir.path()), [] as [PathBuf; 0]);
         assert_eq!(Digest::of(&blob.read_all(100, "it").unwrap()), encoded.digest);
-        assert_eq!(cache.lookup(&encoded.diff_id, GZIP).unwrap(), None);
         assert_eq!(cache.proven(&encoded.digest).unwrap(), None);
+        let (_, found) = cache.clone().lookup(&encoded.diff_id, GZIP).unwrap().unwrap();
+        assert_eq!(found.size(), encoded.size, "as long as the run lasts");
+        assert!(
+            Cache::scratch(&dir.path().join("beside/it")).lookup(&encoded.diff_id, GZIP).unwrap().is_none()
+        );
         cache.forget(&encoded.diff_id, GZIP).unwrap();
+        assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
     }
 
     #[test]
@@ -399,7 +448,7 @@ mod tests {
         let (_dir, cache) = cache();
         let (encoded, _) = fill(&cache, b"plain");
         let scratch = Cache::scratch(&cache.dir);
-        assert_eq!(scratch.lookup(&encoded.diff_id, GZIP).unwrap(), None);
+        assert!(scratch.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
         scratch.forget(&encoded.diff_id, GZIP).unwrap();
         assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_some());
     }

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Cache, Entry, Keeping, WRITING, remove};
+use super::{Cache, Entry, Keeping, WRITING, lock, remove};
 use crate::{
     blob::Blob,
     codec::{Encoded, Encoding},
@@ -40,7 +40,7 @@ impl Writer {
                 let (file, path) = (temp.as_file().try_clone()?, temp.path().to_owned());
                 (Some(temp), file, path)
             }
-            Keeping::Nothing => {
+            Keeping::Run(_) => {
                 fs_err::create_dir_all(&cache.dir)?;
                 (None, tempfile::tempfile_in(&cache.dir)?, cache.dir.clone())
             }
@@ -60,15 +60,21 @@ impl Writer {
             let (size, expected) = (self.size, encoded.size);
             return Err(Error::internal(format!("{size} bytes were written of a blob of {expected}")));
         }
-        let Some(temp) = self.temp else { return Ok(Blob::from_file(self.file, self.size)) };
+        let Encoded { digest, size, plain_size, .. } = encoded.clone();
+        let entry = Entry { digest, size, plain_size };
+        let Some(temp) = self.temp else {
+            let blob = Blob::from_file(self.file, self.size);
+            if let Keeping::Run(run) = &self.cache.keeping {
+                lock(run).insert((encoded.diff_id.clone(), encoding), (entry, blob.clone()));
+            }
+            return Ok(blob);
+        };
         let path = layout::write::blob_path(&self.cache.dir, &encoded.digest);
         let file = temp
             .as_file()
             .try_clone()
             .context(ErrorKind::Local, || format!("opening `{}`", path.display()))?;
         layout::write::persist(temp, &path)?;
-        let Encoded { digest, size, plain_size, .. } = encoded.clone();
-        let entry = Entry { digest, size, plain_size };
         self.cache.write(&self.cache.encoded_path(&encoded.diff_id, encoding), &entry)?;
         Ok(Blob::from_file(Arc::new(fs_err::File::from_parts(file, path)), size))
     }
@@ -160,6 +166,6 @@ mod tests {
         writer.write_all(b"more").unwrap();
         let error = writer.commit(&encoded, Encoding::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
-        assert_eq!(cache.lookup(&encoded.diff_id, Encoding::default()).unwrap(), None);
+        assert!(cache.lookup(&encoded.diff_id, Encoding::default()).unwrap().is_none());
     }
 }

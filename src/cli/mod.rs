@@ -1,5 +1,6 @@
 //! The command line: one file per command. Everything that prints, asks the environment or knows clap is here.
 
+mod cache;
 mod environment;
 mod inspect;
 mod output;
@@ -34,6 +35,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Cache(cache::Args),
     Inspect(inspect::Args),
     Push(Box<push::Args>),
     Serve(serve::Args),
@@ -63,6 +65,7 @@ pub(crate) fn main() -> ExitCode {
     printer.log();
     let context = Context { environment: Environment::read(), printer };
     let result = match cli.command {
+        Command::Cache(args) => cache::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Push(args) => push::run(&args, &context),
         Command::Serve(args) => serve::run(args, &context),

@@ -1,28 +1,29 @@
 //! `longshore push`: what was typed becomes what the library needs.
 
-use std::{io::Read as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::builder::FalseyValueParser;
 use longshore::{
-    Error, Result,
-    cache::Cache,
-    codec::Encoding,
+    Error, ErrorKind, Result,
+    codec::{Encoding, Recipe},
     oci::{Platform, Reference, reference::check_tag},
     push::{
-        Options, Press, Push, Pushed,
+        Format, Options, Press, Push, Pushed, Target,
         runtime::{Ending, block_on},
     },
     registry::{Client, ClientOptions, Credential, Credentials, Secret},
     server::{self, Access, Server},
-    source::{
-        Input, SourceSpec,
-        detect::{self, SourceOptions},
-    },
+    source::detect,
 };
 use rand::Rng as _;
 
-use super::{Context, ExitStatus, progress::Lines, source::SourceArgs};
+use super::{Context, ExitStatus, cache::CacheArgs, progress::Lines, source::SourceArgs};
 
 /// Push an image to a registry
 ///
@@ -41,15 +42,25 @@ pub(super) struct Args {
     /// PATH[:REF|@DIGEST|:@N], or with a transport in front
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// registry/repository[:tag][@digest]; without a tag, `latest`
-    #[arg(value_name = "DEST")]
-    destination: String,
+    /// registry/repository[:tag][@digest]; without a tag, `latest`; may be several
+    #[arg(value_name = "DEST", required = true)]
+    destinations: Vec<String>,
     /// One more tag for the image; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
     /// Push only this platform of a multi-platform image: OS/ARCH[/VARIANT]
     #[arg(long, env = "LONGSHORE_PLATFORM")]
     platform: Option<Platform>,
+    /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded. `keep` alters nothing that a manifest in
+    /// the source names, and makes other plain layers gzip
+    #[arg(long, value_name = "HOW", default_value = "keep", env = "LONGSHORE_COMPRESSION")]
+    compression: Recipe,
+    /// Encode layers too that are in that encoding already
+    #[arg(long, env = "LONGSHORE_FORCE_COMPRESSION", value_parser = FalseyValueParser::new())]
+    force_compression: bool,
+    /// auto, oci or docker: the manifest's family; `auto` keeps the source's
+    #[arg(long, value_name = "FORMAT", default_value = "auto", env = "LONGSHORE_FORMAT")]
+    format: Format,
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
@@ -78,16 +89,15 @@ pub(super) struct Args {
     /// A repository of the same registry that may have the blobs already
     #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
     mount_from: Option<String>,
+    /// An image at the same registry whose layers may be used again; may be repeated
+    #[arg(long, value_name = "REFERENCE", help_heading = "Transfer")]
+    reuse_from: Vec<String>,
     /// Encode every layer that the cache does not hold, whatever the destination has
     #[arg(long, env = "LONGSHORE_NO_REUSE", value_parser = FalseyValueParser::new(), help_heading = "Transfer")]
     no_reuse: bool,
 
-    /// Keep no encoded layers
-    #[arg(long, env = "LONGSHORE_NO_CACHE", value_parser = FalseyValueParser::new(), help_heading = "Cache")]
-    no_cache: bool,
-    /// Keep encoded layers here
-    #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR", help_heading = "Cache")]
-    cache_dir: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
 
     #[command(flatten)]
     source_options: SourceArgs,
@@ -121,14 +131,6 @@ pub(super) struct Args {
     plain_http: bool,
 }
 
-/// A push as it will be done.
-struct Prepared {
-    input: Input,
-    spec: SourceSpec,
-    press: Press,
-    options: Options,
-}
-
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     args.tags.iter().try_for_each(|tag| check_tag(tag))?;
     if args.password_stdin && args.source == "-" {
@@ -136,72 +138,123 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
             .with_hint("log in by a file: `--authfile FILE`"));
     }
     // A destination that cannot be is said before an archive of 50 GB is indexed.
-    let destination = match &args.into {
-        Some(_) => Reference::at("127.0.0.1", &args.destination)?,
-        None => args.destination.parse()?,
-    };
+    let destinations = destinations(args)?;
+    let options = options(args, &destinations)?;
     // Before the password is read: standard input can be read once.
     let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
     let credentials = credentials(args, context)?;
-    let prepared = prepare(args, spec, &source_options, context)?;
+    let cache = args.cache.open(context)?;
+    let press = Press::new(cache.clone(), Arc::new(Lines::new(context.printer)));
+    let input = detect::open(&spec, &source_options)?;
     let ending = block_on(async {
+        let to = |targets| Push { input, spec, targets, press, options }.run();
         if let Some(dir) = &args.into {
-            return push_into(args, dir, destination, prepared).await;
+            return push_into(args, dir, destinations, to).await;
         }
-        let options = client_options(args, context, credentials)?;
-        let client = Client::new(&destination.repository.host, options)?;
-        let name = destination.repository.to_string();
-        prepared.to(args, client, destination).run().await.map(|pushed| (name, pushed))
+        let client_options = client_options(args, context, credentials)?;
+        let targets: Vec<Target> = destinations
+            .into_iter()
+            .map(|destination| {
+                let client = Client::new(&destination.repository.host, client_options.clone())?;
+                Ok(Target { destination, tags: args.tags.clone(), client })
+            })
+            .collect::<Result<_>>()?;
+        let names: Vec<_> = targets.iter().map(|target| target.destination.repository.to_string()).collect();
+        Ok(names.into_iter().zip(to(targets).await?).collect())
     })?;
-    let (name, pushed) = match ending {
-        Ending::Finished(result) => result?,
-        Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
-    };
-    if let Some(file) = &args.digest_file {
-        fs_err::write(file, pushed.digest.to_string())
-            .map_err(|error| Error::local("writing the digest file").because(error))?;
+    args.cache.trim(&cache, context);
+    match ending {
+        Ending::Finished(results) => report(args, results?, context),
+        Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
     }
-    context.printer.result(&format!("{name}@{}", pushed.digest))?;
-    Ok(ExitStatus::Success)
 }
 
-fn prepare(
-    args: &Args,
-    spec: SourceSpec,
-    source_options: &SourceOptions,
-    context: &Context,
-) -> Result<Prepared> {
-    let options = Options {
+/// What became of each destination.
+type Results = Vec<(String, Result<Pushed>)>;
+
+/// Says where the image has arrived, and where it has not.
+fn report(args: &Args, results: Results, context: &Context) -> Result<ExitStatus> {
+    let mut failed = Vec::new();
+    let several = results.len() > 1;
+    for (name, result) in results {
+        match result {
+            Ok(pushed) => {
+                if let Some(file) = &args.digest_file {
+                    fs_err::write(file, pushed.digest.to_string())
+                        .map_err(|error| Error::local("writing the digest file").because(error))?;
+                }
+                context.printer.result(&format!("{name}@{}", pushed.digest))?;
+            }
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    let Some((_, last)) = failed.last() else { return Ok(ExitStatus::Success) };
+    if !several {
+        return Err(last.clone());
+    }
+    let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let summary = Error::new(ErrorKind::Partial, format!("not pushed to {}", names.join(", ")));
+    for (_, error) in &failed {
+        context.printer.failure(error);
+    }
+    Err(summary)
+}
+
+fn destinations(args: &Args) -> Result<Vec<Reference>> {
+    let parse = |text: &String| match &args.into {
+        Some(_) => Reference::at("127.0.0.1", text),
+        None => text.parse(),
+    };
+    args.destinations.iter().map(parse).collect()
+}
+
+fn options(args: &Args, destinations: &[Reference]) -> Result<Options> {
+    let recipe = match args.compression {
+        Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: args.force_compression },
+        Recipe::Keep if args.force_compression => {
+            return Err(Error::usage("`--force-compression` does not say how")
+                .with_hint("say it by `--compression gzip` or `--compression zstd`"));
+        }
+        Recipe::Keep => Recipe::Keep,
+    };
+    if args.format == Format::Docker && matches!(recipe.encoding(), Encoding::Zstd { .. }) {
+        return Err(Error::usage("Docker's manifests have no zstd layers")
+            .with_hint("leave `--format docker` out, or say `--compression gzip`"));
+    }
+    let mut reuse_from = Vec::new();
+    for text in &args.reuse_from {
+        let reference: Reference = text.parse()?;
+        if let Some(other) = destinations.iter().find(|to| to.repository.host != reference.repository.host) {
+            return Err(Error::usage(format!(
+                "`--reuse-from` must be at the destination's registry `{}`: `{reference}`",
+                other.repository.host
+            )));
+        }
+        reuse_from.push(reference);
+    }
+    Ok(Options {
         allow_nondistributable: args.allow_nondistributable,
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
-        encoding: Encoding::default(),
+        format: args.format,
         jobs: args.jobs,
         mount_from: args.mount_from.clone(),
         platform: args.platform.clone(),
-        reuse: !args.no_reuse,
+        recipe,
+        reuse: !args.no_reuse && !args.force_compression,
+        reuse_from,
         retries: args.retries,
         ..Options::default()
-    };
-    let input = detect::open(&spec, source_options)?;
-    let press = Press::new(cache(args, context)?, Arc::new(Lines::new(context.printer)));
-    Ok(Prepared { input, spec, press, options })
-}
-
-impl Prepared {
-    fn to(self, args: &Args, client: Client, destination: Reference) -> Push {
-        let Self { input, spec, press, options } = self;
-        Push { input, spec, destination, tags: args.tags.clone(), client, press, options }
-    }
+    })
 }
 
 /// Starts the embedded registry for the time of one push. Nobody else on this machine can use it: it asks for
 /// a password that only this process knows.
 async fn push_into(
     args: &Args,
-    dir: &std::path::Path,
-    mut destination: Reference,
-    prepared: Prepared,
-) -> Result<(String, Pushed)> {
+    dir: &Path,
+    destinations: Vec<Reference>,
+    to: impl AsyncFnOnce(Vec<Target>) -> Result<Vec<Result<Pushed>>>,
+) -> Result<Results> {
     let user = "longshore";
     let password = random_password();
     let server = Server::start(server::Options {
@@ -209,38 +262,24 @@ async fn push_into(
         ..server::Options::new(dir)
     })
     .await?;
-    destination.repository.host = server.address().to_string();
+    let host = server.address().to_string();
     let mut options = ClientOptions::default();
     let login = Credential::Login { user: user.to_owned(), password: Secret::new(password) };
     options.credentials.give("the embedded registry", login);
-    let client = Client::new(&destination.repository.host, options)?;
-    let name = dir.join(&destination.repository.path).display().to_string();
-    let pushed = prepared.to(args, client, destination).run().await;
+    let client = Client::new(&host, options)?;
+    let names: Vec<_> =
+        destinations.iter().map(|to| dir.join(&to.repository.path).display().to_string()).collect();
+    let target = |mut destination: Reference| {
+        destination.repository.host.clone_from(&host);
+        Target { destination, tags: args.tags.clone(), client: client.clone() }
+    };
+    let results = to(destinations.into_iter().map(target).collect()).await;
     server.stop().await;
-    pushed.map(|pushed| (name, pushed))
+    Ok(names.into_iter().zip(results?).collect())
 }
 
 fn random_password() -> String {
     rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect()
-}
-
-fn cache(args: &Args, context: &Context) -> Result<Cache> {
-    let dir = args.cache_dir.clone().or_else(|| context.environment.cache_dir());
-    let temp = || Cache::scratch(&std::env::temp_dir());
-    let Some(dir) = dir else { return Ok(temp()) };
-    if args.no_cache {
-        fs_err::create_dir_all(&dir)
-            .map_err(|error| Error::local("making the cache folder").because(error))?;
-        return Ok(Cache::scratch(&dir));
-    }
-    match Cache::open(&dir) {
-        // A folder somebody asked for must do; the one nobody asked for may be unusable.
-        Err(error) if args.cache_dir.is_none() => {
-            context.printer.warning(&format!("no cache: {}", longshore::error::chain(&error)));
-            Ok(temp())
-        }
-        cache => cache,
-    }
 }
 
 fn credentials(args: &Args, context: &Context) -> Result<Credentials> {

@@ -147,7 +147,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Recipe>().unwrap().to_string(), said);
         }
-        for text in ["", "Keep", "gzip:", "gzip:0", "gzip:13", "gzip:-1", "zstd:23", "zstd:3:1", "none:1", "xz"] {
+        for text in
+            ["", "Keep", "gzip:", "gzip:0", "gzip:13", "gzip:-1", "zstd:23", "zstd:3:1", "none:1", "xz"]
+        {
             let error = text.parse::<Recipe>().unwrap_err();
             assert_eq!(error.kind().exit_code(), 2, "{text}");
         }

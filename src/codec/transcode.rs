@@ -257,9 +257,11 @@ mod tests {
         }
     }
 
-    fn encode(mut input: impl Read + Send, level: u8, workers: usize) -> (Encoded, Vec<u8>) {
+    const GZIP: Encoding = Encoding::Gzip { level: 1 };
+    const ZSTD: Encoding = Encoding::Zstd { level: 3 };
+
+    fn encode(mut input: impl Read + Send, encoding: Encoding, workers: usize) -> (Encoded, Vec<u8>) {
         let mut output = Vec::new();
-        let encoding = Encoding::Gzip { level };
         let encoded =
             transcode(&mut input, encoding, workers, &mut output, &|_| ControlFlow::Continue(())).unwrap();
         (encoded, output)
@@ -267,7 +269,11 @@ mod tests {
 
     fn decode(bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
-        MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+        } else {
+            plain = ::zstd::decode_all(bytes).unwrap();
+        }
         plain
     }
 
@@ -286,13 +292,23 @@ mod tests {
             Digest::of(&plain).to_string(),
             "sha256:dc181438f42300683ee66a42eb7945a93da230b9065d2b62c51893505badffcb",
         );
-        for (level, digest) in [
-            (1, "sha256:80c0d222ae52d2d4311eb651c3dbb5821b8e956ccd018f0e191b3952a7c46108"),
-            (2, "sha256:cebd7c0ea9156eb6cfb75713a7007bbe9de29703f6356d35551762688948079d"),
-            (6, "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
+        for (recipe, digest) in [
+            ("gzip:1", "sha256:80c0d222ae52d2d4311eb651c3dbb5821b8e956ccd018f0e191b3952a7c46108"),
+            ("gzip:2", "sha256:cebd7c0ea9156eb6cfb75713a7007bbe9de29703f6356d35551762688948079d"),
+            ("gzip:6", "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
         ] {
-            let (encoded, _) = encode(&plain[..], level, 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (1, digest), "level {level}");
+            let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (1, digest), "{recipe}");
+        }
+        let plain = mixed(9 * MIB + 17, 2);
+        for (recipe, digest) in [
+            ("zstd:1", "sha256:31b87c799ee1dc47df11fd56112650e98c8df5d1ad4ac3c76ec470289de1e0ad"),
+            ("zstd:3", "sha256:c3d4ab149d6d262f78b80dd36f9f9d65db5cbce43654147f216434ec524b4510"),
+            ("zstd:19", "sha256:01817876d2e132f5d1be57d0d50a1e5edf73d293592d1389173cef8fc9235197"),
+            ("none", "sha256:a1c667a0715b8a6fb739630a9e568633757c4c10763c1493794f6f4d3e0cb99b"),
+        ] {
+            let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (1, digest), "{recipe}");
         }
     }
 
@@ -327,17 +343,19 @@ mod tests {
 
         #[test]
         fn bytes_depend_on_nothing_but_the_input(
-            size in 0..3 * MIB,
+            size in 0..9 * MIB,
             seed: u64,
+            zstd: bool,
             pieces in prop::collection::vec(0..300_000_usize, 1..8),
         ) {
+            let encoding = if zstd { ZSTD } else { GZIP };
             let plain = mixed(size, seed);
-            let (encoded, output) = encode(&plain[..], 1, 1);
-            prop_assert_eq!(decode(&output), &plain[..]);
+            let (encoded, output) = encode(&plain[..], encoding, 1);
+            prop_assert!(decode(&output) == plain);
             assert_tells_the_truth(&encoded, &plain, &output);
             for workers in 1..=4 {
                 let sizes = [&[100_000], &pieces[..]].concat();
-                let (again, same) = encode(Pieces::new(&plain, sizes), 1, workers);
+                let (again, same) = encode(Pieces::new(&plain, sizes), encoding, workers);
                 prop_assert_eq!(&again, &encoded);
                 prop_assert!(same == output, "{} workers made other bytes", workers);
             }
@@ -346,7 +364,7 @@ mod tests {
         #[test]
         fn whoever_fails_is_named_and_all_stop(at: Index, workers in 1..=4_usize, reading: bool) {
             let plain = mixed(3 * MIB, 5);
-            let (_, whole) = encode(&plain[..], 1, 1);
+            let (_, whole) = encode(&plain[..], GZIP, 1);
             let (mut input, mut output) = (FailsAt::new(&plain[..], usize::MAX), FailsAt::new(Vec::new(), usize::MAX));
             if reading {
                 input.left = at.index(plain.len());

@@ -13,6 +13,64 @@ pub const REMOVED_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+jso
 const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
+/// The two sets of names for the same things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Docker's version 2 schema 2.
+    Docker,
+    /// The OCI image specification.
+    Oci,
+}
+
+impl Family {
+    /// Returns the family that a media type belongs to.
+    pub fn of(media_type: &str) -> Self {
+        if media_type.starts_with("application/vnd.docker.") { Self::Docker } else { Self::Oci }
+    }
+
+    /// Returns what it calls the manifest of one image.
+    pub fn manifest(self) -> String {
+        match self {
+            Self::Docker => DOCKER_MANIFEST.to_owned(),
+            Self::Oci => MediaType::ImageManifest.to_string(),
+        }
+    }
+
+    /// Returns what it calls a list of manifests.
+    pub fn index(self) -> String {
+        match self {
+            Self::Docker => DOCKER_INDEX.to_owned(),
+            Self::Oci => MediaType::ImageIndex.to_string(),
+        }
+    }
+
+    /// Returns what it calls an image config.
+    pub fn config(self) -> String {
+        match self {
+            Self::Docker => DOCKER_CONFIG.to_owned(),
+            Self::Oci => MediaType::ImageConfig.to_string(),
+        }
+    }
+
+    /// Returns what it calls a layer that is packed as `packed` says (see [`packing`]); Docker has no name for
+    /// zstd.
+    pub fn layer(self, packed: &str, nondistributable: bool) -> Option<String> {
+        let (stem, mark) = match (self, nondistributable) {
+            (Self::Docker, _) if packed == "zstd" => return None,
+            (Self::Docker, false) => ("application/vnd.docker.image.rootfs.diff.tar", '.'),
+            (Self::Docker, true) => ("application/vnd.docker.image.rootfs.foreign.diff.tar", '.'),
+            (Self::Oci, false) => ("application/vnd.oci.image.layer.v1.tar", '+'),
+            (Self::Oci, true) => ("application/vnd.oci.image.layer.nondistributable.v1.tar", '+'),
+        };
+        Some(if packed == "none" { stem.to_owned() } else { format!("{stem}{mark}{packed}") })
+    }
+}
+
+/// Says how a layer of this media type is packed: `gzip`, `zstd` or `none`.
+pub fn packing(media_type: &str) -> &'static str {
+    ["gzip", "zstd"].into_iter().find(|packed| media_type.ends_with(packed)).unwrap_or("none")
+}
+
 /// What a document that can be pushed under a tag is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,6 +128,22 @@ mod tests {
         assert_eq!(document_kind(DOCKER_INDEX), Some(DocumentKind::Index));
         assert_eq!(document_kind(DOCKER_SCHEMA1_SIGNED), Some(DocumentKind::Schema1));
         assert_eq!(document_kind("application/json"), None);
+    }
+
+    #[test]
+    fn every_name_has_one_in_the_other_family() {
+        for family in [Family::Docker, Family::Oci] {
+            for name in [family.manifest(), family.index(), family.config()] {
+                assert_eq!(Family::of(&name), family);
+            }
+            for (packed, foreign) in [("none", false), ("gzip", false), ("none", true), ("gzip", true)] {
+                let name = family.layer(packed, foreign).unwrap();
+                assert!(is_file_system(&name) || foreign, "{name}");
+                assert_eq!((packing(&name), is_nondistributable(&name)), (packed, foreign), "{name}");
+            }
+        }
+        assert_eq!(Family::Docker.layer("zstd", false), None);
+        assert_eq!(packing(&Family::Oci.layer("zstd", false).unwrap()), "zstd");
     }
 
     #[test]

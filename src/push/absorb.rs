@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::{
-    Options,
+    Options, Target,
     press::{Press, Until},
     spool::{Feed, blocking},
     upload::Uploader,
@@ -25,10 +25,9 @@ use crate::{
     cache::{Cache, Entry, Writer},
     codec::{Compression, Encoding},
     error::{Context as _, Error, ErrorKind, Result, chain},
-    oci::{Algorithm, DiffId, Digest, Hasher, Repository},
-    registry::Client,
+    oci::{Algorithm, DiffId, Digest, Hasher, Reference},
     source::{
-        Pass, Source,
+        self, Pass, Source,
         archive::{Entries, EntryData, EntryHead, EntryKind, Index},
         detect,
         spec::Transport,
@@ -55,9 +54,9 @@ impl Absorbed {
     }
 
     /// Decodes a layer that a manifest names by its plain bytes.
-    pub(crate) fn reproduce(&self, digest: &Digest, cache: &Cache) -> Result<Blob> {
+    pub(crate) fn reproduce(&self, digest: &Digest, encoding: Encoding, cache: &Cache) -> Result<Blob> {
         let (entry, blob) = self.layer(digest)?;
-        let mut plain = Compression::Gzip
+        let mut plain = Compression::from(encoding)
             .decoder(Box::new(blob.reader()))
             .context(ErrorKind::Internal, || format!("decoding {}", entry.digest))?;
         let mut spool = Spool::new(cache)?;
@@ -74,15 +73,15 @@ pub(super) async fn absorb(
     transport: Option<Transport>,
     press: &Press,
     options: &Options,
-    ahead: Option<(&Client, &Repository)>,
+    ahead: Option<&Target>,
 ) -> Result<(Box<dyn Source>, Absorbed)> {
     let (outbox, inbox) = mpsc::unbounded_channel();
     let outbox = ahead.is_some().then_some(outbox);
-    let (intake, encoding) = (press.clone(), options.encoding);
+    let (intake, encoding) = (press.clone(), options.recipe.encoding());
     let absorbing = blocking(move || take_in(pass, transport, &intake, encoding, outbox));
     let sending = async {
-        if let Some((client, repository)) = ahead {
-            send_ahead(inbox, press, options, client, repository).await;
+        if let Some(target) = ahead {
+            send_ahead(inbox, press, options, target).await;
         }
     };
     tokio::join!(absorbing, sending).0
@@ -92,9 +91,9 @@ async fn send_ahead(
     mut inbox: mpsc::UnboundedReceiver<(String, Feed)>,
     press: &Press,
     options: &Options,
-    client: &Client,
-    repository: &Repository,
+    target: &Target,
 ) {
+    let Target { client, destination: Reference { repository, .. }, .. } = target;
     let reporter = Arc::clone(&press.reporter);
     let uploader = Uploader::new(client.clone(), repository.path.clone(), options.jobs, reporter);
     let send = async |(name, feed): (String, Feed)| {
@@ -175,14 +174,9 @@ impl Intake<'_> {
     /// Many producers name a layer by the digest of its plain bytes (`<hex>.tar`, `blobs/sha256/<hex>`): then
     /// the cache can be asked before the layer is read.
     fn known(&self, name: &str) -> Result<Option<(DiffId, (Entry, Blob))>> {
-        let file = name.rsplit('/').next().unwrap_or(name);
-        let Ok(digest) = format!("sha256:{}", file.strip_suffix(".tar").unwrap_or(file)).parse() else {
-            return Ok(None);
-        };
+        let Some(digest) = source::digest_in(name) else { return Ok(None) };
         let diff_id = DiffId(digest);
-        let Some(entry) = self.press.cache.lookup(&diff_id, self.encoding)? else { return Ok(None) };
-        let blob = self.press.cache.blob(&entry)?;
-        Ok(blob.map(|blob| (diff_id, (entry, blob))))
+        Ok(self.press.cache.lookup(&diff_id, self.encoding)?.map(|found| (diff_id, found)))
     }
 
     /// A layer that the cache has is only hashed.

@@ -1,30 +1,27 @@
 //! The stages of one push, in the order that keeps a tag from moving early.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read as _,
-    sync::Arc,
-};
+use std::{collections::HashSet, io::Read as _, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Options, Pushed,
+    Options, Pushed, Target,
     absorb::Absorbed,
+    draft::{Encodings, Finished},
     manifest,
     press::Press,
     spool::{Feed, blocking},
-    survey::{self, Wanted},
+    survey,
     transcode::{Job, Work, Workshop},
     upload::Uploader,
+    wanted::{self, Wanted},
 };
 use crate::{
-    blob::{self, Blob},
+    blob,
     error::{self, Error, ErrorKind, Result},
     event::{Event, How},
-    oci::{Descriptor, DiffId, Digest, Manifest, Reference},
+    oci::{Descriptor, Digest, Manifest},
     plan::{self, AtHand, Facts, Need, PushPlan, Step},
-    registry::Client,
     source::{Data, Image, Source},
 };
 
@@ -40,9 +37,7 @@ pub(super) struct Delivery {
     pub(super) image: Image,
     /// What was encoded while the source passed, where it could be read only once.
     pub(super) absorbed: Arc<Absorbed>,
-    pub(super) destination: Reference,
-    pub(super) tags: Vec<String>,
-    pub(super) client: Client,
+    pub(super) target: Target,
     pub(super) press: Press,
     pub(super) options: Options,
 }
@@ -65,7 +60,7 @@ impl Delivery {
         let pushed = loop {
             match self.attempt(reuse).await {
                 Err(error) if error.find::<DamagedEntry>().is_some() && !damaged => {
-                    self.warn(format!("{}; encoding the layer again", error.message()));
+                    self.warn(format!("{}; looking at the layer again", error.message()));
                     damaged = true;
                 }
                 Err(error) if error.find::<NotReusable>().is_some() && reuse => {
@@ -87,28 +82,27 @@ impl Delivery {
             return Ok(Pushed { digest: original.digest, tags });
         }
         let mut wanted = self.wanted().await?;
-        let reused = if reuse { self.recall(&mut wanted).await? } else { 0 };
-        if let Some(manifests) = wanted.known_manifests()? {
+        let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
+        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             if self.is_there(&root.digest, &tags).await? {
                 return Ok(Pushed { digest: root.digest.clone(), tags });
             }
         }
-        let repository = &self.destination.repository.path;
-        survey::require_manifests(&self.client, repository, &wanted.absent).await?;
-        let present = survey::present(&self.client, repository, &wanted.needs).await?;
+        let repository = &self.target.destination.repository.path;
+        survey::require_manifests(&self.target.client, repository, &wanted.absent).await?;
+        let present = survey::present(&self.target.client, repository, &wanted.needs).await?;
         let encoded = self.deliver(&mut wanted, present).await?;
-        let manifests = match &wanted.made {
-            Some(made) => {
-                let manifest = made.manifest(&encoded)?;
-                vec![manifest.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?]
-            }
-            None => wanted.manifests.clone(),
-        };
+        let finished = wanted.finish(&encoded, self.options.format)?;
+        let Finished { manifests, notes } =
+            finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
         self.check_destination(&root(&manifests)?.digest)?;
-        let send =
-            || manifest::send(&self.client, &manifests, &self.destination, &tags, &*self.press.reporter);
+        for note in notes {
+            self.warn(note);
+        }
+        let Target { client, destination, .. } = &self.target;
+        let send = || manifest::send(client, &manifests, destination, &tags, &*self.press.reporter);
         let digest = match send().await {
             Err(error) if manifest::misses_blob(&error) && reused > 0 => {
                 return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
@@ -125,15 +119,8 @@ impl Delivery {
     async fn wanted(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
-            let mut wanted = survey::wanted(
-                &*push.source,
-                &push.image,
-                push.options.platform.as_ref(),
-                push.options.encoding,
-                push.options.allow_nondistributable,
-                &push.press.cache,
-                &push.absorbed,
-            )?;
+            let mut wanted =
+                wanted::wanted(&*push.source, &push.image, &push.options, &push.press.cache, &push.absorbed)?;
             push.locate(&mut wanted.needs);
             Ok(wanted)
         })
@@ -141,18 +128,14 @@ impl Delivery {
     }
 
     /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.
-    async fn deliver(
-        &self,
-        wanted: &mut Wanted,
-        present: HashSet<Digest>,
-    ) -> Result<HashMap<DiffId, (Digest, u64)>> {
+    async fn deliver(&self, wanted: &mut Wanted, present: HashSet<Digest>) -> Result<Encodings> {
         let (source, mut needs) = (Arc::clone(&self.source), wanted.needs.clone());
         let (needs, present) = blocking(move || {
             survey::check_at_hand(&*source, &mut needs, &present)?;
             Ok((needs, present))
         })
         .await?;
-        let facts = Facts { present, encoding: self.options.encoding };
+        let facts = Facts { present, encoding: self.options.recipe.encoding() };
         let plan = plan::plan(needs, &facts)?;
         self.announce(&plan);
         let mut encoded = wanted.encoded();
@@ -160,7 +143,7 @@ impl Delivery {
         Ok(encoded)
     }
 
-    async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<HashMap<DiffId, (Digest, u64)>> {
+    async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<Encodings> {
         let uploader = self.uploader();
         let mut jobs = Vec::new();
         let mut uploads = Vec::new();
@@ -203,7 +186,8 @@ impl Delivery {
     }
 
     pub(super) fn uploader(&self) -> Uploader {
-        let (client, repository) = (self.client.clone(), self.destination.repository.path.clone());
+        let Target { client, destination, .. } = &self.target;
+        let (client, repository) = (client.clone(), destination.repository.path.clone());
         Uploader::new(client, repository, self.options.jobs, Arc::clone(&self.press.reporter))
     }
 
@@ -216,7 +200,7 @@ impl Delivery {
         feed: Option<Feed>,
         wanted: &Wanted,
     ) -> Result<(Digest, u64)> {
-        let mut settings = self.options.settings(&self.destination.repository.host, feed.is_some());
+        let mut settings = self.options.settings(&self.target.destination.repository.host, feed.is_some());
         if let Step::Mount { from } = step {
             settings.mount_from = Some(from.clone());
         }
@@ -226,13 +210,9 @@ impl Delivery {
             None if matches!(need.at_hand, AtHand::Missing(_)) => return uploader.mount_only(need).await,
             None => self.feed(need, wanted).await?,
         };
-        let result = uploader.upload(feed, settings, name).await;
-        let cached = need.identity.as_ref().and_then(|(digest, _)| wanted.cached.get(digest));
-        match (result, cached) {
-            (Err(error), Some(blob)) if error.kind() == ErrorKind::Source => {
-                self.drop_damaged(need, blob, error)
-            }
-            (result, _) => result,
+        match uploader.upload(feed, settings, name).await {
+            Err(error) if error.kind() == ErrorKind::Source => self.drop_damaged(need, wanted, error),
+            result => result,
         }
     }
 
@@ -249,9 +229,11 @@ impl Delivery {
         }
         let (source, absorbed, cache) =
             (Arc::clone(&self.source), Arc::clone(&self.absorbed), Arc::clone(&self.press.cache));
-        let layer = need.layer.clone();
+        let (layer, encoding) = (need.layer.clone(), self.options.recipe.encoding());
         blocking(move || match source.open(&layer)? {
-            Data::Absorbed(plain) => Ok(Feed::stored(absorbed.reproduce(&plain, &cache)?, expected, name)),
+            Data::Absorbed(plain) => {
+                Ok(Feed::stored(absorbed.reproduce(&plain, encoding, &cache)?, expected, name))
+            }
             Data::Stored(blob) => Ok(Feed::stored(blob, expected, name)),
             Data::Stream(mut stream) => {
                 let mut bytes = Vec::new();
@@ -268,28 +250,30 @@ impl Delivery {
         .await
     }
 
-    /// A blob from the cache that turns out to be damaged is dropped, so that the next attempt encodes it.
-    fn drop_damaged<T>(&self, need: &Need, blob: &Blob, error: Error) -> Result<T> {
-        let Some(diff_id) = &need.layer.diff_id else { return Err(error) };
-        self.press.cache.forget(diff_id, self.options.encoding)?;
-        Err(Error::source(format!("the cached blob `{}` was damaged", blob.path().display()))
-            .because(DamagedEntry))
+    /// What the cache promised and the bytes are not is dropped, so that the next attempt finds the truth.
+    fn drop_damaged<T>(&self, need: &Need, wanted: &Wanted, error: Error) -> Result<T> {
+        let (Some((digest, _)), Some(diff_id)) = (&need.identity, &need.layer.diff_id) else {
+            return Err(error);
+        };
+        let message = if let Some(blob) = wanted.cached.get(digest) {
+            self.press.cache.forget(diff_id, self.options.recipe.encoding())?;
+            format!("the cached blob `{}` was damaged", blob.path().display())
+        } else if self.press.cache.proven(digest)?.is_some() {
+            self.press.cache.disprove(digest)?;
+            format!("`{}` is no longer what it was", need.layer.name)
+        } else {
+            return Err(error);
+        };
+        Err(Error::source(message).because(DamagedEntry))
     }
 
     /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
     /// again, sends what is missing; if nothing seems to be, everything. Once.
-    async fn heal(
-        &self,
-        wanted: &mut Wanted,
-        encoded: &HashMap<DiffId, (Digest, u64)>,
-        error: &Error,
-    ) -> Result<()> {
+    async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
         self.warn(format!("{}; looking again for what is missing", error::chain(error)));
         tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
         // What was encoded in this run is in the cache now.
-        if wanted.made.is_some() {
-            *wanted = self.wanted().await?;
-        }
+        *wanted = self.wanted().await?;
         // What goes out as it lies is known by now. A plain layer that no cache kept has to be encoded again.
         for need in wanted.needs.iter_mut().filter(|need| need.at_hand == AtHand::Encoded) {
             if let (None, Some(diff_id)) = (&need.identity, &need.layer.diff_id) {
@@ -297,7 +281,8 @@ impl Delivery {
             }
         }
         let mut present =
-            survey::present(&self.client, &self.destination.repository.path, &wanted.needs).await?;
+            survey::present(&self.target.client, &self.target.destination.repository.path, &wanted.needs)
+                .await?;
         let missing = wanted
             .needs
             .iter()
@@ -313,8 +298,9 @@ impl Delivery {
     }
 
     fn all_tags(&self) -> Vec<String> {
-        let mut tags: Vec<String> = self.destination.tag.iter().chain(&self.tags).cloned().collect();
-        if tags.is_empty() && self.destination.digest.is_none() {
+        let mut tags: Vec<String> =
+            self.target.destination.tag.iter().chain(&self.target.tags).cloned().collect();
+        if tags.is_empty() && self.target.destination.digest.is_none() {
             tags.push("latest".to_owned());
         }
         let mut seen = HashSet::new();
@@ -323,7 +309,7 @@ impl Delivery {
     }
 
     fn check_destination(&self, digest: &Digest) -> Result<()> {
-        match &self.destination.digest {
+        match &self.target.destination.digest {
             Some(asked) if asked != digest => Err(Error::usage(format!(
                 "the destination asks for {asked}, the image is {digest}: digest mismatch"
             ))),
@@ -336,7 +322,12 @@ impl Delivery {
         let by_digest = [digest.to_string()];
         let names = if tags.is_empty() { &by_digest } else { tags };
         for name in names {
-            if self.client.head_manifest(&self.destination.repository.path, name).await?.as_ref()
+            if self
+                .target
+                .client
+                .head_manifest(&self.target.destination.repository.path, name)
+                .await?
+                .as_ref()
                 != Some(digest)
             {
                 return Ok(false);

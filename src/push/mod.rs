@@ -1,20 +1,23 @@
 //! Pushes an image: survey, plan, transcode beside upload, manifest last.
 //!
-//! [`Push::run`] is the whole way of one image to one repository: an archive that can be read only once is
-//! absorbed, an image is chosen and delivered. Each stage has its file; their order is delivery.rs.
+//! [`Push::run`] is the whole way of one image: an archive that can be read only once is absorbed, an image is
+//! chosen and delivered to each target. Each stage has its file; their order is delivery.rs.
 
 mod absorb;
 mod delivery;
+mod draft;
 mod manifest;
 mod original;
 mod origins;
 mod press;
 mod recall;
+mod reuse;
 pub mod runtime;
 mod spool;
 mod survey;
 mod transcode;
 mod upload;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -22,15 +25,16 @@ use self::{
     absorb::{Absorbed, absorb},
     delivery::Delivery,
 };
+pub use draft::Format;
 pub use press::Press;
 
 use crate::{
-    codec::Encoding,
+    codec::Recipe,
     error::Result,
     event::Event,
-    oci::{Digest, Platform, Reference},
+    oci::{Digest, Platform, Reference, Repository},
     registry::{Client, hosts, retry::Pace, session::Settings},
-    source::{Choice, Input, SourceSpec, choose},
+    source::{Choice, Input, Source, SourceSpec, choose},
 };
 
 /// How to push.
@@ -40,8 +44,8 @@ pub struct Options {
     pub allow_nondistributable: bool,
     /// `--chunk-size`.
     pub chunk_size: Option<u64>,
-    /// How plain layers are encoded.
-    pub encoding: Encoding,
+    /// `--format`: in which family of media types.
+    pub format: Format,
     /// `--jobs`: large blobs in flight at once.
     pub jobs: usize,
     /// `--mount-from`: a repository of the same registry that may have the blobs.
@@ -50,8 +54,12 @@ pub struct Options {
     pub pace: Pace,
     /// `--platform`: one child of an index.
     pub platform: Option<Platform>,
+    /// `--compression`: what becomes of layers.
+    pub recipe: Recipe,
     /// Whether layers that the destination has encoded already are used again (`--no-reuse`).
     pub reuse: bool,
+    /// `--reuse-from`: images at the same registry that may have the layers.
+    pub reuse_from: Vec<Reference>,
     /// `--retries`: attempts without progress before giving up.
     pub retries: u32,
 }
@@ -61,12 +69,14 @@ impl Default for Options {
         Self {
             allow_nondistributable: false,
             chunk_size: None,
-            encoding: Encoding::default(),
+            format: Format::default(),
             jobs: 6,
             mount_from: None,
             pace: Pace::default(),
             platform: None,
+            recipe: Recipe::default(),
             reuse: true,
+            reuse_from: Vec::new(),
             retries: 5,
         }
     }
@@ -86,7 +96,7 @@ impl Options {
     }
 }
 
-/// One image on its way from a place on disk to one repository.
+/// One image on its way from a place on disk to one repository, or to several.
 #[derive(Debug)]
 #[must_use = "a push does nothing until it is run"]
 pub struct Push {
@@ -94,16 +104,23 @@ pub struct Push {
     pub input: Input,
     /// What the user called that place, and which of its images is meant.
     pub spec: SourceSpec,
-    /// Where it goes: a tag, or a digest that it must have.
+    /// Where it goes.
+    pub targets: Vec<Target>,
+    /// What encodes layers, and where they are kept.
+    pub press: Press,
+    /// How.
+    pub options: Options,
+}
+
+/// Where an image goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// A tag, or a digest that the image must have.
     pub destination: Reference,
     /// `--tag`: more tags for it.
     pub tags: Vec<String>,
     /// The registry.
     pub client: Client,
-    /// What encodes layers, and where they are kept.
-    pub press: Press,
-    /// How.
-    pub options: Options,
 }
 
 /// An image that has arrived.
@@ -116,16 +133,18 @@ pub struct Pushed {
 }
 
 impl Push {
-    /// Pushes the image. When this returns, the registry has confirmed everything; when it fails, no tag has
-    /// moved. Dropping the future stops it.
-    pub async fn run(self) -> Result<Pushed> {
-        let Self { input, spec, destination, tags, client, press, options } = self;
+    /// Pushes the image to one target after the other, and says what became of each; an error of its own means
+    /// that the image could not be read. What succeeded, its registry has confirmed as a whole; where it
+    /// failed, no tag has moved. A layer is encoded once, and mounted from one repository into the next. Dropping
+    /// the future stops it.
+    pub async fn run(self) -> Result<Vec<Result<Pushed>>> {
+        let Self { input, spec, targets, press, options } = self;
         let (source, absorbed) = match input {
             Input::Indexed(source) => (source, Absorbed::default()),
             Input::Pass(pass) => {
                 // Where an image has to be chosen, most of the archive may belong to others.
                 let chosen = spec.choice != Choice::Only || options.platform.is_some();
-                let ahead = (!chosen).then_some((&client, &destination.repository));
+                let ahead = targets.first().filter(|_| !chosen);
                 absorb(pass, spec.transport, &press, &options, ahead).await?
             }
         };
@@ -133,7 +152,29 @@ impl Push {
             press.reporter.event(Event::Warning { message });
         }
         let image = choose(&*source, &spec.choice, options.platform.as_ref())?;
-        let (source, absorbed) = (Arc::from(source), Arc::new(absorbed));
-        Delivery { source, image, absorbed, destination, tags, client, press, options }.run().await
+        let (source, absorbed): (Arc<dyn Source>, _) = (Arc::from(source), Arc::new(absorbed));
+        let mut results = Vec::new();
+        let mut done: Vec<Repository> = Vec::new();
+        for target in targets {
+            let here = target.destination.repository.clone();
+            let mut options = options.clone();
+            let before =
+                done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
+            options.mount_from = options.mount_from.or(before.map(|before| before.path.clone()));
+            let delivery = Delivery {
+                source: Arc::clone(&source),
+                image: image.clone(),
+                absorbed: Arc::clone(&absorbed),
+                target,
+                press: press.clone(),
+                options,
+            };
+            let pushed = delivery.run().await;
+            if pushed.is_ok() {
+                done.push(here);
+            }
+            results.push(pushed);
+        }
+        Ok(results)
     }
 }

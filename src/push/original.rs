@@ -4,30 +4,36 @@
 //! would make those bytes again. But the registry may have them, or another of its repositories, from which
 //! they can be mounted. Then the image keeps its digest and nothing is encoded.
 
-use super::{delivery::Delivery, manifest, survey};
+use super::{delivery::Delivery, draft::Format, manifest, survey, wanted::named_by};
 use crate::{
+    codec::Recipe,
     error::Result,
-    oci::Manifest,
+    oci::{Content, Manifest},
     plan::{self, Need},
-    source::ImageContent,
+    source::{ImageContent, Layer},
 };
 
 impl Delivery {
     /// Pushes the manifest that the image was pulled with; returns it if that went well, and nothing if the
     /// registry lacks what it names.
     pub(super) async fn push_original(&self, tags: &[String]) -> Result<Option<Manifest>> {
-        let ImageContent::Layers { original: Some(original), .. } = &self.image.content else {
+        let ImageContent::Layers { original: Some(original), layers, .. } = &self.image.content else {
             return Ok(None);
         };
-        if self.destination.digest.as_ref().is_some_and(|asked| *asked != original.digest) {
+        let stays = self.options.recipe == Recipe::Keep && self.options.format == Format::Auto;
+        if !stays || names_plain(original, layers) {
+            return Ok(None);
+        }
+        if self.target.destination.digest.as_ref().is_some_and(|asked| *asked != original.digest) {
             return Ok(None);
         }
         if self.is_there(&original.digest, tags).await? {
             return Ok(Some(original.clone()));
         }
-        let mut needs = plan::distinct(survey::named_by(original, true));
+        let mut needs = plan::distinct(named_by(original, true));
         self.locate(&mut needs);
-        let present = survey::present(&self.client, &self.destination.repository.path, &needs).await?;
+        let present =
+            survey::present(&self.target.client, &self.target.destination.repository.path, &needs).await?;
         let is_missing =
             |need: &&Need| need.identity.as_ref().is_none_or(|(digest, _)| !present.contains(digest));
         let uploader = self.uploader();
@@ -37,7 +43,26 @@ impl Delivery {
             }
         }
         let manifests = [original.clone()];
-        manifest::send(&self.client, &manifests, &self.destination, tags, &*self.press.reporter).await?;
+        manifest::send(
+            &self.target.client,
+            &manifests,
+            &self.target.destination,
+            tags,
+            &*self.press.reporter,
+        )
+        .await?;
         Ok(Some(original.clone()))
+    }
+}
+
+/// Returns whether a manifest names the plain layers: then it was written by whoever wrote the image into the
+/// store, and no registry has seen it.
+fn names_plain(manifest: &Manifest, layers: &[Layer]) -> bool {
+    match &manifest.content {
+        Content::Image { layers: named, .. } => {
+            let plain = layers.iter().map(|layer| layer.diff_id.as_ref().map(|diff_id| &diff_id.0));
+            named.iter().map(|layer| Some(&layer.digest)).eq(plain)
+        }
+        Content::Index { .. } => false,
     }
 }

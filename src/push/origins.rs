@@ -24,7 +24,7 @@ impl Delivery {
 
     /// Returns the repositories of the destination's registry that may have a blob, the likeliest first.
     pub(super) fn origins(&self, remembered: &[Origin]) -> Vec<String> {
-        let here = &self.destination.repository;
+        let here = &self.target.destination.repository;
         let named = self.image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
         let named: Vec<Repository> = named.map(|name| name.repository).collect();
         let remembered = remembered.iter().flat_map(|origin| &origin.repositories);

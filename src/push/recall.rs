@@ -11,11 +11,7 @@ use std::{slice, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{
-    delivery::Delivery,
-    spool::blocking,
-    survey::{HEADS, Wanted},
-};
+use super::{delivery::Delivery, spool::blocking, survey::HEADS, wanted::Wanted};
 use crate::{
     codec::Compression,
     error::{ErrorKind, Result, chain},
@@ -28,7 +24,7 @@ const FORMS: usize = 4;
 
 impl Delivery {
     /// Finds layers at the registry that would have to be encoded otherwise, and notes where they are; returns how
-    /// many. What the cache holds makes no difference, so that it makes none to the manifest.
+    /// many.
     pub(super) async fn recall(&self, wanted: &mut Wanted) -> Result<usize> {
         let layers: Vec<Layer> = wanted.plain_layers().cloned().collect();
         let source = Arc::clone(&self.source);
@@ -43,8 +39,8 @@ impl Delivery {
             .await;
         let mut recalled = 0;
         for (layer, found) in found? {
-            if let Some(identity) = found {
-                wanted.reuse(&layer, &identity);
+            if let (Some(diff_id), Some(identity)) = (&layer.diff_id, found) {
+                wanted.reuse(diff_id, &identity);
                 recalled += 1;
             }
         }
@@ -75,8 +71,8 @@ impl Delivery {
     /// Returns the size of a blob that the repository has, if it is encoded as we would encode it: nobody has
     /// noted that, and the manifest has to say it.
     async fn fitting(&self, digest: &Digest) -> Result<Option<u64>> {
-        let wanted = Compression::from(self.options.encoding);
-        match self.client.peek_blob(&self.destination.repository.path, digest).await {
+        let wanted = Compression::from(self.options.recipe.encoding());
+        match self.target.client.peek_blob(&self.target.destination.repository.path, digest).await {
             Ok(Some((size, head))) if Compression::detect(&head) == wanted => Ok(Some(size)),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == ErrorKind::Network => Err(error),

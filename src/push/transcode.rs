@@ -9,6 +9,7 @@ use std::{
     ops::ControlFlow,
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use super::{
@@ -19,7 +20,8 @@ use crate::{
     blob::Blob,
     cache::Writer,
     codec::{self, Compression, Encoded, Encoding},
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, chain},
+    oci::{Descriptor, Digest},
     source::{Data, Layer, Source},
 };
 
@@ -38,6 +40,14 @@ pub(crate) enum Work {
     Encode(Encoding),
     /// Leave it as it is; find its digest and check its diff ID.
     Prove,
+}
+
+/// What came of an attempt to encode a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Somebody else encodes it.
+    Busy,
+    Done,
 }
 
 /// What the producers need.
@@ -90,22 +100,52 @@ impl Workshop {
                 });
             }
         });
-        for job in encode {
-            let Work::Encode(encoding) = job.work else { continue };
-            self.encode(&job, encoding);
+        self.encode_all(encode.into());
+    }
+
+    /// Encodes layer after layer. One that another process is at just now is put off, and its work is taken.
+    fn encode_all(&self, mut queue: VecDeque<Job>) {
+        let mut put_off = 0;
+        while let Some(job) = queue.pop_front() {
+            match self.encode(&job) {
+                Err(error) => finish(&job, Err(error)),
+                Ok(Turn::Done) => put_off = 0,
+                Ok(Turn::Busy) if job.output.is_abandoned() => {}
+                Ok(Turn::Busy) => {
+                    queue.push_back(job);
+                    put_off += 1;
+                    if put_off >= queue.len() {
+                        // A lock of another process cannot be waited for and given up at the same time.
+                        thread::sleep(CLAIM_PAUSE);
+                        put_off = 0;
+                    }
+                }
+            }
         }
     }
 
     /// Encodes a layer, tells its digest, and only then keeps it: the closing request does not wait for this
     /// machine's disk.
-    fn encode(&self, job: &Job, encoding: Encoding) {
-        match self.encode_into_cache(job, encoding) {
-            Err(error) => finish(job, Err(error)),
-            Ok((encoded, writer)) => {
-                finish(job, Ok(encoded.clone()));
-                self.press.keep(writer, &encoded, encoding);
+    fn encode(&self, job: &Job) -> Result<Turn> {
+        let (Work::Encode(encoding), Some(diff_id)) = (job.work, &job.layer.diff_id) else {
+            return Err(Error::internal(format!("layer `{}` cannot be encoded", job.layer.name)));
+        };
+        let cache = &self.press.cache;
+        let Some(claim) = cache.claim(diff_id, encoding)? else { return Ok(Turn::Busy) };
+        // Whoever had it before us may have finished it.
+        if let Some((entry, blob)) = cache.lookup(diff_id, encoding)? {
+            if blob.verify(&Descriptor::new("", entry.digest.clone(), entry.size)).is_ok() {
+                job.output.begin(blob)?;
+                finish(job, Ok((entry.digest, entry.size)));
+                return Ok(Turn::Done);
             }
+            cache.forget(diff_id, encoding)?;
         }
+        let (encoded, writer) = self.encode_into_cache(job, encoding)?;
+        finish(job, Ok((encoded.digest.clone(), encoded.size)));
+        self.press.keep(writer, &encoded, encoding);
+        drop(claim);
+        Ok(Turn::Done)
     }
 
     fn encode_into_cache(&self, job: &Job, encoding: Encoding) -> Result<(Encoded, Writer)> {
@@ -116,7 +156,7 @@ impl Workshop {
         Ok(pressed)
     }
 
-    fn prove(&self, job: &Job) -> Result<Encoded> {
+    fn prove(&self, job: &Job) -> Result<(Digest, u64)> {
         let Job { layer, output, .. } = job;
         let Data::Stored(blob) = self.source.open(layer)? else {
             return Err(Error::internal("only stored layers go out as they are"));
@@ -127,18 +167,20 @@ impl Workshop {
             if output.is_abandoned() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         check(layer, &encoded)?;
-        Ok(encoded)
+        if let Err(error) = self.press.cache.remember(&encoded.digest, &encoded.diff_id) {
+            tracing::debug!("what a layer decodes to is not remembered: {}", chain(&error));
+        }
+        Ok((encoded.digest, encoded.size))
     }
 }
 
 /// Ends a job's spool.
-fn finish(job: &Job, result: Result<Encoded>) {
-    job.output.end(
-        result
-            .map(|encoded| (encoded.digest, encoded.size))
-            .map_err(|error| error.while_doing(format!("layer `{}`", job.layer.name))),
-    );
+fn finish(job: &Job, result: Result<(Digest, u64)>) {
+    job.output.end(result.map_err(|error| error.while_doing(format!("layer `{}`", job.layer.name))));
 }
+
+/// A layer takes seconds.
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns the plain bytes of a layer, whatever it is packed in.
 fn plain(data: Data) -> Result<Box<dyn std::io::Read + Send>> {

@@ -1,4 +1,4 @@
-//! The verbs about blobs that may be there: whether one is, and how it begins.
+//! The verbs about blobs that may be there: whether one is, how it begins, and what a small one is.
 //!
 //! What cannot be found out safely is not there: the registry refers to a place we do not go to, or does not say
 //! how large the blob is.
@@ -11,8 +11,8 @@ use super::{
     guard::Unsafe,
 };
 use crate::{
-    error::{Result, chain},
-    oci::Digest,
+    error::{Error, ErrorKind, Result, chain},
+    oci::{Digest, Hasher},
 };
 
 /// So many first bytes tell an encoding.
@@ -32,6 +32,24 @@ impl Client {
         // A registry that knows no ranges sends everything: the rest is not read.
         call.limit = HEAD;
         self.find_blob(repository, digest, call).await
+    }
+
+    /// Returns a blob of at most `limit` bytes, if the repository has it: a config. Its digest has been checked.
+    pub async fn get_blob(&self, repository: &str, digest: &Digest, limit: usize) -> Result<Option<Bytes>> {
+        let doing = || format!("reading blob {} of `{}/{repository}`", digest.short(), self.host());
+        let mut call = Call::new(Method::GET, self.url(repository, &format!("blobs/{digest}")));
+        call.limit = limit;
+        let answer = self.insist(repository, call, doing).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&answer.body);
+        if !answer.whole || hasher.finish() != *digest {
+            let words = format!("the registry sent something else, or more than {limit} bytes");
+            return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
+        }
+        Ok(Some(answer.body))
     }
 
     async fn find_blob(&self, repository: &str, digest: &Digest, call: Call) -> Result<Option<(u64, Bytes)>> {

@@ -1,5 +1,5 @@
-//! The verbs of one registry: put this manifest, do this exchange of an upload; those about blobs that may be
-//! there are in blobs.rs.
+//! The verbs of one registry: do this exchange of an upload; those about blobs that may be there are in blobs.rs,
+//! those about manifests in documents.rs.
 //!
 //! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
 //! is not: [`Client::exchange`] does one exchange and reports, since only its session knows what a lost answer
@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
@@ -33,22 +32,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result, chain},
-    oci::{
-        Algorithm, Digest, Hasher,
-        media_type::{DOCKER_INDEX, DOCKER_MANIFEST},
-    },
+    oci::Algorithm,
 };
-
-/// Registries must take manifests of 4 MiB (distribution-spec); none is known to hold much larger ones.
-const MANIFEST_LIMIT: usize = 4 << 20;
-
-/// What we ask for when we read a manifest: both families, an index or one image.
-const MANIFEST_TYPES: [&str; 4] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    DOCKER_INDEX,
-    DOCKER_MANIFEST,
-];
 
 /// A token that is about to expire is as good as none.
 const TOKEN_MARGIN: Duration = Duration::from_secs(5);
@@ -72,15 +57,6 @@ struct Inner {
     speed: AtomicU64,
 }
 
-/// What a registry said about a manifest it took.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Under which digest, where it said so.
-    pub digest: Option<Digest>,
-    /// It understood `subject`: referrers are found without a tag.
-    pub subject: bool,
-}
-
 impl Client {
     /// Prepares to speak with `host`, as a reference names it. No connection is made yet.
     pub fn new(host: &str, options: ClientOptions) -> Result<Self> {
@@ -95,66 +71,6 @@ impl Client {
             pace: options.pace,
             speed: AtomicU64::new(0),
         })))
-    }
-
-    /// Returns the digest of the manifest that a tag or digest names, if there is one.
-    pub async fn head_manifest(&self, repository: &str, reference: &str) -> Result<Option<Digest>> {
-        let doing = || format!("looking for `{}`", self.named(repository, reference));
-        let answer =
-            self.insist(repository, self.manifest(Method::HEAD, repository, reference), doing).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        if let Some(digest) = content_digest(&answer.headers) {
-            return Ok(Some(digest));
-        }
-        Ok(self.get_manifest(repository, reference).await?.map(|(_, bytes)| Digest::of(&bytes)))
-    }
-
-    /// Returns the media type and the bytes of the manifest that a tag or digest names, if there is one.
-    pub async fn get_manifest(&self, repository: &str, reference: &str) -> Result<Option<(String, Bytes)>> {
-        let doing = || format!("reading `{}`", self.named(repository, reference));
-        let mut call = self.manifest(Method::GET, repository, reference);
-        call.limit = MANIFEST_LIMIT;
-        let answer = self.insist(repository, call, doing).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        if !answer.whole {
-            let words = format!("the manifest is larger than {MANIFEST_LIMIT} bytes, or was cut off");
-            return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
-        }
-        let media_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-        Ok(Some((media_type.to_owned(), answer.body)))
-    }
-
-    /// Puts a manifest under a tag or its digest.
-    pub async fn put_manifest(
-        &self,
-        repository: &str,
-        reference: &str,
-        media_type: &str,
-        bytes: Bytes,
-    ) -> Result<Receipt> {
-        let doing = || format!("pushing the manifest to `{}`", self.named(repository, reference));
-        let content_type = HeaderValue::from_str(media_type)
-            .map_err(|_| Error::source(format!("invalid media type: `{}`", media_type.escape_debug())))?;
-        let mut call = Call::new(Method::PUT, self.url(repository, &format!("manifests/{reference}")));
-        call.headers.insert(header::CONTENT_TYPE, content_type);
-        call.payload = Payload::Bytes(bytes.clone());
-        let answer = self.insist(repository, call, doing).await?;
-        let digest = content_digest(&answer.headers);
-        if let Some(theirs) = &digest {
-            let mut hasher = Hasher::new(theirs.algorithm());
-            hasher.update(&bytes);
-            let ours = hasher.finish();
-            if ours != *theirs {
-                let words = format!("the registry stored {theirs} instead of {ours}");
-                return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
-            }
-        }
-        Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject") })
     }
 
     /// Does one exchange of an upload, with `body` where the request has one.
@@ -233,7 +149,7 @@ pub(super) struct Call {
     method: Method,
     url: Url,
     pub(super) headers: HeaderMap,
-    payload: Payload,
+    pub(super) payload: Payload,
     patience: Option<Duration>,
     pub(super) limit: usize,
     pool: Pool,
@@ -256,14 +172,6 @@ impl Client {
         let mut url = self.0.transport.base();
         url.set_path(&format!("/v2/{repository}/{rest}"));
         url
-    }
-
-    fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {
-        let mut call = Call::new(method, self.url(repository, &format!("manifests/{reference}")));
-        for media_type in MANIFEST_TYPES {
-            call.headers.append(header::ACCEPT, HeaderValue::from_static(media_type));
-        }
-        call
     }
 
     fn upload(&self, repository: &str, request: &Request, body: Option<UploadBody>) -> Result<Call> {
@@ -350,11 +258,6 @@ impl Client {
             tracing::warn!("{}, trying again in {pause:.1?}", chain(&error));
             tokio::time::sleep(pause).await;
         }
-    }
-
-    /// Returns what people call a manifest: `host/repository:tag` or `host/repository@digest`.
-    fn named(&self, repository: &str, reference: &str) -> String {
-        format!("{}/{repository}{}{reference}", self.0.host, if reference.contains(':') { '@' } else { ':' })
     }
 
     /// Makes one call, answering a challenge once and following redirects where the body allows it.
@@ -447,10 +350,6 @@ impl fmt::Debug for Client {
     }
 }
 
-fn content_digest(headers: &HeaderMap) -> Option<Digest> {
-    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
-}
-
 fn given_up(fault: Fault, doing: String) -> Error {
     let why = match fault {
         Fault::Connect { why } => why,
@@ -472,9 +371,14 @@ mod tests {
     };
     use tokio_rustls::{TlsAcceptor, rustls};
 
+    use bytes::Bytes;
+
     use super::*;
+    use crate::oci::Digest;
     use crate::registry::{
+        Receipt,
         credentials::{Credential, Credentials, Secret},
+        documents::MANIFEST_LIMIT,
         options::Proxies,
         session::Mount,
     };

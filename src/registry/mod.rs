@@ -12,6 +12,7 @@ mod blobs;
 pub mod body;
 pub mod client;
 pub mod credentials;
+mod documents;
 pub(crate) mod guard;
 pub mod hosts;
 pub mod location;
@@ -22,8 +23,9 @@ pub mod session;
 pub mod transport;
 
 pub use body::UploadBody;
-pub use client::{Client, Receipt};
+pub use client::Client;
 pub use credentials::{Credential, Credentials, Secret};
+pub use documents::Receipt;
 pub use location::Location;
 pub use options::{ClientOptions, Proxies};
 pub use registry_error::RegistryError;

@@ -1,7 +1,7 @@
 //! `dir:` folders, which podman calls docker-dir: one image's manifest and its blobs, each a file by its digest.
 //!
 //! The manifest lies there byte for byte and is pushed so, with one exception: where it names plain layers, as
-//! `podman save` writes it, no registry ever saw it, and the image is its config and layers. Nothing says what
+//! `podman save` writes it, no registry ever saw it, and its layers are encoded. Nothing says what
 //! the manifest's digest should be. Signatures are for a lookaside store and not for a registry.
 
 use std::path::{Path, PathBuf};
@@ -84,7 +84,8 @@ impl DockerDir {
             descriptor: Some(layer.clone()).filter(|layer| !layer.urls.is_empty()),
             diff_id: Some(diff_id),
         });
-        self.content = ImageContent::Layers { config: bytes, layers: layers.collect(), original: None };
+        let (layers, original) = (layers.collect(), Some(self.root.clone()));
+        self.content = ImageContent::Layers { config: bytes, layers, original };
         self.platform = platform;
     }
 

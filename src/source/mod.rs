@@ -155,7 +155,8 @@ pub enum ImageContent {
         config: Bytes,
         /// The layers, base first, each with its diff ID.
         layers: Vec<Layer>,
-        /// The manifest that the image was pulled with, whose encoded layers the source does not hold.
+        /// The manifest that the image was pulled or built with, whose encoded layers the source does not hold,
+        /// but a registry may.
         original: Option<Manifest>,
     },
     /// A manifest or index, to be pushed byte for byte.
@@ -191,6 +192,15 @@ pub struct Origin {
     pub digest: Digest,
     /// The repositories, the likeliest first. A host may lack its port.
     pub repositories: Vec<Repository>,
+}
+
+/// Returns the digest that a file is named by, as many producers do: `<hex>.tar`, `sha256:<hex>`, `<hex>.tar.gz`.
+/// A hint, and no more: nobody has looked into it.
+pub fn digest_in(name: &str) -> Option<Digest> {
+    let file = name.rsplit('/').next()?;
+    let stem = file.split('.').next()?;
+    let hex = stem.strip_prefix("sha256:").unwrap_or(stem);
+    format!("sha256:{hex}").parse().ok()
 }
 
 /// The cause beneath an error about something that a source names and does not hold.

@@ -129,10 +129,11 @@ impl Layout {
     fn add_image(&mut self, number: usize, layers: &[Vec<u8>]) -> Document {
         let descriptors: Vec<_> = layers
             .iter()
-            .map(|layer| json!({ "mediaType": LAYER, "digest": self.keep(layer), "size": layer.len() }))
+            .map(|layer| {
+                json!({ "mediaType": media_type(layer), "digest": self.keep(layer), "size": layer.len() })
+            })
             .collect();
-        let diff_ids: Vec<_> =
-            (0..layers.len()).map(|n| Digest::of(format!("diff {n}").as_bytes())).collect();
+        let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(&plain(layer))).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux", "author": format!("image {number}"),
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
@@ -198,13 +199,23 @@ impl Archive {
     }
 
     /// An image with these layers, which are changed behind the config's back.
-    pub(crate) fn of_layers(mut layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
+    pub(crate) fn of_layers(layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
+        let names = (0..layers.len()).map(|number| format!("{number}/layer.tar"));
+        Self::make(names.collect(), layers, spoil)
+    }
+
+    /// An image with layers of these names.
+    pub(crate) fn named(layers: Vec<(String, Vec<u8>)>) -> Self {
+        let (names, layers) = layers.into_iter().unzip();
+        Self::make(names, layers, |_| {})
+    }
+
+    fn make(names: Vec<String>, mut layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
         let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(&plain(layer))).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux",
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
-        let names: Vec<_> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
         let manifest = json!([{ "Config": "config.json", "RepoTags": ["demo:1"], "Layers": names }]);
         let dir = tempfile::tempdir().unwrap();
         let mut archive = tar::Builder::new(fs_err::File::create(dir.path().join("image.tar")).unwrap());
@@ -252,14 +263,27 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// Returns what gzip holds, or the bytes themselves.
+/// Returns what gzip, zstd, xz or bzip2 hold, or the bytes themselves.
 pub(crate) fn plain(bytes: &[u8]) -> Vec<u8> {
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return bytes.to_vec();
-    }
     let mut plain = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    let mut decoder: Box<dyn std::io::Read> = match bytes {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(bytes).unwrap()),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Box::new(liblzma::read::XzDecoder::new(bytes)),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(bytes)),
+        _ => Box::new(bytes),
+    };
+    decoder.read_to_end(&mut plain).unwrap();
     plain
+}
+
+/// Returns how a layer is called in an OCI manifest. Noise passes for gzip.
+fn media_type(layer: &[u8]) -> &'static str {
+    match layer {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "application/vnd.oci.image.layer.v1.tar+zstd",
+        plain if plain.get(257..262) == Some(b"ustar") => "application/vnd.oci.image.layer.v1.tar",
+        _ => LAYER,
+    }
 }
 
 fn header(size: usize) -> tar::Header {

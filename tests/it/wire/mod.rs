@@ -16,6 +16,8 @@ mod pipes;
 mod promises;
 mod random;
 mod recall;
+mod recipes;
+mod reuse;
 mod sessions;
 
 use std::{
@@ -30,7 +32,7 @@ use longshore::{
     error::chain,
     event::{Event, Reporter},
     oci::Digest,
-    push::{Options, Press, Push, Pushed},
+    push::{Options, Press, Push, Pushed, Target},
     registry::{Client, ClientOptions, retry::Pace},
     source::detect::{self, SourceOptions},
 };
@@ -106,9 +108,11 @@ impl Pusher {
         let push = Push {
             input: detect::open(&spec, &SourceOptions::default())?,
             spec,
-            destination: format!("{host}/{destination}").parse()?,
-            tags: self.tags.clone(),
-            client: Client::new(host, self.client.clone())?,
+            targets: vec![Target {
+                destination: format!("{host}/{destination}").parse()?,
+                tags: self.tags.clone(),
+                client: Client::new(host, self.client.clone())?,
+            }],
             press: Press {
                 cache: Arc::clone(&self.cache),
                 workers: self.workers,
@@ -119,7 +123,7 @@ impl Pusher {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let pushed = runtime.block_on(async { tokio::time::timeout(PATIENCE, push.run()).await });
-        pushed.unwrap_or_else(|_| Err(Error::internal("the push hangs")))
+        pushed.unwrap_or_else(|_| Err(Error::internal("the push hangs")))?.remove(0)
     }
 
     fn events(&self) -> Vec<Event> {

@@ -1,0 +1,182 @@
+//! `longshore cache`: what is kept of encoded layers; and how a push opens that.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use bytesize::ByteSize;
+use clap::builder::FalseyValueParser;
+use longshore::{Error, Result, cache::Cache, error::chain};
+use serde_json::json;
+
+use super::{Context, ExitStatus};
+
+/// Which cache, and how large it may get.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Cache")]
+pub(super) struct CacheArgs {
+    /// Keep no encoded layers
+    #[arg(long, env = "LONGSHORE_NO_CACHE", value_parser = FalseyValueParser::new())]
+    no_cache: bool,
+    /// Keep encoded layers here
+    #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Keep so many bytes of them: what was not used for the longest time goes first
+    #[arg(long, value_name = "SIZE", default_value = "20GiB", env = "LONGSHORE_CACHE_SIZE")]
+    cache_size: ByteSize,
+}
+
+impl CacheArgs {
+    /// Opens the cache of a push.
+    pub(super) fn open(&self, context: &Context) -> Result<Cache> {
+        let dir = self.cache_dir.clone().or_else(|| context.environment.cache_dir());
+        let temp = || Cache::scratch(&std::env::temp_dir());
+        let Some(dir) = dir else { return Ok(temp()) };
+        if self.no_cache {
+            fs_err::create_dir_all(&dir)
+                .map_err(|error| Error::local("making the cache folder").because(error))?;
+            return Ok(Cache::scratch(&dir));
+        }
+        match Cache::open(&dir) {
+            // A folder somebody asked for must do, unless others could have put blobs there.
+            Err(error) if self.cache_dir.is_none() || Cache::is_distrusted(&error) => {
+                context.printer.warning(&format!("no cache: {}", chain(&error)));
+                Ok(temp())
+            }
+            cache => cache,
+        }
+    }
+
+    /// Makes the cache as small as it shall be, after a push.
+    pub(super) fn trim(&self, cache: &Cache, context: &Context) {
+        if let Err(error) = cache.prune(self.cache_size.as_u64(), None) {
+            context.printer.warning(&format!("the cache was not pruned: {}", chain(&error)));
+        }
+    }
+}
+
+/// Show, check or empty the cache of encoded layers
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// The cache's folder
+    #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR", global = true)]
+    cache_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Where it is and what it holds
+    Info,
+    /// The layers, the one used last first
+    List,
+    /// Decode every layer; drop those that are not what they should be
+    Verify,
+    /// Drop what was not used for the longest time
+    Prune {
+        /// Keep so many bytes
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<ByteSize>,
+        /// Drop what was not used for so long, like `30d`
+        #[arg(long, value_name = "DURATION")]
+        unused: Option<humantime::Duration>,
+    },
+    /// Drop everything
+    Clear,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
+    let dir = args.cache_dir.clone().or_else(|| context.environment.cache_dir());
+    let dir = dir.ok_or_else(|| {
+        Error::usage("nothing says where the cache is").with_hint("name the folder: `--cache-dir DIR`")
+    })?;
+    let cache = Cache::open(&dir)?;
+    let say = |text: String, json: serde_json::Value| {
+        context.printer.result(&if args.json { json.to_string() } else { text })
+    };
+    match &args.command {
+        Command::Info => info(&cache, &dir, &say)?,
+        Command::List => list(&cache, &say)?,
+        Command::Verify => return verify(&cache, context, &say),
+        Command::Prune { max_size, unused } => {
+            let limit = max_size.map_or(u64::MAX, |size| size.as_u64());
+            let freed = cache.prune(limit, unused.map(Duration::from))?;
+            say(
+                format!("dropped {}, {} of blobs", layers(freed.entries), size(freed.bytes)),
+                json!({ "layers": freed.entries, "bytes": freed.bytes }),
+            )?;
+        }
+        Command::Clear => {
+            let freed = cache.clear()?;
+            say(
+                format!("dropped {}, {} of blobs", layers(freed.entries), size(freed.bytes)),
+                json!({ "layers": freed.entries, "bytes": freed.bytes }),
+            )?;
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+type Say<'a> = &'a dyn Fn(String, serde_json::Value) -> Result<()>;
+
+fn info(cache: &Cache, dir: &Path, say: Say<'_>) -> Result<()> {
+    let kept = cache.list()?;
+    let (used, plain) = (cache.disk_use()?, kept.iter().map(|kept| kept.entry.plain_size).sum::<u64>());
+    say(
+        format!("{}: {}, {} on disk, {} decoded", dir.display(), layers(kept.len()), size(used), size(plain)),
+        json!({ "dir": dir, "layers": kept.len(), "bytes": used, "plainBytes": plain }),
+    )
+}
+
+fn list(cache: &Cache, say: Say<'_>) -> Result<()> {
+    for kept in cache.list()? {
+        let age = SystemTime::now().duration_since(kept.used).unwrap_or_default();
+        say(
+            format!(
+                "{} {:8} {:>10} {:>10} {} ago",
+                kept.diff_id,
+                kept.encoding,
+                size(kept.entry.plain_size),
+                size(kept.entry.size),
+                humantime::format_duration(Duration::from_secs(age.as_secs())),
+            ),
+            json!({
+                "diffId": kept.diff_id,
+                "encoding": kept.encoding,
+                "encoderVersion": kept.version,
+                "digest": kept.entry.digest,
+                "size": kept.entry.size,
+                "plainSize": kept.entry.plain_size,
+                "unusedSeconds": age.as_secs(),
+            }),
+        )?;
+    }
+    Ok(())
+}
+
+fn verify(cache: &Cache, context: &Context, say: Say<'_>) -> Result<ExitStatus> {
+    let kept = cache.list()?;
+    let mut dropped = 0;
+    for kept in &kept {
+        if let Some(why) = cache.verify(kept)? {
+            dropped += 1;
+            context.printer.warning(&format!("dropped layer {} ({}): {why}", kept.diff_id, kept.encoding));
+        }
+    }
+    let good = kept.len() - dropped;
+    say(format!("{} good, {dropped} dropped", layers(good)), json!({ "good": good, "dropped": dropped }))?;
+    Ok(ExitStatus::Success)
+}
+
+fn layers(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "layer" } else { "layers" })
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}

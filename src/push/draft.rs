@@ -1,0 +1,489 @@
+//! The documents of an image while the digests of its layers are not all known, and what they become.
+//!
+//! A document that the source holds changes in its descriptors alone: those of layers that were encoded, and
+//! in an index those of children that changed. Where the source has no manifest, an OCI one is made. Pure.
+
+use std::{collections::HashMap, fmt, str::FromStr};
+
+use oci_spec::image::{DescriptorBuilder, Digest as SpecDigest, ImageManifestBuilder};
+
+use crate::{
+    codec::Compression,
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::{
+        Content, Descriptor, DiffId, Digest, Manifest,
+        media_type::{self, Family},
+        rewrite::{Change, Changes},
+    },
+};
+
+/// The digests and sizes of encoded layers.
+pub(crate) type Encodings = HashMap<DiffId, (Digest, u64)>;
+
+/// `--format`: in which family of media types manifests are pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The source's own, and OCI where it has none.
+    #[default]
+    Auto,
+    /// Docker's, which has no zstd.
+    Docker,
+    /// OCI's.
+    Oci,
+}
+
+/// A document before all of its layers are encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) base: Base,
+    /// All layers of an image; none for an index, and for an image whose layers stay as they are.
+    pub(crate) layers: Vec<Slot>,
+}
+
+/// What a document is made from.
+#[derive(Clone, Debug)]
+pub(crate) enum Base {
+    /// The source's own.
+    Held(Manifest),
+    /// A config, by digest and size.
+    Made(Digest, u64),
+}
+
+/// A layer of a document.
+#[derive(Clone, Debug)]
+pub(crate) enum Slot {
+    /// As its descriptor says.
+    Kept(Descriptor),
+    /// As it is, or will be, encoded.
+    Encoded(DiffId, Compression),
+}
+
+/// Documents that can be pushed.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    /// Children before their index, the root last.
+    pub(crate) manifests: Vec<Manifest>,
+    /// What the user should know about the changes.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Puts the digests of encoded layers into the documents, from the leaves to the root; nothing comes of it as
+/// long as one is not known.
+pub(crate) fn finish(drafts: &[Draft], encoded: &Encodings, format: Format) -> Result<Option<Finished>> {
+    let mut finishing =
+        Finishing { encoded, format, renamed: HashMap::new(), notes: Vec::new(), manifests: Vec::new() };
+    for draft in drafts {
+        let Some(manifest) = finishing.draft(draft)? else { return Ok(None) };
+        finishing.manifests.push(manifest);
+    }
+    finishing.note_references();
+    let Finishing { manifests, notes, .. } = finishing;
+    Ok(Some(Finished { manifests, notes }))
+}
+
+struct Finishing<'a> {
+    encoded: &'a Encodings,
+    format: Format,
+    /// What became of documents that changed.
+    renamed: HashMap<Digest, Descriptor>,
+    notes: Vec<String>,
+    manifests: Vec<Manifest>,
+}
+
+impl Finishing<'_> {
+    fn draft(&mut self, draft: &Draft) -> Result<Option<Manifest>> {
+        let held = match &draft.base {
+            Base::Made(config, size) => {
+                let family = self.family(None, &draft.layers)?;
+                return self.made(config, *size, &draft.layers, family);
+            }
+            Base::Held(manifest) => manifest,
+        };
+        let changes = match &held.content {
+            Content::Index { manifests } => Some(self.index_changes(held, manifests)),
+            Content::Image { config: Some(config), layers } if is_image(config, layers) => {
+                self.image_changes(held, layers, &draft.layers)?
+            }
+            Content::Image { .. } => Some(Changes::default()),
+        };
+        let Some(changes) = changes else { return Ok(None) };
+        let manifest = held.rewrite(&changes)?;
+        if manifest.digest != held.digest {
+            self.renamed.insert(held.digest.clone(), manifest.descriptor());
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Returns the family of the outcome.
+    fn family(&self, held: Option<&Manifest>, layers: &[Slot]) -> Result<Family> {
+        let zstd = |slot: &Slot| slot.packing() == Compression::Zstd.name();
+        match (self.format, held.map(|held| Family::of(&held.media_type))) {
+            (Format::Docker, _) if layers.iter().any(zstd) => {
+                Err(Error::usage("Docker's manifests have no zstd layers")
+                    .with_hint("`--format oci`, or `--compression gzip`"))
+            }
+            (Format::Docker, _) => Ok(Family::Docker),
+            (Format::Oci, _) | (Format::Auto, None) => Ok(Family::Oci),
+            (Format::Auto, Some(Family::Docker)) if layers.iter().any(zstd) => Ok(Family::Oci),
+            (Format::Auto, Some(family)) => Ok(family),
+        }
+    }
+
+    fn image_changes(
+        &mut self,
+        held: &Manifest,
+        layers: &[Descriptor],
+        slots: &[Slot],
+    ) -> Result<Option<Changes>> {
+        let kept: Vec<Slot>;
+        let slots = if slots.is_empty() {
+            kept = layers.iter().cloned().map(Slot::Kept).collect();
+            // A zstd layer that its maker calls Docker's stays what it is.
+            if self.format == Format::Auto {
+                return Ok(Some(Changes::default()));
+            }
+            &kept
+        } else {
+            slots
+        };
+        let family = self.family(Some(held), slots)?;
+        let mut changes = Changes::default();
+        if family != Family::of(&held.media_type) {
+            changes.media_type = Some(family.manifest());
+            changes.config.media_type = Some(family.config());
+        }
+        for (at, (layer, slot)) in layers.iter().zip(slots).enumerate() {
+            let mut change = Change::default();
+            if let Slot::Encoded(diff_id, _) = slot {
+                let Some(found) = self.encoded.get(diff_id) else { return Ok(None) };
+                change.target = Some(found.clone());
+                change.dropped =
+                    layer.annotations.keys().filter(|key| is_of_encoding(key)).cloned().collect();
+                for key in &change.dropped {
+                    let note =
+                        format!("annotation `{key}` no longer holds and is dropped from layer {diff_id}");
+                    self.notes.push(note);
+                }
+            }
+            let name = slot.media_type(family)?;
+            if layer.media_type.as_deref() != Some(&name)
+                && (change.target.is_some() || changes.media_type.is_some())
+            {
+                change.media_type = Some(name);
+            }
+            changes.entries.insert(at, change);
+        }
+        Ok(Some(changes))
+    }
+
+    fn index_changes(&self, held: &Manifest, children: &[Descriptor]) -> Changes {
+        let mut changes = Changes::default();
+        let mut family = Family::of(&held.media_type);
+        for (at, child) in children.iter().enumerate() {
+            let mut change = Change::default();
+            if let Some(renamed) = self.renamed.get(&child.digest) {
+                change.target = Some((renamed.digest.clone(), renamed.size));
+                let name = renamed.media_type.clone().unwrap_or_default();
+                if Family::of(&name) == Family::Oci {
+                    family = Family::Oci;
+                }
+                change.media_type = child.media_type.is_some().then_some(name);
+            }
+            let subject = child.annotation(REFERENCE).and_then(|digest| digest.parse::<Digest>().ok());
+            if let Some(renamed) = subject.and_then(|subject| self.renamed.get(&subject)) {
+                change.annotations.insert(REFERENCE.to_owned(), renamed.digest.to_string());
+            }
+            changes.entries.insert(at, change);
+        }
+        family = match self.format {
+            Format::Auto => family,
+            Format::Docker => Family::Docker,
+            Format::Oci => Family::Oci,
+        };
+        if family != Family::of(&held.media_type) {
+            changes.media_type = Some(family.index());
+        }
+        changes
+    }
+
+    /// What is said about a document that changed is said about the one it was.
+    fn note_references(&mut self) {
+        for manifest in &self.manifests {
+            let mut about: Vec<&Digest> = manifest.subject.iter().map(|subject| &subject.digest).collect();
+            let attested: Vec<Digest> = match &manifest.content {
+                Content::Index { manifests } => {
+                    let attests = |child: &&Descriptor| child.annotation(REFERENCE).is_some();
+                    let named =
+                        manifests.iter().filter(attests).filter_map(|child| child.annotation(REFERENCE));
+                    named.filter_map(|digest| digest.parse().ok()).collect()
+                }
+                Content::Image { .. } => Vec::new(),
+            };
+            let before =
+                |now: &Digest| self.renamed.iter().find(|(_, new)| new.digest == *now).map(|(old, _)| old);
+            about.extend(attested.iter().filter_map(before));
+            for old in about {
+                if let Some(new) = self.renamed.get(old) {
+                    self.notes.push(format!(
+                        "what is attested or signed of {old} says nothing of {}, which it became",
+                        new.digest
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Makes a manifest. The same layers give the same bytes.
+    fn made(&self, config: &Digest, size: u64, slots: &[Slot], family: Family) -> Result<Option<Manifest>> {
+        let mut layers = Vec::new();
+        for slot in slots {
+            let name = slot.media_type(family)?;
+            layers.push(match slot {
+                Slot::Kept(kept) => descriptor(&name, &kept.digest, kept.size, &kept.urls)?,
+                Slot::Encoded(diff_id, _) => {
+                    let Some((digest, size)) = self.encoded.get(diff_id) else { return Ok(None) };
+                    descriptor(&name, digest, *size, &[])?
+                }
+            });
+        }
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2_u32)
+            .media_type(family.manifest().as_str())
+            .config(descriptor(&family.config(), config, size, &[])?)
+            .layers(layers)
+            .build()
+            .context(ErrorKind::Internal, || "making a manifest".to_owned())?;
+        let bytes =
+            serde_json::to_vec(&manifest).context(ErrorKind::Internal, || "writing a manifest".to_owned())?;
+        let digest = Digest::of(&bytes);
+        Manifest::parse(bytes.into(), digest, None).map(Some)
+    }
+}
+
+impl Slot {
+    fn packing(&self) -> &'static str {
+        match self {
+            Self::Encoded(_, compression) => compression.name(),
+            Self::Kept(descriptor) => {
+                media_type::packing(descriptor.media_type.as_deref().unwrap_or_default())
+            }
+        }
+    }
+
+    fn media_type(&self, family: Family) -> Result<String> {
+        let own = match self {
+            Self::Kept(Descriptor { media_type: Some(name), .. }) if Family::of(name) == family => {
+                return Ok(name.clone());
+            }
+            Self::Kept(descriptor) => descriptor.media_type.as_deref(),
+            Self::Encoded(..) => None,
+        };
+        let foreign = match self {
+            Self::Kept(descriptor) => !descriptor.urls.is_empty(),
+            Self::Encoded(..) => false,
+        } || own.is_some_and(media_type::is_nondistributable);
+        // Foreign layers without a media type are Windows bases, which are gzip.
+        let packed = if own.is_none() && foreign { Compression::Gzip.name() } else { self.packing() };
+        family
+            .layer(packed, foreign)
+            .ok_or_else(|| Error::internal(format!("no media type for {packed} layers")))
+    }
+}
+
+fn descriptor(
+    name: &str,
+    digest: &Digest,
+    size: u64,
+    urls: &[String],
+) -> Result<oci_spec::image::Descriptor> {
+    let digest: SpecDigest =
+        digest.to_string().parse().context(ErrorKind::Internal, || format!("writing digest {digest}"))?;
+    let mut builder = DescriptorBuilder::default().media_type(name).digest(digest).size(size);
+    if !urls.is_empty() {
+        builder = builder.urls(urls);
+    }
+    builder.build().context(ErrorKind::Internal, || "writing a descriptor".to_owned())
+}
+
+/// Returns whether a manifest is an image's, and not an artifact's or an attestation's.
+pub(crate) fn is_image(config: &Descriptor, layers: &[Descriptor]) -> bool {
+    let layer = |layer: &Descriptor| {
+        layer
+            .media_type
+            .as_deref()
+            .is_none_or(|name| media_type::is_file_system(name) || media_type::is_nondistributable(name))
+    };
+    config.media_type.as_deref().is_some_and(media_type::is_image_config) && layers.iter().all(layer)
+}
+
+/// Returns whether an annotation describes how a layer is encoded: seekable formats keep their tables there.
+fn is_of_encoding(key: &str) -> bool {
+    ["containerd.io/snapshot/stargz/", "io.containers.estargz.", "io.github.containers.zstd-chunked."]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+}
+
+/// By which BuildKit's attestations name what they attest.
+const REFERENCE: &str = "vnd.docker.reference.digest";
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Oci => "oci",
+        })
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "docker" => Ok(Self::Docker),
+            "oci" => Ok(Self::Oci),
+            _ => Err(Error::usage(format!("not a format: `{}`", text.escape_debug()))
+                .with_hint("`auto`, `oci` and `docker` are")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(slots: Vec<Slot>, format: Format) -> Result<Manifest> {
+        let drafts = [Draft { base: Base::Made(Digest::of(b"{}"), 2), layers: slots }];
+        let encoded = ["a", "b"].map(|text| (diff_id(text), (Digest::of(text.as_bytes()), 5)));
+        let finished = finish(&drafts, &encoded.into(), format)?.unwrap();
+        assert!(finished.notes.is_empty());
+        Ok(finished.manifests[0].clone())
+    }
+
+    fn diff_id(text: &str) -> DiffId {
+        DiffId(Digest::of(format!("plain {text}").as_bytes()))
+    }
+
+    fn gzip(text: &str) -> Slot {
+        Slot::Encoded(diff_id(text), Compression::Gzip)
+    }
+
+    fn text(manifest: &Manifest) -> String {
+        String::from_utf8(manifest.bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_same_layers_make_the_same_manifest() {
+        let manifest = made(vec![gzip("a"), gzip("b"), gzip("a")], Format::Auto).unwrap();
+        insta::assert_snapshot!(text(&manifest), @r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb","size":5},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d","size":5},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb","size":5}]}"#);
+    }
+
+    #[test]
+    fn nothing_is_made_of_a_layer_that_is_not_encoded_yet() {
+        let drafts = [Draft { base: Base::Made(Digest::of(b"{}"), 2), layers: vec![gzip("a")] }];
+        assert!(finish(&drafts, &Encodings::new(), Format::Auto).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_foreign_layer_keeps_its_address() {
+        let name = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        let mut base = Descriptor::new(name, Digest::of(b"w"), 9);
+        base.urls = vec!["https://example.com/base".to_owned()];
+        for (format, name) in [
+            (Format::Docker, name),
+            (Format::Auto, "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+        ] {
+            let text = text(&made(vec![Slot::Kept(base.clone())], format).unwrap());
+            let layer = format!(
+                r#""layers":[{{"mediaType":"{name}","digest":"{}","size":9,"urls":["https://example.com/base"]}}]"#,
+                Digest::of(b"w")
+            );
+            assert!(text.contains(&layer), "{text}");
+        }
+    }
+
+    #[test]
+    fn docker_has_names_of_its_own_and_none_for_zstd() {
+        let docker = made(vec![gzip("a")], Format::Docker).unwrap();
+        assert_eq!(docker.media_type, media_type::DOCKER_MANIFEST);
+        assert!(text(&docker).contains(r#""mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip""#));
+        let zstd = Slot::Encoded(diff_id("a"), Compression::Zstd);
+        let error = made(vec![zstd], Format::Docker).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+
+    /// An image of one layer, which has a table of contents for lazy pulls.
+    fn held(family: Family) -> Manifest {
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","x":1,"config":{{"mediaType":"{}","digest":"{}","size":2}},"layers":[{{"mediaType":"{}","digest":"{}","size":9,"annotations":{{"containerd.io/snapshot/stargz/toc.digest":"t","keep":"k"}}}}],"annotations":{{"b":"2","a":"1"}}}}"#,
+            family.manifest(),
+            family.config(),
+            Digest::of(b"{}"),
+            family.layer("gzip", false).unwrap(),
+            Digest::of(b"old"),
+        );
+        Manifest::parse(text.clone().into(), Digest::of(text.as_bytes()), None).unwrap()
+    }
+
+    fn index(manifests: &str) -> Manifest {
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{manifests}]}}"#);
+        Manifest::parse(text.clone().into(), Digest::of(text.as_bytes()), None).unwrap()
+    }
+
+    #[test]
+    fn only_what_no_longer_holds_changes() {
+        let manifest = held(Family::Oci);
+        let slot = Slot::Encoded(diff_id("a"), Compression::Zstd);
+        let drafts = [Draft { base: Base::Held(manifest.clone()), layers: vec![slot] }];
+        let encoded = Encodings::from([(diff_id("a"), (Digest::of(b"a"), 5))]);
+        let finished = finish(&drafts, &encoded, Format::Auto).unwrap().unwrap();
+        let expected = text(&manifest)
+            .replace("tar+gzip", "tar+zstd")
+            .replace(&Digest::of(b"old").to_string(), &Digest::of(b"a").to_string())
+            .replace(r#""size":9"#, r#""size":5"#)
+            .replace(r#""containerd.io/snapshot/stargz/toc.digest":"t","#, "");
+        assert_eq!(text(&finished.manifests[0]), expected);
+        assert!(finished.notes[0].contains("stargz/toc.digest"), "{:?}", finished.notes);
+    }
+
+    #[test]
+    fn an_index_follows_its_children_and_what_attests_them() {
+        let image = held(Family::Docker);
+        let attestation = Digest::of(b"attestation");
+        let index = index(&format!(
+            r#"{{"mediaType":"{}","digest":"{image}","size":1}},{{"mediaType":"m","digest":"{attestation}","size":2,"annotations":{{"vnd.docker.reference.type":"attestation-manifest","{REFERENCE}":"{image}"}}}}"#,
+            media_type::DOCKER_MANIFEST,
+            image = image.digest,
+        ));
+        let slot = Slot::Encoded(diff_id("a"), Compression::Zstd);
+        let drafts = [
+            Draft { base: Base::Held(image.clone()), layers: vec![slot] },
+            Draft { base: Base::Held(index.clone()), layers: Vec::new() },
+        ];
+        let encoded = Encodings::from([(diff_id("a"), (Digest::of(b"a"), 5))]);
+        let finished = finish(&drafts, &encoded, Format::Auto).unwrap().unwrap();
+        let [child, root] = &finished.manifests[..] else { panic!("two documents") };
+        assert_eq!(Family::of(&child.media_type), Family::Oci, "Docker has no zstd");
+        let expected = text(&index)
+            .replace(media_type::DOCKER_MANIFEST, &Family::Oci.manifest())
+            .replace(&image.digest.to_string(), &child.digest.to_string())
+            .replace(r#""size":1"#, &format!(r#""size":{}"#, child.bytes.len()));
+        assert_eq!(text(root), expected);
+        assert!(finished.notes.iter().any(|note| note.contains(image.digest.hex())), "{:?}", finished.notes);
+    }
+
+    #[test]
+    fn another_format_changes_names_and_nothing_else() {
+        for (from, to, format) in
+            [(Family::Oci, Family::Docker, Format::Docker), (Family::Docker, Family::Oci, Format::Oci)]
+        {
+            let drafts = [Draft { base: Base::Held(held(from)), layers: Vec::new() }];
+            let finished = finish(&drafts, &Encodings::new(), format).unwrap().unwrap();
+            assert_eq!(text(&finished.manifests[0]), text(&held(to)));
+            let same = finish(&drafts, &Encodings::new(), Format::Auto).unwrap().unwrap();
+            assert_eq!(same.manifests[0].digest, held(from).digest);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What an image needs, before the registry is asked: its blobs, what the source and the cache hold of each,
+//! and the documents that name them.
+
+use std::collections::HashMap;
+
+use super::{
+    Options,
+    absorb::Absorbed,
+    draft::{Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
+    transcode,
+};
+use crate::{
+    blob::Blob,
+    cache::Cache,
+    codec::{Compression, Recipe},
+    error::{Error, Result},
+    oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, media_type},
+    plan::{self, AtHand, Need},
+    source::{
+        self, Data, Image, ImageContent, Layer, Missing, Source,
+        tree::{read_config, require_platform},
+    },
+};
+
+/// What an image needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Each blob once.
+    pub(crate) needs: Vec<Need>,
+    /// Children of an index that the source names and does not hold.
+    pub(crate) absent: Vec<Descriptor>,
+    /// Blobs that lie encoded in the cache.
+    pub(crate) cached: HashMap<Digest, Blob>,
+    /// The documents, the root last.
+    drafts: Vec<Draft>,
+}
+
+impl Wanted {
+    /// Returns the digests and sizes of encoded layers, as far as they are known.
+    pub(crate) fn encoded(&self) -> Encodings {
+        let known = |need: &Need| Some((need.layer.diff_id.clone()?, need.identity.clone()?));
+        self.needs.iter().filter_map(known).collect()
+    }
+
+    /// The layers that would have to be encoded.
+    pub(crate) fn plain_layers(&self) -> impl Iterator<Item = &Layer> {
+        self.needs.iter().filter(|need| need.at_hand == AtHand::Plain).map(|need| &need.layer)
+    }
+
+    /// Takes a form of a layer that the repository has for ours.
+    pub(crate) fn reuse(&mut self, diff_id: &DiffId, identity: &(Digest, u64)) {
+        for need in self.needs.iter_mut().filter(|need| need.layer.diff_id.as_ref() == Some(diff_id)) {
+            need.identity = Some(identity.clone());
+            need.weight = identity.1;
+            need.at_hand = AtHand::Registry;
+        }
+    }
+
+    /// Returns the documents as they are pushed, if all layers are known.
+    pub(crate) fn finish(&self, encoded: &Encodings, format: Format) -> Result<Option<Finished>> {
+        finish(&self.drafts, encoded, format)
+    }
+}
+
+/// Lists what an image needs.
+pub(crate) fn wanted(
+    source: &dyn Source,
+    image: &Image,
+    options: &Options,
+    cache: &Cache,
+    absorbed: &Absorbed,
+) -> Result<Wanted> {
+    let mut listing = Listing {
+        source,
+        recipe: options.recipe,
+        allow_nondistributable: options.allow_nondistributable,
+        cache,
+        absorbed,
+        needs: Vec::new(),
+        cached: HashMap::new(),
+        packed: HashMap::new(),
+    };
+    let (drafts, absent) = match &image.content {
+        ImageContent::Manifest(root) => {
+            let tree = source::resolve(source, root, options.platform.as_ref())?;
+            let drafts = tree.manifests.into_iter().map(|manifest| listing.held(manifest));
+            (drafts.collect::<Result<_>>()?, tree.missing)
+        }
+        ImageContent::Layers { config, layers, .. } => {
+            if let Some(wanted) = &options.platform {
+                require_platform(image.platform.as_ref(), wanted, &source.name())?;
+            }
+            let slots = layers.iter().map(|layer| listing.unnamed(layer)).collect::<Result<_>>()?;
+            let digest = Digest::of(config);
+            let size = config.len() as u64;
+            listing.needs.push(Need {
+                layer: Layer { name: digest.to_string(), descriptor: None, diff_id: None },
+                identity: Some((digest.clone(), size)),
+                weight: size,
+                at_hand: AtHand::Bytes(config.clone()),
+                origins: Vec::new(),
+            });
+            // What a store's own manifest says besides its layers is not pushed: the same image makes the same
+            // manifest in whatever packaging.
+            (vec![Draft { base: Base::Made(digest, size), layers: slots }], Vec::new())
+        }
+    };
+    let Listing { needs, cached, .. } = listing;
+    Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts })
+}
+
+/// What a manifest names.
+pub(crate) fn named_by(manifest: &Manifest, allow_nondistributable: bool) -> Vec<Need> {
+    let Content::Image { config, layers } = &manifest.content else { return Vec::new() };
+    config.iter().chain(layers).map(|descriptor| blob_need(descriptor, allow_nondistributable)).collect()
+}
+
+/// A list in the making.
+struct Listing<'a> {
+    source: &'a dyn Source,
+    recipe: Recipe,
+    allow_nondistributable: bool,
+    cache: &'a Cache,
+    absorbed: &'a Absorbed,
+    needs: Vec<Need>,
+    cached: HashMap<Digest, Blob>,
+    /// How each layer will be found at the registry: one that is there twice in two encodings is sent once.
+    packed: HashMap<DiffId, Compression>,
+}
+
+impl Listing<'_> {
+    /// Lists what a manifest of the source names.
+    fn held(&mut self, manifest: Manifest) -> Result<Draft> {
+        let layers = match &manifest.content {
+            Content::Image { config: Some(config), layers } => match self.diff_ids(config, layers)? {
+                Some(diff_ids) => {
+                    self.needs.push(blob_need(config, true));
+                    let slots =
+                        layers.iter().zip(diff_ids).map(|(layer, diff_id)| self.named(layer, diff_id));
+                    slots.collect::<Result<_>>()?
+                }
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        if layers.is_empty() {
+            self.needs.extend(named_by(&manifest, self.allow_nondistributable));
+        }
+        Ok(Draft { base: Base::Held(manifest), layers })
+    }
+
+    /// Returns the diff IDs of an image whose layers may have to be encoded.
+    fn diff_ids(&self, config: &Descriptor, layers: &[Descriptor]) -> Result<Option<Vec<DiffId>>> {
+        if self.recipe == Recipe::Keep || !is_image(config, layers) {
+            return Ok(None);
+        }
+        let config = match read_config(self.source, config) {
+            Err(error) if error.find::<Missing>().is_some() => return Ok(None),
+            bytes => ImageConfig::parse(&bytes?, &config.digest.to_string())?,
+        };
+        if config.diff_ids.len() != layers.len() {
+            return Err(Error::source(format!(
+                "the image has {} layers and {} diff IDs: they cannot be encoded again",
+                layers.len(),
+                config.diff_ids.len()
+            )));
+        }
+        Ok(Some(config.diff_ids))
+    }
+
+    /// Lists a layer that a manifest names.
+    fn named(&mut self, descriptor: &Descriptor, diff_id: DiffId) -> Result<Slot> {
+        let kept = blob_need(descriptor, self.allow_nondistributable);
+        let layer = Layer { diff_id: Some(diff_id), ..Layer::named(descriptor) };
+        let slot = if is_foreign(descriptor) {
+            None
+        } else {
+            match self.layer(&layer, true) {
+                // The registry may have it, as it is.
+                Err(error) if error.find::<Missing>().is_some() => None,
+                slot => slot?,
+            }
+        };
+        Ok(slot.unwrap_or_else(|| {
+            self.needs.push(kept);
+            Slot::Kept(descriptor.clone())
+        }))
+    }
+
+    /// Lists a layer without a manifest.
+    fn unnamed(&mut self, layer: &Layer) -> Result<Slot> {
+        if let Some(foreign) = &layer.descriptor {
+            self.needs.push(blob_need(foreign, false));
+            return Ok(Slot::Kept(foreign.clone()));
+        }
+        let slot = self.layer(layer, false)?;
+        slot.ok_or_else(|| Error::internal(format!("layer `{}` has no descriptor to keep", layer.name)))
+    }
+
+    /// Lists a layer as its encoding demands; nothing if a manifest names it and it stays as it is.
+    fn layer(&mut self, layer: &Layer, named: bool) -> Result<Option<Slot>> {
+        let diff_id = layer
+            .diff_id
+            .as_ref()
+            .ok_or_else(|| Error::internal(format!("layer `{}` has no diff ID", layer.name)))?;
+        let encoding = self.recipe.encoding();
+        // A stream's size is not known: it comes first.
+        let mut weight = u64::MAX;
+        let mut found = None;
+        let mut at_hand = AtHand::Plain;
+        let mut compression = encoding.into();
+        match self.source.open(layer)? {
+            Data::Absorbed(_) if self.recipe.target(Compression::None, named).is_none() && named => {
+                return Ok(None);
+            }
+            Data::Absorbed(digest) if digest != diff_id.0 => {
+                return Err(Error::source(format!(
+                    "diff ID mismatch in layer `{}`: the image config says {diff_id}, the layer is {digest}",
+                    layer.name,
+                )));
+            }
+            Data::Absorbed(digest) => found = Some(self.absorbed.layer(&digest)?.clone()),
+            Data::Stream(_) => found = self.cache.lookup(diff_id, encoding)?,
+            Data::Stored(blob) => {
+                weight = blob.size();
+                let packed = transcode::compression(&blob)?;
+                if self.recipe.target(packed, named).is_some() {
+                    found = self.cache.lookup(diff_id, encoding)?;
+                } else if named {
+                    return Ok(None);
+                } else {
+                    (at_hand, compression) = (AtHand::Encoded, packed);
+                }
+            }
+        }
+        let identity = match &found {
+            Some((entry, blob)) => {
+                self.cached.insert(entry.digest.clone(), blob.clone());
+                (at_hand, weight) = (AtHand::Cached, entry.size);
+                Some((entry.digest.clone(), entry.size))
+            }
+            None if at_hand == AtHand::Plain => None,
+            None if compression == Compression::None => Some((diff_id.0.clone(), weight)),
+            None => self.proven(layer, diff_id)?.map(|digest| (digest, weight)),
+        };
+        self.needs.push(Need { layer: layer.clone(), identity, weight, at_hand, origins: Vec::new() });
+        let compression = *self.packed.entry(diff_id.clone()).or_insert(compression);
+        Ok(Some(Slot::Encoded(diff_id.clone(), compression)))
+    }
+
+    /// Many producers name a layer by its digest. If that was once proven to be of this diff ID, it is believed:
+    /// the bytes are hashed on their way.
+    fn proven(&self, layer: &Layer, diff_id: &DiffId) -> Result<Option<Digest>> {
+        let Some(digest) = source::digest_in(&layer.name) else { return Ok(None) };
+        Ok((self.cache.proven(&digest)?.as_ref() == Some(diff_id)).then_some(digest))
+    }
+}
+
+fn is_foreign(descriptor: &Descriptor) -> bool {
+    !descriptor.urls.is_empty()
+        || descriptor.media_type.as_deref().is_some_and(media_type::is_nondistributable)
+}
+
+fn blob_need(descriptor: &Descriptor, allow_nondistributable: bool) -> Need {
+    let left = is_foreign(descriptor) && !allow_nondistributable;
+    Need {
+        layer: Layer::named(descriptor),
+        identity: Some((descriptor.digest.clone(), descriptor.size)),
+        weight: descriptor.size,
+        at_hand: if left { AtHand::Foreign } else { AtHand::Encoded },
+        origins: Vec::new(),
+    }
+}

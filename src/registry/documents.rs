@@ -1,0 +1,112 @@
+//! The verbs about manifests: small, read as a whole.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::{Client, client::Call, transport::Payload};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    oci::{
+        Digest, Hasher,
+        media_type::{DOCKER_INDEX, DOCKER_MANIFEST},
+    },
+};
+
+/// Registries must take manifests of 4 MiB (distribution-spec); none is known to hold much larger ones.
+pub(super) const MANIFEST_LIMIT: usize = 4 << 20;
+
+/// What we ask for when we read a manifest: both families, an index or one image.
+const MANIFEST_TYPES: [&str; 4] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+];
+
+/// What a registry said about a manifest it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Under which digest, where it said so.
+    pub digest: Option<Digest>,
+    /// It understood `subject`: referrers are found without a tag.
+    pub subject: bool,
+}
+
+impl Client {
+    /// Returns the digest of the manifest that a tag or digest names, if there is one.
+    pub async fn head_manifest(&self, repository: &str, reference: &str) -> Result<Option<Digest>> {
+        let doing = || format!("looking for `{}`", self.named(repository, reference));
+        let answer =
+            self.insist(repository, self.manifest(Method::HEAD, repository, reference), doing).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if let Some(digest) = content_digest(&answer.headers) {
+            return Ok(Some(digest));
+        }
+        Ok(self.get_manifest(repository, reference).await?.map(|(_, bytes)| Digest::of(&bytes)))
+    }
+
+    /// Returns the media type and the bytes of the manifest that a tag or digest names, if there is one.
+    pub async fn get_manifest(&self, repository: &str, reference: &str) -> Result<Option<(String, Bytes)>> {
+        let doing = || format!("reading `{}`", self.named(repository, reference));
+        let mut call = self.manifest(Method::GET, repository, reference);
+        call.limit = MANIFEST_LIMIT;
+        let answer = self.insist(repository, call, doing).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !answer.whole {
+            let words = format!("the manifest is larger than {MANIFEST_LIMIT} bytes, or was cut off");
+            return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
+        }
+        let media_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+        Ok(Some((media_type.to_owned(), answer.body)))
+    }
+
+    /// Puts a manifest under a tag or its digest.
+    pub async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Receipt> {
+        let doing = || format!("pushing the manifest to `{}`", self.named(repository, reference));
+        let content_type = HeaderValue::from_str(media_type)
+            .map_err(|_| Error::source(format!("invalid media type: `{}`", media_type.escape_debug())))?;
+        let mut call = Call::new(Method::PUT, self.url(repository, &format!("manifests/{reference}")));
+        call.headers.insert(header::CONTENT_TYPE, content_type);
+        call.payload = Payload::Bytes(bytes.clone());
+        let answer = self.insist(repository, call, doing).await?;
+        let digest = content_digest(&answer.headers);
+        if let Some(theirs) = &digest {
+            let mut hasher = Hasher::new(theirs.algorithm());
+            hasher.update(&bytes);
+            let ours = hasher.finish();
+            if ours != *theirs {
+                let words = format!("the registry stored {theirs} instead of {ours}");
+                return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
+            }
+        }
+        Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject") })
+    }
+
+    fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {
+        let mut call = Call::new(method, self.url(repository, &format!("manifests/{reference}")));
+        for media_type in MANIFEST_TYPES {
+            call.headers.append(header::ACCEPT, HeaderValue::from_static(media_type));
+        }
+        call
+    }
+
+    /// Returns what people call a manifest: `host/repository:tag` or `host/repository@digest`.
+    fn named(&self, repository: &str, reference: &str) -> String {
+        format!("{}/{repository}{}{reference}", self.host(), if reference.contains(':') { '@' } else { ':' })
+    }
+}
+
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
