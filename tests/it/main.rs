@@ -6,6 +6,7 @@ mod support;
 
 mod architecture;
 mod bad_images;
+mod caching;
 mod contract;
 mod fault_registry;
 mod file_trees;

@@ -201,16 +201,16 @@ impl Archive {
     /// An image with these layers, which are changed behind the config's back.
     pub(crate) fn of_layers(layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
         let names = (0..layers.len()).map(|number| format!("{number}/layer.tar"));
-        Self::make(names.collect(), layers, spoil)
+        Self::make(&names.collect::<Vec<_>>(), layers, spoil)
     }
 
     /// An image with layers of these names.
     pub(crate) fn named(layers: Vec<(String, Vec<u8>)>) -> Self {
-        let (names, layers) = layers.into_iter().unzip();
-        Self::make(names, layers, |_| {})
+        let (names, layers): (Vec<_>, _) = layers.into_iter().unzip();
+        Self::make(&names, layers, |_| {})
     }
 
-    fn make(names: Vec<String>, mut layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
+    fn make(names: &[String], mut layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
         let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(&plain(layer))).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux",

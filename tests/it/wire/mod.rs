@@ -7,7 +7,7 @@ mod auth;
 mod choices;
 mod chunks;
 mod connections;
-mod image;
+pub(crate) mod image;
 mod locations;
 mod machine;
 mod manifests;
