@@ -41,6 +41,11 @@ impl Environment {
         }
     }
 
+    /// Returns where what pushes find out, and begin, is kept.
+    pub(super) fn state_dir(&self) -> Option<PathBuf> {
+        Some(self.xdg("XDG_STATE_HOME", ".local/state")?.join("longshore"))
+    }
+
     /// Returns where this machine keeps its images, as far as a source of this kind needs to know.
     pub(super) fn storage(&self, transport: Option<Transport>) -> Result<StorageOptions> {
         let path = |key: &str| self.var(key).map(PathBuf::from);

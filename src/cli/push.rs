@@ -17,7 +17,7 @@ use longshore::{
         Format, Options, Press, Push, Pushed, Target,
         runtime::{Ending, block_on},
     },
-    registry::{Client, ClientOptions, Credential, Credentials, Secret},
+    registry::{Client, ClientOptions, Credential, Credentials, Learned, Secret},
     server::{self, Access, Server},
     source::detect,
 };
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     }
     // A destination that cannot be is said before an archive of 50 GB is indexed.
     let destinations = destinations(args)?;
-    let options = options(args, &destinations)?;
+    let options = options(args, &destinations, context)?;
     // Before the password is read: standard input can be read once.
     let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
     let credentials = credentials(args, context)?;
@@ -208,7 +208,7 @@ fn destinations(args: &Args) -> Result<Vec<Reference>> {
     args.destinations.iter().map(parse).collect()
 }
 
-fn options(args: &Args, destinations: &[Reference]) -> Result<Options> {
+fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result<Options> {
     let recipe = match args.compression {
         Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: args.force_compression },
         Recipe::Keep if args.force_compression => {
@@ -237,6 +237,7 @@ fn options(args: &Args, destinations: &[Reference]) -> Result<Options> {
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
         format: args.format,
         jobs: args.jobs,
+        learned: context.environment.state_dir().map(|dir| Learned::new(&dir.join("hosts"))),
         mount_from: args.mount_from.clone(),
         platform: args.platform.clone(),
         recipe,

@@ -177,6 +177,9 @@ impl Delivery {
             .buffer_unordered(OPEN)
             .try_collect()
             .await;
+        if let Some(learned) = &self.options.learned {
+            learned.teach(&self.target.destination.repository.host, uploader.lesson());
+        }
         // With the uploads gone the producers stop; their temp files go with them.
         blocking(move || working.join()).await?;
         Ok(sent?

@@ -33,7 +33,7 @@ use crate::{
     error::Result,
     event::Event,
     oci::{Digest, Platform, Reference, Repository},
-    registry::{Client, hosts, retry::Pace, session::Settings},
+    registry::{Client, Learned, Lesson, hosts, retry::Pace, session::Settings},
     source::{Choice, Input, Source, SourceSpec, choose},
 };
 
@@ -48,6 +48,8 @@ pub struct Options {
     pub format: Format,
     /// `--jobs`: large blobs in flight at once.
     pub jobs: usize,
+    /// Where what pushes find out about hosts is kept.
+    pub learned: Option<Learned>,
     /// `--mount-from`: a repository of the same registry that may have the blobs.
     pub mount_from: Option<String>,
     /// How pauses are taken.
@@ -71,6 +73,7 @@ impl Default for Options {
             chunk_size: None,
             format: Format::default(),
             jobs: 6,
+            learned: None,
             mount_from: None,
             pace: Pace::default(),
             platform: None,
@@ -92,6 +95,7 @@ impl Options {
             look_first,
             mount_from: None,
             pace: self.pace,
+            lesson: self.learned.as_ref().map_or_else(Lesson::default, |learned| learned.lesson(host)),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! them all).
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     oci::Digest,
     plan::{self, Need},
     registry::{
-        Action, Client, Fault, Location, Pool, Reply, Request, Session, UploadBody,
+        Action, Client, Fault, Lesson, Location, Pool, Reply, Request, Session, UploadBody,
         session::{Mount, Outcome, Settings},
     },
 };
@@ -36,8 +36,8 @@ pub(crate) struct Uploader {
     places: Places,
     /// Bytes handed to the network so far, repeats included.
     sent: Arc<AtomicU64>,
-    /// The largest body that got through, once one did not: in force for all blobs that come after.
-    body_limit: AtomicU64,
+    /// What the blobs so far have taught about the host: in force for all that come after.
+    lesson: Mutex<Lesson>,
 }
 
 /// Who may send at the same time.
@@ -67,7 +67,7 @@ impl Uploader {
             reporter,
             places,
             sent: Arc::default(),
-            body_limit: AtomicU64::new(u64::MAX),
+            lesson: Mutex::default(),
         }
     }
 
@@ -78,11 +78,7 @@ impl Uploader {
         mut settings: Settings,
         name: &str,
     ) -> Result<(Digest, u64)> {
-        let learned = self.body_limit.load(Ordering::Relaxed);
-        if learned < u64::MAX {
-            let profile = &mut settings.profile;
-            profile.max_chunk = Some(profile.max_chunk.map_or(learned, |max| max.min(learned)));
-        }
+        settings.lesson = settings.lesson.and(self.lesson());
         let one_chunk = settings.chunk_size.unwrap_or(settings.profile.chunk_size);
         let mut session = Session::new(settings);
         let mut place = None;
@@ -124,9 +120,7 @@ impl Uploader {
                     }
                 }
             };
-            if let Some(limit) = session.body_limit() {
-                self.body_limit.fetch_min(limit, Ordering::Relaxed);
-            }
+            self.learn(session.lesson());
             for message in session.take_warnings() {
                 self.reporter.event(Event::Warning { message });
             }
@@ -148,6 +142,16 @@ impl Uploader {
         };
         self.reporter.event(Event::Confirmed { blob: digest.to_string(), how, size });
         Ok((digest, size))
+    }
+
+    /// Returns what the blobs so far have taught about the host.
+    pub(crate) fn lesson(&self) -> Lesson {
+        *self.lesson.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, newer: Lesson) {
+        let mut lesson = self.lesson.lock().unwrap_or_else(PoisonError::into_inner);
+        *lesson = lesson.and(newer);
     }
 
     /// Brings a blob to the registry whose bytes are not at hand: by mount, or not at all.

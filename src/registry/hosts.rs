@@ -18,6 +18,8 @@ pub struct Profile {
     pub max_chunk: Option<u64>,
     /// All chunks of a session but the last have one size.
     pub equal_parts: bool,
+    /// On a fast or far line chunks may be larger than `chunk_size`.
+    pub may_grow: bool,
     /// No chunks at all: POST, PUT.
     pub monolithic: bool,
     /// Believes the `Range` header of its answers.
@@ -37,6 +39,7 @@ impl Profile {
         chunk_size: 16 * MIB,
         max_chunk: None,
         equal_parts: false,
+        may_grow: true,
         monolithic: false,
         trust_range: true,
         status: true,
@@ -88,6 +91,7 @@ const KNOWN: &[Known] = &[
             name: "GitHub Container Registry",
             chunk_size: 4 * MIB,
             max_chunk: Some(4 * MIB),
+            may_grow: false,
             ..Profile::ORDINARY
         },
     },
@@ -109,6 +113,7 @@ const KNOWN: &[Known] = &[
         profile: Profile {
             name: "Amazon ECR",
             chunk_size: 10 * MIB,
+            may_grow: false,
             trust_range: false,
             status: false,
             ..Profile::ORDINARY

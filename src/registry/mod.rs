@@ -5,7 +5,7 @@
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
 //! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`;
 //! * [`auth`] and [`credentials`]: challenges and tokens, and where secrets come from;
-//! * [`hosts`]: what is known about well-known registries; [`retry`]: the one place that waits and counts.
+//! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out; [`retry`]: the one place that waits and counts.
 
 pub mod auth;
 mod blobs;
@@ -15,6 +15,7 @@ pub mod credentials;
 mod documents;
 pub(crate) mod guard;
 pub mod hosts;
+pub mod learned;
 pub mod location;
 pub mod options;
 pub mod registry_error;
@@ -26,6 +27,7 @@ pub use body::UploadBody;
 pub use client::Client;
 pub use credentials::{Credential, Credentials, Secret};
 pub use documents::Receipt;
+pub use learned::{Learned, Lesson};
 pub use location::Location;
 pub use options::{ClientOptions, Proxies};
 pub use registry_error::RegistryError;

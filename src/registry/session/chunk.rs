@@ -1,14 +1,18 @@
 //! How large chunks are: what the user wants, what the host's profile says, what the registry advertises
 //! in its headers, and what a 413 has taught; and where the next chunk begins and ends.
 //!
-//! The chunk size is chosen once when a session is opened, since some registries want parts of one size.
+//! Where the registry wants parts of one size the chunk size is chosen once, when a session is opened; elsewhere
+//! it follows the line.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use http::HeaderMap;
 
 use super::Settings;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    registry::Lesson,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -18,6 +22,18 @@ const SMALLEST: u64 = 4;
 
 /// A registry that wants larger chunks than this is broken or means harm.
 const LARGEST_MINIMUM: u64 = 1 << 30;
+
+/// Nobody asked for larger chunks than this: so much is lost when a session is.
+const LARGEST_OWN: u64 = 60 * MIB;
+
+/// A line that cannot carry this in half a minute is not served better by less.
+const SMALLEST_OWN: u64 = MIB;
+
+/// A chunk takes so many round trips.
+const FLUENCY: u128 = 20;
+
+/// zot ends requests after 60 s (gh:project-zot/zot#4079).
+const LONGEST_REQUEST_SECS: u64 = 30;
 
 /// Registries with object storage underneath count parts: ECR takes 4200 of them
 /// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html>).
@@ -34,10 +50,11 @@ const LADDER: [u64; 9] = [60 * MIB, 30 * MIB, 20 * MIB, 16 * MIB, 8 * MIB, 5 * M
 pub(super) struct Limits {
     wanted: Option<u64>,
     usual: u64,
+    may_grow: bool,
     known_most: Option<u64>,
     advertised_least: Option<u64>,
     advertised_most: Option<u64>,
-    learned_most: Option<u64>,
+    lesson: Lesson,
     /// What can be sent before a deadline.
     bearable: Option<u64>,
     equal_parts: bool,
@@ -48,18 +65,34 @@ impl Limits {
         Self {
             wanted: settings.chunk_size,
             usual: settings.profile.chunk_size,
+            may_grow: settings.profile.may_grow,
             known_most: settings.profile.max_chunk,
             advertised_least: None,
             advertised_most: None,
-            learned_most: None,
+            lesson: settings.lesson,
             bearable: None,
-            equal_parts: settings.profile.equal_parts,
+            equal_parts: settings.profile.equal_parts || settings.lesson.equal_parts,
         }
     }
 
-    /// Returns the largest body that the registry is known to take, if a 413 taught us one.
-    pub(super) const fn learned(&self) -> Option<u64> {
-        self.learned_most
+    /// Returns what is known about the host by now.
+    pub(super) const fn lesson(&self) -> Lesson {
+        self.lesson
+    }
+
+    /// Takes note of how long a request took that carried nothing.
+    pub(super) fn answered(&mut self, elapsed: Duration) {
+        self.lesson.answered(elapsed);
+    }
+
+    /// Takes note of how long a chunk took.
+    pub(super) fn took(&mut self, bytes: u64, elapsed: Duration) {
+        self.lesson.took(bytes, elapsed);
+    }
+
+    /// Takes note that a chunk was refused for being of another size than the one before.
+    pub(super) const fn insist_on_equal_parts(&mut self) {
+        (self.equal_parts, self.lesson.equal_parts) = (true, true);
     }
 
     /// Returns whether all chunks of a session but the last must have one size.
@@ -69,7 +102,7 @@ impl Limits {
 
     /// Returns whether a body of this size is within every known limit.
     pub(super) fn fit(&self, size: u64) -> bool {
-        [self.advertised_most, self.learned_most].into_iter().flatten().all(|most| size <= most)
+        [self.advertised_most, self.lesson.body_limit].into_iter().flatten().all(|most| size <= most)
     }
 
     /// Reads what the registry advertises. `OCI-Chunk-Max-Length` is unofficial
@@ -110,7 +143,8 @@ impl Limits {
                 format!("the registry, or a proxy before it, refuses even a body of {sent} bytes"),
             ));
         };
-        self.learned_most = Some(self.learned_most.map_or(next, |learned| learned.min(next)));
+        let learned = &mut self.lesson.body_limit;
+        *learned = Some(learned.map_or(next, |learned| learned.min(next)));
         self.possible()
     }
 
@@ -126,7 +160,7 @@ impl Limits {
         let ceiling = self.ceiling();
         let floor = size.map_or(0, |size| size.div_ceil(MOST_CHUNKS));
         let floor = floor.max(self.advertised_least.unwrap_or(0)).max(SMALLEST).min(ceiling);
-        let chunk = self.wanted.unwrap_or(self.usual).clamp(floor, ceiling);
+        let chunk = self.wanted.unwrap_or_else(|| self.timely()).clamp(floor, ceiling);
         let unit = if chunk > 2 * HEADROOM { HEADROOM } else { 1 };
         let smaller = (0..).map_while(|n| chunk.checked_sub(n * unit)).take_while(|chunk| *chunk >= floor);
         // What the user wants may be all that a proxy takes; without equal parts a chunk in the middle can
@@ -142,18 +176,29 @@ impl Limits {
         smaller.take(81).chain(larger.take(81)).find(suits).unwrap_or(chunk)
     }
 
+    /// Returns how much to send at once on a line like this one: so much that waiting for the answers costs a
+    /// twentieth, and no more than is sent in half a minute, since proxies and zot cut longer requests.
+    fn timely(&self) -> u64 {
+        let Lesson { rate: Some(rate), round_trip, .. } = self.lesson else { return self.usual };
+        let wait = u128::from(round_trip.unwrap_or(0));
+        let fluent = u64::try_from(u128::from(rate) * FLUENCY * wait / 1_000_000).unwrap_or(u64::MAX);
+        let most = if self.may_grow { LARGEST_OWN.max(self.usual) } else { self.usual };
+        let fluent = fluent.clamp(self.usual, most) / MIB * MIB;
+        fluent.min(rate.saturating_mul(LONGEST_REQUEST_SECS)).max(SMALLEST_OWN.min(self.usual))
+    }
+
     fn ceiling(&self) -> u64 {
         let advertised = self.advertised_most.map(|most| {
             let roomy = most - HEADROOM.min(most / 16);
             // Where least and most are one number, that is the size.
             roomy.max(self.advertised_least.unwrap_or(0).min(most))
         });
-        let known = [self.known_most, advertised, self.learned_most, self.bearable];
+        let known = [self.known_most, advertised, self.lesson.body_limit, self.bearable];
         known.into_iter().flatten().min().unwrap_or(u64::MAX).max(SMALLEST)
     }
 
     fn possible(&self) -> Result<()> {
-        match (self.advertised_least, self.learned_most) {
+        match (self.advertised_least, self.lesson.body_limit) {
             (Some(least), Some(most)) if least > most => Err(Error::new(
                 ErrorKind::Refused,
                 format!("the registry wants chunks of at least {least} bytes but takes at most {most}"),
@@ -202,6 +247,7 @@ mod tests {
             look_first: false,
             mount_from: None,
             pace: Pace::INSTANT,
+            lesson: Lesson::default(),
         })
     }
 
@@ -270,6 +316,30 @@ mod tests {
     }
 
     #[test]
+    fn chunks_follow_the_line() {
+        for (host, round_trip, rate, expected) in [
+            ("r.example", 50_000, 5_000_000, 16 * MIB),
+            ("r.example", 50_000, 25_000_000, 20 * MIB),
+            ("r.example", 200_000, 125_000_000, 60 * MIB),
+            ("r.example", 1, u64::MAX, 60 * MIB),
+            ("r.example", 300_000, 300_000, 9_000_000),
+            ("r.example", 300_000, 1, MIB),
+            ("ghcr.io", 200_000, 125_000_000, 4 * MIB),
+            ("1.dkr.ecr.eu.amazonaws.com", 200_000, 125_000_000, 10 * MIB),
+        ] {
+            let mut limits = limits(None, crate::registry::hosts::profile(host));
+            limits.lesson.rate = Some(rate);
+            limits.lesson.round_trip = Some(round_trip);
+            let chunk = limits.choose(None);
+            assert!(chunk.abs_diff(expected) < 64 * KIB, "{host} {round_trip} {rate}: {chunk}");
+        }
+        let mut limits = limits(Some(3 * MIB), Profile::ORDINARY);
+        limits.answered(Duration::from_millis(200));
+        limits.took(3 * MIB, Duration::from_millis(300));
+        assert_eq!(limits.choose(None), 3 * MIB, "what the user wants does not change");
+    }
+
+    #[test]
     fn the_ladder_ends_with_an_explanation() {
         let mut limits = limits(Some(64 * MIB), Profile::ORDINARY);
         let mut sizes = Vec::new();
@@ -288,9 +358,9 @@ mod tests {
     fn a_stated_limit_is_believed_when_it_is_smaller() {
         let mut limits = limits(None, Profile::ORDINARY);
         limits.shrink(16 * MIB, Some(10_000_000)).unwrap();
-        assert_eq!(limits.learned(), Some(10_000_000));
+        assert_eq!(limits.lesson().body_limit, Some(10_000_000));
         limits.shrink(10_000_000, Some(100_000_000)).unwrap();
-        assert_eq!(limits.learned(), Some(8 * MIB));
+        assert_eq!(limits.lesson().body_limit, Some(8 * MIB));
     }
 
     #[test]

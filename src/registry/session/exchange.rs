@@ -90,6 +90,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Returns whether it carries nothing and asks for little work, so that it takes as long as the line does.
+    pub(super) const fn is_bare(&self) -> bool {
+        matches!(self, Self::Exists { .. } | Self::Open { .. } | Self::Status { .. })
+    }
+
     /// Says what is being done, for messages.
     pub(super) fn doing(&self) -> String {
         match self {

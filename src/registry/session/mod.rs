@@ -22,7 +22,7 @@ use std::{mem, time::Duration};
 pub use self::exchange::{Action, Fault, Mount, Outcome, Reply, Request};
 use self::{chunk::Limits, commit::Missing, patch::Break, status::Doubt};
 use super::{
-    Location,
+    Lesson, Location,
     hosts::Profile,
     retry::{self, Backoff, Budget, Pace},
 };
@@ -47,6 +47,8 @@ pub struct Settings {
     pub mount_from: Option<String>,
     /// How pauses are taken.
     pub pace: Pace,
+    /// What earlier uploads have taught about the host.
+    pub lesson: Lesson,
 }
 
 /// The upload of one blob, over as many sessions at the registry as it takes.
@@ -132,6 +134,8 @@ struct Upload {
     footing: Footing,
     /// So many redirects in a row.
     redirects: u32,
+    /// The size of the chunk that was accepted last.
+    before: Option<u64>,
 }
 
 /// Why `offset` is believed to be the next byte.
@@ -208,6 +212,9 @@ impl Session {
     pub fn on_reply(mut self, reply: Reply) -> Self {
         let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
         let error = reply.refusal(asked.doing());
+        if asked.is_bare() {
+            self.limits.answered(reply.elapsed);
+        }
         self.step = match (mem::take(&mut self.step), asked) {
             // A mount from a repository that we may not read is answered by 401 and worse instead of 202:
             // gh:google/go-containerregistry#1741, #1404. The transport has tried a fresh token already.
@@ -271,9 +278,9 @@ impl Session {
         self.location.as_ref()
     }
 
-    /// Returns the largest body that the registry takes, where it has taught us one by refusing.
-    pub const fn body_limit(&self) -> Option<u64> {
-        self.limits.learned()
+    /// Returns what is known about the host by now.
+    pub const fn lesson(&self) -> Lesson {
+        self.limits.lesson()
     }
 
     /// Returns what the user should know, and forgets it.

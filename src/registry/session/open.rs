@@ -70,6 +70,7 @@ impl Session {
             sent: 0,
             footing: Footing::Acknowledged,
             redirects: 0,
+            before: None,
         })
     }
 }

@@ -33,6 +33,14 @@ pub(super) struct Break {
     elapsed: Duration,
 }
 
+/// Returns whether a refusal may be about the size of a chunk, which is larger than the one before.
+fn blames_size(reply: &Reply) -> bool {
+    match reply.status {
+        416 => words::expected_offset(reply.words()).is_none() && !words::says_too_large(reply.words()),
+        status => matches!(status, 400..=499) && !matches!(status, 401 | 403 | 404 | 408 | 413 | 429 | 499),
+    }
+}
+
 impl Session {
     pub(super) fn patched(
         &mut self,
@@ -42,6 +50,13 @@ impl Session {
         error: Error,
     ) -> Step {
         let retry_after = retry::retry_after(&reply.headers);
+        let length = range.end - range.start;
+        if upload.before.is_some_and(|before| before < length) && blames_size(reply) {
+            // R2 wants parts of one size, and whoever stands before it may not say so:
+            // gh:balena-io/open-balena-registry#251.
+            self.limits.insist_on_equal_parts();
+            return self.restart(error);
+        }
         match reply.status {
             // ECR answers 201: gh:openai/tart#273.
             200 | 201 | 202 | 204 => self.accepted(upload, &range, reply),
@@ -52,9 +67,9 @@ impl Session {
                 self.soon(step, &error)
             }
             404 => self.restart(error),
-            413 => self.shrink(range.end - range.start, words::body_limit(reply.words()), error),
+            413 => self.shrink(length, words::body_limit(reply.words()), error),
             416 if words::says_too_large(reply.words()) => {
-                self.shrink(range.end - range.start, words::body_limit(reply.words()), error)
+                self.shrink(length, words::body_limit(reply.words()), error)
             }
             416 => self.misplaced(upload, &range, reply, error),
             // Turned away before a byte was stored.
@@ -152,8 +167,14 @@ impl Session {
         upload.redirects = 0;
         self.reauthenticated = false;
         self.last_break = None;
-        self.largest_accepted = self.largest_accepted.max(range.end - range.start);
+        let length = range.end - range.start;
+        self.largest_accepted = self.largest_accepted.max(length);
         self.backoff.reset();
+        self.limits.took(length, reply.elapsed);
+        upload.before = Some(length);
+        if !self.limits.equal_parts() {
+            upload.chunk = self.limits.choose(self.size());
+        }
         let kept = Stored::of(&reply.headers).map(|stored| stored.count);
         match kept {
             // `0-0` stands for nothing at all as well: gh:opencontainers/distribution-spec#578.
@@ -246,7 +267,7 @@ mod tests {
         let answers = vec![opened(), status(413), opened().at("b")];
         let (mut session, done) = play_with(large(), &blob(40 * MIB), answers);
         assert_eq!(done, format!("POST, 0..{}, POST, 0..{} @b", 16 * MIB, 8 * MIB));
-        assert_eq!(session.body_limit(), Some(8 * MIB));
+        assert_eq!(session.lesson().body_limit, Some(8 * MIB));
         assert_eq!(session.take_warnings().len(), 1);
         // A blob of one chunk as well.
         let answers = vec![opened(), status(413), opened()];
@@ -261,6 +282,55 @@ mod tests {
             play_with(large(), &blob(40 * MIB), answers).1,
             format!("POST, 0..{}, POST, 0..{}", 16 * MIB, 4 * MIB)
         );
+    }
+
+    /// A line on which 16 MiB are too little: 200 ms and 125 MB/s.
+    fn far(answer: Answer, size: u64) -> Answer {
+        answer.after(Duration::from_millis(200) + Duration::from_micros(size / 125))
+    }
+
+    #[test]
+    fn on_a_far_line_chunks_grow() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let answers = || vec![far(opened(), 0), far(holds(16 * MIB), 16 * MIB)];
+        let grown = format!("POST, 0..{}, {}..{}", 16 * MIB, 16 * MIB, 76 * MIB);
+        let (session, done) = play_with(large(), &blob(200 * MIB), answers());
+        assert_eq!(done, grown);
+        // The next blob begins so.
+        let settings = Settings { lesson: session.lesson(), ..large() };
+        let done = play_with(settings, &blob(200 * MIB), vec![far(opened(), 0)]).1;
+        assert_eq!(done, format!("POST, 0..{}", 60 * MIB));
+        // Not in the middle of a session where the registry speaks of parts.
+        let minimum = far(opened().header("oci-chunk-min-length", "5242880"), 0);
+        let answers = vec![minimum, far(holds(16 * MIB), 16 * MIB)];
+        let done = play_with(large(), &blob(200 * MIB), answers).1;
+        assert_eq!(done, format!("POST, 0..{}, {}..{}", 16 * MIB, 16 * MIB, 32 * MIB));
+    }
+
+    #[test]
+    fn a_refusal_right_after_growth_means_that_parts_must_be_equal() {
+        let large = Settings { chunk_size: None, ..settings() };
+        for refusal in [status(416), status(400)] {
+            let answers = vec![
+                far(opened(), 0),
+                far(holds(16 * MIB), 16 * MIB),
+                refusal,
+                far(opened().at("b"), 0),
+                far(holds(60 * MIB).at("b"), 60 * MIB),
+                far(holds(120 * MIB).at("b"), 60 * MIB),
+            ];
+            let (session, done) = play_with(large.clone(), &blob(200 * MIB), answers);
+            let parts = format!(
+                "POST, 0..{a}, {a}..{b}, POST, 0..{c} @b, {c}..{d} @b, {d}..{e} @b",
+                a = 16 * MIB,
+                b = 76 * MIB,
+                c = 60 * MIB,
+                d = 120 * MIB,
+                e = 180 * MIB,
+            );
+            assert_eq!(done, parts);
+            assert!(session.lesson().equal_parts);
+        }
     }
 
     #[test]
@@ -279,7 +349,8 @@ mod tests {
 
     #[test]
     fn two_breaks_at_the_same_place_are_a_limit() {
-        let large = || Settings { chunk_size: None, ..settings() };
+        let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
+        let large = || Settings { chunk_size: None, profile, ..settings() };
         let nothing = || status(204).range("0--1");
         let answers = vec![
             opened(),

@@ -134,7 +134,9 @@ fn case(
                     let told = manners.ranges != Ranges::Words;
                     let profile = Profile { status: told, trust_range: told, ..Profile::ORDINARY };
                     let (look_first, mount_from, pace) = (look, mount, Pace::INSTANT);
-                    let settings = Settings { profile, chunk_size, retries, look_first, mount_from, pace };
+                    let lesson = Lesson::default();
+                    let settings =
+                        Settings { profile, chunk_size, retries, look_first, mount_from, pace, lesson };
                     Case { size, growth, settings, manners, troubles, for_ever }
                 },
             )

@@ -60,6 +60,13 @@ impl Answer {
         self
     }
 
+    pub(super) fn after(mut self, elapsed: Duration) -> Self {
+        if let R(reply) = &mut self {
+            reply.elapsed = elapsed;
+        }
+        self
+    }
+
     pub(super) fn code(mut self, code: &str) -> Self {
         if let R(Reply { error: Some(error), .. }) = &mut self {
             error.code = Some(code.to_owned());
@@ -106,6 +113,7 @@ pub(super) fn settings() -> Settings {
         look_first: false,
         mount_from: None,
         pace: Pace::INSTANT,
+        lesson: Lesson::default(),
     }
 }
 

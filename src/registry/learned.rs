@@ -1,0 +1,203 @@
+//! What pushes teach about a host: how large a body it takes, how fast its line is.
+//!
+//! A [`Lesson`] is carried from blob to blob, and by [`Learned`] from process to process: one small file per host
+//! in the state folder. A limit is believed for two weeks, since proxies are mended; a speed for a day. Losing all
+//! of it costs a refused chunk.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Context as _, ErrorKind, Result, chain},
+    layout::write::write_atomic,
+};
+
+/// What a push has found out about a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Lesson {
+    /// The largest body it takes, once it has refused a larger one.
+    pub body_limit: Option<u64>,
+    /// It refused a chunk of another size than the one before.
+    pub equal_parts: bool,
+    /// Bytes per second of one upload.
+    pub rate: Option<u64>,
+    /// The shortest time in which a request without a body was answered, in microseconds.
+    pub round_trip: Option<u64>,
+}
+
+impl Lesson {
+    /// Returns what is known from both: what is newer counts for speed, what is stricter for limits.
+    #[must_use]
+    pub fn and(self, newer: Self) -> Self {
+        let stricter = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        Self {
+            body_limit: stricter(self.body_limit, newer.body_limit),
+            equal_parts: self.equal_parts || newer.equal_parts,
+            rate: newer.rate.or(self.rate),
+            round_trip: stricter(self.round_trip, newer.round_trip),
+        }
+    }
+
+    /// Takes note of how long a request took that carried nothing.
+    pub(crate) fn answered(&mut self, elapsed: Duration) {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.round_trip = Some(self.round_trip.map_or(micros, |known| known.min(micros)));
+    }
+
+    /// Takes note of how long a chunk took, the answer to it included.
+    pub(crate) fn took(&mut self, bytes: u64, elapsed: Duration) {
+        let wait = Duration::from_micros(self.round_trip.unwrap_or(0)).min(elapsed / 2);
+        let micros = elapsed.saturating_sub(wait).as_micros().max(1);
+        let rate = u128::from(bytes) * 1_000_000 / micros;
+        self.rate = Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1));
+    }
+}
+
+/// The lessons of this machine's pushes, by host.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    host: String,
+    /// Seconds since 1970.
+    limits_at: u64,
+    speed_at: u64,
+    #[serde(flatten)]
+    lesson: Lesson,
+}
+
+impl Learned {
+    /// Keeps lessons in `dir`, which is made when there is one.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Returns what is known about a host. What cannot be read is not known.
+    pub fn lesson(&self, host: &str) -> Lesson {
+        let now = now();
+        let Some(record) = self.read(host) else { return Lesson::default() };
+        let mut lesson = record.lesson;
+        if now.saturating_sub(record.limits_at) > LIMITS_LAST.as_secs() {
+            (lesson.body_limit, lesson.equal_parts) = (None, false);
+        }
+        if now.saturating_sub(record.speed_at) > SPEED_LASTS.as_secs() {
+            (lesson.rate, lesson.round_trip) = (None, None);
+        }
+        lesson
+    }
+
+    /// Remembers what a push has found out. If that fails the next push finds it out again.
+    pub fn teach(&self, host: &str, lesson: Lesson) {
+        if lesson == self.lesson(host) {
+            return;
+        }
+        if let Err(error) = self.write(host, lesson) {
+            tracing::debug!("what was learned about `{host}` is not kept: {}", chain(&error));
+        }
+    }
+
+    fn write(&self, host: &str, lesson: Lesson) -> Result<()> {
+        let now = now();
+        let before = self.read(host);
+        // An old limit is no younger because it was met with again.
+        let same = |record: &Record| {
+            (record.lesson.body_limit, record.lesson.equal_parts) == (lesson.body_limit, lesson.equal_parts)
+        };
+        let limits_at = before.filter(same).map_or(now, |record| record.limits_at);
+        let record = Record { host: host.to_owned(), limits_at, speed_at: now, lesson };
+        let writing = || format!("writing to `{}`", self.dir.display());
+        let bytes = serde_json::to_vec(&record).context(ErrorKind::Internal, writing)?;
+        fs_err::create_dir_all(&self.dir).context(ErrorKind::Local, writing)?;
+        write_atomic(&self.path(host), &bytes)
+    }
+
+    fn read(&self, host: &str) -> Option<Record> {
+        let bytes = fs_err::read(self.path(host)).ok()?;
+        serde_json::from_slice(&bytes).ok().filter(|record: &Record| record.host == host)
+    }
+
+    fn path(&self, host: &str) -> PathBuf {
+        // `[::1]:5000` too is a file's name, and `..` is none.
+        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+        self.dir.join(format!("{}.json", host.chars().map(safe).collect::<String>()))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Proxies are reconfigured.
+const LIMITS_LAST: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Machines move.
+const SPEED_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LESSON: Lesson = Lesson {
+        body_limit: Some(10_000_000),
+        equal_parts: true,
+        rate: Some(1_000_000),
+        round_trip: Some(50_000),
+    };
+
+    #[test]
+    fn a_lesson_outlives_its_process_and_is_its_hosts_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let learned = Learned::new(&dir.path().join("hosts"));
+        assert_eq!(learned.lesson("a.example:5000"), Lesson::default());
+        learned.teach("a.example:5000", LESSON);
+        assert_eq!(Learned::new(&dir.path().join("hosts")).lesson("a.example:5000"), LESSON);
+        for other in ["a.example", "a.example_5000", "../hosts/a.example:5000"] {
+            assert_eq!(learned.lesson(other), Lesson::default(), "{other}");
+        }
+        fs_err::write(learned.path("a.example:5000"), "{").unwrap();
+        assert_eq!(learned.lesson("a.example:5000"), Lesson::default());
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let learned = Learned::new(dir.path());
+        let write = |limits_age: u64, speed_age: u64| {
+            let record = Record {
+                host: "h".to_owned(),
+                limits_at: now() - limits_age,
+                speed_at: now() - speed_age,
+                lesson: LESSON,
+            };
+            fs_err::write(learned.path("h"), serde_json::to_vec(&record).unwrap()).unwrap();
+        };
+        let day = SPEED_LASTS.as_secs();
+        write(13 * day, day + 10);
+        let lesson = learned.lesson("h");
+        assert_eq!((lesson.body_limit, lesson.rate), (LESSON.body_limit, None));
+        // Taught again, the limit is no younger.
+        learned.teach("h", LESSON);
+        assert!(now() - learned.read("h").unwrap().limits_at >= 13 * day);
+        write(15 * day, 0);
+        let lesson = learned.lesson("h");
+        assert_eq!((lesson.body_limit, lesson.equal_parts, lesson.rate), (None, false, LESSON.rate));
+    }
+
+    #[test]
+    fn the_wait_for_an_answer_is_no_part_of_the_speed() {
+        let mut lesson = Lesson::default();
+        lesson.answered(Duration::from_millis(300));
+        lesson.answered(Duration::from_millis(200));
+        lesson.answered(Duration::from_millis(250));
+        lesson.took(10_000_000, Duration::from_millis(1200));
+        assert_eq!((lesson.round_trip, lesson.rate), (Some(200_000), Some(10_000_000)));
+    }
+}
