@@ -61,14 +61,7 @@ impl Uploader {
             chunked: Arc::new(Semaphore::new(jobs.max(1))),
             small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
         };
-        Self {
-            client,
-            repository,
-            reporter,
-            places,
-            sent: Arc::default(),
-            lesson: Mutex::default(),
-        }
+        Self { client, repository, reporter, places, sent: Arc::default(), lesson: Mutex::default() }
     }
 
     /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by.

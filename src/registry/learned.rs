@@ -5,16 +5,14 @@
 //! of it costs a refused chunk.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::{Context as _, ErrorKind, Result, chain},
-    layout::write::write_atomic,
-};
+use crate::error::{Context as _, ErrorKind, Result, chain};
 
 /// What a push has found out about a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +95,16 @@ impl Learned {
 
     /// Remembers what a push has found out. If that fails the next push finds it out again.
     pub fn teach(&self, host: &str, lesson: Lesson) {
-        if lesson == self.lesson(host) {
+        let known = self.lesson(host);
+        let limits = |lesson: Lesson| (lesson.body_limit, lesson.equal_parts);
+        let news = |new: Option<u64>, known: Option<u64>| match (new, known) {
+            (Some(new), Some(known)) => new / 2 > known || known / 2 > new,
+            (new, _) => new.is_some(),
+        };
+        if limits(lesson) == limits(known)
+            && !news(lesson.rate, known.rate)
+            && !news(lesson.round_trip, known.round_trip)
+        {
             return;
         }
         if let Err(error) = self.write(host, lesson) {
@@ -117,7 +124,11 @@ impl Learned {
         let writing = || format!("writing to `{}`", self.dir.display());
         let bytes = serde_json::to_vec(&record).context(ErrorKind::Internal, writing)?;
         fs_err::create_dir_all(&self.dir).context(ErrorKind::Local, writing)?;
-        write_atomic(&self.path(host), &bytes)
+        // Whole or not at all, and no more: what a power cut takes is found out again.
+        let mut temp = tempfile::NamedTempFile::new_in(&self.dir).context(ErrorKind::Local, writing)?;
+        temp.write_all(&bytes).context(ErrorKind::Local, writing)?;
+        temp.persist(self.path(host)).map_err(|error| error.error).context(ErrorKind::Local, writing)?;
+        Ok(())
     }
 
     fn read(&self, host: &str) -> Option<Record> {
@@ -185,6 +196,7 @@ mod tests {
         assert_eq!((lesson.body_limit, lesson.rate), (LESSON.body_limit, None));
         // Taught again, the limit is no younger.
         learned.teach("h", LESSON);
+        assert_eq!(learned.lesson("h"), LESSON);
         assert!(now() - learned.read("h").unwrap().limits_at >= 13 * day);
         write(15 * day, 0);
         let lesson = learned.lesson("h");

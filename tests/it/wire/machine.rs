@@ -270,7 +270,13 @@ fn promise_7_only_the_cache_is_written() {
             }
             let check = |machine: &Machine| {
                 for folder in ["home", "cwd", "tmp"] {
-                    assert_eq!(machine.files(folder), Vec::<PathBuf>::new());
+                    let mut files = machine.files(folder);
+                    // What was found out about the host: a line.
+                    files.retain(|file| {
+                        !file.starts_with(machine.folder("home/.local/state/longshore"))
+                            || file.metadata().unwrap().len() > 1000
+                    });
+                    assert_eq!(files, Vec::<PathBuf>::new());
                 }
                 if no_cache {
                     assert_eq!(machine.files("cache"), Vec::<PathBuf>::new());
