@@ -15,7 +15,7 @@ use http::{HeaderValue, header::WWW_AUTHENTICATE};
 use longshore::{
     blob::Blob,
     oci::{Digest, ImageConfig, Manifest, Reference},
-    registry::{Location, auth::Challenge, session::range},
+    registry::{Location, challenge::Challenge, session::range},
     source::{
         archive::{Entries, Index},
         bolt, containerd,

@@ -8,7 +8,7 @@ use std::{
 
 use longshore::{
     Error, Result,
-    registry::Proxies,
+    registry::{Proxies, RegistriesConf, registries_conf},
     source::{StorageOptions, Transport, containerd, storage_conf::Values},
 };
 
@@ -92,12 +92,15 @@ impl Environment {
         own.into_iter().chain(containerd::system_roots()).collect()
     }
 
-    /// Returns the files that may hold credentials, in the order in which podman and skopeo ask them. An
-    /// explicit file (`--authfile`, `REGISTRY_AUTH_FILE`) is asked alone, and so is `DOCKER_CONFIG`'s.
+    /// Returns the one file of credentials that somebody chose: `--authfile`, `REGISTRY_AUTH_FILE`.
+    pub(super) fn auth_file(&self, authfile: Option<&Path>) -> Option<PathBuf> {
+        authfile.map(Path::to_owned).or_else(|| self.var("REGISTRY_AUTH_FILE").map(PathBuf::from))
+    }
+
+    /// Returns the files that may hold credentials, in the order in which podman and skopeo ask them. One that was
+    /// chosen is asked alone, and so is `DOCKER_CONFIG`'s.
     pub(super) fn auth_files(&self, authfile: Option<&Path>) -> Vec<PathBuf> {
-        if let Some(file) =
-            authfile.map(Path::to_owned).or_else(|| self.var("REGISTRY_AUTH_FILE").map(PathBuf::from))
-        {
+        if let Some(file) = self.auth_file(authfile) {
             return vec![file];
         }
         if let Some(dir) = self.var("DOCKER_CONFIG") {
@@ -108,10 +111,40 @@ impl Environment {
             self.runtime_dir.as_deref().map(|dir| dir.join("auth.json")),
             self.xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("containers/auth.json")),
             home.map(|home| home.join(".docker/config.json")),
+            home.map(|home| home.join(".dockercfg")),
         ]
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// Returns the file that logins are kept in: the first that is asked. Without a runtime folder of its own, only
+    /// root can make that one.
+    pub(super) fn login_file(&self, authfile: Option<&Path>) -> Result<PathBuf> {
+        let mut files = self.auth_files(authfile).into_iter();
+        let lacks_runtime = self.uid != 0 && self.var("XDG_RUNTIME_DIR").is_none();
+        let runtime = self.runtime_dir.as_deref().filter(|_| lacks_runtime);
+        files.find(|file| runtime.is_none_or(|dir| !file.starts_with(dir))).ok_or_else(|| {
+            Error::local("there is no home to keep logins in").with_hint("`--authfile FILE` names a place")
+        })
+    }
+
+    /// Returns what this machine says about registries.
+    pub(super) fn registries_conf(&self) -> Result<RegistriesConf> {
+        self.registries().read()
+    }
+
+    /// Returns the folders that hold a folder of certificates for each registry.
+    pub(super) fn certificates(&self) -> Vec<PathBuf> {
+        self.registries().certificates()
+    }
+
+    fn registries(&self) -> registries_conf::Values {
+        registries_conf::Values {
+            home: self.home.clone(),
+            conf: self.var("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
+            system: PathBuf::new(),
+        }
     }
 
     /// Returns the proxies that the variables of curl's making name, in either case.
@@ -157,8 +190,12 @@ mod tests {
     #[test]
     fn podmans_files_come_before_dockers() {
         let files = environment(&[("XDG_CONFIG_HOME", "/c")]).auth_files(None);
-        let expected =
-            ["/run/user/1000/containers/auth.json", "/c/containers/auth.json", "/home/u/.docker/config.json"];
+        let expected = [
+            "/run/user/1000/containers/auth.json",
+            "/c/containers/auth.json",
+            "/home/u/.docker/config.json",
+            "/home/u/.dockercfg",
+        ];
         assert_eq!(files, expected.map(PathBuf::from));
     }
 
@@ -167,6 +204,43 @@ mod tests {
         let environment = environment(&[("REGISTRY_AUTH_FILE", "/r.json"), ("DOCKER_CONFIG", "/d")]);
         assert_eq!(environment.auth_files(Some(Path::new("/a.json"))), [PathBuf::from("/a.json")]);
         assert_eq!(environment.auth_files(None), [PathBuf::from("/r.json")]);
+    }
+
+    #[test]
+    fn logins_are_kept_where_they_are_looked_for_first() {
+        let kept = |environment: Environment| environment.login_file(None).unwrap();
+        let runtime = environment(&[("XDG_RUNTIME_DIR", "/run/user/1000")]);
+        assert_eq!(kept(runtime), PathBuf::from("/run/user/1000/containers/auth.json"));
+        assert_eq!(kept(environment(&[])), PathBuf::from("/home/u/.config/containers/auth.json"));
+        let root = Environment { uid: 0, ..environment(&[]) };
+        assert_eq!(kept(root), PathBuf::from("/run/user/1000/containers/auth.json"));
+        assert_eq!(kept(environment(&[("DOCKER_CONFIG", "/d")])), PathBuf::from("/d/config.json"));
+        let homeless = Environment { home: None, ..environment(&[]) };
+        assert_eq!(homeless.login_file(None).unwrap_err().kind(), longshore::ErrorKind::Local);
+        assert_eq!(homeless.login_file(Some(Path::new("a"))).unwrap(), PathBuf::from("a"));
+    }
+
+    #[test]
+    fn proxies_are_named_in_either_case_and_for_all_by_one() {
+        let hosts = |vars: &[(&str, &str)]| {
+            let proxies = environment(vars).proxies().unwrap();
+            let host = |url: Option<url::Url>| url.and_then(|url| url.host_str().map(str::to_owned));
+            (host(proxies.http), host(proxies.https), proxies.exempt)
+        };
+        let named = |http: Option<&str>, https: Option<&str>, exempt: &str| {
+            (http.map(str::to_owned), https.map(str::to_owned), exempt.to_owned())
+        };
+        for (vars, expected) in [
+            (vec![], named(None, None, "")),
+            (vec![("HTTPS_PROXY", "http://a:1"), ("no_proxy", "x,y")], named(None, Some("a"), "x,y")),
+            (vec![("https_proxy", "b:1"), ("HTTPS_PROXY", "a:1")], named(None, Some("b"), "")),
+            (vec![("ALL_PROXY", "socks5h://c"), ("http_proxy", "d")], named(Some("d"), Some("c"), "")),
+            (vec![("HTTP_PROXY", "")], named(None, None, "")),
+        ] {
+            assert_eq!(hosts(&vars), expected, "{vars:?}");
+        }
+        let error = environment(&[("HTTP_PROXY", "http://me:xyzzy@:x")]).proxies().unwrap_err();
+        assert!(error.message().contains("`HTTP_PROXY`") && !error.message().contains("xyzzy"), "{error}");
     }
 
     #[test]

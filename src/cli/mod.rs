@@ -1,8 +1,11 @@
 //! The command line: one file per command. Everything that prints, asks the environment or knows clap is here.
 
+mod access;
 mod cache;
 mod environment;
 mod inspect;
+mod login;
+mod logout;
 mod output;
 mod progress;
 mod push;
@@ -37,6 +40,8 @@ struct Cli {
 enum Command {
     Cache(cache::Args),
     Inspect(inspect::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Push(Box<push::Args>),
     Serve(serve::Args),
 }
@@ -67,6 +72,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Cache(args) => cache::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
+        Command::Login(args) => login::run(&args, &context),
+        Command::Logout(args) => logout::run(&args, &context),
         Command::Push(args) => push::run(&args, &context),
         Command::Serve(args) => serve::run(args, &context),
     };

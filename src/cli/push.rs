@@ -1,7 +1,6 @@
 //! `longshore push`: what was typed becomes what the library needs.
 
 use std::{
-    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,7 +11,7 @@ use clap::builder::FalseyValueParser;
 use longshore::{
     Error, ErrorKind, Result,
     codec::{Encoding, Recipe},
-    oci::{Platform, Reference, reference::check_tag},
+    oci::{Platform, Reference, Repository, reference::check_tag},
     push::{
         Format, Options, Press, Push, Pushed, Target,
         runtime::{Ending, block_on},
@@ -23,14 +22,19 @@ use longshore::{
 };
 use rand::Rng as _;
 
-use super::{Context, ExitStatus, cache::CacheArgs, progress::Lines, source::SourceArgs};
+use super::{
+    Context, ExitStatus,
+    access::{AccessArgs, CredsArgs},
+    cache::CacheArgs,
+    progress::Lines,
+    source::SourceArgs,
+};
 
 /// Push an image to a registry
 ///
 /// Prints `registry/repository@sha256:…` on standard output and nothing else there. Nothing is tagged before
 /// the registry has confirmed every blob.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "switches are what a command line has")]
 #[command(after_help = "Examples:
   longshore push ./layout registry.example.com/demo:1
   longshore push image.tar registry.example.com/demo:1 --tag latest
@@ -105,35 +109,15 @@ pub(super) struct Args {
     #[arg(long, help_heading = "Source")]
     allow_nondistributable: bool,
 
-    /// The user to log in as; the password comes by `--password-stdin`
-    #[arg(
-        long,
-        value_name = "USER",
-        env = "LONGSHORE_CREDS",
-        requires = "password_stdin",
-        help_heading = "Access"
-    )]
-    creds: Option<String>,
-    /// Read the password from standard input
-    #[arg(long, requires = "creds", help_heading = "Access")]
-    password_stdin: bool,
-    /// Look for credentials in this file only
-    #[arg(long, value_name = "FILE", help_heading = "Access")]
-    authfile: Option<PathBuf>,
-    /// Trust the certificate authorities in this file too
-    #[arg(long, value_name = "FILE", env = "LONGSHORE_CA_FILE", help_heading = "Access")]
-    ca_file: Option<PathBuf>,
-    /// Do not check the registry's certificate
-    #[arg(long, env = "LONGSHORE_INSECURE", value_parser = FalseyValueParser::new(), help_heading = "Access")]
-    insecure: bool,
-    /// Speak plain HTTP (the default on loopback)
-    #[arg(long, env = "LONGSHORE_PLAIN_HTTP", value_parser = FalseyValueParser::new(), help_heading = "Access")]
-    plain_http: bool,
+    #[command(flatten)]
+    creds: CredsArgs,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     args.tags.iter().try_for_each(|tag| check_tag(tag))?;
-    if args.password_stdin && args.source == "-" {
+    if args.creds.password_stdin && args.source == "-" {
         return Err(Error::usage("standard input cannot be the archive and the password")
             .with_hint("log in by a file: `--authfile FILE`"));
     }
@@ -142,7 +126,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let options = options(args, &destinations, context)?;
     // Before the password is read: standard input can be read once.
     let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
-    let credentials = credentials(args, context)?;
+    let credentials = match &args.into {
+        Some(_) => Credentials::default(),
+        None => args.creds.credentials(&args.access, context)?,
+    };
     let cache = args.cache.open(context)?;
     let press = Press::new(cache.clone(), Arc::new(Lines::new(context.printer)));
     let input = detect::open(&spec, &source_options)?;
@@ -151,14 +138,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         if let Some(dir) = &args.into {
             return push_into(args, dir, destinations, to).await;
         }
-        let client_options = client_options(args, context, credentials)?;
-        let targets: Vec<Target> = destinations
-            .into_iter()
-            .map(|destination| {
-                let client = Client::new(&destination.repository.host, client_options.clone())?;
-                Ok(Target { destination, tags: args.tags.clone(), client })
-            })
-            .collect::<Result<_>>()?;
+        let target = |destination: Reference| {
+            let client_options = client_options(args, &destination, credentials.clone(), context)?;
+            let client = Client::new(&destination.repository.host, client_options)?;
+            Ok(Target { destination, tags: args.tags.clone(), client })
+        };
+        let targets: Vec<Target> = destinations.into_iter().map(target).collect::<Result<_>>()?;
         let names: Vec<_> = targets.iter().map(|target| target.destination.repository.to_string()).collect();
         Ok(names.into_iter().zip(to(targets).await?).collect())
     })?;
@@ -283,40 +268,17 @@ fn random_password() -> String {
     rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect()
 }
 
-fn credentials(args: &Args, context: &Context) -> Result<Credentials> {
-    let mut credentials = Credentials::default();
-    if let Some(user) = &args.creds {
-        if user.contains(':') {
-            return Err(Error::usage(
-                "a password on the command line can be read by every user of this machine",
-            )
-            .with_hint("give the user only: `--creds USER --password-stdin`"));
-        }
-        let mut password = String::new();
-        std::io::stdin()
-            .read_to_string(&mut password)
-            .map_err(|error| Error::local("reading the password from standard input").because(error))?;
-        let password = Secret::new(password.trim_end_matches(['\r', '\n']));
-        credentials.give("--creds", Credential::Login { user: user.clone(), password });
-    } else if let Some(token) = context.environment.var("LONGSHORE_TOKEN") {
-        credentials.give("LONGSHORE_TOKEN", Credential::Token(Secret::new(token)));
-    } else {
-        for file in context.environment.auth_files(args.authfile.as_deref()) {
-            credentials.give_file(&file)?;
-        }
-    }
-    Ok(credentials)
-}
-
-fn client_options(args: &Args, context: &Context, credentials: Credentials) -> Result<ClientOptions> {
+fn client_options(
+    args: &Args,
+    destination: &Reference,
+    credentials: Credentials,
+    context: &Context,
+) -> Result<ClientOptions> {
+    let Repository { host, path } = &destination.repository;
     Ok(ClientOptions {
-        credentials,
-        plain_http: args.plain_http,
-        insecure: args.insecure,
-        ca_file: args.ca_file.clone(),
         timeout: Duration::from(args.timeout),
         retries: args.retries,
-        proxies: context.environment.proxies()?,
-        ..ClientOptions::default()
+        credentials,
+        ..args.access.options(host, path, context)?
     })
 }

@@ -126,21 +126,6 @@ impl Client {
             tracing::debug!(?fault, "no new token");
         }
     }
-
-    /// Says whose credentials are shown for a repository and where they come from, or where they were looked
-    /// for. Never the secret.
-    pub fn credential_source(&self, repository: &str) -> String {
-        self.0.auth.login(repository).source
-    }
-
-    /// Adds to a refusal of our credentials whose they were, unless it says so already.
-    pub fn explain(&self, repository: &str, error: Error) -> Error {
-        let hint = self.0.auth.login(repository).hint();
-        if error.kind() != ErrorKind::Denied || error.hints().contains(&hint.as_str()) {
-            return error;
-        }
-        error.with_hint(hint)
-    }
 }
 
 /// One request of a verb, before it has been authenticated and redirected.
@@ -166,6 +151,10 @@ impl Client {
     /// Returns the host, as references name it.
     pub fn host(&self) -> &str {
         &self.0.host
+    }
+
+    pub(super) fn auth(&self) -> &Authenticator {
+        &self.0.auth
     }
 
     pub(super) fn url(&self, repository: &str, rest: &str) -> Url {
@@ -377,9 +366,10 @@ mod tests {
     use crate::oci::Digest;
     use crate::registry::{
         Receipt,
+        certificates::Certificates,
         credentials::{Credential, Credentials, Secret},
         documents::MANIFEST_LIMIT,
-        options::Proxies,
+        proxies::Proxies,
         session::Mount,
     };
 
@@ -764,7 +754,8 @@ mod tests {
         let nobody = server.client(options());
         let error = nobody.head_manifest("demo", "1").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
-        assert_eq!(error.hints(), [nobody.credential_source("demo")]);
+        let log_in = format!("log in by `longshore login {}`", nobody.0.host);
+        assert_eq!(error.hints(), [nobody.credential_source("demo"), log_in]);
     }
 
     #[tokio::test]
@@ -806,7 +797,9 @@ mod tests {
         for _ in 0..2 {
             let error = client.head_manifest("demo", "1").await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Denied);
-            assert_eq!(error.hints(), ["the registry was shown user `bob` from a test"]);
+            let [shown, log_in] = error.hints()[..] else { panic!("two hints: {error:?}") };
+            assert_eq!(shown, "the registry was shown user `bob` from a test");
+            assert!(log_in.contains("`longshore login 127.0.0.1:"), "{log_in}");
             let words = format!("{error:?}");
             assert!(words.contains("incorrect username") && !words.contains("xyzzy"), "{words}");
         }
@@ -1057,11 +1050,14 @@ mod tests {
     async fn on_loopback_tls_is_found_out() {
         let (port, pem) = tls_server().await;
         let dir = tempfile::tempdir().unwrap();
-        let ca_file = Some(dir.path().join("ca.pem"));
-        fs_err::write(ca_file.as_ref().unwrap(), pem).unwrap();
+        let file = dir.path().join("ca.pem");
+        fs_err::write(&file, pem).unwrap();
+        let mut certificates = Certificates::default();
+        certificates.trust_file(&file).unwrap();
         let host = format!("127.0.0.1:{port}");
 
-        let trusting = Client::new(&host, ClientOptions { ca_file: ca_file.clone(), ..options() }).unwrap();
+        let trusting = ClientOptions { certificates: certificates.clone(), ..options() };
+        let trusting = Client::new(&host, trusting).unwrap();
         assert_eq!(trusting.head_manifest("demo", "1").await.unwrap(), None);
         let careless = Client::new(&host, ClientOptions { insecure: true, ..options() }).unwrap();
         assert_eq!(careless.head_manifest("demo", "1").await.unwrap(), None);
@@ -1073,7 +1069,7 @@ mod tests {
 
         // The other way round: TLS is expected, and the server has none.
         let plain = Server::start(|_| say(404, &[], "")).await;
-        let client = plain.client(ClientOptions { ca_file, ..options() });
+        let client = plain.client(ClientOptions { certificates, ..options() });
         assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
         assert_eq!(plain.seen().len(), 1);
     }

@@ -1,16 +1,17 @@
-//! Where secrets come from: the command line, then docker's `config.json` and containers' `auth.json`.
+//! Where secrets come from: the command line, then docker's `config.json` and containers' `auth.json`, then the
+//! credential helpers that these name.
 //!
 //! The caller says which files in which order (their places follow from the environment, which only the
-//! command line reads); the first that has something for the repository wins. One broken entry does not void a
-//! file. Credential helpers are not run: where only a helper would know, messages say so. A secret
-//! has no `Display`, and its `Debug` is empty.
+//! command line reads); the first that has something for the repository wins. A helper has to be asked, which takes
+//! a program: [`Credentials::find`] only says which one is next. A secret has no `Display`, and its `Debug` is empty.
 
-use std::{collections::BTreeMap, fmt, io, path::Path};
+use std::{collections::HashMap, fmt, io, path::Path, time::Duration};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde_json::Value;
-
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use super::{
+    auth_file::{AuthFile, Found},
+    helper::{PATIENCE, Question},
+};
+use crate::error::{Error, Result};
 
 /// Something that must not be seen.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,9 +50,22 @@ pub enum Credential {
     Token(Secret),
 }
 
+impl Credential {
+    /// Reads a pair as docker keeps it, where one user stands for a refresh token.
+    pub(super) fn of(user: &str, password: &str) -> Option<Self> {
+        match user {
+            "" => None,
+            "<token>" => Some(Self::Identity(Secret::new(password))),
+            _ => Some(Self::Login { user: user.to_owned(), password: Secret::new(password) }),
+        }
+    }
+}
+
 /// All places that may hold credentials, in the order in which they are asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Credentials {
+    /// How long a credential helper may take.
+    pub helper_timeout: Duration,
     places: Vec<Place>,
 }
 
@@ -66,28 +80,42 @@ struct Place {
 enum Content {
     File(AuthFile),
     Given(Credential),
+    Helper(String),
     Missing,
 }
 
+/// What credential helpers have said so far.
+pub(super) type Answers = HashMap<Question, Result<Option<Credential>>>;
+
 /// What was found for one repository.
 #[derive(Clone, Debug)]
-pub(crate) struct Login {
+pub(super) struct Login {
     /// What to show, if anything.
-    pub(crate) credential: Option<Credential>,
+    pub(super) credential: Option<Credential>,
     /// Whose it is and where it came from, or where it was looked for. For messages.
-    pub(crate) source: String,
+    pub(super) source: String,
+    /// To whom the credential is owed, where a helper has it.
+    pub(super) helper: Option<Question>,
+    /// A helper that has to be asked before more can be said.
+    pub(super) next: Option<Question>,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { helper_timeout: PATIENCE, places: Vec::new() }
+    }
 }
 
 impl Credentials {
     /// Adds a credential that is meant for whatever registry is pushed to; `label` says where it was given.
     pub fn give(&mut self, label: &str, credential: Credential) {
-        self.places.push(Place { label: label.to_owned(), content: Content::Given(credential) });
+        self.add(label, Content::Given(credential));
     }
 
     /// Adds the content of a configuration file that lies in a variable.
     pub fn give_text(&mut self, label: &str, json: &str) -> Result<()> {
         let file = AuthFile::parse(label, json.as_bytes())?;
-        self.places.push(Place { label: format!("`{label}`"), content: Content::File(file) });
+        self.add(&format!("`{label}`"), Content::File(file));
         Ok(())
     }
 
@@ -98,48 +126,78 @@ impl Credentials {
             Err(error) if is_missing(&error) => Content::Missing,
             Err(error) => return Err(Error::local("reading credentials").because(error)),
         };
-        self.places.push(Place { label: format!("`{}`", path.display()), content });
+        self.add(&format!("`{}`", path.display()), content);
         Ok(())
     }
 
-    /// Finds what is to be shown to `host` for a repository of it.
-    pub(crate) fn find(&self, host: &str, repository: &str) -> Login {
+    /// Adds the helper `docker-credential-NAME` for every registry; `label` says what names it.
+    pub fn give_helper(&mut self, label: &str, name: &str) {
+        self.add(label, Content::Helper(name.to_owned()));
+    }
+
+    /// Finds what is to be shown to `host` for a repository of it, as far as that can be said after these answers.
+    pub(super) fn find(&self, host: &str, repository: &str, answers: &Answers) -> Result<Login> {
         let mut looked = Vec::new();
         for Place { label, content } in &self.places {
-            match content {
-                Content::Given(credential) => {
-                    return Login::found(credential, label);
+            let found: Vec<_> = match content {
+                Content::File(file) => file.find(host, repository).collect(),
+                Content::Given(credential) => vec![Found::Credential(credential)],
+                Content::Helper(name) => vec![Found::Helper(name)],
+                Content::Missing => {
+                    looked.push(format!("{label} (missing)"));
+                    continue;
                 }
-                Content::File(file) => match file.find(host, repository) {
-                    Some(Found::Credential(credential)) => return Login::found(credential, label),
-                    Some(Found::Helper(helper)) => {
-                        looked.push(format!("{label} (whose credential helper `{helper}` is not asked)"));
+            };
+            let mut asked = String::new();
+            for found in found {
+                let name = match found {
+                    Found::Credential(credential) => return Ok(Login::found(credential, label, None)),
+                    Found::Helper(name) => name,
+                };
+                let question = Question::new(name, host, label);
+                match answers.get(&question) {
+                    Some(Ok(Some(credential))) => {
+                        return Ok(Login::found(credential, label, Some(question)));
                     }
-                    None => looked.push(label.clone()),
-                },
-                Content::Missing => looked.push(format!("{label} (missing)")),
+                    Some(Ok(None)) => asked = format!(" (and asked `{}`)", question.helper),
+                    Some(Err(error)) => return Err(error.clone()),
+                    None => return Ok(Login { next: Some(question), ..Login::none(host, &looked) }),
+                }
             }
+            looked.push(format!("{label}{asked}"));
         }
-        let mut source = format!("no credentials for `{host}`");
-        if !looked.is_empty() {
-            source = format!("{source}; looked in: {}", looked.join(", "));
-        }
-        Login { credential: None, source }
+        Ok(Login::none(host, &looked))
+    }
+
+    fn add(&mut self, label: &str, content: Content) {
+        self.places.push(Place { label: label.to_owned(), content });
     }
 }
 
 impl Login {
-    fn found(credential: &Credential, label: &str) -> Self {
-        let source = match credential {
-            Credential::Identity(_) => format!("an identity token from {label}"),
-            Credential::Login { user, .. } => format!("user `{}` from {label}", user.escape_debug()),
-            Credential::Token(_) => format!("a token from {label}"),
+    fn none(host: &str, looked: &[String]) -> Self {
+        let mut source = format!("no credentials for `{host}`");
+        if !looked.is_empty() {
+            source = format!("{source}; looked in: {}", looked.join(", "));
+        }
+        Self { credential: None, source, helper: None, next: None }
+    }
+
+    fn found(credential: &Credential, label: &str, helper: Option<Question>) -> Self {
+        let from = match &helper {
+            Some(question) => format!("`{}`, named by {label}", question.helper),
+            None => label.to_owned(),
         };
-        Self { credential: Some(credential.clone()), source }
+        let source = match credential {
+            Credential::Identity(_) => format!("an identity token from {from}"),
+            Credential::Login { user, .. } => format!("user `{}` from {from}", user.escape_debug()),
+            Credential::Token(_) => format!("a token from {from}"),
+        };
+        Self { credential: Some(credential.clone()), source, helper, next: None }
     }
 
     /// Returns what to tell somebody who was not let in.
-    pub(crate) fn hint(&self) -> String {
+    pub(super) fn hint(&self) -> String {
         match self.credential {
             Some(_) => format!("the registry was shown {}", self.source),
             None => self.source.clone(),
@@ -151,207 +209,17 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// docker's `config.json`, containers' `auth.json`, or the older `.dockercfg`.
-#[derive(Clone, Debug, Default)]
-struct AuthFile {
-    auths: BTreeMap<String, Credential>,
-    helpers: BTreeMap<String, String>,
-    store: Option<String>,
-}
-
-enum Found<'a> {
-    Credential(&'a Credential),
-    Helper(&'a str),
-}
-
-impl AuthFile {
-    fn parse(label: &str, json: &[u8]) -> Result<Self> {
-        if json.trim_ascii().is_empty() {
-            return Ok(Self::default());
-        }
-        let root: Value = serde_json::from_slice(json)
-            .context(ErrorKind::Local, || format!("reading credentials from `{label}`"))?;
-        let Value::Object(root) = root else {
-            return Err(Error::local(format!("reading credentials from `{label}`: no JSON object")));
-        };
-        let entries = match root.get("auths") {
-            Some(auths) => auths.as_object(),
-            None if label.ends_with(".dockercfg") => Some(&root),
-            None => None,
-        };
-        let mut file = Self {
-            store: root
-                .get("credsStore")
-                .and_then(Value::as_str)
-                .filter(|name| !name.is_empty())
-                .map(Into::into),
-            ..Self::default()
-        };
-        for (host, helper) in root.get("credHelpers").and_then(Value::as_object).into_iter().flatten() {
-            if let Some(helper) = helper.as_str() {
-                file.helpers.insert(normalized(host), helper.to_owned());
-            }
-        }
-        let (urls, hosts): (Vec<_>, Vec<_>) =
-            entries.into_iter().flatten().partition(|(key, _)| key.contains("://"));
-        // `docker.io` and `https://index.docker.io/v1/` are one registry: the plain spelling wins.
-        for (key, entry) in hosts.into_iter().chain(urls) {
-            match credential(entry) {
-                Ok(Some(credential)) => {
-                    file.auths.entry(normalized(key)).or_insert(credential);
-                }
-                Ok(None) => {}
-                Err(defect) => {
-                    tracing::warn!("the entry `{}` of `{label}` is ignored: {defect}", key.escape_debug());
-                }
-            }
-        }
-        Ok(file)
-    }
-
-    /// Looks for `host/a/b`, then `host/a`, then `host`.
-    fn find(&self, host: &str, repository: &str) -> Option<Found<'_>> {
-        let host = normalized(host);
-        let whole = format!("{host}/{repository}");
-        let mut key = whole.as_str();
-        loop {
-            if let Some(credential) = self.auths.get(key) {
-                return Some(Found::Credential(credential));
-            }
-            let Some((shorter, _)) = key.rsplit_once('/') else { break };
-            key = shorter;
-        }
-        self.helpers.get(&host).or(self.store.as_ref()).map(|helper| Found::Helper(helper))
-    }
-}
-
-/// Reads one entry. An empty one means that a helper has the secret.
-fn credential(entry: &Value) -> Result<Option<Credential>, &'static str> {
-    let field = |name: &str| match entry.get(name).and_then(Value::as_str) {
-        Some("") | None => None,
-        Some(text) => Some(text),
-    };
-    if let Some(token) = field("registrytoken") {
-        return Ok(Some(Credential::Token(Secret::new(token))));
-    }
-    if let Some(token) = field("identitytoken") {
-        return Ok(Some(Credential::Identity(Secret::new(token))));
-    }
-    let (user, password) = match (field("auth"), field("username"), field("password")) {
-        (Some(auth), ..) => {
-            let plain = BASE64_STANDARD.decode(auth).map_err(|_| "`auth` is not base64")?;
-            let plain = String::from_utf8(plain).map_err(|_| "`auth` is not UTF-8")?;
-            let (user, password) = plain.split_once(':').ok_or("`auth` holds no colon")?;
-            (user.to_owned(), password.trim_end_matches('\0').to_owned())
-        }
-        (None, Some(user), Some(password)) => (user.to_owned(), password.to_owned()),
-        _ => return Ok(None),
-    };
-    Ok(Some(match user.as_str() {
-        "" => return Err("it names no user"),
-        // How docker's credential helpers mark a refresh token.
-        "<token>" => Credential::Identity(Secret::new(password)),
-        _ => Credential::Login { user, password: Secret::new(password) },
-    }))
-}
-
-/// Brings a key of `auths` to `host[:port][/path]`.
-fn normalized(key: &str) -> String {
-    let (host, path) = match key.split_once("://") {
-        // A URL stands for its whole host.
-        Some((_, rest)) => (rest.split_once('/').map_or(rest, |(host, _)| host), ""),
-        None => key.trim_end_matches('/').split_once('/').unwrap_or((key.trim_end_matches('/'), "")),
-    };
-    let host = match host.to_ascii_lowercase().as_str() {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
-        host => host.to_owned(),
-    };
-    match path {
-        "" | "v1" | "v2" => host,
-        path => format!("{host}/{path}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn login(user: &str, password: &str) -> Credential {
         Credential::Login { user: user.to_owned(), password: Secret::new(password) }
     }
 
-    fn file(json: &str) -> Credentials {
-        let mut credentials = Credentials::default();
-        credentials.give_text("auth.json", json).unwrap();
-        credentials
-    }
-
-    #[test]
-    fn entries_are_found_by_any_spelling_of_their_registry() {
-        // bob:pa:ss
-        let bob = r#"{"auth":"Ym9iOnBhOnNz"}"#;
-        for (key, host) in [
-            ("r.example.com", "r.example.com"),
-            ("r.example.com:5000", "r.example.com:5000"),
-            ("R.Example.com", "r.example.com"),
-            ("https://r.example.com/v2/", "r.example.com"),
-            ("http://r.example.com:5000", "r.example.com:5000"),
-            ("https://index.docker.io/v1/", "docker.io"),
-            ("index.docker.io/v1/", "docker.io"),
-            ("registry-1.docker.io", "docker.io"),
-            ("[::1]:5000", "[::1]:5000"),
-        ] {
-            let found = file(&format!(r#"{{"auths":{{"{key}":{bob}}}}}"#)).find(host, "a/b");
-            assert_eq!(found.credential, Some(login("bob", "pa:ss")), "{key}");
-            assert_eq!(found.source, "user `bob` from `auth.json`");
-        }
-        let other = file(&format!(r#"{{"auths":{{"r.example.com:5000":{bob}}}}}"#));
-        assert_eq!(other.find("r.example.com", "a").credential, None);
-    }
-
-    #[test]
-    fn the_most_specific_entry_wins() {
-        let credentials = file(
-            r#"{"auths":{
-                "h":{"username":"host","password":"1"},
-                "h/a":{"username":"space","password":"2"},
-                "h/a/b":{"username":"repository","password":"3"}}}"#,
-        );
-        for (repository, user, password) in [
-            ("a/b", "repository", "3"),
-            ("a/b/c", "repository", "3"),
-            ("a/x", "space", "2"),
-            ("ab", "host", "1"),
-        ] {
-            assert_eq!(
-                credentials.find("h", repository).credential,
-                Some(login(user, password)),
-                "{repository}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_kind_of_entry_is_understood() {
-        for (entry, expected) in [
-            (r#"{"identitytoken":"t","auth":"Ym9iOng="}"#, Some(Credential::Identity(Secret::new("t")))),
-            (r#"{"registrytoken":"t"}"#, Some(Credential::Token(Secret::new("t")))),
-            (r#"{"username":"<token>","password":"t"}"#, Some(Credential::Identity(Secret::new("t")))),
-            (r#"{"auth":"Ym9iOng="}"#, Some(login("bob", "x"))),
-            (r#"{"auth":"","username":"bob","password":"x"}"#, Some(login("bob", "x"))),
-            ("{}", None),
-            ("null", None),
-            (r#"{"auth":5}"#, None),
-            (r#"{"auth":"???"}"#, None),
-            (r#"{"auth":"Ym9i"}"#, None),
-            (r#"{"auth":"OmJvYg=="}"#, None),
-        ] {
-            // A broken entry leaves its neighbours alone.
-            let json = format!(r#"{{"auths":{{"a":{entry},"h":{{"auth":"Ym9iOng="}}}}}}"#);
-            let credentials = file(&json);
-            assert_eq!(credentials.find("a", "x").credential, expected, "{entry}");
-            assert_eq!(credentials.find("h", "x").credential, Some(login("bob", "x")), "{entry}");
-        }
+    fn source(credentials: &Credentials, host: &str) -> String {
+        credentials.find(host, "x", &Answers::new()).unwrap().source
     }
 
     #[test]
@@ -359,25 +227,60 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = dir.path().join("auth.json");
         let second = dir.path().join("config.json");
-        fs_err::write(
-            &second,
-            r#"{"auths":{"h":{}},"credsStore":"desktop","credHelpers":{"e":"ecr-login"}}"#,
-        )
-        .unwrap();
+        fs_err::write(&second, r#"{"auths":{"h":{}}}"#).unwrap();
         let mut credentials = Credentials::default();
         credentials.give_file(&first).unwrap();
         credentials.give_file(&second).unwrap();
-        let source = credentials.find("h", "x").source;
-        assert!(source.contains(&format!("`{}` (missing)", first.display())), "{source}");
-        assert!(source.contains("helper `desktop` is not asked"), "{source}");
-        assert!(credentials.find("e", "x").source.contains("helper `ecr-login`"));
+        let looked = format!(
+            "no credentials for `h`; looked in: `{}` (missing), `{}`",
+            first.display(),
+            second.display()
+        );
+        assert_eq!(source(&credentials, "h"), looked);
 
         credentials.give_text("late", r#"{"auths":{"h":{"auth":"Ym9iOng="}}}"#).unwrap();
-        assert_eq!(credentials.find("h", "x").source, "user `bob` from `late`");
+        assert_eq!(source(&credentials, "h"), "user `bob` from `late`");
         let mut given = Credentials::default();
         given.give("the command line", Credential::Token(Secret::new("t")));
         given.give_file(&second).unwrap();
-        assert_eq!(given.find("any", "x").source, "a token from the command line");
+        assert_eq!(source(&given, "any"), "a token from the command line");
+    }
+
+    #[test]
+    fn a_helper_is_asked_before_anybody_who_comes_later() {
+        let mut credentials = Credentials::default();
+        credentials.give_text("first", r#"{"credHelpers":{"h":"one"},"credsStore":"two"}"#).unwrap();
+        credentials.give_text("second", r#"{"auths":{"h":{"auth":"Ym9iOng="}}}"#).unwrap();
+        credentials.give_helper("third", "three");
+        let mut answers = Answers::new();
+        let one = Question::new("one", "h", "`first`");
+        let two = Question::new("two", "h", "`first`");
+        for next in [&one, &two] {
+            let login = credentials.find("h", "x", &answers).unwrap();
+            assert_eq!((login.credential, login.next.as_ref()), (None, Some(next)));
+            answers.insert(next.clone(), Ok(None));
+        }
+        let login = credentials.find("h", "x", &answers).unwrap();
+        assert_eq!((login.source.as_str(), login.next), ("user `bob` from `second`", None));
+
+        answers.insert(two.clone(), Ok(Some(self::login("me", "y"))));
+        let login = credentials.find("h", "x", &answers).unwrap();
+        assert_eq!(login.source, "user `me` from `docker-credential-two`, named by `first`");
+        assert_eq!(login.helper, Some(two));
+        answers.insert(one, Err(Error::local("it is broken")));
+        assert_eq!(credentials.find("h", "x", &answers).unwrap_err().message(), "it is broken");
+
+        let mut answers = Answers::new();
+        for (host, next) in
+            [("e", Question::new("two", "e", "`first`")), ("e", Question::new("three", "e", "third"))]
+        {
+            assert_eq!(credentials.find(host, "x", &answers).unwrap().next, Some(next.clone()));
+            answers.insert(next, Ok(None));
+        }
+        let source = credentials.find("e", "x", &answers).unwrap().source;
+        assert!(source.ends_with(
+            "looked in: `first` (and asked `docker-credential-two`), `second`, third (and asked `docker-credential-three`)"
+        ), "{source}");
     }
 
     #[test]
@@ -393,17 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn the_old_docker_file_has_no_auths_around_its_entries() {
-        let mut credentials = Credentials::default();
-        credentials.give_text("/root/.dockercfg", r#"{"https://h/v1/":{"auth":"Ym9iOng="}}"#).unwrap();
-        assert_eq!(credentials.find("h", "x").credential, Some(login("bob", "x")));
-        assert_eq!(file("").find("h", "x").credential, None);
-    }
-
-    #[test]
     fn secrets_are_not_seen() {
-        let credentials = file(r#"{"auths":{"h":{"auth":"Ym9iOnh5enp5"}}}"#);
-        let shown = format!("{credentials:?} {:?}", credentials.find("h", "x"));
+        let mut credentials = Credentials::default();
+        credentials.give_text("auth.json", r#"{"auths":{"h":{"auth":"Ym9iOnh5enp5"}}}"#).unwrap();
+        let shown = format!("{credentials:?} {:?}", credentials.find("h", "x", &Answers::new()));
         assert!(shown.contains("bob") && !shown.contains("xyzzy") && !shown.contains("Ym9i"), "{shown}");
     }
 }

@@ -18,6 +18,7 @@ use std::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use super::proxies::Proxies;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Checks where one registry sends us.
@@ -28,14 +29,14 @@ pub(crate) struct Guard(Arc<Inner>);
 struct Inner {
     /// The registry, as URLs spell it.
     host: String,
-    /// The hosts of proxies: the user's choice too.
-    proxies: Vec<String>,
+    /// Their hosts are the user's choice too.
+    proxies: Proxies,
     /// The registry's own address is private. For a name: so it was when it was last resolved.
     private: AtomicBool,
 }
 
 impl Guard {
-    pub(crate) fn new(registry: &Url, proxies: Vec<String>) -> Self {
+    pub(crate) fn new(registry: &Url, proxies: Proxies) -> Self {
         let host = registry.host_str().unwrap_or_default().to_owned();
         let private = AtomicBool::new(is_loopback(registry) || literal(registry).is_some_and(is_private));
         Self(Arc::new(Inner { host, proxies, private }))
@@ -51,12 +52,18 @@ impl Guard {
         if private_literal && !self.chosen(target.host_str().unwrap_or_default()) && !self.is_private() {
             return Err(to_private(target.host_str().unwrap_or_default()));
         }
+        if target.host() != named_by.host() && self.0.proxies.of(target).is_some() {
+            tracing::debug!(
+                "the registry sends us to {}: where that is, only the proxy knows",
+                origin(target)
+            );
+        }
         Ok(())
     }
 
     /// The user named this host.
     fn chosen(&self, host: &str) -> bool {
-        self.0.host == host || self.0.proxies.iter().any(|proxy| proxy == host)
+        self.0.host == host || self.0.proxies.hosts().iter().any(|proxy| proxy == host)
     }
 
     fn is_private(&self) -> bool {
@@ -186,7 +193,7 @@ mod tests {
     #[test]
     fn a_public_registry_names_no_private_literal() {
         let registry = url("https://registry.example.com/");
-        let guard = Guard::new(&registry, Vec::new());
+        let guard = Guard::new(&registry, Proxies::default());
         for private in [
             "127.0.0.1",
             "2130706433",
@@ -217,7 +224,7 @@ mod tests {
     fn a_private_registry_names_whom_it_likes() {
         for registry in ["http://10.0.0.5:5000/", "http://localhost:5000/", "https://[::1]/"] {
             let registry = url(registry);
-            let guard = Guard::new(&registry, Vec::new());
+            let guard = Guard::new(&registry, Proxies::default());
             guard.check(&url("https://192.168.1.1/upload"), &registry).unwrap();
         }
     }
@@ -225,7 +232,7 @@ mod tests {
     #[test]
     fn nothing_leads_down_from_https() {
         let registry = url("https://registry.example.com/");
-        let guard = Guard::new(&registry, Vec::new());
+        let guard = Guard::new(&registry, Proxies::default());
         for target in ["http://cdn.example.net/", "http://registry.example.com/", "file:///etc/passwd"] {
             assert!(guard.check(&url(target), &registry).is_err(), "{target}");
         }
@@ -235,7 +242,8 @@ mod tests {
     #[test]
     fn names_are_judged_by_the_addresses_they_resolve_to() {
         let registry = url("https://registry.example.com/");
-        let guard = Guard::new(&registry, vec!["proxy.corp".to_owned()]);
+        let http = Some(url("http://proxy.corp:3128"));
+        let guard = Guard::new(&registry, Proxies { http, ..Proxies::default() });
         assert_eq!(guard.admit("registry.example.com", addresses("1.2.3.4")).unwrap().len(), 1);
         assert!(guard.admit("evil.example.com", addresses("127.0.0.1 ::1")).is_err());
         assert_eq!(

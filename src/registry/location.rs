@@ -9,7 +9,10 @@ use std::fmt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
-use super::guard::{Guard, Unsafe, origin};
+use super::{
+    guard::{Guard, Unsafe, origin},
+    proxies::Proxies,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::Digest,
@@ -28,7 +31,7 @@ impl Location {
     /// Reads a `Location` header as a registry at `request` would have sent it.
     pub fn read(value: HeaderValue, request: &Url) -> Result<Self> {
         let headers = HeaderMap::from_iter([(header::LOCATION, value)]);
-        let location = Self::of(&headers, request, &Guard::new(request, Vec::new()))?;
+        let location = Self::of(&headers, request, &Guard::new(request, Proxies::default()))?;
         location.ok_or_else(|| Error::internal("a header was set and is not there"))
     }
 
@@ -138,7 +141,7 @@ mod tests {
 
     fn resolve(request: &str, location: &str) -> Result<String> {
         let request: Url = request.parse().unwrap();
-        let guard = Guard::new(&request, Vec::new());
+        let guard = Guard::new(&request, Proxies::default());
         Ok(Location::of(&headers(location), &request, &guard)?.unwrap().0.into())
     }
 
@@ -215,7 +218,7 @@ mod tests {
             ),
         ];
         let request: Url = "https://r.example.com/v2/demo".parse().unwrap();
-        let guard = Guard::new(&request, Vec::new());
+        let guard = Guard::new(&request, Proxies::default());
         for (method, status, location, target) in table {
             let status = StatusCode::from_u16(status).unwrap();
             let found = redirected(&method, &request, status, &headers(location), &guard).unwrap();
@@ -229,7 +232,7 @@ mod tests {
     #[test]
     fn a_redirect_may_lead_up_to_https_on_the_same_host() {
         let request: Url = "http://r.example.com/v2/".parse().unwrap();
-        let guard = Guard::new(&request, Vec::new());
+        let guard = Guard::new(&request, Proxies::default());
         let up = headers("https://r.example.com/v2/");
         let found = redirected(&Method::POST, &request, StatusCode::MOVED_PERMANENTLY, &up, &guard).unwrap();
         assert_eq!(found.unwrap().as_str(), "https://r.example.com/v2/");

@@ -4,32 +4,48 @@
 //! * [`session`]: what to send next in an upload, as a state machine without sockets or clock;
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
 //! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`;
-//! * [`auth`] and [`credentials`]: challenges and tokens, and where secrets come from;
-//! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out; [`retry`]: the one place that waits and counts.
+//! * [`auth`]: getting in, by answering a [`challenge`], with a `token` where one is wanted;
+//! * [`credentials`]: where secrets come from ([`auth_file`], `helper`); [`login`] writes them down;
+//! * [`certificates`] and `tls`: whom to trust, and who we are; [`proxies`]: through whom;
+//! * [`registries_conf`]: what this machine says about registries;
+//! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out;
+//! * [`retry`]: the one place that waits and counts.
 
 pub mod auth;
+pub mod auth_file;
 mod blobs;
 pub mod body;
+pub mod certificates;
+pub mod challenge;
 pub mod client;
 pub mod credentials;
 mod documents;
 pub(crate) mod guard;
+mod helper;
 pub mod hosts;
 pub mod learned;
 pub mod location;
+pub mod login;
 pub mod options;
+pub mod proxies;
+pub mod registries_conf;
 pub mod registry_error;
 pub mod retry;
 pub mod session;
+mod tls;
+mod token;
 pub mod transport;
 
 pub use body::UploadBody;
+pub use certificates::Certificates;
 pub use client::Client;
 pub use credentials::{Credential, Credentials, Secret};
 pub use documents::Receipt;
 pub use learned::{Learned, Lesson};
 pub use location::Location;
-pub use options::{ClientOptions, Proxies};
+pub use options::ClientOptions;
+pub use proxies::Proxies;
+pub use registries_conf::RegistriesConf;
 pub use registry_error::RegistryError;
 pub use session::{Action, Fault, Reply, Request, Session};
 pub use transport::Pool;

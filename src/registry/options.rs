@@ -2,11 +2,9 @@
 //!
 //! Plain values. Nothing is read from the environment: the command line does that and hands it over.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use url::Url;
-
-use super::{credentials::Credentials, retry::Pace};
+use super::{certificates::Certificates, credentials::Credentials, proxies::Proxies, retry::Pace};
 
 /// How to speak with a registry.
 #[derive(Clone, Debug)]
@@ -15,10 +13,10 @@ pub struct ClientOptions {
     pub credentials: Credentials,
     /// No TLS.
     pub plain_http: bool,
-    /// TLS without asking who the other side is.
+    /// TLS without asking who the other side is, and no TLS where there is none.
     pub insecure: bool,
-    /// A PEM file with certificate authorities to be trusted besides the machine's.
-    pub ca_file: Option<PathBuf>,
+    /// Whom to trust besides those whom the machine trusts, and who we are.
+    pub certificates: Certificates,
     /// No byte is accepted for so long: given up.
     pub timeout: Duration,
     /// What closing an upload may take: registries copy gigabytes then.
@@ -39,7 +37,7 @@ impl Default for ClientOptions {
             credentials: Credentials::default(),
             plain_http: false,
             insecure: false,
-            ca_file: None,
+            certificates: Certificates::default(),
             timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(15 * 60),
             retries: 5,
@@ -47,32 +45,5 @@ impl Default for ClientOptions {
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: Proxies::default(),
         }
-    }
-}
-
-/// Through which proxies requests go. Loopback is never proxied.
-#[derive(Clone, Default)]
-pub struct Proxies {
-    /// For `http://` addresses.
-    pub http: Option<Url>,
-    /// For `https://` addresses.
-    pub https: Option<Url>,
-    /// Hosts that are not proxied, as `NO_PROXY` lists them.
-    pub exempt: String,
-}
-
-impl Proxies {
-    pub(crate) fn hosts(&self) -> Vec<String> {
-        [&self.http, &self.https].into_iter().flatten().filter_map(Url::host_str).map(str::to_owned).collect()
-    }
-}
-
-impl fmt::Debug for Proxies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Their URLs may hold passwords.
-        f.debug_struct("Proxies")
-            .field("hosts", &self.hosts())
-            .field("exempt", &self.exempt)
-            .finish_non_exhaustive()
     }
 }

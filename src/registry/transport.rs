@@ -16,18 +16,21 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
-use reqwest::{Certificate, NoProxy, Proxy, redirect, retry as http_retry};
+use reqwest::{Proxy, redirect, retry as http_retry};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::{
     body::{Meter, UploadBody},
+    certificates::Certificates,
     guard::{Guard, is_loopback, origin},
     location::nameless,
-    options::{ClientOptions, Proxies},
+    options::ClientOptions,
+    proxies::Proxies,
     registry_error::{RegistryError, one_line},
     retry::{Pace, retry_after},
     session::Fault,
+    tls,
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -114,10 +117,13 @@ impl Incoming {
 pub(crate) struct Transport {
     pub(crate) guard: Guard,
     base: Mutex<Url>,
-    /// It is known whether the registry speaks TLS. Only loopback has to be asked.
+    /// It is known whether the registry speaks TLS. Only loopback has to be asked, and those that may do without.
     settled: AtomicBool,
     plain: reqwest::Client,
+    /// To the registry's own host.
     tls: OnceLock<reqwest::Client>,
+    /// To all others: who we are is not their business.
+    tls_elsewhere: OnceLock<reqwest::Client>,
     settings: Settings,
     small: Arc<Semaphore>,
     halved: AtomicBool,
@@ -132,7 +138,7 @@ struct Settings {
     timeout: Duration,
     pace: Pace,
     insecure: bool,
-    authorities: Vec<Certificate>,
+    certificates: Certificates,
     proxies: Proxies,
 }
 
@@ -141,35 +147,31 @@ impl Transport {
         let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
         let mut base = Url::parse(&format!("https://{host}/"))
             .context(ErrorKind::Usage, || format!("`{}` is no registry", host.escape_debug()))?;
-        let wants_tls = options.insecure || options.ca_file.is_some();
+        let wants_tls = options.insecure || !options.certificates.is_empty();
         if options.plain_http || (is_loopback(&base) && !wants_tls) {
             base.set_scheme("http").expect("https and http are alike");
         }
-        let authorities = match &options.ca_file {
-            None => Vec::new(),
-            Some(path) => {
-                let pem = fs_err::read(path).context(ErrorKind::Local, || "reading `--ca-file`".into())?;
-                Certificate::from_pem_bundle(&pem)
-                    .ok()
-                    .filter(|found| !found.is_empty())
-                    .ok_or_else(|| Error::local(format!("`{}` holds no PEM certificate", path.display())))?
-            }
-        };
+        for proxy in [&options.proxies.http, &options.proxies.https].into_iter().flatten() {
+            Proxy::all(proxy.clone())
+                .context(ErrorKind::Local, || format!("`{}` is no proxy that we can use", origin(proxy)))?;
+        }
         let settings = Settings {
             user_agent: options.user_agent.clone(),
             timeout: options.timeout,
             pace: options.pace,
             insecure: options.insecure,
-            authorities,
+            certificates: options.certificates.clone(),
             proxies: options.proxies.clone(),
         };
-        let guard = Guard::new(&base, settings.proxies.hosts());
+        let guard = Guard::new(&base, settings.proxies.clone());
+        let may_do_without_tls = is_loopback(&base) || options.insecure;
         Ok(Self {
             // Certificates are read only when they are needed: it takes longer than a push to loopback.
-            plain: settings.builder(&guard)?.tls_certs_only([]).build().map_err(unusable)?,
+            plain: settings.builder(&guard).tls_certs_only([]).build().map_err(unusable)?,
             tls: OnceLock::new(),
+            tls_elsewhere: OnceLock::new(),
             guard,
-            settled: AtomicBool::new(options.plain_http || !is_loopback(&base)),
+            settled: AtomicBool::new(options.plain_http || !may_do_without_tls),
             base: Mutex::new(base),
             settings,
             small: Arc::new(Semaphore::new(SMALL_CONNECTIONS)),
@@ -315,65 +317,43 @@ impl Transport {
 
     fn client(&self, url: &Url) -> Result<&reqwest::Client> {
         // A proxy may want TLS for itself.
-        let proxied = self.settings.proxies.http.is_some() && !is_loopback(url);
-        if url.scheme() == "http" && !proxied {
+        if url.scheme() == "http" && self.settings.proxies.of(url).is_none() {
             return Ok(&self.plain);
         }
-        if self.tls.get().is_none() {
+        let Certificates { identity, .. } = &self.settings.certificates;
+        let (client, identity) = match identity {
+            Some(_) if url.host() != self.base().host() => (&self.tls_elsewhere, None),
+            identity => (&self.tls, identity.as_ref()),
+        };
+        if client.get().is_none() {
+            let tls = tls::config(&self.settings.certificates, self.settings.insecure, identity)?;
+            let builder = self.settings.builder(&self.guard).tls_backend_preconfigured(tls);
             // Somebody else may be faster: then theirs is used.
-            self.tls.set(self.settings.tls(&self.guard)?).unwrap_or_default();
+            client.set(builder.build().map_err(unusable)?).unwrap_or_default();
         }
-        self.tls.get().ok_or_else(|| Error::internal("the TLS client has just been set"))
+        client.get().ok_or_else(|| Error::internal("the TLS client has just been set"))
     }
 }
 
 impl Settings {
-    fn builder(&self, guard: &Guard) -> Result<reqwest::ClientBuilder> {
-        let mut builder = reqwest::Client::builder()
+    fn builder(&self, guard: &Guard) -> reqwest::ClientBuilder {
+        let proxies = self.proxies.clone();
+        let builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
             .http1_only()
             .redirect(redirect::Policy::none())
             .retry(http_retry::never())
             .referer(false)
+            // Neither the system's proxies nor the HTTP client's own opinion of who is exempt.
             .no_proxy()
+            .proxy(Proxy::custom(move |url| proxies.of(url).cloned()))
             .dns_resolver(guard.clone())
             .tcp_nodelay(true)
             .connect_timeout(self.timeout.min(CONNECT))
             .pool_idle_timeout(IDLE);
         #[cfg(target_os = "linux")]
-        {
-            builder = builder.tcp_user_timeout(self.timeout);
-        }
-        let exempt = NoProxy::from_string(&format!("localhost,127.0.0.0/8,::1,{}", self.proxies.exempt));
-        for (proxy, url) in [
-            (self.proxies.http.as_ref().map(|url| Proxy::http(url.clone())), &self.proxies.http),
-            (self.proxies.https.as_ref().map(|url| Proxy::https(url.clone())), &self.proxies.https),
-        ] {
-            let (Some(proxy), Some(url)) = (proxy, url) else { continue };
-            let proxy = proxy.context(ErrorKind::Usage, || format!("`{}` is no proxy", origin(url)))?;
-            builder = builder.proxy(proxy.no_proxy(exempt.clone()));
-        }
-        Ok(builder)
-    }
-
-    /// Trusts whom the machine trusts, or Mozilla's list where it trusts nobody (an image without
-    /// certificates), and `--ca-file`.
-    fn tls(&self, guard: &Guard) -> Result<reqwest::Client> {
-        let own = || self.authorities.iter().cloned();
-        if self.insecure {
-            let builder = self.builder(guard)?.tls_danger_accept_invalid_certs(true);
-            return builder.build().map_err(unusable);
-        }
-        match self.builder(guard)?.tls_certs_merge(own()).build() {
-            Ok(client) => Ok(client),
-            Err(error) => {
-                tracing::debug!("this machine has no certificates ({error}): using Mozilla's");
-                let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS
-                    .iter()
-                    .filter_map(|certificate| Certificate::from_der(certificate).ok());
-                self.builder(guard)?.tls_certs_only(mozilla.chain(own())).build().map_err(unusable)
-            }
-        }
+        let builder = builder.tcp_user_timeout(self.timeout);
+        builder
     }
 }
 
@@ -470,19 +450,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_certificates_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        for content in ["", "no PEM"] {
-            fs_err::write(&path, content).unwrap();
-            let options = ClientOptions { ca_file: Some(path.clone()), ..ClientOptions::default() };
-            let error = Transport::new("r.example.com", &options).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Local);
-            assert!(error.message().contains("ca.pem"), "{error}");
-        }
-    }
-
-    #[test]
     fn the_tls_client_can_be_made() {
         let transport = transport("r.example.com");
         transport.client(&transport.base()).unwrap();
@@ -520,12 +487,5 @@ mod tests {
             transport.heed(StatusCode::OK, &headers);
         }
         assert_eq!(transport.warned.lock().unwrap().iter().collect::<Vec<_>>(), [r#"new "API""#, "old API"]);
-    }
-
-    #[test]
-    fn proxies_do_not_show_their_passwords() {
-        let http = Some("http://me:xyzzy@proxy:3128/".parse().unwrap());
-        let proxies = Proxies { http, ..Proxies::default() };
-        assert!(!format!("{proxies:?}").contains("xyzzy"));
     }
 }

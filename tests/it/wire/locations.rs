@@ -1,13 +1,10 @@
 //! Where a registry may send us, and what we show there: rules 21 to 23, 25 and 32, and promise 8.
 
-use std::path::PathBuf;
-
 use longshore::{
     ErrorKind,
     error::chain,
-    registry::{Credential, Credentials, Proxies, Secret},
+    registry::{Certificates, Credential, Credentials, Proxies, Secret},
 };
-use tempfile::TempDir;
 
 use super::{CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story};
 use crate::support::registry::{Exchange, Fault, Manners, Registry, Route, Script};
@@ -46,11 +43,13 @@ fn challenging() -> Script {
 }
 
 /// Trusts the certificate of a registry.
-fn trusting(registry: &Registry) -> (TempDir, PathBuf) {
+fn trusting(registry: &Registry) -> Certificates {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
     fs_err::write(&path, registry.certificate()).unwrap();
-    (dir, path)
+    let mut certificates = Certificates::default();
+    certificates.trust_file(&path).unwrap();
+    certificates
 }
 
 fn tls() -> Script {
@@ -77,8 +76,7 @@ fn rule_21_a_location_on_the_same_host_keeps_our_scheme_and_port() {
 fn rule_21_an_http_location_under_https_stays_https() {
     let registry = Registry::start(moved(tls(), "http://127.0.0.1{path}"));
     let mut pusher = Pusher::new();
-    let (_dir, ca_file) = trusting(&registry);
-    pusher.client.ca_file = Some(ca_file);
+    pusher.client.certificates = trusting(&registry);
     let layout = Layout::of(&[LARGE]);
     pusher.push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
@@ -154,8 +152,7 @@ fn rule_22_another_port_of_the_host_is_another_host() {
 fn rule_22_nothing_goes_down_from_https_to_another_host() {
     let registry = Registry::start(moved(tls(), "http://localhost:{port}{path}"));
     let mut pusher = with_password();
-    let (_dir, ca_file) = trusting(&registry);
-    pusher.client.ca_file = Some(ca_file);
+    pusher.client.certificates = trusting(&registry);
     let error = pusher.push(Layout::of(&[LARGE]).path(), &registry).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{}", chain(&error));
     assert_eq!((registry.calls(Route::Patch), registry.calls(Route::Commit)), (0, 0));

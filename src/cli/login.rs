@@ -1,0 +1,159 @@
+//! `longshore login`: a user and password are tried at the registry, and kept where pushes look for them.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+
+use longshore::{
+    Error, ErrorKind, Result,
+    error::{chain, printable},
+    oci::Reference,
+    push::runtime::{Ending, block_on},
+    registry::{Client, ClientOptions, Credential, Credentials, Secret, auth_file::Key, login::LoginFile},
+};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use super::{
+    Context, ExitStatus,
+    access::{AccessArgs, password_from_stdin, password_in_argv},
+};
+
+/// Log in to a registry
+///
+/// Tries user and password at the registry and keeps them in the `auth.json` that podman, buildah and skopeo use too,
+/// or with the credential helper that is named there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  longshore login registry.example.com
+  echo \"$TOKEN\" | longshore login --username ci --password-stdin registry.example.com/team
+  longshore login --authfile ~/.docker/config.json docker.io")]
+pub(super) struct Args {
+    /// The registry, or a namespace of it: HOST[:PORT][/PATH]
+    registry: String,
+    /// The user
+    #[arg(short, long, value_name = "USER", env = "LONGSHORE_USERNAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    /// What other tools take, and every user of the machine can read
+    #[arg(short, long, value_name = "PASSWORD", hide = true)]
+    password: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
+    if args.password.is_some() {
+        return Err(password_in_argv("leave it out to be asked for it, or use `--password-stdin`"));
+    }
+    let key = registry(&args.registry)?;
+    let options = args.access.options(key.host(), key.path(), context)?;
+    let file = LoginFile::open(&args.access.files.login_file(&context.environment)?)?;
+    let user = match &args.username {
+        Some(user) => user.clone(),
+        None => Terminal::open()?.ask(&format!("User for {}: ", key.host()), true)?,
+    };
+    if user.is_empty() || user.contains(':') {
+        return Err(Error::usage(format!("invalid user: `{}`", user.escape_debug())));
+    }
+    let password = if args.password_stdin {
+        password_from_stdin()?
+    } else {
+        Secret::new(Terminal::open()?.ask("Password: ", false)?)
+    };
+    let ending = block_on(async {
+        verify(&key, &user, &password, options, context).await?;
+        file.log_in(&key, &user, &password).await
+    })?;
+    let place = match ending {
+        Ending::Finished(place) => place?,
+        Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
+    };
+    context.printer.status(&format!("logged in to {} as {user}, kept by {place}", key.host()));
+    Ok(ExitStatus::Success)
+}
+
+/// Reads what stands for a registry on the command line.
+pub(super) fn registry(text: &str) -> Result<Key> {
+    let key = Key::of(text);
+    let repository = if key.path().is_empty() { "any" } else { key.path() };
+    // The rules of hosts and paths are those of references.
+    let reference: Reference = format!("{}/{repository}", key.host()).parse()?;
+    if reference.tag.is_some() || reference.digest.is_some() {
+        return Err(Error::usage(format!("`{}` is an image, no registry", text.escape_debug())));
+    }
+    Ok(key)
+}
+
+/// Tries the login at the registry. One that does not answer now may do so later.
+async fn verify(
+    key: &Key,
+    user: &str,
+    password: &Secret,
+    options: ClientOptions,
+    context: &Context,
+) -> Result<()> {
+    let mut credentials = Credentials::default();
+    let login = Credential::Login { user: user.to_owned(), password: password.clone() };
+    credentials.give("this login", login);
+    let client = Client::new(key.host(), ClientOptions { credentials, retries: 1, ..options })?;
+    match client.enter().await {
+        Ok(true) => {}
+        Ok(false) => context.printer.warning(&format!("{} asked for no password", key.host())),
+        Err(error) if error.kind() == ErrorKind::Network => {
+            context.printer.warning(&format!("the password was not tried: {}", chain(&error)));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// The terminal, where there is somebody to ask.
+struct Terminal(fs_err::File);
+
+impl Terminal {
+    fn open() -> Result<Self> {
+        let open = fs_err::OpenOptions::new().read(true).write(true).open("/dev/tty");
+        open.map(Self).map_err(|_| {
+            Error::usage("there is no terminal to ask for the login")
+                .with_hint("give it by `--username USER --password-stdin`")
+        })
+    }
+
+    /// Asks for one line, which is seen as it is typed only if `echo`.
+    fn ask(&self, prompt: &str, echo: bool) -> Result<String> {
+        let failed = |error: std::io::Error| Error::local("asking for the login").because(error);
+        // Before the prompt: who sees it may type at once.
+        let silence = if echo { None } else { Some(Silence::begin(&self.0).map_err(failed)?) };
+        (&self.0).write_all(printable(prompt).as_bytes()).map_err(failed)?;
+        let mut line = String::new();
+        BufReader::new(&self.0).read_line(&mut line).map_err(failed)?;
+        if silence.is_some() {
+            (&self.0).write_all(b"\n").map_err(failed)?;
+        }
+        drop(silence);
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Silence<'a> {
+    terminal: &'a fs_err::File,
+    before: Termios,
+}
+
+impl<'a> Silence<'a> {
+    fn begin(terminal: &'a fs_err::File) -> std::io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(terminal, OptionalActions::Flush, &silent)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        // A terminal that has gone away shows nothing anyway.
+        tcsetattr(self.terminal, OptionalActions::Now, &self.before).unwrap_or_default();
+    }
+}

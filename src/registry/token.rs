@@ -1,0 +1,245 @@
+//! Tokens: asking a realm for one, reading its answer, and how long it lives.
+//!
+//! Realms pass through the guard, and one without TLS is asked only on the registry's own host. A password goes
+//! there as Basic by GET, a refresh token by POST as OAuth2 has it, or by GET where the server is older.
+
+use std::{
+    fmt,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde_json::Value;
+use url::{Url, form_urlencoded};
+
+use super::{
+    credentials::{Credential, Secret},
+    guard::origin,
+    retry::is_transient,
+    session::Fault,
+    transport::{Incoming, Outgoing, Payload, Transport},
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Tokens with long lists of rights are a few KiB.
+const ANSWER_LIMIT: usize = 256 << 10;
+
+/// What a token lives when nobody says (the distribution project's token specification).
+const LIFE: Duration = Duration::from_secs(60);
+
+/// A token server that takes longer is down.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Told to token servers.
+const CLIENT_ID: &str = "longshore";
+
+/// One question to a token server.
+pub(super) struct TokenRequest {
+    pub(super) realm: Url,
+    pub(super) service: Option<String>,
+    pub(super) scopes: Vec<String>,
+}
+
+impl TokenRequest {
+    /// Gets a token for whoever has this credential, or for anybody.
+    pub(super) async fn fetch(
+        &self,
+        transport: &Transport,
+        credential: Option<&Credential>,
+    ) -> Result<Token, Fault> {
+        let base = transport.base();
+        transport.guard.check(&self.realm, &base).map_err(Fault::Fatal)?;
+        if self.realm.scheme() == "http" && self.realm.host() != base.host() {
+            let words = format!("the token server {} is another host and has no TLS", origin(&self.realm));
+            return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
+        }
+        if let Some(Credential::Identity(token)) = credential {
+            let answer = transport.send(self.post(token)).await?;
+            // Token servers older than OAuth2 know only GET.
+            if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+                return Token::of(&answer, &Method::POST);
+            }
+        }
+        let answer = transport.send(self.get(credential)?).await?;
+        Token::of(&answer, &Method::GET)
+    }
+
+    fn get(&self, credential: Option<&Credential>) -> Result<Outgoing, Fault> {
+        let mut headers = HeaderMap::new();
+        let mut url = self.realm.clone();
+        let mut query = url.query_pairs_mut();
+        query.extend_pairs(self.service.iter().map(|service| ("service", service)));
+        query.extend_pairs(self.scopes.iter().map(|scope| ("scope", scope)));
+        query.append_pair("client_id", CLIENT_ID);
+        match credential {
+            Some(Credential::Login { user, password }) => {
+                query.append_pair("account", user);
+                headers.insert(header::AUTHORIZATION, basic(user, password)?);
+            }
+            // As a password of nobody: how docker logs in with a refresh token at servers without OAuth2.
+            Some(Credential::Identity(token)) => {
+                headers.insert(header::AUTHORIZATION, basic("<token>", token)?);
+            }
+            Some(Credential::Token(_)) | None => {}
+        }
+        drop(query);
+        Ok(Outgoing { headers, ..ask(Method::GET, url) })
+    }
+
+    fn post(&self, token: &Secret) -> Outgoing {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "refresh_token")
+            .append_pair("service", self.service.as_deref().unwrap_or_default())
+            .append_pair("client_id", CLIENT_ID)
+            .append_pair("scope", &self.scopes.join(" "))
+            .append_pair("refresh_token", token.reveal())
+            .finish();
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        Outgoing {
+            headers: HeaderMap::from_iter([(header::CONTENT_TYPE, form_type)]),
+            payload: Payload::Bytes(Bytes::from(form)),
+            ..ask(Method::POST, self.realm.clone())
+        }
+    }
+}
+
+/// What a registry is shown, for a time.
+pub(super) struct Token {
+    pub(super) header: HeaderValue,
+    pub(super) expires: Instant,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+impl Token {
+    fn of(answer: &Incoming, method: &Method) -> Result<Self, Fault> {
+        if !answer.status.is_success() {
+            let refusal = answer.refusal(method);
+            if is_transient(refusal.status) {
+                return Err(Fault::Connect { why: refusal.to_string() });
+            }
+            return Err(Fault::Fatal(refusal.into_error("getting a token")));
+        }
+        Self::read(&answer.body).ok_or_else(|| {
+            let words = format!("the token server {} answered without a token", origin(&answer.url));
+            Fault::Fatal(Error::new(ErrorKind::Refused, words))
+        })
+    }
+
+    fn read(body: &[u8]) -> Option<Self> {
+        let answer: Value = serde_json::from_slice(body).ok()?;
+        let field = |name: &str| answer.get(name).and_then(Value::as_str).filter(|token| !token.is_empty());
+        let token = field("token").or_else(|| field("access_token"))?;
+        let stated = answer.get("expires_in").and_then(Value::as_u64).filter(|seconds| *seconds > 0);
+        let life = stated.map(Duration::from_secs).or_else(|| jwt_life(token)).unwrap_or(LIFE);
+        // By our own clock, from now: token servers' clocks are off.
+        let expires = Instant::now() + life.min(Duration::from_secs(24 * 60 * 60));
+        Some(Self { header: bearer(token).ok()?, expires })
+    }
+}
+
+/// A question without headers or body.
+fn ask(method: Method, url: Url) -> Outgoing {
+    let (headers, payload) = (HeaderMap::new(), Payload::Empty);
+    Outgoing { method, url, headers, payload, patience: PATIENCE, limit: ANSWER_LIMIT }
+}
+
+/// Reads how long a JWT lives. ACR sends no `expires_in`.
+fn jwt_life(token: &str) -> Option<Duration> {
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    let expires = claims.get("exp")?.as_u64()?;
+    let issued = match claims.get("iat").and_then(Value::as_u64) {
+        Some(issued) => issued,
+        None => SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs(),
+    };
+    Some(Duration::from_secs(expires.saturating_sub(issued)))
+}
+
+/// Adds those of the registry's scopes that ours do not cover.
+pub(super) fn joined(mut ours: Vec<String>, theirs: Vec<String>) -> Vec<String> {
+    for scope in theirs {
+        let (name, actions) = scope.rsplit_once(':').unwrap_or((&scope, ""));
+        let covered = ours.iter().any(|our| {
+            our.rsplit_once(':').is_some_and(|(our_name, our_actions)| {
+                our_name == name
+                    && actions.split(',').all(|action| our_actions.split(',').any(|ours| ours == action))
+            })
+        });
+        if !covered {
+            ours.push(scope);
+        }
+    }
+    ours
+}
+
+pub(super) fn basic(user: &str, password: &Secret) -> Result<HeaderValue, Fault> {
+    authorization("Basic", &BASE64_STANDARD.encode(format!("{user}:{}", password.reveal())))
+}
+
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, Fault> {
+    authorization("Bearer", token)
+}
+
+fn authorization(scheme: &str, secret: &str) -> Result<HeaderValue, Fault> {
+    let mut value = HeaderValue::try_from(format!("{scheme} {secret}")).map_err(|_| {
+        Fault::Fatal(Error::new(ErrorKind::Denied, "the token holds characters that no header takes"))
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_added_where_ours_do_not_cover_them() {
+        let ours = || vec!["repository:a:pull,push".to_owned(), "repository:b:pull".to_owned()];
+        for covered in ["repository:a:pull", "repository:a:push,pull", "repository:b:pull"] {
+            assert_eq!(joined(ours(), vec![covered.into()]), ours(), "{covered}");
+        }
+        for new in ["repository:a:delete", "repository:b:push", "repository:library/a:pull", "odd"] {
+            assert_eq!(joined(ours(), vec![new.into()]).last().unwrap(), new);
+        }
+    }
+
+    #[test]
+    fn tokens_live_as_long_as_somebody_says() {
+        let jwt = |claims: &str| format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let lives = |body: String| {
+            let token = Token::read(body.as_bytes())?;
+            // A second may pass in between.
+            Some((token.expires - Instant::now() + Duration::from_secs(1)).as_secs())
+        };
+        for (body, life) in [
+            (r#"{"token":"t"}"#.to_owned(), Some(60)),
+            (r#"{"token":"","access_token":"t","expires_in":300}"#.to_owned(), Some(300)),
+            (r#"{"token":"t","expires_in":0}"#.to_owned(), Some(60)),
+            (r#"{"token":"t","expires_in":20}"#.to_owned(), Some(20)),
+            (format!(r#"{{"token":"t","expires_in":{}}}"#, u64::MAX), Some(86_400)),
+            (format!(r#"{{"token":"{}"}}"#, jwt(r#"{"iat":100,"exp":1000}"#)), Some(900)),
+            (format!(r#"{{"token":"{}"}}"#, jwt("{}")), Some(60)),
+            (r#"{"token":"a\nb"}"#.to_owned(), None),
+            (r#"{"token":5}"#.to_owned(), None),
+            ("<html>".to_owned(), None),
+        ] {
+            assert_eq!(lives(body.clone()), life, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_seen() {
+        let token = Token::read(br#"{"token":"xyzzy"}"#).unwrap();
+        assert!(!format!("{token:?} {:?}", token.header).contains("xyzzy"));
+    }
+}
