@@ -36,7 +36,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
     };
     if forgotten.is_empty() && !args.all {
-        let error = Error::usage(format!("`{}` holds no login for it", path.display()));
+        let asked = keys.first().map(Key::to_string).unwrap_or_default();
+        let error = Error::usage(format!("`{}` holds no login for `{asked}`", path.display()));
         return Err(elsewhere(args, &keys, context).into_iter().fold(error, Error::with_hint));
     }
     for key in &forgotten {

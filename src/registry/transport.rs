@@ -393,7 +393,10 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url) -> Fault {
             None => break,
         }
     }
-    let why = one_line(&innermost.to_string()).unwrap_or_default();
+    let why = match innermost.downcast_ref::<rustls::Error>().and_then(tls::words) {
+        Some(words) => words.to_owned(),
+        None => one_line(&innermost.to_string()).unwrap_or_default(),
+    };
     match kind {
         // What rustls reports for a certificate that it does not trust, or a peer that speaks no TLS.
         Some(io::ErrorKind::InvalidData) if connecting => Fault::Fatal(

@@ -21,9 +21,14 @@ pub(crate) struct DockerRegistry {
 impl DockerRegistry {
     /// Starts one and waits until it listens.
     pub(crate) fn start() -> Self {
+        Self::start_with("", "")
+    }
+
+    /// Starts one with more settings, as YAML has them: of `http`, and beside it.
+    pub(crate) fn start_with(http: &str, beside: &str) -> Self {
         let store = tempfile::tempdir().unwrap();
         let config = store.path().join("config.yml");
-        fs_err::write(&config, configuration(store.path())).unwrap();
+        fs_err::write(&config, configuration(store.path(), http) + beside).unwrap();
         let mut process = Command::new("docker-registry")
             .arg("serve")
             .arg(&config)
@@ -66,12 +71,12 @@ impl Drop for DockerRegistry {
     }
 }
 
-fn configuration(store: &Path) -> String {
+fn configuration(store: &Path, http: &str) -> String {
     format!(
         "version: 0.1\n\
          log: {{level: info, accesslog: {{disabled: true}}}}\n\
          storage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
-         http: {{addr: '127.0.0.1:0'}}\n",
+         http: {{addr: '127.0.0.1:0'{http}}}\n",
         store.display()
     )
 }

@@ -1,0 +1,176 @@
+//! Getting in, as a user does: by the binary, with files, variables and programs around it, at Debian's
+//! docker-registry and at one that misbehaves.
+
+mod certificates;
+mod helpers;
+mod hostile;
+mod logins;
+mod secrets;
+mod terminal;
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write as _,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::support::docker_registry::DockerRegistry;
+
+/// Who is let in by [`private_registry`].
+const USER: &str = "me";
+const PASSWORD: &str = "s3cret";
+
+/// The same for docker-registry: `htpasswd -nbB -C 5 me s3cret`.
+const HTPASSWD: &str = "me:$2y$05$kv8avNLtSrh43FD9EIqAk.9tQp9mDM.fZjDjE8V6zqz1RyuW/wavm\n";
+
+/// Nothing in a test takes so long.
+const TIMEOUT_SECONDS: &str = "60";
+
+/// A user's machine.
+struct User {
+    home: TempDir,
+    vars: Vec<(&'static str, OsString)>,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl User {
+    fn new() -> Self {
+        let user = Self { home: tempfile::tempdir().unwrap(), vars: Vec::new() };
+        ["bin", "run"].iter().for_each(|dir| fs_err::create_dir_all(user.path(dir)).unwrap());
+        user
+    }
+
+    /// Sets a variable.
+    fn with(mut self, key: &'static str, value: impl Into<OsString>) -> Self {
+        self.vars.push((key, value.into()));
+        self
+    }
+
+    /// Returns a path below home.
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Writes a file below home; returns its path.
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, content).unwrap();
+        path
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs_err::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Installs the credential helper `name`, a shell script whose first argument is the verb.
+    fn install_helper(&self, name: &str, script: &str) {
+        let path = self.path(&format!("bin/docker-credential-{name}"));
+        // Written by another process: a file that somebody has open for writing cannot be run.
+        let text = format!("#!/bin/sh\ncd '{}'\n{script}\n", self.home.path().display());
+        let written = fed(Command::new("sh").args(["-c", "cat >\"$0\""]).arg(&path), &text);
+        assert_eq!(written.code, Some(0), "{written:?}");
+        fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// Prepares a program to run here.
+    fn command(&self, program: &str) -> Command {
+        let mut path = self.path("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--signal=KILL", TIMEOUT_SECONDS, program]);
+        command.env_clear().env("HOME", self.home.path()).env("PATH", path);
+        command.env("XDG_RUNTIME_DIR", self.path("run"));
+        command.envs(self.vars.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// Runs `longshore ARGUMENTS…` with this on standard input.
+    fn fed<I: IntoIterator>(&self, input: &str, arguments: I) -> Run
+    where
+        I::Item: AsRef<OsStr>,
+    {
+        fed(self.command(env!("CARGO_BIN_EXE_longshore")).args(arguments), input)
+    }
+
+    /// Runs `longshore ARGUMENTS…`.
+    fn run<I: IntoIterator>(&self, arguments: I) -> Run
+    where
+        I::Item: AsRef<OsStr>,
+    {
+        self.fed("", arguments)
+    }
+
+    /// Pushes an image to `HOST/REPOSITORY:1`.
+    fn push(&self, destination: &str, options: &[&str]) -> Run {
+        let mut arguments = vec!["push", IMAGE, destination];
+        arguments.extend(options);
+        self.run(arguments)
+    }
+
+    /// Logs in with a password that comes by standard input.
+    fn log_in(&self, registry: &str, password: &str, options: &[&str]) -> Run {
+        let mut arguments = vec!["login", "--username", USER, "--password-stdin", registry];
+        arguments.extend(options);
+        self.fed(&format!("{password}\n"), arguments)
+    }
+}
+
+impl Run {
+    /// The exit code is this; what was said on standard error is returned.
+    #[track_caller]
+    fn ended(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        &self.stderr
+    }
+
+    /// The push ended well.
+    #[track_caller]
+    fn pushed(&self) {
+        self.ended(0);
+        assert!(self.stdout.contains("@sha256:") && self.stdout.lines().count() == 1, "{self:?}");
+    }
+
+    /// The exit code is this, and all of these were said on standard error.
+    #[track_caller]
+    fn said(&self, code: i32, words: &[&str]) {
+        let stderr = self.ended(code);
+        for words in words {
+            assert!(stderr.contains(words), "`{words}` is not in:\n{stderr}");
+        }
+    }
+}
+
+/// Runs a command with this on standard input.
+fn fed(command: &mut Command, input: &str) -> Run {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Nobody has to read it.
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A small image of podman's.
+const IMAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/docker-archive/podman-save.tar");
+
+/// Starts docker-registry for [`USER`] only; `http` are more settings of that.
+fn private_registry(dir: &Path, http: &str) -> DockerRegistry {
+    let htpasswd = dir.join("htpasswd");
+    fs_err::write(&htpasswd, HTPASSWD).unwrap();
+    let auth = format!("auth: {{htpasswd: {{realm: all, path: '{}'}}}}\n", htpasswd.display());
+    DockerRegistry::start_with(http, &auth)
+}
