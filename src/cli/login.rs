@@ -3,11 +3,15 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use longshore::{
-    Error, ErrorKind, Result,
+    Error, Result,
     error::{chain, printable},
     oci::Reference,
     push::runtime::{Ending, block_on},
-    registry::{Client, ClientOptions, Credential, Credentials, Secret, auth_file::Key, login::LoginFile},
+    registry::{
+        Client, ClientOptions, Credential, Credentials, Secret,
+        auth_file::Key,
+        login::{Entrance, LoginFile},
+    },
 };
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -96,13 +100,12 @@ async fn verify(
     let login = Credential::Login { user: user.to_owned(), password: password.clone() };
     credentials.give("this login", login);
     let client = Client::new(key.host(), ClientOptions { credentials, retries: 1, ..options })?;
-    match client.enter().await {
-        Ok(true) => {}
-        Ok(false) => context.printer.warning(&format!("{} asked for no password", key.host())),
-        Err(error) if error.kind() == ErrorKind::Network => {
+    match client.enter().await? {
+        Entrance::Guarded => {}
+        Entrance::Open => context.printer.warning(&format!("{} asked for no password", key.host())),
+        Entrance::Unreachable(error) => {
             context.printer.warning(&format!("the password was not tried: {}", chain(&error)));
         }
-        Err(error) => return Err(error),
     }
     Ok(())
 }

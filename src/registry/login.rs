@@ -20,21 +20,37 @@ use super::{
     client::{Call, Client},
     credentials::Secret,
     helper::{PATIENCE, Question},
+    tls::NoTls,
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
+/// How one was let in.
+#[derive(Debug)]
+pub enum Entrance {
+    /// By what was shown.
+    Guarded,
+    /// Without being asked for anything.
+    Open,
+    /// Not at all: nobody answered.
+    Unreachable(Error),
+}
+
 impl Client {
-    /// Asks to be let in, with whatever the registry demands, and for nothing else. Returns whether it demanded
-    /// anything.
-    pub async fn enter(&self) -> Result<bool> {
+    /// Asks to be let in, with whatever the registry demands, and for nothing else.
+    pub async fn enter(&self) -> Result<Entrance> {
         let doing = || "logging in".to_owned();
         let mut url = self.url("", "");
         url.set_path("/v2/");
-        let answer = self.insist("", Call::new(Method::GET, url), doing).await?;
+        let answer = match self.insist("", Call::new(Method::GET, url), doing).await {
+            Err(error) if error.kind() == ErrorKind::Network && error.find::<NoTls>().is_none() => {
+                return Ok(Entrance::Unreachable(error));
+            }
+            answer => answer?,
+        };
         if answer.status == StatusCode::NOT_FOUND {
             return Err(answer.refusal(&Method::GET).into_error(doing()));
         }
-        Ok(self.auth().is_challenged())
+        Ok(if self.auth().is_challenged() { Entrance::Guarded } else { Entrance::Open })
     }
 
     /// Says whose credentials are shown for a repository and where they come from, or where they were looked

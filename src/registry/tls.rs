@@ -4,10 +4,11 @@
 //! or Mozilla's where the machine has none, and those that were given. Names, dates and signatures are webpki's
 //! business; the one thing added here is the usual certificate of a private registry, which is its own authority.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -18,8 +19,14 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use super::certificates::{Certificates, Identity};
-use crate::error::{Context as _, ErrorKind, Result};
+use url::Url;
+
+use super::{
+    certificates::{Certificates, Identity},
+    guard::origin,
+    registry_error::one_line,
+};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// Returns the settings for connections that trust these certificates too, or everybody, and show `identity`.
 pub(super) fn config(
@@ -48,19 +55,70 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// Says why a certificate is not believed, where rustls says it to itself.
-pub(super) fn words(refusal: &rustls::Error) -> Option<&'static str> {
-    let rustls::Error::InvalidCertificate(why) = refusal else { return None };
-    match why {
-        CertificateError::UnknownIssuer => {
-            Some("nobody whom this machine trusts vouches for its certificate")
+/// Why there is no TLS connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoTls {
+    /// Nobody trusted vouches for the server, or not for its name, or not now.
+    Certificate(String),
+    /// The server does not know us.
+    Identity(String),
+    /// What the server says is no TLS, or none that we speak.
+    Protocol(String),
+}
+
+impl NoTls {
+    /// Reads what rustls says, at which it may say so while it is `connecting` or later.
+    pub(super) fn of(error: &rustls::Error, connecting: bool) -> Option<Self> {
+        let words = || one_line(&error.to_string()).unwrap_or_default();
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                Some(Self::Certificate("nobody whom this machine trusts vouches for its certificate".into()))
+            }
+            rustls::Error::InvalidCertificate(CertificateError::Other(why))
+                if why.to_string().contains(OWN_AUTHORITY) =>
+            {
+                let words = "its certificate is its own authority, and not one that this machine trusts";
+                Some(Self::Certificate(words.into()))
+            }
+            rustls::Error::InvalidCertificate(_) => Some(Self::Certificate(words())),
+            // Old and new versions of TLS say it at different times.
+            rustls::Error::AlertReceived(
+                Alert::AccessDenied
+                | Alert::BadCertificate
+                | Alert::CertificateExpired
+                | Alert::CertificateRequired
+                | Alert::CertificateRevoked
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::UnsupportedCertificate,
+            ) => Some(Self::Identity(words())),
+            _ => connecting.then(|| Self::Protocol(words())),
         }
-        CertificateError::Other(why) if why.to_string().contains(OWN_AUTHORITY) => {
-            Some("its certificate is its own authority, and not one that this machine trusts")
+    }
+
+    /// Puts it into our words.
+    pub(super) fn into_error(self, url: &Url) -> Error {
+        let host = origin(url);
+        match self {
+            Self::Identity(_) => Error::new(ErrorKind::Denied, format!("{host} wants to know who we are"))
+                .with_hint("`NAME.cert` and `NAME.key` in `--cert-dir DIR` or in `certs.d/HOST` say so"),
+            Self::Certificate(_) | Self::Protocol(_) => {
+                Error::new(ErrorKind::Network, format!("no TLS connection to {host}"))
+                    .with_hint("`--ca-file` adds a certificate authority, `--plain-http` does without TLS")
+            }
         }
-        _ => None,
+        .because(self)
     }
 }
+
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Certificate(words) | Self::Identity(words) | Self::Protocol(words)) = self;
+        f.write_str(words)
+    }
+}
+
+impl std::error::Error for NoTls {}
 
 /// What webpki says of a certificate that is its own authority.
 const OWN_AUTHORITY: &str = "CaUsedAsEndEntity";
@@ -218,7 +276,7 @@ mod tests {
             (&expired, &good, "r.example.com", "not one that this machine trusts"),
         ] {
             let refusal = verdict(&[given], shown, host).unwrap_err();
-            let said = self::words(&refusal).map_or_else(|| refusal.to_string(), str::to_owned);
+            let said = NoTls::of(&refusal, true).unwrap().to_string();
             assert!(said.contains(words), "{host}: {said}");
         }
         verdict(&[], &good, "r.example.com").unwrap_err();

@@ -30,7 +30,7 @@ use super::{
     registry_error::{RegistryError, one_line},
     retry::{Pace, retry_after},
     session::Fault,
-    tls,
+    tls::{self, NoTls},
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -362,12 +362,12 @@ fn unusable(error: reqwest::Error) -> Error {
 }
 
 /// A server that speaks TLS answers plain HTTP with 400 (Go, nginx) or with a TLS alert; one that does not
-/// answers TLS with nonsense. The connection is refused where another port is meant. rustls tells a bad
-/// certificate, which only a TLS server has, by words alone.
+/// answers TLS with nonsense. The connection is refused where another port is meant. A certificate, good or bad,
+/// only a TLS server has.
 fn may_be_other_protocol(outcome: &Result<Incoming, Fault>) -> bool {
     match outcome {
         Ok(answer) => answer.status == StatusCode::BAD_REQUEST,
-        Err(Fault::Fatal(error)) => !error.message().contains("certificate"),
+        Err(Fault::Fatal(error)) => matches!(error.find(), Some(NoTls::Protocol(_))),
         Err(Fault::Stalled { .. }) => false,
         Err(Fault::Connect { .. } | Fault::Reset { .. }) => true,
     }
@@ -393,16 +393,12 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url) -> Fault {
             None => break,
         }
     }
-    let why = match innermost.downcast_ref::<rustls::Error>().and_then(tls::words) {
-        Some(words) => words.to_owned(),
-        None => one_line(&innermost.to_string()).unwrap_or_default(),
-    };
+    let tls = innermost.downcast_ref().and_then(|error| NoTls::of(error, connecting));
+    if let Some(tls) = tls {
+        return Fault::Fatal(tls.into_error(url));
+    }
+    let why = one_line(&innermost.to_string()).unwrap_or_default();
     match kind {
-        // What rustls reports for a certificate that it does not trust, or a peer that speaks no TLS.
-        Some(io::ErrorKind::InvalidData) if connecting => Fault::Fatal(
-            Error::new(ErrorKind::Network, format!("no TLS connection to {}: {why}", origin(url)))
-                .with_hint("`--ca-file` adds a certificate authority, `--plain-http` does without TLS"),
-        ),
         _ if connecting && timed_out => {
             Fault::Connect { why: format!("{} does not take connections", origin(url)) }
         }
