@@ -1018,6 +1018,41 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_proxy_is_told_who_asks_and_the_registry_is_not() {
+        let proxy =
+            Server::start(|seen| if seen.is("CONNECT") { say(403, &[], "") } else { say(404, &[], "") })
+                .await;
+        let url: Url = format!("http://me:xyzzy@127.0.0.1:{}", proxy.port).parse().unwrap();
+        let proxies = |exempt: &str| Proxies {
+            http: Some(url.clone()),
+            https: Some(url.clone()),
+            exempt: exempt.to_owned(),
+        };
+        let plain = ClientOptions { plain_http: true, proxies: proxies(""), ..options() };
+        let client = Client::new("registry.example.com", plain).unwrap();
+        assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
+        let client = Client::new("registry.example.com", ClientOptions { proxies: proxies(""), ..options() });
+        let error = client.unwrap().head_manifest("demo", "1").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network);
+        let seen = proxy.seen();
+        assert_eq!(seen[0].line, "HEAD http://registry.example.com/v2/demo/manifests/1");
+        assert_eq!(seen[1].line, "CONNECT registry.example.com:443");
+        // me:xyzzy
+        assert!(seen.iter().all(|seen| seen.header("proxy-authorization") == Some("Basic bWU6eHl6enk=")));
+        assert!(seen.iter().all(|seen| seen.header("authorization").is_none()));
+
+        // An exempt one is looked for itself: the name is nobody's.
+        let exempt = ClientOptions { plain_http: true, proxies: proxies(".invalid"), ..options() };
+        Client::new("registry.invalid", exempt).unwrap().head_manifest("demo", "1").await.unwrap_err();
+        assert_eq!(proxy.count("HEAD"), 1);
+
+        let odd = Proxies { http: Some("gopher://me:xyzzy@proxy".parse().unwrap()), ..Proxies::default() };
+        let error = Client::new("r.example.com", ClientOptions { proxies: odd, ..options() }).unwrap_err();
+        assert!(error.message().contains("`gopher://proxy` is no proxy"), "{error:?}");
+        assert!(!chain(&error).contains("xyzzy"), "{error:?}");
+    }
+
     /// A registry with TLS and a certificate of its own making, which is returned as PEM.
     async fn tls_server() -> (u16, String) {
         let rcgen::CertifiedKey { cert, signing_key } =

@@ -119,8 +119,13 @@ fn keep_origin(target: &mut Url, request: &Url) {
         .expect("one http URL takes the scheme and port of another");
 }
 
-/// Leaves out which upload session a path leads to: whoever knows it could write to it.
+/// Leaves out which upload session a path leads to: whoever knows it could write to it. Outside of `/v2/` any part
+/// may be its name.
 pub(super) fn nameless(path: &str) -> String {
+    let first = path.split_inclusive('/').take(2).collect::<String>();
+    if first != "/v2/" && first != path {
+        return format!("{first}…");
+    }
     for folder in ["/blobs/uploads/", "/blobs/upload/"] {
         if let Some((repository, session)) = path.split_once(folder)
             && !session.is_empty()
@@ -236,5 +241,23 @@ mod tests {
         let up = headers("https://r.example.com/v2/");
         let found = redirected(&Method::POST, &request, StatusCode::MOVED_PERMANENTLY, &up, &guard).unwrap();
         assert_eq!(found.unwrap().as_str(), "https://r.example.com/v2/");
+    }
+
+    #[test]
+    fn paths_are_shown_without_the_names_of_sessions() {
+        for (path, shown) in [
+            ("/v2/", "/v2/"),
+            ("/v2/a/b/blobs/sha256:0", "/v2/a/b/blobs/sha256:0"),
+            ("/v2/a/blobs/uploads/", "/v2/a/blobs/uploads/"),
+            ("/v2/a/blobs/uploads/1-2-3", "/v2/a/blobs/uploads/…"),
+            ("/v2/a/blobs/upload/1/2", "/v2/a/blobs/upload/…"),
+            ("/artifacts-uploads/namespaces/a/uploads/AJ", "/artifacts-uploads/…"),
+            ("/x/v2/a/blobs/uploads/1", "/x/…"),
+            ("/token", "/token"),
+            ("/", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(nameless(path), shown, "{path}");
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::{fmt, net::IpAddr};
 
 use url::{Host, Url};
 
-use super::guard::is_loopback;
+use super::guard::{is_loopback, origin};
+use crate::error::{Error, Result};
 
 /// Through which proxies requests go. Loopback is never proxied.
 #[derive(Clone, Default)]
@@ -21,6 +22,16 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// Returns an error for a proxy that the HTTP client would pass over in silence.
+    pub(crate) fn check(&self) -> Result<()> {
+        let odd = |proxy: &&Url| !SCHEMES.contains(&proxy.scheme()) || proxy.host().is_none();
+        match [&self.http, &self.https].into_iter().flatten().find(odd) {
+            None => Ok(()),
+            Some(proxy) => Err(Error::local(format!("`{}` is no proxy that can be used", origin(proxy)))
+                .with_hint(format!("a proxy's address begins with {}://", SCHEMES.join("://, ")))),
+        }
+    }
+
     /// Returns the proxy for a request.
     pub(crate) fn of(&self, url: &Url) -> Option<&Url> {
         let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
@@ -46,6 +57,9 @@ impl fmt::Debug for Proxies {
             .finish_non_exhaustive()
     }
 }
+
+/// What proxies speak.
+const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
 /// `*`, `name`, `.name` and `*.name` (only what is below), an address, `address/bits`; each but the last with
 /// `:port` behind it.

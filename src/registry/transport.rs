@@ -151,10 +151,7 @@ impl Transport {
         if options.plain_http || (is_loopback(&base) && !wants_tls) {
             base.set_scheme("http").expect("https and http are alike");
         }
-        for proxy in [&options.proxies.http, &options.proxies.https].into_iter().flatten() {
-            Proxy::all(proxy.clone())
-                .context(ErrorKind::Local, || format!("`{}` is no proxy that we can use", origin(proxy)))?;
-        }
+        options.proxies.check()?;
         let settings = Settings {
             user_agent: options.user_agent.clone(),
             timeout: options.timeout,
@@ -275,11 +272,11 @@ impl Transport {
             };
             Ok((response, body.freeze(), whole))
         };
-        let (response, body, whole) = match meter.watch(answer, self.settings.timeout, patience).await {
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) => return Err(fault(error, &meter, &url)),
-            None => return Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
+        let answer = match meter.watch(answer, self.settings.timeout, patience).await {
+            Some(answer) => answer.map_err(|error| fault(error, &meter, &url)),
+            None => Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
         };
+        let (response, body, whole) = answer.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
         let (status, headers) = (response.status(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
         self.heed(status, &headers);

@@ -47,7 +47,9 @@ struct Run {
 impl User {
     fn new() -> Self {
         let user = Self { home: tempfile::tempdir().unwrap(), vars: Vec::new() };
-        ["bin", "run"].iter().for_each(|dir| fs_err::create_dir_all(user.path(dir)).unwrap());
+        for dir in ["bin", "run"] {
+            fs_err::create_dir_all(user.path(dir)).unwrap();
+        }
         user
     }
 

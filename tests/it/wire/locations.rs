@@ -43,7 +43,7 @@ fn challenging() -> Script {
 }
 
 /// Trusts the certificate of a registry.
-fn trusting(registry: &Registry) -> Certificates {
+pub(super) fn trusting(registry: &Registry) -> Certificates {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
     fs_err::write(&path, registry.certificate()).unwrap();

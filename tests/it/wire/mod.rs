@@ -7,6 +7,7 @@ mod auth;
 mod choices;
 mod chunks;
 mod connections;
+mod hostile;
 pub(crate) mod image;
 mod locations;
 mod machine;

@@ -214,6 +214,18 @@ impl Wire {
         self.write(&bytes).await
     }
 
+    /// Writes this for ever, until the client has gone; returns how much it was.
+    pub(super) async fn pour(&mut self, beginning: &str, more: &str) -> u64 {
+        let more = more.repeat((64 << 10) / more.len());
+        let mut poured = 0;
+        let mut next = beginning;
+        while self.write(next.as_bytes()).await.is_ok() {
+            poured += next.len() as u64;
+            next = &more;
+        }
+        poured
+    }
+
     /// Lets a client that asked for it send its body.
     pub(super) async fn go_on(&mut self, head: &Head) -> io::Result<()> {
         if head.header("Expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {

@@ -147,6 +147,10 @@ pub(crate) enum Fault {
     /// After so many bytes of the body (or all of it) this is answered and nothing more is read. Then the
     /// connection is reset at once, or kept until the client has closed its side.
     Early { after: usize, answer: Answer, reset: bool },
+    /// This status, and a body that never ends.
+    Endless(u16),
+    /// A head that never ends.
+    EndlessHead,
     /// All tokens given out so far stop working; then the request is handled.
     ExpireTokens,
     /// The work is done; the answer has this header too.

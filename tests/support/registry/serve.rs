@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) received: u64,
     /// How much more came after an early answer.
     pub(crate) late: u64,
+    /// How much of an answer without end was sent until the client had enough.
+    pub(crate) poured: u64,
     /// The status answered, if there was an answer.
     pub(crate) answered: Option<u16>,
 }
@@ -168,6 +170,13 @@ impl Handling<'_> {
                 self.send(wire, answer).await?;
                 return Ok(Then::GoOn);
             }
+            Some(Fault::Endless(status)) => {
+                let head = format!("HTTP/1.1 {status} Endless\r\n\r\n");
+                return self.pour(wire, &head, "x").await;
+            }
+            Some(Fault::EndlessHead) => {
+                return self.pour(wire, "HTTP/1.1 200 Endless\r\n", "X-More: x\r\n").await;
+            }
             Some(Fault::Await { route, calls }) => self.shared.wait_for(*route, *calls).await,
             Some(Fault::Unauthorized) => {
                 let answer = auth::unauthorized(&manners.auth, &self.shared.base, &self.call);
@@ -203,6 +212,13 @@ impl Handling<'_> {
             state.store.take_partial(&self.call, &bytes);
         }
         None
+    }
+
+    /// Answers until the client has enough.
+    async fn pour(&self, wire: &mut Wire, beginning: &str, more: &str) -> io::Result<Then> {
+        let poured = wire.pour(beginning, more).await;
+        self.shared.state.lock().unwrap().log[self.log_index].poured = poured;
+        Ok(Then::Reset)
     }
 
     /// Does the work, after what the fault does to the registry itself.
@@ -314,6 +330,7 @@ impl Shared {
             chunked: call.head.is_chunked(),
             received: 0,
             late: 0,
+            poured: 0,
             answered: None,
         };
         let mut state = self.state.lock().unwrap();
