@@ -10,5 +10,6 @@ pub(crate) mod registry;
 pub(crate) mod same;
 pub(crate) mod samples;
 pub(crate) mod skopeo;
+pub(crate) mod token_server;
 pub(crate) mod tool;
 pub(crate) mod tree;

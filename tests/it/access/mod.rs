@@ -7,6 +7,7 @@ mod hostile;
 mod logins;
 mod secrets;
 mod terminal;
+mod tokens;
 
 use std::{
     ffi::{OsStr, OsString},
