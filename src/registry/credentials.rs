@@ -3,7 +3,7 @@
 //!
 //! The caller says which files in which order (their places follow from the environment, which only the
 //! command line reads); the first that has something for the repository wins. A helper has to be asked, which takes
-//! a program: [`Credentials::find`] only says which one is next. A secret has no `Display`, and its `Debug` is empty.
+//! a program: looking only says which one is next. A secret has no `Display`, and its `Debug` is empty.
 
 use std::{collections::HashMap, fmt, io, path::Path, time::Duration};
 
