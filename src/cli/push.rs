@@ -13,10 +13,10 @@ use longshore::{
     codec::{Encoding, Recipe},
     oci::{Platform, Reference, Repository, reference::check_tag},
     push::{
-        Format, Options, Press, Push, Pushed, Target,
-        runtime::{Ending, block_on},
+        Format, OpenSessions, Options, Press, Push, Pushed, Resume, Target,
+        runtime::{Ending, block_on_with_farewell},
     },
-    registry::{Client, ClientOptions, Credential, Credentials, Learned, Secret},
+    registry::{Client, ClientOptions, Credential, Credentials, Learned, Secret, Unfinished},
     server::{self, Access, Server},
     source::detect,
 };
@@ -35,6 +35,7 @@ use super::{
 /// Prints `registry/repository@sha256:…` on standard output and nothing else there. Nothing is tagged before
 /// the registry has confirmed every blob.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches are what a command line has")]
 #[command(after_help = "Examples:
   longshore push ./layout registry.example.com/demo:1
   longshore push image.tar registry.example.com/demo:1 --tag latest
@@ -93,6 +94,9 @@ pub(super) struct Args {
     /// A repository of the same registry that may have the blobs already
     #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
     mount_from: Option<String>,
+    /// Give unfinished uploads back when interrupted, and take none up
+    #[arg(long, env = "LONGSHORE_NO_RESUME", value_parser = FalseyValueParser::new(), help_heading = "Transfer")]
+    no_resume: bool,
     /// An image at the same registry whose layers may be used again; may be repeated
     #[arg(long, value_name = "REFERENCE", help_heading = "Transfer")]
     reuse_from: Vec<String>,
@@ -133,7 +137,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let cache = args.cache.open(context)?;
     let press = Press::new(cache.clone(), Arc::new(Lines::new(context.printer)));
     let input = detect::open(&spec, &source_options)?;
-    let ending = block_on(async {
+    if let Resume::Keep(unfinished) = &options.resume {
+        unfinished.sweep();
+    }
+    let open = match &options.resume {
+        Resume::GiveBack(open) => open.clone(),
+        _ => OpenSessions::default(),
+    };
+    let push = async {
         let to = |targets| Push { input, spec, targets, press, options }.run();
         if let Some(dir) = &args.into {
             return push_into(args, dir, destinations, to).await;
@@ -146,7 +157,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         let targets: Vec<Target> = destinations.into_iter().map(target).collect::<Result<_>>()?;
         let names: Vec<_> = targets.iter().map(|target| target.destination.repository.to_string()).collect();
         Ok(names.into_iter().zip(to(targets).await?).collect())
-    })?;
+    };
+    let ending = block_on_with_farewell(push, open.cancel())?;
     args.cache.trim(&cache, context);
     match ending {
         Ending::Finished(results) => report(args, results?, context),
@@ -217,17 +229,26 @@ fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result
         }
         reuse_from.push(reference);
     }
+    let state = context.environment.state_dir();
+    let resume = match &state {
+        // The embedded registry's address is another each time.
+        _ if args.into.is_some() => Resume::Never,
+        _ if args.no_resume => Resume::GiveBack(OpenSessions::default()),
+        Some(dir) => Resume::Keep(Unfinished::new(&dir.join("uploads"))),
+        None => Resume::Never,
+    };
     Ok(Options {
         allow_nondistributable: args.allow_nondistributable,
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
         format: args.format,
         jobs: args.jobs,
-        learned: context.environment.state_dir().map(|dir| Learned::new(&dir.join("hosts"))),
+        learned: state.map(|dir| Learned::new(&dir.join("hosts"))),
         mount_from: args.mount_from.clone(),
         platform: args.platform.clone(),
         recipe,
         reuse: !args.no_reuse && !args.force_compression,
         reuse_from,
+        resume,
         retries: args.retries,
         ..Options::default()
     })

@@ -43,12 +43,14 @@ pub struct Encoded {
 }
 
 /// How far a pass has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// So many plain bytes are done.
     pub plain: u64,
     /// They make so many encoded bytes, which can be read where they are kept.
     pub encoded: u64,
+    /// The digest of these encoded bytes.
+    pub prefix: Digest,
 }
 
 /// The cause beneath the error of a pass that was told to stop, and of nothing else: nobody wants the result.
@@ -76,6 +78,9 @@ fn blame(kind: ErrorKind, doing: &str) -> impl FnOnce(io::Error) -> Error {
 pub struct Spool {
     /// So many bytes can be read.
     pub written: u64,
+    /// So many of them, from the first on, have this digest, where somebody hashes them while he makes them. Each
+    /// is at least twice as long as the one before, so that they are few.
+    pub prefixes: Vec<(u64, Digest)>,
     /// No more will come: the digest and size of all of them, or why there are none.
     pub end: Option<Result<(Digest, u64), Error>>,
 }
@@ -83,7 +88,20 @@ pub struct Spool {
 impl Spool {
     /// A blob that is complete, of known digest and size.
     pub const fn complete(digest: Digest, size: u64) -> Self {
-        Self { written: size, end: Some(Ok((digest, size))) }
+        Self { written: size, prefixes: Vec::new(), end: Some(Ok((digest, size))) }
+    }
+
+    /// Takes note of how far a pass has come.
+    pub fn advance(&mut self, progress: &Progress) {
+        self.written = progress.encoded;
+        if self.prefixes.last().is_none_or(|(size, _)| progress.encoded >= 2 * size) {
+            self.prefixes.push((progress.encoded, progress.prefix.clone()));
+        }
+    }
+
+    /// Returns the longest beginning within the first `size` bytes whose digest is known.
+    pub fn prefix(&self, size: u64) -> Option<&(u64, Digest)> {
+        self.prefixes.iter().rev().find(|(known, _)| *known <= size)
     }
 
     /// Returns the digest and size once they are known.

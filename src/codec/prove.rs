@@ -15,7 +15,7 @@ use super::{Compression, Encoded, Progress, Stopped, blame};
 use crate::{
     blob::Blob,
     error::{ErrorKind, Result},
-    oci::{Algorithm, DiffId, Hasher},
+    oci::{Algorithm, DiffId, Digest, Hasher},
 };
 
 /// Reads a whole layer, whatever it is encoded in, and computes both digests.
@@ -44,7 +44,7 @@ pub fn prove_stream(
     let stored = Stored::new(Box::new(Cursor::new(magic).chain(input)));
     let mut plain = compression.decoder(Box::new(stored.clone())).map_err(decoding())?;
     let mut plain_hasher = (compression != Compression::None).then(|| Hasher::new(Algorithm::Sha256));
-    let mut done = Progress::default();
+    let mut plain_size = 0;
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = match plain.read(&mut buffer) {
@@ -56,20 +56,18 @@ pub fn prove_stream(
         if let Some(hasher) = &mut plain_hasher {
             hasher.update(&buffer[..read]);
         }
-        done = Progress { plain: done.plain + read as u64, encoded: stored.lock().offset };
-        if progress(done).is_break() {
+        plain_size += read as u64;
+        let (encoded, prefix) = stored.lock().so_far();
+        if progress(Progress { plain: plain_size, encoded, prefix }).is_break() {
             return Err(Stopped.into());
         }
     }
     // Whatever the decoder left unread is part of the blob all the same.
     io::copy(&mut stored.clone(), &mut io::sink()).map_err(decoding())?;
 
-    let (digest, size) = {
-        let reading = stored.lock();
-        (reading.hasher.clone().finish(), reading.offset)
-    };
+    let (size, digest) = stored.lock().so_far();
     let diff_id = DiffId(plain_hasher.map_or_else(|| digest.clone(), Hasher::finish));
-    Ok((compression, Encoded { diff_id, digest, size, plain_size: done.plain }))
+    Ok((compression, Encoded { diff_id, digest, size, plain_size }))
 }
 
 /// The stored bytes, hashed as they are read. Shared, because a decoder keeps its input for itself.
@@ -80,6 +78,13 @@ struct Reading {
     input: Box<dyn Read + Send>,
     offset: u64,
     hasher: Hasher,
+}
+
+impl Reading {
+    /// Returns how many bytes were read, and their digest.
+    fn so_far(&self) -> (u64, Digest) {
+        (self.offset, self.hasher.clone().finish())
+    }
 }
 
 impl Stored {
@@ -111,7 +116,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::{error::chain, oci::Digest};
+    use crate::error::chain;
 
     const GO_ON: &dyn Fn(Progress) -> ControlFlow<()> = &|_| ControlFlow::Continue(());
 
@@ -203,7 +208,8 @@ mod tests {
         .unwrap();
         let heard = heard.into_inner().unwrap();
         assert!(heard.is_sorted_by(|a, b| a.plain < b.plain && a.encoded <= b.encoded));
-        assert_eq!(heard.last(), Some(&Progress { plain: proven.plain_size, encoded: proven.size }));
+        let last = Progress { plain: proven.plain_size, encoded: proven.size, prefix: proven.digest };
+        assert_eq!(heard.last(), Some(&last));
 
         let error = prove(&blob(&stored), &|_| ControlFlow::Break(())).unwrap_err();
         assert!(error.find::<Stopped>().is_some());

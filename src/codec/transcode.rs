@@ -45,7 +45,8 @@ pub fn transcode(
             output,
             hasher: Hasher::new(Algorithm::Sha256),
             turn: 0,
-            done: Progress::default(),
+            plain: 0,
+            encoded: 0,
             progress,
             failure: None,
         }),
@@ -111,7 +112,7 @@ impl Pass<'_> {
             None => Ok(Encoded {
                 diff_id: DiffId(intake.hasher.finish()),
                 digest: outlet.hasher.finish(),
-                size: outlet.done.encoded,
+                size: outlet.encoded,
                 plain_size: intake.size,
             }),
         }
@@ -154,7 +155,8 @@ struct Outlet<'a> {
     hasher: Hasher,
     /// The ticket of the block that is appended next.
     turn: u64,
-    done: Progress,
+    plain: u64,
+    encoded: u64,
     progress: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync),
     /// The first one; nothing is appended after it.
     failure: Option<Error>,
@@ -165,9 +167,11 @@ impl Outlet<'_> {
         self.hasher.update(encoded);
         self.output.write_all(encoded).map_err(blame(ErrorKind::Local, "writing the encoded bytes"))?;
         self.turn += 1;
-        self.done.plain += plain as u64;
-        self.done.encoded += encoded.len() as u64;
-        if (self.progress)(self.done).is_break() { Err(Stopped.into()) } else { Ok(()) }
+        self.plain += plain as u64;
+        self.encoded += encoded.len() as u64;
+        let prefix = self.hasher.clone().finish();
+        let progress = Progress { plain: self.plain, encoded: self.encoded, prefix };
+        if (self.progress)(progress).is_break() { Err(Stopped.into()) } else { Ok(()) }
     }
 }
 
@@ -432,8 +436,10 @@ mod tests {
         let heard = heard.into_inner().unwrap();
         assert_eq!(heard.len(), 4);
         assert!(heard.is_sorted_by(|a, b| a.plain < b.plain && a.encoded < b.encoded));
-        assert_eq!(heard[3], Progress { plain: encoded.plain_size, encoded: encoded.size });
-        for Progress { plain: done, encoded } in heard {
+        let last = Progress { plain: encoded.plain_size, encoded: encoded.size, prefix: encoded.digest };
+        assert_eq!(heard[3], last);
+        for Progress { plain: done, encoded, prefix } in heard {
+            assert_eq!(Digest::of(&output[..encoded as usize]), prefix);
             assert_eq!(decode(&output[..encoded as usize]), plain[..done as usize], "whole members");
         }
     }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     blob::Blob,
     cache::{Cache, Entry, Writer},
-    codec::{Compression, Encoding},
+    codec::{Compression, ENCODER_VERSION, Encoding},
     error::{Context as _, Error, ErrorKind, Result, chain},
     oci::{Algorithm, DiffId, Digest, Hasher, Reference},
     source::{
@@ -95,10 +95,13 @@ async fn send_ahead(
 ) {
     let Target { client, destination: Reference { repository, .. }, .. } = target;
     let reporter = Arc::clone(&press.reporter);
-    let uploader = Uploader::new(client.clone(), repository.path.clone(), options.jobs, reporter);
+    let uploader = Uploader::new(client.clone(), repository.path.clone(), options, reporter);
     let send = async |(name, feed): (String, Feed)| {
         let settings = options.settings(&repository.host, true);
-        if let Err(error) = uploader.upload(feed, settings, &name).await {
+        // As the layer will be known once it has passed: many producers name it by its diff ID.
+        let blob = source::digest_in(&name)
+            .map(|diff_id| format!("{diff_id} as {} by {ENCODER_VERSION}", options.recipe.encoding()));
+        if let Err(error) = uploader.upload(feed, settings, &name, blob).await {
             tracing::debug!("`{name}` was not sent ahead: {}", chain(&error));
         }
     };

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     blob,
+    codec::ENCODER_VERSION,
     error::{self, Error, ErrorKind, Result},
     event::{Event, How},
     oci::{Descriptor, Digest, Manifest},
@@ -191,7 +192,7 @@ impl Delivery {
     pub(super) fn uploader(&self) -> Uploader {
         let Target { client, destination, .. } = &self.target;
         let (client, repository) = (client.clone(), destination.repository.path.clone());
-        Uploader::new(client, repository, self.options.jobs, Arc::clone(&self.press.reporter))
+        Uploader::new(client, repository, &self.options, Arc::clone(&self.press.reporter))
     }
 
     /// Sends one blob.
@@ -213,9 +214,22 @@ impl Delivery {
             None if matches!(need.at_hand, AtHand::Missing(_)) => return uploader.mount_only(need).await,
             None => self.feed(need, wanted).await?,
         };
-        match uploader.upload(feed, settings, name).await {
+        match uploader.upload(feed, settings, name, Some(self.lasting_name(need))).await {
             Err(error) if error.kind() == ErrorKind::Source => self.drop_damaged(need, wanted, error),
             result => result,
+        }
+    }
+
+    /// Returns what a later push knows a blob by: a layer by what its bytes are made from and how, since its digest
+    /// may not be known then.
+    fn lasting_name(&self, need: &Need) -> String {
+        match (&need.layer.diff_id, &need.at_hand, &need.identity) {
+            (Some(diff_id), AtHand::Cached | AtHand::Plain, _) => {
+                format!("{diff_id} as {} by {ENCODER_VERSION}", self.options.recipe.encoding())
+            }
+            (_, _, Some((digest, _))) => digest.to_string(),
+            (Some(diff_id), _, None) => format!("{diff_id} as it lies there"),
+            (None, _, None) => need.layer.name.clone(),
         }
     }
 

@@ -11,6 +11,7 @@ mod original;
 mod origins;
 mod press;
 mod recall;
+mod resume;
 mod reuse;
 pub mod runtime;
 mod spool;
@@ -27,6 +28,7 @@ use self::{
 };
 pub use draft::Format;
 pub use press::Press;
+pub use resume::{OpenSessions, Resume};
 
 use crate::{
     codec::Recipe,
@@ -62,6 +64,8 @@ pub struct Options {
     pub reuse: bool,
     /// `--reuse-from`: images at the same registry that may have the layers.
     pub reuse_from: Vec<Reference>,
+    /// What becomes of uploads when the process ends before them.
+    pub resume: Resume,
     /// `--retries`: attempts without progress before giving up.
     pub retries: u32,
 }
@@ -80,6 +84,7 @@ impl Default for Options {
             recipe: Recipe::default(),
             reuse: true,
             reuse_from: Vec::new(),
+            resume: Resume::Never,
             retries: 5,
         }
     }

@@ -52,7 +52,7 @@ impl Press {
         output.begin(Blob::from_file(writer.blob_file(), u64::MAX))?;
         let encoded = codec::transcode(plain, encoding, self.workers, &mut writer, &|progress| {
             self.reporter.event(Event::Encoded { blob: name.to_owned(), plain: progress.plain });
-            output.announce(progress.encoded);
+            output.announce(&progress);
             if until == Until::Abandoned && output.is_abandoned() {
                 ControlFlow::Break(())
             } else {

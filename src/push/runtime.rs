@@ -1,6 +1,6 @@
 //! The runtime a push runs on, for callers that have none of their own, and the signals that end it.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -11,6 +11,9 @@ use crate::error::{Context as _, ErrorKind, Result};
 
 /// Threads that read and hash: more would only queue up for two cores or a disk.
 const BLOCKING_THREADS: usize = 8;
+
+/// Whoever says stop does not wait longer.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How a run came to its end.
 #[derive(Debug)]
@@ -24,6 +27,14 @@ pub enum Ending<T> {
 
 /// Runs a future to its end, or until SIGINT or SIGTERM, which drop it.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Result<Ending<T>> {
+    block_on_with_farewell(future, async {})
+}
+
+/// Does the same; when it was a signal, `farewell` follows for a moment.
+pub fn block_on_with_farewell<T>(
+    future: impl Future<Output = T>,
+    farewell: impl Future<Output = ()>,
+) -> Result<Ending<T>> {
     let starting = || "starting the runtime".to_owned();
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -34,11 +45,19 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Result<Ending<T>> {
     let ending = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context(ErrorKind::Local, starting)?;
         let mut terminate = signal(SignalKind::terminate()).context(ErrorKind::Local, starting)?;
-        tokio::select! {
+        let ending = tokio::select! {
             output = future => Ok(Ending::Finished(output)),
             _ = interrupt.recv() => Ok(Ending::Interrupted(2)),
             _ = terminate.recv() => Ok(Ending::Interrupted(15)),
+        };
+        if matches!(ending, Ok(Ending::Interrupted(_))) {
+            tokio::select! {
+                () = farewell => {}
+                () = tokio::time::sleep(FAREWELL) => {}
+                _ = interrupt.recv() => {}
+            }
         }
+        ending
     });
     if matches!(ending, Ok(Ending::Interrupted(_))) {
         // A disk that is being read at this moment is nothing to wait for.

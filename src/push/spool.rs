@@ -13,9 +13,9 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::{
     blob::{self, Blob},
-    codec::Spool,
+    codec::{Progress, Spool},
     error::{Context as _, Error, ErrorKind, Result},
-    oci::{Descriptor, Digest, Hasher},
+    oci::{Algorithm, Descriptor, Digest, Hasher},
     registry::UploadBody,
 };
 
@@ -61,8 +61,8 @@ impl Producer {
     }
 
     /// Says how far the bytes are: these can be read.
-    pub(crate) fn announce(&self, written: u64) {
-        self.spool.send_modify(|spool| spool.written = written);
+    pub(crate) fn announce(&self, progress: &Progress) {
+        self.spool.send_modify(|spool| spool.advance(progress));
     }
 
     /// Returns whether nobody follows any more.
@@ -108,6 +108,30 @@ impl Feed {
             Producer { file: Arc::clone(&file), spool: sender },
             Self { bytes: Origin::File(file), spool, proof: None },
         )
+    }
+
+    /// Returns whether these are the bytes of a stored blob, which are hashed on their way.
+    pub(crate) const fn is_stored(&self) -> bool {
+        self.proof.is_some()
+    }
+
+    /// Returns the digest of the first `size` bytes, which are at hand.
+    pub(crate) fn prefix(&self, size: u64, algorithm: Algorithm) -> Result<Digest> {
+        let mut hasher = Hasher::new(algorithm);
+        let mut offset = 0;
+        while offset < size {
+            let length = FRAME.min(size - offset);
+            match &self.bytes {
+                Origin::Memory(bytes) => hasher.update(&bytes[offset as usize..(offset + length) as usize]),
+                Origin::File(file) => {
+                    let mut frame = vec![0; length as usize];
+                    read(opened(file)?, &mut frame, offset)?;
+                    hasher.update(&frame);
+                }
+            }
+            offset += length;
+        }
+        Ok(hasher.finish())
     }
 
     /// Returns how far the bytes are at hand.

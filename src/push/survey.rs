@@ -18,7 +18,7 @@ pub(crate) const HEADS: usize = 24;
 /// Asks the repository which of the needed blobs it has.
 pub(crate) async fn present(client: &Client, repository: &str, needs: &[Need]) -> Result<HashSet<Digest>> {
     let is_open = |need: &&Need| !matches!(need.at_hand, AtHand::Foreign | AtHand::Registry);
-    let asked = needs.iter().filter(is_open).filter_map(|need| need.identity.clone());
+    let asked: Vec<_> = needs.iter().filter(is_open).filter_map(|need| need.identity.clone()).collect();
     stream::iter(asked)
         .map(|(digest, size)| async move {
             let found = client.head_blob(repository, &digest).await?;

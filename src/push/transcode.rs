@@ -163,7 +163,7 @@ impl Workshop {
         };
         output.begin(blob.clone())?;
         let encoded = codec::prove(&blob, &|progress| {
-            output.announce(progress.encoded);
+            output.announce(&progress);
             if output.is_abandoned() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         check(layer, &encoded)?;

@@ -12,7 +12,11 @@ use std::sync::{
 use futures_util::TryStreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::spool::Feed;
+use super::{
+    Options,
+    resume::{Resume, Trail},
+    spool::Feed,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     event::{Event, How, Reporter},
@@ -32,6 +36,7 @@ const SMALL_KIB: u32 = 16 << 10;
 pub(crate) struct Uploader {
     client: Client,
     repository: String,
+    resume: Resume,
     reporter: Arc<dyn Reporter>,
     places: Places,
     /// Bytes handed to the network so far, repeats included.
@@ -55,25 +60,39 @@ struct Place {
 }
 
 impl Uploader {
-    /// Prepares uploads to a repository, `jobs` large blobs at a time.
-    pub(crate) fn new(client: Client, repository: String, jobs: usize, reporter: Arc<dyn Reporter>) -> Self {
+    /// Prepares uploads to a repository, `--jobs` large blobs at a time.
+    pub(crate) fn new(
+        client: Client,
+        repository: String,
+        options: &Options,
+        reporter: Arc<dyn Reporter>,
+    ) -> Self {
+        let (jobs, resume) = (options.jobs, options.resume.clone());
         let places = Places {
             chunked: Arc::new(Semaphore::new(jobs.max(1))),
             small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
         };
-        Self { client, repository, reporter, places, sent: Arc::default(), lesson: Mutex::default() }
+        Self { client, repository, resume, reporter, places, sent: Arc::default(), lesson: Mutex::default() }
     }
 
-    /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by.
+    /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by, `blob` what
+    /// a later process may know it by.
     pub(crate) async fn upload(
         &self,
         mut feed: Feed,
         mut settings: Settings,
         name: &str,
+        blob: Option<String>,
     ) -> Result<(Digest, u64)> {
         settings.lesson = settings.lesson.and(self.lesson());
         let one_chunk = settings.chunk_size.unwrap_or(settings.profile.chunk_size);
-        let mut session = Session::new(settings);
+        let blob = blob.filter(|_| feed.spool().sealed().is_none_or(|(_, size)| *size > one_chunk));
+        let (mut trail, held) =
+            Trail::pick_up(&self.resume, &self.client, &self.repository, blob, &mut feed).await?;
+        let mut session = match held {
+            Some(held) => Session::resume(settings, held),
+            None => Session::new(settings),
+        };
         let mut place = None;
         let mut acknowledged = 0;
         let outcome = loop {
@@ -84,6 +103,7 @@ impl Uploader {
                     // The registry is well: it need not keep what will never be finished.
                     if matches!(error.kind(), ErrorKind::Local | ErrorKind::Source) {
                         self.abandon(&session).await;
+                        trail.finish();
                     }
                     let error = self.client.explain(&self.repository, error);
                     return Err(error.while_doing(format!("uploading `{name}`")));
@@ -119,6 +139,7 @@ impl Uploader {
             }
             if session.acknowledged() != acknowledged {
                 acknowledged = session.acknowledged();
+                trail.note(session.location(), session.held(), &spool);
                 let size = spool.sealed().map(|(_, size)| *size);
                 self.reporter.event(Event::Acknowledged {
                     blob: name.to_owned(),
@@ -127,6 +148,7 @@ impl Uploader {
                 });
             }
         };
+        trail.finish();
         let (digest, size) = feed.sealed().await?;
         let how = match outcome {
             Outcome::Mounted => How::Mounted,

@@ -2,6 +2,7 @@
 //!
 //! * [`Client`]: the verbs (is this blob there, put this manifest, send this upload request);
 //! * [`session`]: what to send next in an upload, as a state machine without sockets or clock;
+//! * [`unfinished`]: what a later process needs to go on with an upload;
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
 //! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`;
 //! * [`auth`]: getting in, by answering a [`challenge`], with a `token` where one is wanted;
@@ -35,6 +36,7 @@ pub mod session;
 mod tls;
 mod token;
 pub mod transport;
+pub mod unfinished;
 
 pub use body::UploadBody;
 pub use certificates::Certificates;
@@ -49,3 +51,4 @@ pub use registries_conf::RegistriesConf;
 pub use registry_error::RegistryError;
 pub use session::{Action, Fault, Reply, Request, Session};
 pub use transport::Pool;
+pub use unfinished::Unfinished;

@@ -84,6 +84,17 @@ pub struct Session {
     warnings: Vec<String>,
 }
 
+/// A session that an earlier process has left behind, or this one may.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Its address.
+    pub location: Location,
+    /// The registry had acknowledged so many bytes.
+    pub offset: u64,
+    /// The size of its chunks.
+    pub chunk: u64,
+}
+
 /// Where the upload stands.
 #[derive(Debug, Default)]
 enum Step {
@@ -183,6 +194,34 @@ impl Session {
             location: None,
             warnings: Vec::new(),
             settings,
+        }
+    }
+
+    /// Goes on with a session that is open at the registry, once that has said how far it is; where it does not
+    /// know it any more, begins a new one.
+    pub fn resume(settings: Settings, held: Held) -> Self {
+        let mut session = Self::new(settings);
+        if session.settings.profile.status && session.way == Way::Chunks {
+            let Held { location, offset, chunk } = held;
+            // It may hold a part of the chunk that was on its way.
+            let sent = offset.saturating_add(chunk);
+            let footing = Footing::Acknowledged;
+            let upload = Upload { location, chunk, offset, sent, footing, redirects: 0, before: None };
+            session.step = Step::Ask { upload, doubt: Doubt::Resumed, missed: false };
+        }
+        session
+    }
+
+    /// Returns what a later process needs to go on where this one is; nothing while there is nothing to gain.
+    pub fn held(&self) -> Option<Held> {
+        match &self.step {
+            Step::Send(upload) | Step::Ask { upload, .. } | Step::Confirm { upload, .. }
+                if upload.offset > 0 =>
+            {
+                let Upload { location, offset, chunk, .. } = upload;
+                Some(Held { location: location.clone(), offset: *offset, chunk: *chunk })
+            }
+            _ => None,
         }
     }
 
@@ -427,7 +466,7 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_that_is_not_written() {
-        let growing = |written| Spool { written, end: None };
+        let growing = |written| Spool { written, ..Spool::default() };
         let mut session = Session::new(Settings { look_first: true, ..settings() });
         assert!(matches!(session.next(&growing(10)), Action::More));
         let Action::Send(request) = session.next(&growing(11)) else { panic!("no request") };
@@ -452,7 +491,7 @@ mod tests {
     #[test]
     fn a_small_blob_in_the_making_waits_for_its_digest() {
         let mut session = Session::new(Settings { look_first: true, ..settings() });
-        assert!(matches!(session.next(&Spool { written: 10, end: None }), Action::More));
+        assert!(matches!(session.next(&Spool { written: 10, ..Spool::default() }), Action::More));
         let Action::Send(request) = session.next(&blob(10)) else { panic!("no request") };
         assert_eq!(in_short(&request), "HEAD");
     }
@@ -461,7 +500,7 @@ mod tests {
     fn a_host_that_takes_only_whole_blobs_waits_for_the_end() {
         let profile = hosts::profile("europe-docker.pkg.dev");
         let whole = || Settings { profile, ..settings() };
-        let (_, done) = play_with(whole(), &Spool { written: 1000, end: None }, vec![]);
+        let (_, done) = play_with(whole(), &Spool { written: 1000, ..Spool::default() }, vec![]);
         assert_eq!(done, "more");
         let answers = vec![opened(), status(201)];
         assert_eq!(play_with(whole(), &blob(1000), answers).1, "POST, PUT 1000, uploaded");
@@ -469,7 +508,8 @@ mod tests {
 
     #[test]
     fn a_broken_source_ends_it() {
-        let broken = Spool { written: 100, end: Some(Err(Error::source("layer is damaged"))) };
+        let broken =
+            Spool { written: 100, end: Some(Err(Error::source("layer is damaged"))), ..Spool::default() };
         assert_eq!(play_with(settings(), &broken, vec![]).1, "source: layer is damaged");
     }
 

@@ -37,7 +37,7 @@ fn push(case: &Case) -> (Result<Outcome, Error>, Registry) {
     let mut troubles: Box<dyn Iterator<Item = &Trouble>> =
         if case.for_ever { Box::new(case.troubles.iter().cycle()) } else { Box::new(case.troubles.iter()) };
     let complete = Spool::complete(Digest::of(b"blob"), case.size);
-    let mut spool = if case.growth.is_some() { Spool { written: 0, end: None } } else { complete.clone() };
+    let mut spool = if case.growth.is_some() { Spool::default() } else { complete.clone() };
     let mut session = Session::new(case.settings.clone());
     let mut too_large = u64::MAX;
     for _ in 0..MOST_ACTIONS {

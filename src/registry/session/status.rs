@@ -14,6 +14,8 @@ pub(super) enum Doubt {
     Misplaced { start: u64, moved: bool },
     /// A chunk was refused for want of a fresh token.
     Refused,
+    /// The session is an earlier process's.
+    Resumed,
     /// All was sent, but the closing PUT did not make a blob of it.
     Uncommitted,
     /// A chunk was sent and nobody knows how much of it was kept.
@@ -39,6 +41,8 @@ impl Session {
                 }
                 self.placed(upload, doubt, Stored::of(&reply.headers).map(Stored::in_status))
             }
+            // A new session tells what is the matter, if it still is.
+            400..=499 if matches!(doubt, Doubt::Resumed) && !retry::is_transient(reply.status) => Step::Open,
             403 => Step::Ended(Err(error)),
             404 | 405 => match doubt {
                 Doubt::Uncommitted => self.restart(error),
@@ -74,6 +78,15 @@ impl Session {
                 None => self.restart(surprise()),
             },
             Doubt::Refused => Step::Send(upload),
+            Doubt::Resumed => match held {
+                // `0-0` stands for nothing as well.
+                Some(held) if held > 1 && self.size().is_none_or(|size| held <= size) => {
+                    upload.sent = upload.sent.max(held);
+                    self.stand(&mut upload, held);
+                    Step::Send(upload)
+                }
+                _ => Step::Open,
+            },
             // There is no blob yet, so to commit once more does no harm.
             Doubt::Uncommitted if !self.trust_range || held.is_none_or(|held| held == upload.offset) => {
                 Step::Send(upload)

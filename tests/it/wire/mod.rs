@@ -18,6 +18,7 @@ mod promises;
 mod random;
 mod recall;
 mod recipes;
+mod resume;
 mod reuse;
 mod sessions;
 
@@ -39,6 +40,7 @@ use longshore::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 use self::image::{Layout, plain};
 use crate::support::registry::{Exchange, Registry, Route, Script};
@@ -105,6 +107,13 @@ impl Pusher {
 
     /// Pushes what lies at `path` to a host.
     fn push_to(&self, path: &Path, host: &str, destination: &str) -> Result<Pushed> {
+        let (push, runtime) = self.prepare(path, host, destination)?;
+        let pushed = runtime.block_on(async { tokio::time::timeout(PATIENCE, push.run()).await });
+        pushed.unwrap_or_else(|_| Err(Error::internal("the push hangs")))?.remove(0)
+    }
+
+    /// Returns a push, and what it can run on.
+    fn prepare(&self, path: &Path, host: &str, destination: &str) -> Result<(Push, Runtime)> {
         let spec = path.to_str().unwrap().parse()?;
         let push = Push {
             input: detect::open(&spec, &SourceOptions::default())?,
@@ -121,10 +130,8 @@ impl Pusher {
             },
             options: self.options.clone(),
         };
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let pushed = runtime.block_on(async { tokio::time::timeout(PATIENCE, push.run()).await });
-        pushed.unwrap_or_else(|_| Err(Error::internal("the push hangs")))?.remove(0)
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Ok((push, runtime))
     }
 
     fn events(&self) -> Vec<Event> {

@@ -122,6 +122,11 @@ impl Registry {
         self.state().store.seed(repository, bytes)
     }
 
+    /// Loses every upload that is open.
+    pub(crate) fn forget_uploads(&self) {
+        self.state().store.forget_uploads();
+    }
+
     /// Waits until a route was called so often.
     pub(crate) fn wait_for(&self, route: Route, calls: usize) {
         self.runtime

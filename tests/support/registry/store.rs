@@ -118,6 +118,11 @@ impl Store {
         digest
     }
 
+    /// Loses every upload that is open.
+    pub(super) fn forget_uploads(&mut self) {
+        self.sessions.clear();
+    }
+
     pub(super) fn forget_session(&mut self, name: &str) {
         self.sessions.remove(name);
     }

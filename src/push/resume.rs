@@ -1,0 +1,164 @@
+//! Uploads that outlive their process: taken up where an earlier one was cut off, or given back when this one is
+//! told to stop.
+//!
+//! A [`Trail`] is one blob's: what it finds at the beginning is a session to go on with, if the bytes at hand begin
+//! with those that were sent; what it notes after each chunk is for whoever comes next.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::spool::{Feed, blocking};
+use crate::{
+    codec::Spool,
+    error::Result,
+    registry::{
+        Client, Location, Pool, Request, Unfinished,
+        session::Held,
+        unfinished::{Key, Progress, Record},
+    },
+};
+
+/// What becomes of an upload when the process ends before it.
+#[derive(Clone, Debug)]
+pub enum Resume {
+    /// Its record is kept, and a later push goes on.
+    Keep(Unfinished),
+    /// It is given back (`--no-resume`).
+    GiveBack(OpenSessions),
+    /// Nothing.
+    Never,
+}
+
+/// The sessions that are open at registries just now.
+#[derive(Clone, Default)]
+pub struct OpenSessions(Arc<Mutex<Open>>);
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    sessions: HashMap<u64, (Client, String, Location)>,
+}
+
+impl OpenSessions {
+    /// Gives all of them back. Registries may refuse it: that harms nobody.
+    pub async fn cancel(&self) {
+        let open: Vec<_> = self.lock().sessions.drain().map(|(_, session)| session).collect();
+        for (client, repository, location) in open {
+            let request = Request::Cancel { location };
+            if let Err(fault) = client.exchange(&repository, &request, None, Pool::Small).await {
+                tracing::debug!(?fault, "an upload could not be given back");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for OpenSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenSessions").finish_non_exhaustive()
+    }
+}
+
+/// What one upload leaves behind.
+pub(crate) struct Trail(Kind);
+
+enum Kind {
+    None,
+    Open { sessions: OpenSessions, id: u64, client: Client, repository: String },
+    Record(Record),
+}
+
+impl Trail {
+    /// Begins, or goes on with, the trail of a blob.
+    pub(crate) async fn pick_up(
+        resume: &Resume,
+        client: &Client,
+        repository: &str,
+        blob: Option<String>,
+        feed: &mut Feed,
+    ) -> Result<(Self, Option<Held>)> {
+        let unfinished = match (resume, &blob) {
+            (Resume::Keep(unfinished), Some(_)) => unfinished.clone(),
+            (Resume::GiveBack(sessions), _) => {
+                let mut open = sessions.lock();
+                open.next += 1;
+                let (client, repository) = (client.clone(), repository.to_owned());
+                let kind = Kind::Open { sessions: sessions.clone(), id: open.next, client, repository };
+                return Ok((Self(kind), None));
+            }
+            _ => return Ok((Self(Kind::None), None)),
+        };
+        let key = Key {
+            host: client.host().to_owned(),
+            repository: repository.to_owned(),
+            account: client.credential_source(repository),
+            blob: blob.unwrap_or_default(),
+        };
+        let taken = blocking(move || Ok(unfinished.take(key))).await?;
+        let Some((record, progress)) = taken else { return Ok((Self(Kind::None), None)) };
+        let held = match progress {
+            Some(progress) if begins_so(feed, &progress).await? => Some(progress.held),
+            Some(_) => {
+                record.clear();
+                None
+            }
+            None => None,
+        };
+        Ok((Self(Kind::Record(record)), held))
+    }
+
+    /// Notes where the upload is, and what is to go on with; `spool` says what is known of its bytes.
+    pub(crate) fn note(&mut self, location: Option<&Location>, held: Option<Held>, spool: &Spool) {
+        match &mut self.0 {
+            Kind::None => {}
+            Kind::Open { sessions, id, client, repository } => {
+                let mut open = sessions.lock();
+                match location {
+                    Some(location) => {
+                        let session = (client.clone(), repository.clone(), location.clone());
+                        open.sessions.insert(*id, session);
+                    }
+                    None => drop(open.sessions.remove(id)),
+                }
+            }
+            Kind::Record(record) => {
+                let Some(held) = held else { return record.clear() };
+                let prefix = spool.prefix(held.offset).cloned();
+                record.write(Progress { held, prefix });
+                if let Some(handle) = record.handle() {
+                    // The next chunk does not wait for this machine's disk.
+                    tokio::task::spawn_blocking(move || handle.sync());
+                }
+            }
+        }
+    }
+
+    /// The blob has arrived, or never will.
+    pub(crate) fn finish(self) {
+        match self.0 {
+            Kind::None => {}
+            Kind::Open { sessions, id, .. } => drop(sessions.lock().sessions.remove(&id)),
+            Kind::Record(record) => record.finish(),
+        }
+    }
+}
+
+/// Returns whether the bytes at hand begin with those that were sent. Bytes that are still being made must be shown
+/// to; the digest of a stored blob is checked on the way anyhow.
+async fn begins_so(feed: &mut Feed, progress: &Progress) -> Result<bool> {
+    let Some((size, expected)) = progress.prefix.clone() else { return Ok(feed.is_stored()) };
+    while feed.spool().written < size {
+        if feed.spool().end.is_some() {
+            return Ok(false);
+        }
+        feed.more().await?;
+    }
+    let feed = feed.clone();
+    blocking(move || Ok(feed.prefix(size, expected.algorithm())? == expected)).await
+}

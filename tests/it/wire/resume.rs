@@ -1,0 +1,120 @@
+//! Rules 37 and 38: an upload that was cut off by the end of its process goes on in the next.
+
+use std::path::Path;
+
+use longshore::{codec::Recipe, oci::Digest, push::Resume, registry::Unfinished};
+
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived, assert_holds,
+    image::{Archive, Layout},
+    story,
+};
+use crate::support::registry::{Fault, Manners, Registry, Route, Script};
+
+/// Six chunks and a bit.
+const LARGE: usize = 6 * CHUNK as usize + 1000;
+
+/// More than one block of the encoder.
+const BLOCKS: usize = 3 << 20;
+
+/// A machine on which a push was killed when the registry had been asked for its `nth` chunk, and has not
+/// answered.
+struct Killed {
+    pusher: Pusher,
+    registry: Registry,
+}
+
+fn pusher(state: &Path) -> Pusher {
+    let mut pusher = Pusher::new();
+    pusher.options.resume = Resume::Keep(Unfinished::new(state));
+    pusher
+}
+
+impl Killed {
+    /// Everything that runs is dropped, as a signal would; what a `kill -9` leaves is the same, since nothing is
+    /// written at the end.
+    fn at_chunk(path: &Path, nth: usize, state: &Path, manners: Manners) -> Self {
+        let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+        let registry = Registry::start(Script::new().manners(manners).on(Route::Patch, nth, held));
+        let pusher = pusher(state);
+        let (push, runtime) = pusher.prepare(path, &registry.host(), &format!("{REPOSITORY}:1")).unwrap();
+        let pushing = runtime.spawn(push.run());
+        registry.wait_for(Route::Patch, nth);
+        pushing.abort();
+        runtime.shutdown_background();
+        registry.release();
+        Self { pusher, registry }
+    }
+}
+
+#[test]
+fn rule_38_a_stored_blob_goes_on_where_the_registry_is() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Manners::default());
+    pusher(state.path()).push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert!(registry.bytes(Route::Patch) <= LARGE as u64 + CHUNK, "{}", story(&registry));
+    assert_eq!(registry.calls(Route::Open), 2, "one for the layer, one for the config: {}", story(&registry));
+    assert_eq!(fs_err::read_dir(state.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn rule_38_a_layer_that_is_encoded_again_goes_on_if_its_bytes_are_the_same() {
+    let archive = Archive::of(&[BLOCKS]);
+    for (recipe, resumes) in [("keep", true), ("gzip:2", false)] {
+        let state = tempfile::tempdir().unwrap();
+        let Killed { registry, .. } = Killed::at_chunk(&archive.path(), 30, state.path(), Manners::default());
+        let mut again = pusher(state.path());
+        again.options.recipe = recipe.parse::<Recipe>().unwrap();
+        again.push(&archive.path(), &registry).unwrap();
+        assert_holds(&registry, &archive.layers);
+        assert_eq!(registry.calls(Route::Open), if resumes { 2 } else { 3 }, "{}", story(&registry));
+    }
+}
+
+#[test]
+fn rule_38_bytes_that_begin_otherwise_begin_anew() {
+    let archive = Archive::of(&[BLOCKS]);
+    let state = tempfile::tempdir().unwrap();
+    let Killed { registry, .. } = Killed::at_chunk(&archive.path(), 30, state.path(), Manners::default());
+    for record in fs_err::read_dir(state.path()).unwrap() {
+        let path = record.unwrap().path();
+        let mut text: serde_json::Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+        assert!(text["prefix"].is_array(), "{text}");
+        text["prefix"][1] = Digest::of(b"other").to_string().into();
+        fs_err::write(path, text.to_string()).unwrap();
+    }
+    pusher(state.path()).push(&archive.path(), &registry).unwrap();
+    assert_holds(&registry, &archive.layers);
+    assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
+
+#[test]
+fn rule_38_a_session_that_is_lost_meanwhile_begins_anew() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Manners::default());
+    registry.forget_uploads();
+    pusher(state.path()).push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
+
+#[test]
+fn rule_38_a_registry_that_answers_no_questions_is_asked_none() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let deaf = Manners { status: false, ..Manners::default() };
+    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), deaf);
+    pusher(state.path()).push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+}
+
+#[test]
+fn rule_38_without_a_state_folder_every_byte_is_sent_again() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let Killed { mut pusher, registry } =
+        Killed::at_chunk(layout.path(), 4, state.path(), Manners::default());
+    pusher.options.resume = Resume::Never;
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
