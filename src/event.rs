@@ -48,6 +48,8 @@ pub enum Event {
         present: usize,
         /// Layers of another image at the registry, which serve this one too.
         reuse: usize,
+        /// Layers to be fetched from the shared cache, to be checked and sent.
+        fetch: usize,
         /// Blobs to be asked for by mount.
         mount: usize,
         /// Blobs to be sent as they are.

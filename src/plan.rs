@@ -8,6 +8,7 @@ use std::{cmp::Reverse, collections::HashSet, fmt};
 use bytes::Bytes;
 
 use crate::{
+    cache::Entry,
     codec::Encoding,
     error::{Error, Result},
     oci::Digest,
@@ -46,6 +47,20 @@ pub enum AtHand {
     Plain,
     /// At the registry, from an earlier push of whatever image: seen there.
     Registry,
+    /// In the shared cache, if what is there is what this entry says: so far it only says so, and the digest and
+    /// size are not yet the layer's.
+    Shared(Entry),
+}
+
+impl Need {
+    /// Returns the digest and size that the registry is asked about, if there is something to ask.
+    pub fn question(&self) -> Option<(&Digest, u64)> {
+        match &self.at_hand {
+            AtHand::Foreign | AtHand::Registry => None,
+            AtHand::Shared(entry) => Some((&entry.digest, entry.size)),
+            _ => self.identity.as_ref().map(|(digest, size)| (digest, *size)),
+        }
+    }
 }
 
 /// What the registry said.
@@ -60,6 +75,17 @@ pub struct Facts {
 /// What has to be done for one blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Download it from the shared cache and check it, sending what has arrived already. If it is not what its
+    /// entry says, encode it.
+    Fetch {
+        /// What the shared cache says of it.
+        entry: Entry,
+        /// How it is encoded there, and here if need be.
+        encoding: Encoding,
+        /// Whether the registry has a blob of that digest: then it is checked and not sent. It must be checked,
+        /// since nothing else tells that it is this layer.
+        present: bool,
+    },
     /// Nothing: the registry is not given foreign layers.
     Leave,
     /// Ask for a mount; send it if that is refused.
@@ -107,6 +133,10 @@ fn step(need: &Need, facts: &Facts) -> Result<Step> {
     if need.at_hand == AtHand::Registry {
         return Ok(Step::Reuse);
     }
+    if let AtHand::Shared(entry) = &need.at_hand {
+        let present = facts.present.contains(&entry.digest);
+        return Ok(Step::Fetch { entry: entry.clone(), encoding: facts.encoding, present });
+    }
     let Some((digest, _)) = &need.identity else {
         return Ok(match need.at_hand {
             AtHand::Plain => Step::Transcode { encoding: facts.encoding },
@@ -145,7 +175,13 @@ impl PushPlan {
                 Step::Mount { .. } => totals.mount += 1,
                 Step::Upload | Step::Prove => {
                     totals.upload += 1;
-                    totals.bytes += need.weight;
+                    totals.bytes = totals.bytes.saturating_add(need.weight);
+                }
+                Step::Fetch { present, .. } => {
+                    totals.fetch += 1;
+                    // What it weighs is hearsay.
+                    let weight = if *present { 0 } else { need.weight };
+                    totals.bytes = totals.bytes.saturating_add(weight);
                 }
                 Step::Transcode { .. } => totals.transcode += 1,
             }
@@ -157,6 +193,8 @@ impl PushPlan {
 /// How many blobs have which step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// To be fetched from the shared cache.
+    pub fetch: usize,
     /// Foreign layers that are not uploaded.
     pub left: usize,
     /// At the registry already.
@@ -177,6 +215,8 @@ impl fmt::Display for PushPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (need, step) in &self.steps {
             let verb = match step {
+                Step::Fetch { present: true, .. } => "fetch and check".to_owned(),
+                Step::Fetch { present: false, .. } => "fetch, check and send".to_owned(),
                 Step::Leave => "leave".to_owned(),
                 Step::Mount { from } => format!("mount from {from}"),
                 Step::Present => "present".to_owned(),

@@ -162,9 +162,7 @@ impl Cache {
     }
 
     fn encoded_path(&self, diff_id: &DiffId, encoding: Encoding) -> PathBuf {
-        let DiffId(digest) = diff_id;
-        let dir = self.dir.join(ENCODED).join(digest.algorithm().name()).join(digest.hex());
-        dir.join(format!("{encoding}-v{ENCODER_VERSION}.json"))
+        self.dir.join(entry_name(diff_id, encoding))
     }
 
     fn proven_path(&self, digest: &Digest) -> PathBuf {
@@ -198,6 +196,13 @@ impl Cache {
         fs_err::create_dir_all(path.parent().unwrap_or(&self.dir)).context(ErrorKind::Local, writing)?;
         layout::write::write_atomic(path, &bytes)
     }
+}
+
+/// Returns where below a cache's root the entry of a layer is: on disk and wherever else layers are kept.
+pub(crate) fn entry_name(diff_id: &DiffId, encoding: Encoding) -> String {
+    let DiffId(digest) = diff_id;
+    let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
+    format!("{ENCODED}/{algorithm}/{hex}/{encoding}-v{ENCODER_VERSION}.json")
 }
 
 /// Beneath the error about a folder in which somebody else could have put blobs.

@@ -7,7 +7,7 @@ use std::{
 
 use bytesize::ByteSize;
 use clap::builder::FalseyValueParser;
-use longshore::{Error, Result, cache::Cache, error::chain};
+use longshore::{Error, Result, cache::Cache, error::chain, push::Bucket};
 use serde_json::json;
 
 use super::{Context, ExitStatus};
@@ -22,6 +22,9 @@ pub(super) struct CacheArgs {
     /// Keep encoded layers here
     #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
+    /// Share them with other machines in a bucket: s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER
+    #[arg(long = "cache", value_name = "URL", env = "LONGSHORE_CACHE")]
+    shared: Option<String>,
     /// Keep so many bytes of them: what was not used for the longest time goes first
     #[arg(long, value_name = "SIZE", default_value = "20GiB", env = "LONGSHORE_CACHE_SIZE")]
     cache_size: ByteSize,
@@ -46,6 +49,12 @@ impl CacheArgs {
             }
             cache => cache,
         }
+    }
+
+    /// Prepares for the bucket that machines share.
+    pub(super) fn bucket(&self, context: &Context) -> Result<Option<Bucket>> {
+        let open = |url: &String| Bucket::open(url, &context.environment.cloud_variables());
+        self.shared.as_ref().filter(|url| !url.is_empty()).map(open).transpose()
     }
 
     /// Makes the cache as small as it shall be, after a push.

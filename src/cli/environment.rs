@@ -8,7 +8,7 @@ use std::{
 
 use longshore::{
     Error, Result,
-    registry::{Proxies, RegistriesConf, registries_conf},
+    registry::{Proxies, RegistriesConf, Secret, registries_conf},
     source::{StorageOptions, Transport, containerd, storage_conf::Values},
 };
 
@@ -165,6 +165,15 @@ impl Environment {
         })
     }
 
+    /// Returns what the clouds' own tools would be told, in the same order every time.
+    pub(super) fn cloud_variables(&self) -> Vec<(String, Secret)> {
+        let cloud = |key: &str| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|prefix| key.starts_with(prefix));
+        let mut variables: Vec<_> =
+            self.vars.iter().filter(|(key, value)| cloud(key) && !value.is_empty()).collect();
+        variables.sort();
+        variables.into_iter().map(|(key, value)| (key.clone(), Secret::new(value))).collect()
+    }
+
     fn xdg(&self, key: &str, below_home: &str) -> Option<PathBuf> {
         // The XDG specification has relative paths ignored.
         self.var(key)
@@ -250,6 +259,15 @@ mod tests {
         assert_eq!(storage.driver.as_deref(), Some("vfs"));
         let docker = environment.storage(Some(Transport::DockerStorage)).unwrap();
         assert_eq!(docker.docker_roots[0], PathBuf::from("/data/docker"));
+    }
+
+    #[test]
+    fn the_clouds_variables_are_handed_down_and_no_others() {
+        let vars = [("AWS_REGION", "x"), ("AWS_PROFILE", ""), ("AZURE_CLIENT_ID", "y"), ("TOKEN", "z")];
+        let variables = environment(&vars).cloud_variables();
+        let names: Vec<_> = variables.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["AWS_REGION", "AZURE_CLIENT_ID"]);
+        assert!(!format!("{variables:?}").contains("\"x\""));
     }
 
     #[test]

@@ -35,13 +35,14 @@ impl Lines {
 impl Reporter for Lines {
     fn event(&self, event: Event) {
         match event {
-            Event::Planned { present, reuse, mount, upload, transcode, bytes } => {
+            Event::Planned { present, reuse, fetch, mount, upload, transcode, bytes } => {
                 let mut parts = Vec::new();
                 for (count, what) in [
                     (present, "present"),
                     (reuse, "reused"),
                     (mount, "to mount"),
                     (upload, "to send"),
+                    (fetch, "to fetch and send"),
                     (transcode, "to encode and send"),
                 ] {
                     if count > 0 {

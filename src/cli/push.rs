@@ -20,7 +20,7 @@ use longshore::{
     server::{self, Access, Server},
     source::detect,
 };
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use super::{
     Context, ExitStatus,
@@ -127,7 +127,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     }
     // A destination that cannot be is said before an archive of 50 GB is indexed.
     let destinations = destinations(args)?;
-    let options = options(args, &destinations, context)?;
+    let mut options = options(args, &destinations, context)?;
+    options.shared_cache = args.cache.bucket(context)?;
     // Before the password is read: standard input can be read once.
     let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
     let credentials = match &args.into {

@@ -31,7 +31,12 @@ pub fn init(dir: &Path) -> Result<()> {
 
 /// Returns where the layout in `dir` keeps a blob.
 pub fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
-    dir.join(BLOBS).join(digest.algorithm().name()).join(digest.hex())
+    dir.join(blob_name(digest))
+}
+
+/// Returns where a layout keeps a blob, from its root.
+pub fn blob_name(digest: &Digest) -> String {
+    format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// Writes a small file whole or not at all.

@@ -73,14 +73,14 @@ pub(super) async fn absorb(
     transport: Option<Transport>,
     press: &Press,
     options: &Options,
-    ahead: Option<&Target>,
+    ahead: Option<Target>,
 ) -> Result<(Box<dyn Source>, Absorbed)> {
     let (outbox, inbox) = mpsc::unbounded_channel();
     let outbox = ahead.is_some().then_some(outbox);
     let (intake, encoding) = (press.clone(), options.recipe.encoding());
     let absorbing = blocking(move || take_in(pass, transport, &intake, encoding, outbox));
     let sending = async {
-        if let Some(target) = ahead {
+        if let Some(target) = &ahead {
             send_ahead(inbox, press, options, target).await;
         }
     };
@@ -215,6 +215,7 @@ impl Intake<'_> {
         let (encoded, writer) = pressed.inspect_err(|error| output.end(Err(error.clone())))?;
         output.end(Ok((encoded.digest.clone(), encoded.size)));
         let blob = writer.commit(&encoded, self.encoding)?;
+        self.press.share(&encoded, self.encoding, blob.clone());
         let DiffId(digest) = encoded.diff_id;
         let entry = Entry { digest: encoded.digest, size: encoded.size, plain_size: encoded.plain_size };
         self.absorbed.layers.insert(digest.clone(), (entry, blob));

@@ -12,7 +12,7 @@ use super::{
     press::Press,
     spool::{Feed, blocking},
     survey,
-    transcode::{Job, Work, Workshop},
+    transcode::{Job, NotShared, Work, Workshop},
     upload::Uploader,
     wanted::{self, Wanted},
 };
@@ -84,6 +84,9 @@ impl Delivery {
         }
         let mut wanted = self.wanted().await?;
         let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
+        if let Some(shared) = &self.press.shared {
+            shared.ask(&mut wanted.needs, self.options.recipe.encoding()).await;
+        }
         if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
@@ -155,12 +158,17 @@ impl Delivery {
                     continue;
                 }
                 Step::Mount { .. } | Step::Upload => None,
-                Step::Prove | Step::Transcode { .. } => {
-                    let work = match step {
-                        Step::Transcode { encoding } => Work::Encode(encoding),
-                        _ => Work::Prove,
-                    };
+                Step::Fetch { .. } | Step::Prove | Step::Transcode { .. } => {
                     let (output, feed) = Feed::growing();
+                    let (work, feed) = match &step {
+                        Step::Fetch { entry, encoding, .. } => {
+                            let (instead, other) = Feed::growing();
+                            let (entry, encoding) = (entry.clone(), *encoding);
+                            (Work::Fetch { entry, encoding, instead }, feed.or(other))
+                        }
+                        Step::Transcode { encoding } => (Work::Encode(*encoding), feed),
+                        _ => (Work::Prove, feed),
+                    };
                     jobs.push(Job { layer: need.layer.clone(), work, output });
                     Some(feed)
                 }
@@ -209,12 +217,24 @@ impl Delivery {
             settings.mount_from = Some(from.clone());
         }
         let name = &need.layer.name;
-        let feed = match feed {
+        let mut feed = match feed {
             Some(feed) => feed,
             None if matches!(need.at_hand, AtHand::Missing(_)) => return uploader.mount_only(need).await,
             None => self.feed(need, wanted).await?,
         };
-        match uploader.upload(feed, settings, name, Some(self.lasting_name(need))).await {
+        let instead = feed.take_instead();
+        let blob = || Some(self.lasting_name(need));
+        let sent = match step {
+            Step::Fetch { present: true, .. } => self.checked(feed).await,
+            _ => uploader.upload(feed, settings.clone(), name, blob()).await,
+        };
+        let sent = match (sent, instead) {
+            (Err(error), Some(instead)) if error.find::<NotShared>().is_some() => {
+                uploader.upload(instead, settings, name, blob()).await
+            }
+            (sent, _) => sent,
+        };
+        match sent {
             Err(error) if error.kind() == ErrorKind::Source => self.drop_damaged(need, wanted, error),
             result => result,
         }
@@ -224,13 +244,21 @@ impl Delivery {
     /// may not be known then.
     fn lasting_name(&self, need: &Need) -> String {
         match (&need.layer.diff_id, &need.at_hand, &need.identity) {
-            (Some(diff_id), AtHand::Cached | AtHand::Plain, _) => {
+            (Some(diff_id), AtHand::Cached | AtHand::Plain | AtHand::Shared(_), _) => {
                 format!("{diff_id} as {} by {ENCODER_VERSION}", self.options.recipe.encoding())
             }
             (_, _, Some((digest, _))) => digest.to_string(),
             (Some(diff_id), _, None) => format!("{diff_id} as it lies there"),
             (None, _, None) => need.layer.name.clone(),
         }
+    }
+
+    /// Waits until it is known that a blob at the registry is the layer that it is said to be.
+    async fn checked(&self, mut feed: Feed) -> Result<(Digest, u64)> {
+        let (digest, size) = feed.sealed().await?;
+        let event = Event::Confirmed { blob: digest.to_string(), how: How::Present, size };
+        self.press.reporter.event(event);
+        Ok((digest, size))
     }
 
     /// Opens what a blob known by digest is sent from.
@@ -358,6 +386,7 @@ impl Delivery {
         self.press.reporter.event(Event::Planned {
             present: totals.present,
             reuse: totals.reuse,
+            fetch: totals.fetch,
             mount: totals.mount,
             upload: totals.upload,
             transcode: totals.transcode,

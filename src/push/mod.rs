@@ -4,6 +4,8 @@
 //! chosen and delivered to each target. Each stage has its file; their order is delivery.rs.
 
 mod absorb;
+#[cfg_attr(not(feature = "shared-cache"), path = "no_bucket.rs")]
+mod bucket;
 mod delivery;
 mod draft;
 mod manifest;
@@ -14,6 +16,7 @@ mod recall;
 mod resume;
 mod reuse;
 pub mod runtime;
+mod shared_cache;
 mod spool;
 mod survey;
 mod transcode;
@@ -25,7 +28,9 @@ use std::sync::Arc;
 use self::{
     absorb::{Absorbed, absorb},
     delivery::Delivery,
+    shared_cache::SharedCache,
 };
+pub use bucket::Bucket;
 pub use draft::Format;
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
@@ -68,6 +73,8 @@ pub struct Options {
     pub resume: Resume,
     /// `--retries`: attempts without progress before giving up.
     pub retries: u32,
+    /// `--cache`: where machines share their encoded layers.
+    pub shared_cache: Option<Bucket>,
 }
 
 impl Default for Options {
@@ -86,6 +93,7 @@ impl Default for Options {
             reuse_from: Vec::new(),
             resume: Resume::Never,
             retries: 5,
+            shared_cache: None,
         }
     }
 }
@@ -146,14 +154,21 @@ impl Push {
     /// that the image could not be read. What succeeded, its registry has confirmed as a whole; where it
     /// failed, no tag has moved. A layer is encoded once, and mounted from one repository into the next. Dropping
     /// the future stops it.
-    pub async fn run(self) -> Result<Vec<Result<Pushed>>> {
+    pub async fn run(mut self) -> Result<Vec<Result<Pushed>>> {
+        let Some(bucket) = self.options.shared_cache.take() else { return self.deliver().await };
+        let (shared, giving) = SharedCache::begin(bucket, Arc::clone(&self.press.reporter));
+        self.press.shared = Some(shared);
+        tokio::join!(self.deliver(), giving).0
+    }
+
+    async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
         let Self { input, spec, targets, press, options } = self;
         let (source, absorbed) = match input {
             Input::Indexed(source) => (source, Absorbed::default()),
             Input::Pass(pass) => {
                 // Where an image has to be chosen, most of the archive may belong to others.
                 let chosen = spec.choice != Choice::Only || options.platform.is_some();
-                let ahead = targets.first().filter(|_| !chosen);
+                let ahead = targets.first().filter(|_| !chosen).cloned();
                 absorb(pass, spec.transport, &press, &options, ahead).await?
             }
         };

@@ -2,7 +2,7 @@
 
 use std::{io::Read, num::NonZero, ops::ControlFlow, sync::Arc};
 
-use super::spool::Producer;
+use super::{shared_cache::SharedCache, spool::Producer};
 use crate::{
     blob::Blob,
     cache::{Cache, Writer},
@@ -20,6 +20,8 @@ pub struct Press {
     pub workers: usize,
     /// Who is told.
     pub reporter: Arc<dyn Reporter>,
+    /// Who is given what was encoded, during a push.
+    pub(super) shared: Option<SharedCache>,
 }
 
 /// When to stop in the middle of a layer.
@@ -35,7 +37,7 @@ impl Press {
     /// Encodes on all cores into `cache`.
     pub fn new(cache: Cache, reporter: Arc<dyn Reporter>) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { cache: Arc::new(cache), workers, reporter }
+        Self { cache: Arc::new(cache), workers, reporter, shared: None }
     }
 
     /// Encodes all of `plain`; `name` is what the layer is called. The followers of `output` see the bytes as
@@ -71,6 +73,13 @@ impl Press {
                 self.reporter.event(Event::Warning { message });
                 None
             }
+        }
+    }
+
+    /// Lets other machines have a layer that was encoded here.
+    pub(crate) fn share(&self, encoded: &Encoded, encoding: Encoding, blob: Blob) {
+        if let Some(shared) = &self.shared {
+            shared.give(encoded, encoding, blob);
         }
     }
 }

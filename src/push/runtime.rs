@@ -59,9 +59,7 @@ pub fn block_on_with_farewell<T>(
         }
         ending
     });
-    if matches!(ending, Ok(Ending::Interrupted(_))) {
-        // A disk that is being read at this moment is nothing to wait for.
-        runtime.shutdown_background();
-    }
+    // A disk that is being read at this moment is nothing to wait for: it may never answer.
+    runtime.shutdown_background();
     ending
 }

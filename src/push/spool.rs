@@ -29,6 +29,7 @@ pub(crate) struct Feed {
     bytes: Origin,
     spool: watch::Receiver<Spool>,
     proof: Option<Arc<Mutex<Proof>>>,
+    instead: Option<Box<Self>>,
 }
 
 /// Where the bytes are.
@@ -85,7 +86,7 @@ impl Feed {
     /// Feeds from memory.
     pub(crate) fn memory(bytes: Bytes, digest: Digest) -> Self {
         let size = bytes.len() as u64;
-        Self { bytes: Origin::Memory(bytes), spool: complete(digest, size), proof: None }
+        Self { bytes: Origin::Memory(bytes), spool: complete(digest, size), proof: None, instead: None }
     }
 
     /// Feeds from a stored blob, hashing it on the way; `name` is what an error calls it.
@@ -97,6 +98,7 @@ impl Feed {
             bytes: Origin::File(Arc::new(OnceLock::from(blob))),
             spool,
             proof: Some(Arc::new(Mutex::new(proof))),
+            instead: None,
         }
     }
 
@@ -106,7 +108,7 @@ impl Feed {
         let file = Arc::new(OnceLock::new());
         (
             Producer { file: Arc::clone(&file), spool: sender },
-            Self { bytes: Origin::File(file), spool, proof: None },
+            Self { bytes: Origin::File(file), spool, proof: None, instead: None },
         )
     }
 
@@ -132,6 +134,16 @@ impl Feed {
             offset += length;
         }
         Ok(hasher.finish())
+    }
+
+    /// Names what is drawn from if this one ends with nothing that can be used.
+    pub(crate) fn or(self, instead: Self) -> Self {
+        Self { instead: Some(Box::new(instead)), ..self }
+    }
+
+    /// Returns what is drawn from instead, once.
+    pub(crate) fn take_instead(&mut self) -> Option<Self> {
+        self.instead.take().map(|feed| *feed)
     }
 
     /// Returns how far the bytes are at hand.

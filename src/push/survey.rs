@@ -17,12 +17,18 @@ pub(crate) const HEADS: usize = 24;
 
 /// Asks the repository which of the needed blobs it has.
 pub(crate) async fn present(client: &Client, repository: &str, needs: &[Need]) -> Result<HashSet<Digest>> {
-    let is_open = |need: &&Need| !matches!(need.at_hand, AtHand::Foreign | AtHand::Registry);
-    let asked: Vec<_> = needs.iter().filter(is_open).filter_map(|need| need.identity.clone()).collect();
+    let asked: Vec<_> = needs
+        .iter()
+        .filter_map(|need| {
+            let (digest, size) = need.question()?;
+            Some((digest.clone(), size, matches!(need.at_hand, AtHand::Shared(_))))
+        })
+        .collect();
     stream::iter(asked)
-        .map(|(digest, size)| async move {
+        .map(|(digest, size, hearsay)| async move {
             let found = client.head_blob(repository, &digest).await?;
             match found {
+                Some(found) if found != size && hearsay => Ok(None),
                 Some(found) if found != size => Err(Error::new(
                     ErrorKind::Refused,
                     format!("the registry has {digest} with {found} bytes, the image says {size}"),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     blob::Blob,
-    cache::Writer,
+    cache::{Entry, Writer},
     codec::{self, Compression, Encoded, Encoding},
     error::{Context as _, Error, ErrorKind, Result, chain},
     oci::{Descriptor, Digest},
@@ -34,13 +34,20 @@ pub(crate) struct Job {
 }
 
 /// What has to be done to a layer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Work {
     /// Encode it into the cache.
     Encode(Encoding),
+    /// Fetch it from the shared cache; where that is not to be had, encode it for those who follow `instead`.
+    Fetch { entry: Entry, encoding: Encoding, instead: Producer },
     /// Leave it as it is; find its digest and check its diff ID.
     Prove,
 }
+
+/// Beneath the error of a fetch that came to nothing: the layer is encoded instead.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the shared cache does not have it")]
+pub(crate) struct NotShared;
 
 /// What came of an attempt to encode a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,21 +93,25 @@ impl Workshop {
     }
 
     fn run(&self, jobs: Vec<Job>) {
-        let (encode, prove): (Vec<_>, Vec<_>) =
+        let (encode, others): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| matches!(job.work, Work::Encode(_)));
-        // Passing over is quick and its bytes can be sent at once, so it comes first.
-        let queue = Mutex::new(VecDeque::from(prove));
-        let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+        let (prove, fetch): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|job| matches!(job.work, Work::Prove));
+        let unfit = Mutex::new(VecDeque::new());
         thread::scope(|scope| {
-            for _ in 0..self.press.workers {
-                scope.spawn(|| {
-                    while let Some(job) = next() {
-                        finish(&job, self.prove(&job));
+            // What waits for the network leaves the cores to the others.
+            scope.spawn(|| {
+                side_by_side(fetch, FETCHES, |job| {
+                    if let (Some(job), Ok(mut unfit)) = (self.fetch(job), unfit.lock()) {
+                        unfit.push_back(job);
                     }
                 });
-            }
+            });
+            // Passing over is quick and its bytes can be sent at once, so it comes first.
+            side_by_side(prove, self.press.workers, |job| finish(&job, self.prove(&job)));
+            self.encode_all(encode.into());
         });
-        self.encode_all(encode.into());
+        self.encode_all(unfit.into_inner().unwrap_or_default());
     }
 
     /// Encodes layer after layer. One that another process is at just now is put off, and its work is taken.
@@ -127,7 +138,7 @@ impl Workshop {
     /// Encodes a layer, tells its digest, and only then keeps it: the closing request does not wait for this
     /// machine's disk.
     fn encode(&self, job: &Job) -> Result<Turn> {
-        let (Work::Encode(encoding), Some(diff_id)) = (job.work, &job.layer.diff_id) else {
+        let (&Work::Encode(encoding), Some(diff_id)) = (&job.work, &job.layer.diff_id) else {
             return Err(Error::internal(format!("layer `{}` cannot be encoded", job.layer.name)));
         };
         let cache = &self.press.cache;
@@ -143,8 +154,11 @@ impl Workshop {
         }
         let (encoded, writer) = self.encode_into_cache(job, encoding)?;
         finish(job, Ok((encoded.digest.clone(), encoded.size)));
-        self.press.keep(writer, &encoded, encoding);
+        let kept = self.press.keep(writer, &encoded, encoding);
         drop(claim);
+        if let Some(blob) = kept {
+            self.press.share(&encoded, encoding, blob);
+        }
         Ok(Turn::Done)
     }
 
@@ -154,6 +168,25 @@ impl Workshop {
         let pressed = self.press.encode(&mut plain, &layer.name, encoding, output, Until::Abandoned)?;
         check(layer, &pressed.0)?;
         Ok(pressed)
+    }
+
+    /// Fetches a layer and keeps it, as if it had been encoded here; returns what is to be done where that fails.
+    fn fetch(&self, Job { layer, work, output }: Job) -> Option<Job> {
+        let Work::Fetch { entry, encoding, instead } = work else { return None };
+        let shared = self.press.shared.as_ref();
+        let cache = &self.press.cache;
+        match shared.and_then(|shared| shared.fetch(&layer, &entry, encoding, cache, &output)) {
+            Some((encoded, writer)) => {
+                output.end(Ok((encoded.digest.clone(), encoded.size)));
+                self.press.keep(writer, &encoded, encoding);
+                None
+            }
+            None if output.is_abandoned() => None,
+            None => {
+                output.end(Err(Error::source(format!("layer `{}`", layer.name)).because(NotShared)));
+                Some(Job { layer, work: Work::Encode(encoding), output: instead })
+            }
+        }
     }
 
     fn prove(&self, job: &Job) -> Result<(Digest, u64)> {
@@ -174,11 +207,29 @@ impl Workshop {
     }
 }
 
+/// Does the jobs on so many threads.
+fn side_by_side(jobs: Vec<Job>, threads: usize, work: impl Fn(Job) + Sync) {
+    let threads = threads.min(jobs.len());
+    let queue = Mutex::new(VecDeque::from(jobs));
+    let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(job) = next() {
+                    work(job);
+                }
+            });
+        }
+    });
+}
+
 /// Ends a job's spool.
 fn finish(job: &Job, result: Result<(Digest, u64)>) {
     job.output.end(result.map_err(|error| error.while_doing(format!("layer `{}`", job.layer.name))));
 }
 
+/// Layers fetched at once: each has a thread, a decoder's window and a few frames.
+const FETCHES: usize = 4;
 /// A layer takes seconds.
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 

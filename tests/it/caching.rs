@@ -138,6 +138,30 @@ fn the_cache_is_listed_checked_pruned_and_cleared() {
 }
 
 #[test]
+fn a_shared_cache_that_cannot_be_is_a_usage_error() {
+    let (longshore, archive) = (Longshore::new(), archive());
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().to_str().unwrap();
+    let run = longshore.run([
+        "push",
+        archive.path.to_str().unwrap(),
+        "demo:1",
+        "--into",
+        into,
+        "--cache",
+        "ftp://x",
+    ]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    let why = if cfg!(feature = "shared-cache") {
+        "error: the address of the shared cache begins with `ftp:`\nhint: write `s3://"
+    } else {
+        "error: this longshore was built without shared caches\nhint: "
+    };
+    assert!(run.stderr.starts_with(why), "{}", run.stderr);
+    assert!(!dir.path().join("demo").exists());
+}
+
+#[test]
 fn a_push_keeps_the_cache_as_small_as_it_shall_be() {
     let (longshore, archive) = (Longshore::new(), archive());
     let dir = tempfile::tempdir().unwrap();

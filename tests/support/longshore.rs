@@ -60,6 +60,12 @@ impl Longshore {
         self
     }
 
+    /// Sets a variable.
+    pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.prefix.extend(["env".into(), format!("{name}={value}").into()]);
+        self
+    }
+
     /// Runs `longshore ARGUMENTS…`.
     pub(crate) fn run<I: IntoIterator>(&self, arguments: I) -> Run
     where

@@ -7,6 +7,8 @@ pub(crate) mod podman;
 pub(crate) mod raw;
 pub(crate) mod read_back;
 pub(crate) mod registry;
+#[cfg(feature = "shared-cache")]
+pub(crate) mod s3;
 pub(crate) mod same;
 pub(crate) mod samples;
 pub(crate) mod skopeo;

@@ -77,7 +77,7 @@ impl Sparse {
 }
 
 /// A docker archive with one plain layer: `zeros` bytes of nothing, `random` bytes of noise.
-fn large_archive(dir: &Path, zeros: u64, random: usize) -> PathBuf {
+pub(super) fn large_archive(dir: &Path, zeros: u64, random: usize) -> PathBuf {
     let path = dir.join("large.tar");
     let mut archive = Sparse::create(&path);
     let content = zeros + random as u64;

@@ -21,6 +21,8 @@ mod recipes;
 mod resume;
 mod reuse;
 mod sessions;
+#[cfg(feature = "shared-cache")]
+mod shared_cache;
 
 use std::{
     path::Path,
@@ -115,6 +117,8 @@ impl Pusher {
     /// Returns a push, and what it can run on.
     fn prepare(&self, path: &Path, host: &str, destination: &str) -> Result<(Push, Runtime)> {
         let spec = path.to_str().unwrap().parse()?;
+        let mut press = Press::new((*self.cache).clone(), Arc::clone(&self.events) as Arc<dyn Reporter>);
+        press.workers = self.workers;
         let push = Push {
             input: detect::open(&spec, &SourceOptions::default())?,
             spec,
@@ -123,11 +127,7 @@ impl Pusher {
                 tags: self.tags.clone(),
                 client: Client::new(host, self.client.clone())?,
             }],
-            press: Press {
-                cache: Arc::clone(&self.cache),
-                workers: self.workers,
-                reporter: Arc::clone(&self.events) as Arc<dyn Reporter>,
-            },
+            press,
             options: self.options.clone(),
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,8 +1,9 @@
 //! Rules 37 and 38: an upload that was cut off by the end of its process goes on in the next.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, thread};
 
 use longshore::{codec::Recipe, oci::Digest, push::Resume, registry::Unfinished};
+use tokio::sync::Notify;
 
 use super::{
     CHUNK, Pusher, REPOSITORY, assert_arrived, assert_holds,
@@ -38,10 +39,21 @@ impl Killed {
         let registry = Registry::start(Script::new().manners(manners).on(Route::Patch, nth, held));
         let pusher = pusher(state);
         let (push, runtime) = pusher.prepare(path, &registry.host(), &format!("{REPOSITORY}:1")).unwrap();
-        let pushing = runtime.spawn(push.run());
+        let end = Arc::new(Notify::new());
+        let killed = Arc::clone(&end);
+        let pushing = thread::spawn(move || {
+            let ended_by_itself = runtime.block_on(async {
+                tokio::select! {
+                    _ = push.run() => true,
+                    () = killed.notified() => false,
+                }
+            });
+            runtime.shutdown_background();
+            ended_by_itself
+        });
         registry.wait_for(Route::Patch, nth);
-        pushing.abort();
-        runtime.shutdown_background();
+        end.notify_one();
+        assert!(!pushing.join().unwrap());
         registry.release();
         Self { pusher, registry }
     }

@@ -14,7 +14,7 @@ fn archive(seeds: &[u64]) -> Archive {
 }
 
 /// The layers that a push encoded.
-fn encoded(pusher: &Pusher) -> usize {
+pub(super) fn encoded(pusher: &Pusher) -> usize {
     let layer = |event| if let Event::Encoded { blob, .. } = event { Some(blob) } else { None };
     pusher.events().into_iter().filter_map(layer).collect::<std::collections::HashSet<_>>().len()
 }

@@ -1,0 +1,137 @@
+//! A real S3 server (s3s-fs) on a loopback port, which wants its requests signed; and a relay before it, for a
+//! connection that breaks down in the middle.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use longshore::{push::Bucket, registry::Secret};
+use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// The bucket.
+const BUCKET: &str = "fleet";
+const KEY_ID: &str = "AKIALONGSHORE";
+pub(crate) const SECRET_KEY: &str = "never+in/any0message";
+
+/// A running server with one bucket; it stops when dropped.
+pub(crate) struct S3 {
+    root: TempDir,
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl S3 {
+    pub(crate) fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::create_dir(root.path().join(BUCKET)).unwrap();
+        let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
+        service.set_auth(SimpleAuth::from_single(KEY_ID, SECRET_KEY));
+        let service = service.build().into_shared();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(socket), service.clone());
+                // Whoever asked knows how it ended.
+                tokio::spawn(async { connection.await.ok() });
+            }
+        });
+        Self { root, address, _runtime: runtime }
+    }
+
+    /// Returns where the server listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the bucket's own address.
+    pub(crate) fn url() -> String {
+        format!("s3://{BUCKET}/cache/v1")
+    }
+
+    /// Returns the variables by which it is found, and by which one is let in.
+    pub(crate) fn variables(address: SocketAddr, secret: &str) -> Vec<(String, String)> {
+        let endpoint = format!("http://{address}");
+        [
+            ("AWS_ACCESS_KEY_ID", KEY_ID),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ENDPOINT_URL", &endpoint),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// Opens the bucket.
+    pub(crate) fn bucket(&self) -> Bucket {
+        Self::bucket_at(self.address, SECRET_KEY)
+    }
+
+    /// Opens the bucket of a server at some address.
+    pub(crate) fn bucket_at(address: SocketAddr, secret: &str) -> Bucket {
+        let variables = Self::variables(address, secret);
+        let variables: Vec<_> =
+            variables.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+        Bucket::open(&Self::url(), &variables).unwrap()
+    }
+
+    /// Returns where the server keeps what lies in the bucket.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.root.path().join(BUCKET).join("cache/v1")
+    }
+}
+
+/// Passes bytes on in both directions, until so many have come back; then it holds its peace, and the connection.
+pub(crate) struct Relay {
+    address: SocketAddr,
+}
+
+impl Relay {
+    pub(crate) fn before(server: SocketAddr, limit: usize) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let passed = Arc::new(AtomicUsize::new(0));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(server).unwrap());
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || pass_on(from, to, |_| true));
+                let passed = Arc::clone(&passed);
+                thread::spawn(move || {
+                    pass_on(server, client, |size| passed.fetch_add(size, Ordering::Relaxed) + size <= limit);
+                });
+            }
+        });
+        Self { address }
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Copies until the end; what may not pass is read all the same.
+fn pass_on(mut from: TcpStream, mut to: TcpStream, may_pass: impl Fn(usize) -> bool) {
+    let mut buffer = vec![0; 4 << 10];
+    while let Ok(size @ 1..) = from.read(&mut buffer) {
+        if may_pass(size) && to.write_all(&buffer[..size]).is_err() {
+            break;
+        }
+    }
+    to.shutdown(Shutdown::Write).unwrap_or_default();
+}
