@@ -26,9 +26,12 @@ use super::{
 };
 use crate::support::{
     capability,
+    docker_registry::DockerRegistry,
     longshore::Longshore,
     registry::{Registry, Route},
     s3::{Relay, S3, SECRET_KEY},
+    samples::Sample,
+    skopeo::ReadBack,
 };
 
 /// Two layers that are small, and one that goes to the bucket in parts.
@@ -389,6 +392,34 @@ fn what_is_no_bucket_is_refused_without_a_word_about_secrets() {
 }
 
 #[test]
+fn a_real_registry_gets_what_a_real_bucket_has() {
+    let (s3, archive) = (S3::start(), Sample::open("docker-archive/podman-save.tar"));
+    let (mut lines, url) = (Vec::new(), S3::url());
+    for verb in ["encode", "fetch"] {
+        let registry = DockerRegistry::start();
+        let destination = format!("{}/demo:1", registry.host());
+        let run = on_a_fresh_machine(&s3).run([
+            "push",
+            archive.path.to_str().unwrap(),
+            &destination,
+            "--cache",
+            &url,
+        ]);
+        lines.push(run.pushed().unwrap().replace(registry.host(), "registry"));
+        assert!(run.stderr.contains(&format!(" to {verb} and send")), "{}", run.stderr);
+        assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+        ReadBack::of(&destination).unwrap();
+    }
+    assert_eq!(lines[0], lines[1]);
+}
+
+/// A user's machine that knows where the bucket is.
+fn on_a_fresh_machine(s3: &S3) -> Longshore {
+    let variables = S3::variables(s3.address(), SECRET_KEY).into_iter();
+    variables.fold(Longshore::new(), |longshore, (name, value)| longshore.with_env(&name, &value))
+}
+
+#[test]
 fn promise_6_memory_is_no_function_of_a_layer_that_is_shared() {
     if capability::is_unavailable("time") {
         return;
@@ -400,10 +431,8 @@ fn promise_6_memory_is_no_function_of_a_layer_that_is_shared() {
     for verb in ["encode", "fetch"] {
         let registry = Registry::honest();
         let destination = format!("{}/large:1", registry.host());
-        let fresh = S3::variables(s3.address(), SECRET_KEY)
-            .into_iter()
-            .fold(Longshore::new(), |longshore, (name, value)| longshore.with_env(&name, &value));
-        let run = fresh.run(["push", archive.to_str().unwrap(), &destination, "--cache", &url]);
+        let run =
+            on_a_fresh_machine(&s3).run(["push", archive.to_str().unwrap(), &destination, "--cache", &url]);
         run.pushed().unwrap();
         assert!(run.stderr.contains(&format!("1 to {verb} and send")), "{}", run.stderr);
         assert!(run.peak < 48 << 10, "{verb}: {} KiB", run.peak);
