@@ -266,6 +266,10 @@ mod tests {
         }
     }
 
+    fn entry(blob: &str) -> Entry {
+        Entry { digest: Digest::of(blob.as_bytes()), size: 5, plain_size: 10 }
+    }
+
     #[test]
     fn every_state_has_its_step() {
         let needs = vec![
@@ -277,6 +281,8 @@ mod tests {
             need("cached", 300, true, AtHand::Cached),
             need("windows", 200, true, AtHand::Foreign),
             need("reused", 100, true, AtHand::Registry),
+            need("shared", 90, false, AtHand::Shared(entry("shared blob"))),
+            need("shared and there", 80, false, AtHand::Shared(entry("there"))),
         ];
         let facts = Facts { present: HashSet::from([Digest::of(b"there")]), ..Facts::default() };
         let plan = plan(needs, &facts).unwrap();
@@ -288,9 +294,12 @@ mod tests {
         sha256:3673014e72b67383be302485694555a57ad393afdebaed6ded110a775bd0556d 300 send
         sha256:340d600392818df2413382dc7d8325c360d83ea49a262d31760348484bbc10b5 200 leave
         sha256:7ad47c54939ef72323893e6c952c5f3a118c34cc76b31d9903d3ea0a4955e874 100 reuse
+        `shared` 90 fetch, check and send
+        `shared and there` 80 fetch and check
         sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910 10 send
         ");
-        assert_eq!(plan.totals().upload, 4);
+        let Totals { upload, fetch, bytes, .. } = plan.totals();
+        assert_eq!((upload, fetch, bytes), (4, 2, 500 + 400 + 300 + 90 + 10));
     }
 
     #[test]

@@ -101,9 +101,9 @@ impl Bucket {
         self.within(self.patience, work).await
     }
 
-    /// Reads a small object, if it is there. Of one over `limit` nothing is read, and nothing returned.
+    /// Reads a small object, if it is there. One over `limit` is as good as empty.
     pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
-        self.within(self.patience, async {
+        self.in_time(async {
             match self.find(key).await? {
                 Some(found) if found.meta.size > limit => Ok(Some(Bytes::new())),
                 Some(found) => found.bytes().await.map(Some).map_err(|error| failed(&error)),
