@@ -68,6 +68,8 @@ pub struct Session {
     backoff: Backoff,
     /// Sessions lost so far.
     losses: u32,
+    /// How often the registry has said that it knows no such upload.
+    disowned: u32,
     way: Way,
     /// The `Range` of a success is believed.
     trust_range: bool,
@@ -184,6 +186,7 @@ impl Session {
             budget: Budget::new(settings.retries),
             backoff: Backoff::new(settings.pace),
             losses: 0,
+            disowned: 0,
             way: if settings.profile.monolithic { Way::Whole } else { Way::Chunks },
             trust_range: settings.profile.trust_range,
             reauthenticated: false,
@@ -253,6 +256,11 @@ impl Session {
         let error = reply.refusal(asked.doing());
         if asked.is_bare() {
             self.limits.answered(reply.elapsed);
+        }
+        if let (404, Request::Commit { .. } | Request::Patch { .. } | Request::Status { .. }) =
+            (reply.status, &asked)
+        {
+            self.disowned += 1;
         }
         self.step = match (mem::take(&mut self.step), asked) {
             // A mount from a repository that we may not read is answered by 401 and worse instead of 202:

@@ -15,6 +15,9 @@ use crate::{
 /// A registry that loses uploads again and again will not keep the next one either.
 const MOST_LOSSES: u32 = 5;
 
+/// Whoever loses uploads may be several.
+const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they share storage and secret, or sessions stick to one";
+
 /// More redirects in a row are a circle.
 const MOST_REDIRECTS: u32 = 5;
 
@@ -41,9 +44,15 @@ impl Session {
     /// Goes on with `step` after a pause, unless the attempts are used up.
     pub(super) fn again(&mut self, step: Step, error: Error, retry_after: Option<Duration>) -> Step {
         if !self.budget.spend() {
-            return Step::Ended(Err(match self.settings.retries {
+            let retries = self.settings.retries;
+            let doing = format!("giving up after {retries} attempts without progress");
+            return Step::Ended(Err(match retries {
                 0 => error,
-                retries => error.while_doing(format!("giving up after {retries} attempts without progress")),
+                _ if self.disowned > 0 => {
+                    let doing = format!("{doing} at a registry that loses uploads");
+                    error.while_doing(doing).with_hint(REPLICAS)
+                }
+                _ => error.while_doing(doing),
             }));
         }
         self.pending = Pending::Pause { pause: self.backoff.pause(retry_after), why: error::chain(&error) };
@@ -60,10 +69,8 @@ impl Session {
     pub(super) fn restart(&mut self, error: Error) -> Step {
         self.losses += 1;
         if self.losses > MOST_LOSSES {
-            let hint =
-                "replicas behind a load balancer without shared storage or session affinity lose uploads";
             let error = error.while_doing(format!("giving up after {MOST_LOSSES} lost uploads"));
-            return Step::Ended(Err(error.with_hint(hint)));
+            return Step::Ended(Err(error.with_hint(REPLICAS)));
         }
         if self.losses == MOST_LOSSES && self.fits_whole() {
             self.way = Way::Whole;
@@ -142,6 +149,24 @@ mod tests {
         let done = play(25, answers);
         assert_eq!(done.matches("POST").count(), 6);
         assert!(done.contains("POST, PUT 25, wait, HEAD, refused: "), "{done}");
+    }
+
+    #[test]
+    fn a_registry_that_knows_an_upload_by_turns_is_named_for_it() {
+        let mut answers = vec![opened(), kept(10)];
+        for _ in 0..5 {
+            answers.extend([status(404), holds(10)]);
+        }
+        let done = play(25, answers);
+        assert!(
+            done.contains("giving up after 4 attempts without progress at a registry that loses uploads: "),
+            "{done}"
+        );
+        // Others that fail are not suspected of it.
+        let mut answers = vec![opened(), kept(10)];
+        answers.extend([429; 5].map(status));
+        let done = play(25, answers);
+        assert!(done.contains("giving up after 4 attempts without progress: "), "{done}");
     }
 
     #[test]
