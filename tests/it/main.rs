@@ -15,5 +15,6 @@ mod inspect;
 mod ocipkg_images;
 mod readme;
 mod real_images;
+mod real_servers;
 mod survives;
 mod wire;

@@ -5,9 +5,12 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -33,8 +36,16 @@ pub(crate) struct Run {
     pub(crate) peak: u64,
 }
 
+/// A run in the middle; it is killed when dropped.
+pub(crate) struct Running {
+    process: Child,
+    started: Instant,
+    stdout: mpsc::Receiver<String>,
+    stderr: mpsc::Receiver<String>,
+}
+
 /// Nothing in a test takes so long.
-const TIMEOUT_SECONDS: &str = "60";
+const TIMEOUT_SECONDS: u64 = 60;
 
 impl Longshore {
     /// An empty home.
@@ -87,27 +98,56 @@ impl Longshore {
         run
     }
 
-    fn run_on<I: IntoIterator>(&self, input: Stdio, arguments: I) -> Run
+    /// Starts `longshore ARGUMENTS…` as a process of its own, to be killed in the middle.
+    pub(crate) fn start<I: IntoIterator>(&self, arguments: I) -> Running
     where
         I::Item: AsRef<OsStr>,
     {
-        let report = self.home.path().join("time");
-        let home = self.home.path().join("home");
+        let mut command = self.command(&self.binary);
+        let command = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         let started = Instant::now();
-        let output = Command::new("timeout")
-            .args(["--signal=KILL", TIMEOUT_SECONDS, "time", "--quiet", "--format=%M", "--output"])
-            .arg(&report)
-            .args(&self.prefix)
-            .arg(&self.binary)
-            .args(arguments)
-            .stdin(input)
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = read(process.stdout.take().expect("it is piped"));
+        let stderr = read(process.stderr.take().expect("it is piped"));
+        Running { process, started, stdout, stderr }
+    }
+
+    /// Prepares a program to run on this machine.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let home = self.home.path().join("home");
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &home)
             .env("XDG_CACHE_HOME", home.join("cache"))
             .env("XDG_CONFIG_HOME", home.join("config"))
             .env("XDG_DATA_HOME", home.join("data"))
-            .env("XDG_RUNTIME_DIR", home.join("run"))
+            .env("XDG_RUNTIME_DIR", home.join("run"));
+        command
+    }
+
+    fn run_on<I: IntoIterator>(&self, input: Stdio, arguments: I) -> Run
+    where
+        I::Item: AsRef<OsStr>,
+    {
+        let report = self.home.path().join("time");
+        let started = Instant::now();
+        let output = self
+            .command("timeout")
+            .args([
+                "--signal=KILL",
+                &TIMEOUT_SECONDS.to_string(),
+                "time",
+                "--quiet",
+                "--format=%M",
+                "--output",
+            ])
+            .arg(&report)
+            .args(&self.prefix)
+            .arg(&self.binary)
+            .args(arguments)
+            .stdin(input)
             .output()
             .expect("timeout of coreutils");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -129,4 +169,43 @@ impl Run {
             _ => Err(format!("{self:?}")),
         }
     }
+}
+
+impl Running {
+    /// Kills it, as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        assert_eq!(self.process.wait().unwrap().code(), None, "it had not ended by itself");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Run {
+        let patience = Duration::from_secs(TIMEOUT_SECONDS);
+        let stdout = self.stdout.recv_timeout(patience);
+        // What hangs is killed, and has no exit code then.
+        if stdout.is_err() {
+            self.process.kill().unwrap();
+        }
+        let code = self.process.wait().unwrap().code();
+        let stderr = self.stderr.recv_timeout(patience).unwrap_or_default();
+        Run { code, stdout: stdout.unwrap_or_default(), stderr, wall: self.started.elapsed(), peak: 0 }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Reads a pipe to its end, beside everything else.
+fn read(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).ok();
+        sender.send(String::from_utf8_lossy(&bytes).into_owned()).ok();
+    });
+    receiver
 }

@@ -2,11 +2,14 @@
 
 pub(crate) mod capability;
 pub(crate) mod docker_registry;
+pub(crate) mod log;
 pub(crate) mod longshore;
+pub(crate) mod nginx;
 pub(crate) mod podman;
 pub(crate) mod raw;
 pub(crate) mod read_back;
 pub(crate) mod registry;
+pub(crate) mod relay;
 #[cfg(feature = "shared-cache")]
 pub(crate) mod s3;
 pub(crate) mod same;

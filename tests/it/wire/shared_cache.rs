@@ -28,10 +28,10 @@ use crate::support::{
     capability,
     docker_registry::DockerRegistry,
     longshore::Longshore,
+    read_back::ReadBack,
     registry::{Registry, Route},
     s3::{Relay, S3, SECRET_KEY},
     samples::Sample,
-    skopeo::ReadBack,
 };
 
 /// Two layers that are small, and one that goes to the bucket in parts.

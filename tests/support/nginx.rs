@@ -1,0 +1,98 @@
+//! Debian's nginx on a loopback port, in front of registries.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use super::log::Log;
+
+/// A running nginx; it is killed when dropped.
+pub(crate) struct Nginx {
+    process: Child,
+    host: String,
+    dir: TempDir,
+}
+
+/// Somebody may take a port that was just free.
+const MOST_STARTS: usize = 20;
+
+impl Nginx {
+    /// Starts one that hands what it gets to these hosts in turn, with more settings of its `server`.
+    pub(crate) fn start(backends: &[&str], settings: &str) -> Self {
+        let mut starts = (0..MOST_STARTS).filter_map(|_| Self::try_start(backends, settings));
+        starts.next().expect("a port is free")
+    }
+
+    fn try_start(backends: &[&str], settings: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        // It takes no port 0.
+        let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let config = dir.path().join("nginx.conf");
+        fs_err::write(&config, configuration(&host, backends, settings)).unwrap();
+        let mut process = Command::new("nginx")
+            .arg("-p")
+            .arg(dir.path())
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nginx of the Debian package nginx-light");
+        let log = Log::follow(process.stderr.take().expect("it is piped"));
+        let listens = log.find(|line| {
+            // It chooses how to wait for events once it has its port.
+            let chosen = line.contains("event method").then_some(true);
+            chosen.or_else(|| line.contains("Address already in use").then_some(false))
+        });
+        let nginx = Self { process, host, dir };
+        listens.expect("nginx says whether it listens").then_some(nginx)
+    }
+
+    /// Returns `127.0.0.1:PORT`.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns how many requests were refused for the size of their bodies.
+    pub(crate) fn too_large(&self) -> usize {
+        // It writes this before it answers; of the request itself, when the connection is done with.
+        let log = fs_err::read_to_string(self.dir.path().join("error.log")).unwrap();
+        log.lines().filter(|line| line.contains("client intended to send too large")).count()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Everything that it writes is in the folder that it is started in.
+fn configuration(host: &str, backends: &[&str], settings: &str) -> String {
+    let backends =
+        backends.iter().map(|backend| format!("server {backend} max_fails=0; ")).collect::<Vec<_>>();
+    let backends = backends.concat();
+    format!(
+        "user root; daemon off; master_process off; pid nginx.pid;\n\
+         error_log stderr notice; error_log error.log;\n\
+         events {{ worker_connections 256; }}\n\
+         http {{\n\
+         access_log access.log;\n\
+         client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
+         scgi_temp_path scgi; uwsgi_temp_path uwsgi;\n\
+         upstream registries {{ {backends}}}\n\
+         server {{\n\
+         listen {host};\n\
+         {settings}\n\
+         location / {{\n\
+         proxy_pass http://registries; proxy_set_header Host $http_host; proxy_http_version 1.1;\n\
+         }}\n\
+         }}\n\
+         }}\n"
+    )
+}
