@@ -158,7 +158,8 @@ fn rule_19_a_lost_session_restarts_that_blob_only() {
         let registry = pushed(&layout, script);
         assert_eq!(registry.calls(Route::Open), 5, "{}", story(&registry));
         let sent = registry.bytes(Route::Patch) - 3 * (LARGE as u64 + 1000);
-        assert!(sent <= LARGE as u64, "{sent} bytes were sent again");
+        // Whichever it is: the largest may be.
+        assert!(sent <= LARGE as u64 + 2000, "{sent} bytes were sent again");
     }
 }
 
