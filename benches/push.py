@@ -2,9 +2,10 @@
 """Times pushes of one image against skopeo's, in turn, and prints medians and ratios.
 
 usage: benches/push.py SOURCE [--runs N] [--registry embedded|docker-registry] [--peer-source SOURCE]
+                       [--compression HOW]
 
 SOURCE is an OCI layout folder or a docker archive. Every run starts a fresh registry over an empty folder and, for
-longshore, an empty cache. Wall seconds, CPU seconds and peak memory are the operating system's own (wait4), of the
+longshore, an empty cache; then follow a second push (`again`), and one from a machine whose cache is empty (`fresh`). Wall seconds, CPU seconds and peak memory are the operating system's own (wait4), of the
 pushing process alone. Options of longshore are set by its variables: LONGSHORE_JOBS=2 benches/push.py …
 Needs target/release/longshore, skopeo and, for --registry docker-registry, docker-registry.
 """
@@ -85,11 +86,16 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--registry", choices=["embedded", "docker-registry"], default="embedded")
     parser.add_argument("--peer-source", help="what skopeo is given, if its spelling differs")
+    parser.add_argument("--compression", help="gzip[:N] or zstd[:N], for both (levels for longshore alone)")
     arguments = parser.parse_args()
     peer_source = arguments.peer_source or (
         f"oci:{arguments.source}" if os.path.isdir(arguments.source) else f"docker-archive:{arguments.source}"
     )
-    rows = {"longshore": [], "longshore again": [], "skopeo": []}
+    ours, theirs = [], []
+    if arguments.compression:
+        ours = ["--compression", arguments.compression]
+        theirs = ["--dest-compress-format", arguments.compression.split(":")[0]]
+    rows = {"longshore": [], "longshore again": [], "longshore fresh": [], "skopeo": []}
     for _ in range(arguments.runs):
         for name in ("longshore", "skopeo"):
             folder = tempfile.mkdtemp(prefix="longshore-bench-")
@@ -98,12 +104,14 @@ def main():
             environment = dict(os.environ, LONGSHORE_CACHE_DIR=os.path.join(folder, "cache"))
             try:
                 if name == "longshore":
-                    command = [LONGSHORE, "push", "-q", arguments.source, target]
+                    command = [LONGSHORE, "push", "-q", arguments.source, target, *ours]
                     rows[name].append(run(command, environment))
                     rows["longshore again"].append(run(command, environment))
+                    environment["LONGSHORE_CACHE_DIR"] = os.path.join(folder, "empty")
+                    rows["longshore fresh"].append(run(command, environment))
                 else:
                     command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]
-                    rows[name].append(run([*command, peer_source, f"docker://{target}"], environment))
+                    rows[name].append(run([*command, *theirs, peer_source, f"docker://{target}"], environment))
             finally:
                 registry.stop()
                 shutil.rmtree(folder, ignore_errors=True)
