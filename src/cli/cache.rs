@@ -22,7 +22,8 @@ pub(super) struct CacheArgs {
     /// Keep encoded layers here
     #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
-    /// Share them with other machines in a bucket: s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER
+    /// Share them with other machines in a bucket: s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER (takes the
+    /// feature `shared-cache`)
     #[arg(long = "cache", value_name = "URL", env = "LONGSHORE_CACHE")]
     shared: Option<String>,
     /// Keep so many bytes of them: what was not used for the longest time goes first

@@ -28,6 +28,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("anyhow", &["cli"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("object_store", &["push"]),
     ("std::env", &["cli"]),
     ("tokio", &["registry", "push", "server"]),
 ];
