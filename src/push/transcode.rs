@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     ops::ControlFlow,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     blob::Blob,
-    cache::{Entry, Writer},
+    cache::{Claim, Entry, Writer},
     codec::{self, Compression, Encoded, Encoding},
     error::{Context as _, Error, ErrorKind, Result, chain},
     oci::{Descriptor, Digest},
@@ -55,6 +55,16 @@ enum Turn {
     /// Somebody else encodes it.
     Busy,
     Done,
+}
+
+/// A layer whose bytes and digest are told, and that is not in the cache yet.
+#[derive(Debug)]
+struct Fresh {
+    encoded: Encoded,
+    encoding: Encoding,
+    writer: Writer,
+    /// Nobody else begins with it until it is kept.
+    _claim: Claim,
 }
 
 /// What the producers need.
@@ -115,29 +125,34 @@ impl Workshop {
     }
 
     /// Encodes layer after layer. One that another process is at just now is put off, and its work is taken.
+    /// What is done is kept by a thread of its own: the next layer does not wait for this machine's disk.
     fn encode_all(&self, mut queue: VecDeque<Job>) {
-        let mut put_off = 0;
-        while let Some(job) = queue.pop_front() {
-            match self.encode(&job) {
-                Err(error) => finish(&job, Err(error)),
-                Ok(Turn::Done) => put_off = 0,
-                Ok(Turn::Busy) if job.output.is_abandoned() => {}
-                Ok(Turn::Busy) => {
-                    queue.push_back(job);
-                    put_off += 1;
-                    if put_off >= queue.len() {
-                        // A lock of another process cannot be waited for and given up at the same time.
-                        thread::sleep(CLAIM_PAUSE);
-                        put_off = 0;
+        thread::scope(|scope| {
+            let (fresh, done) = mpsc::channel();
+            scope.spawn(move || done.into_iter().for_each(|fresh| self.keep(fresh)));
+            let mut put_off = 0;
+            while let Some(job) = queue.pop_front() {
+                match self.encode(&job, &fresh) {
+                    Err(error) => finish(&job, Err(error)),
+                    Ok(Turn::Done) => put_off = 0,
+                    Ok(Turn::Busy) if job.output.is_abandoned() => {}
+                    Ok(Turn::Busy) => {
+                        queue.push_back(job);
+                        put_off += 1;
+                        if put_off >= queue.len() {
+                            // A lock of another process cannot be waited for and given up at the same time.
+                            thread::sleep(CLAIM_PAUSE);
+                            put_off = 0;
+                        }
                     }
                 }
             }
-        }
+        });
     }
 
-    /// Encodes a layer, tells its digest, and only then keeps it: the closing request does not wait for this
-    /// machine's disk.
-    fn encode(&self, job: &Job) -> Result<Turn> {
+    /// Encodes a layer, tells its digest, and only then lets it be kept, as the closing request need not wait
+    /// for that either.
+    fn encode(&self, job: &Job, fresh: &mpsc::Sender<Fresh>) -> Result<Turn> {
         let (&Work::Encode(encoding), Some(diff_id)) = (&job.work, &job.layer.diff_id) else {
             return Err(Error::internal(format!("layer `{}` cannot be encoded", job.layer.name)));
         };
@@ -154,12 +169,16 @@ impl Workshop {
         }
         let (encoded, writer) = self.encode_into_cache(job, encoding)?;
         finish(job, Ok((encoded.digest.clone(), encoded.size)));
-        let kept = self.press.keep(writer, &encoded, encoding);
-        drop(claim);
-        if let Some(blob) = kept {
+        fresh
+            .send(Fresh { encoded, encoding, writer, _claim: claim })
+            .map_err(|_| Error::internal("keeping encoded layers panicked"))?;
+        Ok(Turn::Done)
+    }
+
+    fn keep(&self, Fresh { encoded, encoding, writer, _claim }: Fresh) {
+        if let Some(blob) = self.press.keep(writer, &encoded, encoding) {
             self.press.share(&encoded, encoding, blob);
         }
-        Ok(Turn::Done)
     }
 
     fn encode_into_cache(&self, job: &Job, encoding: Encoding) -> Result<(Encoded, Writer)> {
