@@ -1,8 +1,8 @@
 //! Drives upload sessions: does what the state machine says, one blob at a time, many blobs at once.
 //!
-//! Large blobs share `--jobs` places. Blobs of at most one chunk have a pool of their own, because they cost
-//! round trips and not bandwidth: its connections are the transport's to count, its bytes are counted here. No decision about the protocol is made here (registry/session.rs makes
-//! them all).
+//! Large blobs share `--jobs` places. Small blobs, of at most one chunk, have a pool of their own, because they
+//! cost round trips and not bandwidth: its connections are the transport's to count, its bytes are counted here. No
+//! decision about the protocol is made here (registry/session.rs makes them all).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -28,7 +28,8 @@ use crate::{
     },
 };
 
-/// Bytes of blobs of at most one chunk in flight at once, in KiB: a semaphore counts in `u32`.
+/// Bytes of small blobs in flight at once, in KiB: a semaphore counts in `u32`. What is larger is no small blob, even
+/// where chunks are.
 const SMALL_KIB: u32 = 16 << 10;
 
 /// Sends blobs to one repository.
@@ -241,13 +242,11 @@ impl Uploader {
 }
 
 impl Places {
-    /// Waits for a place: `small` is the size of a blob of at most one chunk.
-    async fn take(&self, small: Option<u64>) -> Result<Place> {
-        let (pool, permits) = match small {
-            Some(size) => {
-                let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(SMALL_KIB).clamp(1, SMALL_KIB);
-                (Pool::Small, Arc::clone(&self.small_kib).acquire_many_owned(kib).await)
-            }
+    /// Waits for a place for a blob whose size is known if it is at most one chunk.
+    async fn take(&self, one_chunk: Option<u64>) -> Result<Place> {
+        let small = one_chunk.and_then(|size| u32::try_from(size.div_ceil(1024)).ok());
+        let (pool, permits) = match small.filter(|kib| *kib <= SMALL_KIB) {
+            Some(kib) => (Pool::Small, Arc::clone(&self.small_kib).acquire_many_owned(kib.max(1)).await),
             None => (Pool::Chunked, Arc::clone(&self.chunked).acquire_owned().await),
         };
         let permits = permits.map_err(|_| Error::internal("a pool of connections was closed"))?;
