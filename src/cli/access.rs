@@ -3,7 +3,6 @@
 
 use std::{io::Read as _, path::PathBuf};
 
-use clap::builder::FalseyValueParser;
 use longshore::{
     Error, Result,
     error::chain,
@@ -16,13 +15,7 @@ use super::{Context, environment::Environment};
 #[derive(Debug, clap::Args)]
 pub(super) struct FileArgs {
     /// Keep and look for credentials in this file only
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "LONGSHORE_AUTHFILE",
-        alias = "dest-authfile",
-        help_heading = "Access"
-    )]
+    #[arg(long, value_name = "FILE", alias = "dest-authfile", help_heading = "Access")]
     authfile: Option<PathBuf>,
 }
 
@@ -32,19 +25,13 @@ pub(super) struct AccessArgs {
     #[command(flatten)]
     pub(super) files: FileArgs,
     /// The registry's certificates, instead of `certs.d/HOST`: authorities `*.crt`, ours `NAME.cert` and `NAME.key`
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "LONGSHORE_CERT_DIR",
-        alias = "dest-cert-dir",
-        help_heading = "Access"
-    )]
+    #[arg(long, value_name = "DIR", alias = "dest-cert-dir", help_heading = "Access")]
     cert_dir: Option<PathBuf>,
     /// Trust the certificate authorities in this file too
-    #[arg(long, value_name = "FILE", env = "LONGSHORE_CA_FILE", help_heading = "Access")]
+    #[arg(long, value_name = "FILE", help_heading = "Access")]
     ca_file: Option<PathBuf>,
     /// Do not check the registry's certificate, and do without TLS where it has none
-    #[arg(long, env = "LONGSHORE_INSECURE", value_parser = FalseyValueParser::new(), help_heading = "Access")]
+    #[arg(long, help_heading = "Access")]
     insecure: bool,
     /// What other tools call `--insecure`
     #[arg(
@@ -58,7 +45,7 @@ pub(super) struct AccessArgs {
     )]
     tls_verify: Option<bool>,
     /// Speak plain HTTP (the default on loopback)
-    #[arg(long, env = "LONGSHORE_PLAIN_HTTP", value_parser = FalseyValueParser::new(), help_heading = "Access")]
+    #[arg(long, help_heading = "Access")]
     plain_http: bool,
 }
 
@@ -69,7 +56,6 @@ pub(super) struct CredsArgs {
     #[arg(
         long,
         value_name = "USER",
-        env = "LONGSHORE_CREDS",
         alias = "dest-creds",
         requires = "password_stdin",
         help_heading = "Access"
@@ -161,6 +147,10 @@ impl CredsArgs {
         if let Some(user) = &self.creds {
             if user.contains(':') {
                 return Err(password_in_argv("give the user only: `--creds USER --password-stdin`"));
+            }
+            if !self.password_stdin {
+                // A variable or a file may name the user; clap knows of typed ones only.
+                return Err(Error::usage("`--creds` has no password").with_hint("add `--password-stdin`"));
             }
             let password = password_from_stdin()?;
             credentials.give("--creds", Credential::Login { user: user.clone(), password });

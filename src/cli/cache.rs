@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use clap::builder::FalseyValueParser;
 use longshore::{Error, Result, cache::Cache, error::chain, push::Bucket};
 use serde_json::json;
 
@@ -17,17 +16,17 @@ use super::{Context, ExitStatus};
 #[command(next_help_heading = "Cache")]
 pub(super) struct CacheArgs {
     /// Keep no encoded layers
-    #[arg(long, env = "LONGSHORE_NO_CACHE", value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     no_cache: bool,
     /// Keep encoded layers here
-    #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR")]
+    #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// Share them with other machines in a bucket: s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER (takes the
     /// feature `shared-cache`)
-    #[arg(long = "cache", value_name = "URL", env = "LONGSHORE_CACHE")]
+    #[arg(long = "cache", value_name = "URL")]
     shared: Option<String>,
     /// Keep so many bytes of them: what was not used for the longest time goes first
-    #[arg(long, value_name = "SIZE", default_value = "20GiB", env = "LONGSHORE_CACHE_SIZE")]
+    #[arg(long, value_name = "SIZE", default_value = "20GiB")]
     cache_size: ByteSize,
 }
 
@@ -72,7 +71,7 @@ pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
     /// The cache's folder
-    #[arg(long, value_name = "DIR", env = "LONGSHORE_CACHE_DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true)]
     cache_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]

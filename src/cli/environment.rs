@@ -81,6 +81,12 @@ impl Environment {
         self.vars.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Returns where other defaults for options may be, and whether somebody said that they are there.
+    pub(super) fn config_file(&self) -> Option<(PathBuf, bool)> {
+        let usual = || Some((self.xdg("XDG_CONFIG_HOME", ".config")?.join("longshore/config.toml"), false));
+        self.var("LONGSHORE_CONFIG").map(|file| (PathBuf::from(file), true)).or_else(usual)
+    }
+
     /// Returns where encoded layers are kept unless somebody says otherwise.
     pub(super) fn cache_dir(&self) -> Option<PathBuf> {
         self.xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("longshore"))

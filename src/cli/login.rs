@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// The registry, or a namespace of it: HOST[:PORT][/PATH]
     registry: String,
     /// The user
-    #[arg(short, long, value_name = "USER", env = "LONGSHORE_USERNAME")]
+    #[arg(short, long, value_name = "USER")]
     username: Option<String>,
     /// Read the password from standard input
     #[arg(long)]

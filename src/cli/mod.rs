@@ -2,6 +2,7 @@
 
 mod access;
 mod cache;
+mod config;
 mod environment;
 mod inspect;
 mod login;
@@ -15,9 +16,9 @@ mod user_namespace;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use self::{environment::Environment, output::Printer};
+use self::{config::Config, environment::Environment, output::Printer};
 
 /// Pushes container images from disk to any OCI registry.
 ///
@@ -39,6 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Cache(cache::Args),
+    Config(config::Args),
     Inspect(inspect::Args),
     Login(login::Args),
     Logout(logout::Args),
@@ -62,15 +64,26 @@ enum ExitStatus {
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let environment = Environment::read();
+    let command = config::with_variables(Cli::command());
+    let config = match Config::read(&environment, &command) {
+        Ok(config) => config,
+        Err(error) => return without_config(command, &error),
+    };
+    let matches = match config.matches(&command) {
+        Ok(matches) => matches,
+        Err(error) => return Printer::new(false, 0).failure(&error),
+    };
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
     };
-    let printer = Printer::new(cli.quiet, cli.verbose);
+    let printer = Printer::new(cli.quiet && cli.verbose == 0, cli.verbose);
     printer.log();
-    let context = Context { environment: Environment::read(), printer };
+    let context = Context { environment, printer };
     let result = match cli.command {
         Command::Cache(args) => cache::run(&args, &context),
+        Command::Config(args) => config::run(&args, &config, &command, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Login(args) => login::run(&args, &context),
         Command::Logout(args) => logout::run(&args, &context),
@@ -84,5 +97,13 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(128 + signal)
         }
         Err(error) => context.printer.failure(&error),
+    }
+}
+
+/// Help and the version can be had whatever the configuration is.
+fn without_config(command: clap::Command, broken: &longshore::Error) -> ExitCode {
+    match command.try_get_matches() {
+        Err(error) if !error.use_stderr() => output::usage(&error),
+        _ => Printer::new(false, 0).failure(broken),
     }
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use clap::builder::FalseyValueParser;
 use longshore::{
     Error, ErrorKind, Result,
     codec::{Encoding, Recipe},
@@ -54,17 +53,17 @@ pub(super) struct Args {
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
     /// Push only this platform of a multi-platform image: OS/ARCH[/VARIANT]
-    #[arg(long, env = "LONGSHORE_PLATFORM")]
+    #[arg(long)]
     platform: Option<Platform>,
     /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded. `keep` alters nothing that a manifest in
     /// the source names, and makes other plain layers gzip
-    #[arg(long, value_name = "HOW", default_value = "keep", env = "LONGSHORE_COMPRESSION")]
+    #[arg(long, value_name = "HOW", default_value = "keep")]
     compression: Recipe,
     /// Encode layers too that are in that encoding already
-    #[arg(long, env = "LONGSHORE_FORCE_COMPRESSION", value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     force_compression: bool,
     /// auto, oci or docker: the manifest's family; `auto` keeps the source's
-    #[arg(long, value_name = "FORMAT", default_value = "auto", env = "LONGSHORE_FORMAT")]
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
     format: Format,
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]
@@ -74,34 +73,28 @@ pub(super) struct Args {
     digest_file: Option<PathBuf>,
 
     /// Large blobs sent at once
-    #[arg(long, value_name = "N", default_value_t = 6, env = "LONGSHORE_JOBS", help_heading = "Transfer")]
+    #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Transfer")]
     jobs: usize,
     /// Send chunks of this size, like `8MiB`
-    #[arg(long, value_name = "SIZE", env = "LONGSHORE_CHUNK_SIZE", help_heading = "Transfer")]
+    #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
     chunk_size: Option<ByteSize>,
     /// Attempts without progress before giving up
-    #[arg(long, value_name = "N", default_value_t = 5, env = "LONGSHORE_RETRIES", help_heading = "Transfer")]
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Transfer")]
     retries: u32,
     /// Give up on a connection that takes no byte for so long, like `60s`
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "60s",
-        env = "LONGSHORE_TIMEOUT",
-        help_heading = "Transfer"
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Transfer")]
     timeout: humantime::Duration,
     /// A repository of the same registry that may have the blobs already
     #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
     mount_from: Option<String>,
     /// Give unfinished uploads back when interrupted, and take none up
-    #[arg(long, env = "LONGSHORE_NO_RESUME", value_parser = FalseyValueParser::new(), help_heading = "Transfer")]
+    #[arg(long, help_heading = "Transfer")]
     no_resume: bool,
     /// An image at the same registry whose layers may be used again; may be repeated
     #[arg(long, value_name = "REFERENCE", help_heading = "Transfer")]
     reuse_from: Vec<String>,
     /// Encode every layer that the cache does not hold, whatever the destination has
-    #[arg(long, env = "LONGSHORE_NO_REUSE", value_parser = FalseyValueParser::new(), help_heading = "Transfer")]
+    #[arg(long, help_heading = "Transfer")]
     no_reuse: bool,
 
     #[command(flatten)]

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// The folder; made if it is not there
     dir: PathBuf,
     /// Where to listen
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", env = "LONGSHORE_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
 }
 

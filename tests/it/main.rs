@@ -8,6 +8,7 @@ mod access;
 mod architecture;
 mod bad_images;
 mod caching;
+mod configuration;
 mod contract;
 mod fault_registry;
 mod file_trees;

@@ -72,7 +72,6 @@ impl Longshore {
     }
 
     /// Sets a variable.
-    #[cfg(feature = "shared-cache")]
     pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
         self.prefix.extend(["env".into(), format!("{name}={value}").into()]);
         self

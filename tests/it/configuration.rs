@@ -1,0 +1,153 @@
+//! Where options have their values from, as a user sees it: `config.toml`, variables, and `longshore config show`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    support::longshore::{Longshore, Run},
+    wire::image::Archive,
+};
+
+/// A user who has a `config.toml`.
+struct User {
+    longshore: Longshore,
+    dir: TempDir,
+    archive: Archive,
+}
+
+impl User {
+    fn with(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs_err::write(&file, config).unwrap();
+        let longshore = Longshore::new().with_env("LONGSHORE_CONFIG", file.to_str().unwrap());
+        Self { longshore, dir, archive: Archive::of(&[100]) }
+    }
+
+    fn and_variable(mut self, name: &str, value: &str) -> Self {
+        self.longshore = self.longshore.with_env(name, value);
+        self
+    }
+
+    /// Pushes through the embedded registry; returns how the layer is encoded there.
+    fn push(&self, options: &[&str]) -> String {
+        let into: PathBuf = self.dir.path().join("into");
+        let (source, into) = (self.archive.path(), into.to_str().unwrap());
+        let run = self
+            .longshore
+            .run([&["push", source.to_str().unwrap(), "demo", "--into", into], options].concat());
+        run.pushed().unwrap();
+        let run = self.longshore.run(["inspect", &format!("oci:{into}/demo:latest"), "--json"]);
+        let found: Value = serde_json::from_str(&run.stdout).unwrap();
+        found["images"][0]["documents"][0]["layers"][0]["encoding"].as_str().unwrap().to_owned()
+    }
+
+    /// Returns a line of `config show`, without the spaces.
+    fn shown(&self, option: &str, registry: &[&str]) -> String {
+        let run = self.longshore.run([&["config", "show"], registry].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let line = run.stdout.lines().find(|line| line.split(' ').next() == Some(option)).unwrap();
+        let line = line.replace(self.dir.path().to_str().unwrap(), "HOME");
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    fn refused(&self) -> Run {
+        let run = self.longshore.run(["config", "show"]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(8), ""), "{run:?}");
+        run
+    }
+}
+
+#[test]
+fn the_command_line_comes_before_variables_before_the_file() {
+    let config = "compression = \"zstd\"\n";
+    assert_eq!(User::with(config).push(&[]), "zstd");
+    assert_eq!(User::with(config).push(&["--compression", "gzip"]), "gzip");
+    let user = User::with(config).and_variable("LONGSHORE_COMPRESSION", "none");
+    assert_eq!(user.push(&[]), "none");
+    assert_eq!(user.push(&["--compression", "gzip"]), "gzip");
+}
+
+#[test]
+fn every_value_says_where_it_comes_from() {
+    let config = r#"
+jobs = 4
+insecure = true
+reuse-from = ["a.example/b:1", "a.example/c:1"]
+[registry."a.example:5000"]
+jobs = 2
+chunk-size = "8MiB"
+"#;
+    let user = User::with(config).and_variable("LONGSHORE_RETRIES", "7");
+    let here = &["a.example:5000"][..];
+    for (option, registry, expected) in [
+        ("jobs", &[][..], "jobs 4 HOME/config.toml"),
+        ("jobs", here, "jobs 2 HOME/config.toml, [registry.\"a.example:5000\"]"),
+        ("jobs", &["b.example"], "jobs 4 HOME/config.toml"),
+        ("chunk-size", &[], "chunk-size - default"),
+        ("chunk-size", here, "chunk-size 8MiB HOME/config.toml, [registry.\"a.example:5000\"]"),
+        ("retries", here, "retries 7 LONGSHORE_RETRIES"),
+        ("insecure", here, "insecure true HOME/config.toml"),
+        ("reuse-from", &[], "reuse-from a.example/b:1, a.example/c:1 HOME/config.toml"),
+        ("timeout", &[], "timeout 60s default"),
+    ] {
+        assert_eq!(user.shown(option, registry), expected);
+    }
+    let run = user.longshore.run(["config", "show", "--json"]);
+    let jobs = run.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let jobs = jobs.into_iter().find(|line| line["option"] == "jobs").unwrap();
+    assert_eq!(jobs["value"], "4");
+}
+
+#[test]
+fn a_section_counts_for_its_registry_alone() {
+    let user = User::with("[registry.\"127.0.0.1:1\"]\nplatform = \"plan9/mips\"\n");
+    let source = user.archive.path();
+    let push = |to: &[&str]| {
+        user.longshore.run([&["push", source.to_str().unwrap(), "--retries", "0"], to].concat())
+    };
+    // Nothing listens at either; only for the first one is the platform another.
+    let run = push(&["docker://127.0.0.1:1/demo"]);
+    assert!(run.code == Some(2) || run.stderr.contains("plan9"), "{run:?}");
+    let run = push(&["127.0.0.1:2/demo"]);
+    assert!(run.code == Some(6) && !run.stderr.contains("plan9"), "{run:?}");
+    let run = push(&["127.0.0.1:1/demo", "127.0.0.1:2/demo"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("another `platform` for each"), "{run:?}");
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_named() {
+    for (config, words) in [
+        ("jbs = 3", "there is no option `jbs`\nhint: did you mean `jobs`?"),
+        ("xyzzy = 3", "there is no option `xyzzy`\nhint: `longshore config show` lists all"),
+        (
+            "[registry.\"a.example\"]\nchunksize = 3",
+            "there is no option `chunksize`\nhint: did you mean `chunk-size`?",
+        ),
+        ("jobs = \"many\"", "`jobs` cannot be `many`: invalid digit found in string"),
+        ("compression = \"zip\"", "`compression` cannot be `zip`: not a compression: `zip`"),
+        ("insecure = \"maybe\"", "`insecure` cannot be `maybe`: it is true or false"),
+        ("jobs = [1, 2]", "`jobs` cannot be a table or a list"),
+        ("registry = 1", "`registry` is no section"),
+        ("[registry]\n\"a.example\" = 1", "`a.example` is no section"),
+        ("jobs = 1\nretries =\n", "line 2: "),
+    ] {
+        let run = User::with(config).refused();
+        assert!(run.stderr.replace("  caused by: ", "").contains(words), "{config}: {}", run.stderr);
+        assert!(run.stderr.starts_with("error: reading `"), "{config}: {}", run.stderr);
+    }
+    let run = Longshore::new().with_env("LONGSHORE_CONFIG", "/not/there").run(["config", "show"]);
+    assert_eq!(run.code, Some(8), "{run:?}");
+}
+
+#[test]
+fn help_is_had_with_a_broken_file() {
+    let user = User::with("jbs = 3");
+    for arguments in [&["--help"][..], &["--version"], &["push", "--help"]] {
+        assert_eq!(user.longshore.run(arguments).code, Some(0));
+    }
+    assert_eq!(user.longshore.run(["cache", "info"]).code, Some(8));
+}
