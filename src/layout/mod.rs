@@ -2,6 +2,8 @@
 //!
 //! Shared by whoever deals in layouts: the sources read them, the cache and the embedded registry are some.
 
+pub mod archive;
+pub mod merge;
 pub mod read;
 pub mod write;
 

@@ -43,12 +43,16 @@ pub fn blob_name(digest: &Digest) -> String {
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let writing = || format!("writing `{}`", path.display());
     let dir = path.parent().unwrap_or(Path::new("."));
-    // Readable by whom the umask lets: layouts are made for other tools too.
-    let readable = Permissions::from_mode(0o666);
-    let mut temp =
-        Builder::new().permissions(readable).tempfile_in(dir).context(ErrorKind::Local, writing)?;
+    let mut temp = readable().tempfile_in(dir).context(ErrorKind::Local, writing)?;
     temp.write_all(bytes).context(ErrorKind::Local, writing)?;
     persist(temp, path)
+}
+
+/// Makes temp files that are readable by whom the umask lets: layouts are made for other tools too.
+pub fn readable() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.permissions(Permissions::from_mode(0o666));
+    builder
 }
 
 /// Gives a finished temp file its name: fsync of the file, rename, fsync of the folder.

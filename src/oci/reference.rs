@@ -127,7 +127,7 @@ impl fmt::Display for Reference {
 
 /// A first component is a host if it could not be a repository's: it has a dot, a port or brackets, or is
 /// `localhost`. The characters are those of host names, so that nothing else gets into a URL.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) => {
             if address.parse::<std::net::Ipv6Addr>().is_err() {

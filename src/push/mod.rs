@@ -4,11 +4,13 @@
 //! chosen and delivered to each target. Each stage has its file; their order is delivery.rs.
 
 mod absorb;
+mod all;
 #[cfg_attr(not(feature = "shared-cache"), path = "no_bucket.rs")]
 mod bucket;
 mod delivery;
 mod draft;
 mod manifest;
+mod mirror;
 mod original;
 mod origins;
 mod press;
@@ -30,8 +32,10 @@ use self::{
     delivery::Delivery,
     shared_cache::SharedCache,
 };
+pub use all::{Arrival, PushAll};
 pub use bucket::Bucket;
 pub use draft::Format;
+pub use mirror::{Mirror, Rule};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
 
@@ -41,7 +45,7 @@ use crate::{
     event::Event,
     oci::{Digest, Platform, Reference, Repository},
     registry::{Client, Learned, Lesson, hosts, retry::Pace, session::Settings},
-    source::{Choice, Input, Source, SourceSpec, choose},
+    source::{Choice, Image, Input, Source, SourceSpec, choose},
 };
 
 /// How to push.
@@ -163,34 +167,59 @@ impl Push {
 
     async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
         let Self { input, spec, targets, press, options } = self;
+        // Where an image has to be chosen, most of the archive may belong to others.
+        let chosen = spec.choice != Choice::Only || options.platform.is_some();
+        let ahead = targets.first().filter(|_| !chosen).cloned();
+        let cargo = Cargo::load(input, &spec, ahead, press, options).await?;
+        let image = choose(&*cargo.source, &spec.choice, cargo.options.platform.as_ref())?;
+        Ok(cargo.deliver(&image, targets).await)
+    }
+}
+
+/// A source whose images can be delivered, one after the other.
+#[derive(Debug)]
+struct Cargo {
+    source: Arc<dyn Source>,
+    absorbed: Arc<Absorbed>,
+    press: Press,
+    options: Options,
+}
+
+impl Cargo {
+    /// Reads what can be read once; `ahead` is where layers may be sent before the image is known.
+    async fn load(
+        input: Input,
+        spec: &SourceSpec,
+        ahead: Option<Target>,
+        press: Press,
+        options: Options,
+    ) -> Result<Self> {
         let (source, absorbed) = match input {
             Input::Indexed(source) => (source, Absorbed::default()),
-            Input::Pass(pass) => {
-                // Where an image has to be chosen, most of the archive may belong to others.
-                let chosen = spec.choice != Choice::Only || options.platform.is_some();
-                let ahead = targets.first().filter(|_| !chosen).cloned();
-                absorb(pass, spec.transport, &press, &options, ahead).await?
-            }
+            Input::Pass(pass) => absorb(pass, spec.transport, &press, &options, ahead).await?,
         };
         for message in source.warnings() {
             press.reporter.event(Event::Warning { message });
         }
-        let image = choose(&*source, &spec.choice, options.platform.as_ref())?;
-        let (source, absorbed): (Arc<dyn Source>, _) = (Arc::from(source), Arc::new(absorbed));
+        Ok(Self { source: Arc::from(source), absorbed: Arc::new(absorbed), press, options })
+    }
+
+    /// Delivers an image to one target after the other, and says what became of each.
+    async fn deliver(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Pushed>> {
         let mut results = Vec::new();
         let mut done: Vec<Repository> = Vec::new();
         for target in targets {
             let here = target.destination.repository.clone();
-            let mut options = options.clone();
+            let mut options = self.options.clone();
             let before =
                 done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
             options.mount_from = options.mount_from.or(before.map(|before| before.path.clone()));
             let delivery = Delivery {
-                source: Arc::clone(&source),
+                source: Arc::clone(&self.source),
                 image: image.clone(),
-                absorbed: Arc::clone(&absorbed),
+                absorbed: Arc::clone(&self.absorbed),
                 target,
-                press: press.clone(),
+                press: self.press.clone(),
                 options,
             };
             let pushed = delivery.run().await;
@@ -199,6 +228,6 @@ impl Push {
             }
             results.push(pushed);
         }
-        Ok(results)
+        results
     }
 }

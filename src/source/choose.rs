@@ -57,6 +57,19 @@ pub fn choose(source: &dyn Source, choice: &Choice, platform: Option<&Platform>)
     }
 }
 
+/// Returns every image of `source` once, whatever the number of its names; with `platform`, only those that are for it
+/// or do not say.
+pub fn all(source: &dyn Source, platform: Option<&Platform>) -> Result<Vec<Image>> {
+    let mut candidates = merged(source.images()?);
+    if let Some(wanted) = platform {
+        candidates.retain(|candidate| {
+            let platforms = candidate.platforms(source);
+            platforms.is_empty() || platforms.iter().any(|platform| platform.satisfies(wanted))
+        });
+    }
+    Ok(candidates.into_iter().map(|candidate| candidate.image).collect())
+}
+
 /// Returns the images that `choice` may mean.
 fn meant(candidates: &[Candidate], choice: &Choice) -> Vec<Candidate> {
     let fitting = |fits: &dyn Fn(&Candidate) -> bool| -> Vec<Candidate> {

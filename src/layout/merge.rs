@@ -1,0 +1,121 @@
+//! Takes the images of one layout over into another: its blobs move, its entries come beside those that are there.
+
+use std::{collections::HashSet, path::Path};
+
+use serde_json::Value;
+
+use super::{BLOBS, INDEX, REF_NAME, write};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+
+/// Moves everything of the layout `from` into the layout `into`, which is made if there is none; both are on one
+/// filesystem. A name that both have goes to the image that comes. Whoever reads `into` meanwhile sees no image
+/// without its blobs.
+pub fn take_over(from: &Path, into: &Path) -> Result<()> {
+    let merging = || format!("writing the OCI layout `{}`", into.display());
+    write::init(into)?;
+    // Two at the same time would each lose what the other one adds.
+    let lock = fs_err::File::open(into).context(ErrorKind::Local, merging)?;
+    lock.file().lock().context(ErrorKind::Local, merging)?;
+    for algorithm in fs_err::read_dir(from.join(BLOBS)).context(ErrorKind::Local, merging)? {
+        let algorithm = algorithm.context(ErrorKind::Local, merging)?;
+        let folder = into.join(BLOBS).join(algorithm.file_name());
+        fs_err::create_dir_all(&folder).context(ErrorKind::Local, merging)?;
+        for blob in fs_err::read_dir(algorithm.path()).context(ErrorKind::Local, merging)? {
+            let blob = blob.context(ErrorKind::Local, merging)?;
+            let to = folder.join(blob.file_name());
+            if !to.exists() {
+                fs_err::rename(blob.path(), to).context(ErrorKind::Local, merging)?;
+            }
+        }
+        fs_err::File::open(&folder)
+            .and_then(|folder| folder.sync_all())
+            .context(ErrorKind::Local, merging)?;
+    }
+    let (come, mut index) = (read(from)?, read(into)?);
+    let come = entries(&come)?.clone();
+    let names: HashSet<_> = come.iter().filter_map(name).collect();
+    let unnamed: HashSet<_> =
+        come.iter().filter(|entry| name(entry).is_none()).map(|entry| entry["digest"].clone()).collect();
+    let there = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(no_list)?;
+    there.retain(|entry| match name(entry) {
+        Some(name) => !names.contains(name),
+        None => !unnamed.contains(&entry["digest"]),
+    });
+    there.extend(come.iter().cloned());
+    let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, merging)?;
+    write::write_atomic(&into.join(INDEX), &bytes)
+}
+
+fn read(dir: &Path) -> Result<Value> {
+    let path = dir.join(INDEX);
+    let reading = || format!("reading `{}`", path.display());
+    let bytes = fs_err::read(&path).context(ErrorKind::Local, reading)?;
+    serde_json::from_slice(&bytes).context(ErrorKind::Local, reading)
+}
+
+fn entries(index: &Value) -> Result<&Vec<Value>> {
+    index.get("manifests").and_then(Value::as_array).ok_or_else(no_list)
+}
+
+fn no_list() -> Error {
+    Error::local(format!("`{INDEX}` lists no manifests"))
+}
+
+fn name(entry: &Value) -> Option<&str> {
+    entry["annotations"][REF_NAME].as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::oci::Digest;
+
+    fn layout(dir: &Path, entries: &Value, blobs: &[&str]) {
+        write::init(dir).unwrap();
+        let index = json!({ "schemaVersion": 2, "x": 1, "manifests": entries });
+        fs_err::write(dir.join(INDEX), index.to_string()).unwrap();
+        for blob in blobs {
+            fs_err::write(write::blob_path(dir, &Digest::of(blob.as_bytes())), blob).unwrap();
+        }
+    }
+
+    fn entry(digest: &str, name: Option<&str>) -> Value {
+        match name {
+            Some(name) => json!({ "digest": digest, "annotations": { REF_NAME: name } }),
+            None => json!({ "digest": digest }),
+        }
+    }
+
+    #[test]
+    fn what_comes_stands_beside_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+        layout(
+            &into,
+            &json!([entry("a", Some("1")), entry("b", Some("2")), entry("c", None)]),
+            &["b", "shared"],
+        );
+        layout(&from, &json!([entry("d", Some("2")), entry("c", None)]), &["d", "shared"]);
+        take_over(&from, &into).unwrap();
+        let expected = json!([entry("a", Some("1")), entry("d", Some("2")), entry("c", None)]);
+        let index = read(&into).unwrap();
+        assert_eq!((&index["manifests"], &index["x"]), (&expected, &json!(1)));
+        for blob in ["b", "d", "shared"] {
+            let path = write::blob_path(&into, &Digest::of(blob.as_bytes()));
+            assert_eq!(fs_err::read_to_string(path).unwrap(), blob);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_no_layout_yet_becomes_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, into) = (dir.path().join("from"), dir.path().join("deep/into"));
+        layout(&from, &json!([entry("a", None)]), &["a"]);
+        take_over(&from, &into).unwrap();
+        assert_eq!(entries(&read(&into).unwrap()).unwrap().len(), 1);
+        fs_err::write(into.join(INDEX), "{}").unwrap();
+        assert!(take_over(&from, &into).unwrap_err().message().contains("lists no manifests"));
+    }
+}

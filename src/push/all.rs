@@ -1,0 +1,259 @@
+//! Every image of a source, each to a repository of its own.
+//!
+//! One image after the other, what refers to an image after it; one that fails stops no other. A layer that several
+//! images share is encoded once and sent once: the repositories after the first one mount it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Cargo, Mirror, Options, Press, Pushed, Target, shared_cache::SharedCache};
+use crate::{
+    error::{Error, Result},
+    oci::{Digest, Manifest, Reference, Repository},
+    registry::Client,
+    source::{Choice, Image, ImageContent, Input, Source, SourceSpec, choose},
+};
+
+/// All images of a place on disk, on their way to one registry.
+#[derive(Debug)]
+#[must_use = "a push does nothing until it is run"]
+pub struct PushAll {
+    /// Where the images lie.
+    pub input: Input,
+    /// What the user called that place.
+    pub spec: SourceSpec,
+    /// Where they go.
+    pub mirror: Mirror,
+    /// The registry.
+    pub client: Client,
+    /// What encodes layers, and where they are kept.
+    pub press: Press,
+    /// How.
+    pub options: Options,
+}
+
+/// What became of one image in one repository.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What the source calls it: its name there, or its digest.
+    pub image: String,
+    /// Where it was to go.
+    pub destination: Option<Reference>,
+    /// Whether it arrived.
+    pub pushed: Result<Pushed>,
+}
+
+/// An image, and where it goes.
+struct Consignment {
+    image: Image,
+    name: String,
+    place: Place,
+}
+
+/// Where an image goes.
+enum Place {
+    /// To these repositories.
+    Here(Vec<Target>),
+    /// Wherever the image that it is about is, under these tags.
+    Beside { subject: Digest, tags: Vec<String> },
+}
+
+impl PushAll {
+    /// Pushes the images and says what became of each; an error of its own means that the source could not be read, or
+    /// that two images would go to one place.
+    pub async fn run(mut self) -> Result<Vec<Arrival>> {
+        let Some(bucket) = self.options.shared_cache.take() else { return self.deliver().await };
+        let (shared, giving) = SharedCache::begin(bucket, Arc::clone(&self.press.reporter));
+        self.press.shared = Some(shared);
+        tokio::join!(self.deliver(), giving).0
+    }
+
+    async fn deliver(self) -> Result<Vec<Arrival>> {
+        let Self { input, spec, mirror, client, press, options } = self;
+        if spec.choice != Choice::Only {
+            return Err(Error::usage("all images are to be pushed, and one of them is named")
+                .with_hint("leave out `--all`, or what follows the path"));
+        }
+        let cargo = Cargo::load(input, &spec, None, press, options).await?;
+        let images = choose::all(&*cargo.source, cargo.options.platform.as_ref())?;
+        if images.is_empty() {
+            return Err(Error::source(format!("{} holds no images", cargo.source.name())));
+        }
+        let (consignments, mut arrivals) = consign(images, &*cargo.source, &mirror, &client)?;
+        let mut places = Places::default();
+        for Consignment { image, name, place } in consignments {
+            let targets = match place {
+                Place::Here(targets) => Ok(targets),
+                Place::Beside { subject, tags } => places.beside(&subject, &tags, &image, &mirror, &client),
+            };
+            let targets = match targets {
+                Ok(targets) => targets,
+                Err(error) => {
+                    arrivals.push(Arrival { image: name, destination: None, pushed: Err(error) });
+                    continue;
+                }
+            };
+            let results = cargo.deliver(&image, targets.clone()).await;
+            for (Target { destination, .. }, pushed) in targets.into_iter().zip(results) {
+                places.note(&image, &destination.repository, pushed.as_ref().ok());
+                arrivals.push(Arrival { image: name.clone(), destination: Some(destination), pushed });
+            }
+        }
+        Ok(arrivals)
+    }
+}
+
+/// Where images have arrived, by the digest that the source knows them by.
+#[derive(Default)]
+struct Places(HashMap<Digest, Vec<(Repository, Option<Digest>)>>);
+
+impl Places {
+    /// Takes note of what became of an image in a repository.
+    fn note(&mut self, image: &Image, repository: &Repository, pushed: Option<&Pushed>) {
+        if let Some(digest) = digest(image) {
+            let place = (repository.clone(), pushed.map(|pushed| pushed.digest.clone()));
+            self.0.entry(digest).or_default().push(place);
+        }
+    }
+
+    /// Returns where a companion goes: to the repositories of the image that it is about.
+    fn beside(
+        &self,
+        subject: &Digest,
+        tags: &[String],
+        image: &Image,
+        mirror: &Mirror,
+        client: &Client,
+    ) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for (repository, arrived) in self.0.get(subject).into_iter().flatten() {
+            match arrived {
+                Some(arrived) if arrived == subject => targets.push(target(repository, tags, image, client)),
+                Some(arrived) => {
+                    return Err(Error::source(format!(
+                        "it is about {subject}, which was made anew as {arrived}"
+                    ))
+                    .with_hint("push without `--compression` and `--format`, or sign the new image"));
+                }
+                None => return Err(Error::source(format!("{subject}, which it is about, did not arrive"))),
+            }
+        }
+        if targets.is_empty() {
+            // The registry may have had it before.
+            let repository = mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
+            targets.push(target(&repository, tags, image, client));
+        }
+        Ok(targets)
+    }
+}
+
+/// Finds out where every image goes: those that others refer to first. What cannot go anywhere has arrived already,
+/// with an error.
+fn consign(
+    images: Vec<Image>,
+    source: &dyn Source,
+    mirror: &Mirror,
+    client: &Client,
+) -> Result<(Vec<Consignment>, Vec<Arrival>)> {
+    let (mut consignments, mut lost) = (Vec::new(), Vec::new());
+    let mut taken: HashMap<Reference, String> = HashMap::new();
+    for image in images {
+        let name = image.names.first().cloned().or_else(|| digest(&image).map(|digest| digest.to_string()));
+        let name = name.unwrap_or_else(|| "an image without a name".to_owned());
+        let place = match place(&image, source, mirror, client) {
+            Ok(place) => place,
+            Err(error) => {
+                lost.push(Arrival { image: name, destination: None, pushed: Err(error) });
+                continue;
+            }
+        };
+        if let Place::Here(targets) = &place {
+            for destination in targets.iter().flat_map(each) {
+                if let Some(other) = taken.insert(destination.clone(), name.clone()) {
+                    return Err(Error::usage(format!(
+                        "`{other}` and `{name}` would both become `{destination}`"
+                    ))
+                    .with_hint("`--map FROM=TO` puts the names that begin with FROM elsewhere"));
+                }
+            }
+        }
+        consignments.push(Consignment { image, name, place });
+    }
+    // What refers to a referrer comes after it as long as the source lists it so.
+    consignments.sort_by_key(|consignment| consignment.image.companion);
+    Ok((consignments, lost))
+}
+
+/// Finds out where an image goes.
+fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -> Result<Place> {
+    let is_tag = |name: &String| !name.contains(['/', ':', '@']);
+    if image.companion
+        && image.names.iter().all(is_tag)
+        && let Some(subject) = subject(image, source)
+    {
+        return Ok(Place::Beside { subject, tags: image.names.clone() });
+    }
+    let mut targets: Vec<Target> = Vec::new();
+    for name in &image.names {
+        let Some(destination) = mirror.destination(name)? else { continue };
+        match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
+            Some(target) if each(target).all(|other| other != destination) => {
+                target.tags.extend(destination.tag);
+            }
+            Some(_) => {}
+            None => targets.push(Target { destination, tags: Vec::new(), client: client.clone() }),
+        }
+    }
+    if targets.is_empty() {
+        let repository = mirror.itself().filter(|_| digest(image).is_some());
+        let repository = repository.ok_or_else(|| nowhere("an image without a name"))?;
+        targets.push(target(&repository, &[], image, client));
+    }
+    Ok(Place::Here(targets))
+}
+
+/// Returns an image's place in a repository: under these tags, or by its digest if there are none.
+fn target(repository: &Repository, tags: &[String], image: &Image, client: &Client) -> Target {
+    let (tag, more) = tags.split_first().map_or((None, &[][..]), |(tag, more)| (Some(tag.clone()), more));
+    let digest = digest(image).filter(|_| tag.is_none());
+    let destination = Reference { repository: repository.clone(), tag, digest };
+    Target { destination, tags: more.to_vec(), client: client.clone() }
+}
+
+/// Returns all names that a target stands for.
+fn each(target: &Target) -> impl Iterator<Item = Reference> {
+    let more =
+        target.tags.iter().map(|tag| Reference { tag: Some(tag.clone()), ..target.destination.clone() });
+    std::iter::once(target.destination.clone()).chain(more)
+}
+
+fn nowhere(what: &str) -> Error {
+    Error::source(format!("nothing says where {what} goes"))
+        .with_hint("give a repository as the prefix: registry.example.com/NAME")
+}
+
+/// Returns the digest of the manifest that a source holds.
+fn digest(image: &Image) -> Option<Digest> {
+    match &image.content {
+        ImageContent::Manifest(descriptor) => Some(descriptor.digest.clone()),
+        ImageContent::Layers { .. } => None,
+    }
+}
+
+/// Returns which image a companion is about: what its manifest says, or a tag of cosign's kind.
+fn subject(image: &Image, source: &dyn Source) -> Option<Digest> {
+    let ImageContent::Manifest(descriptor) = &image.content else { return None };
+    let bytes = source.document(descriptor).ok()?;
+    let manifest =
+        Manifest::parse(bytes, descriptor.digest.clone(), descriptor.media_type.as_deref()).ok()?;
+    manifest
+        .subject
+        .map(|subject| subject.digest)
+        .or_else(|| image.names.iter().find_map(|name| tagged(name)))
+}
+
+/// Reads the digest that a tag like `sha256-<hex>.sig` is made of.
+fn tagged(name: &str) -> Option<Digest> {
+    let tag = name.rsplit([':', '/']).next()?;
+    let digest = tag.split('.').next()?.replacen('-', ":", 1);
+    digest.parse().ok()
+}
