@@ -1,6 +1,7 @@
 //! `longshore push`: what was typed becomes what the library needs.
 
 use std::{
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use longshore::{
         Format, OpenSessions, Options, Press, Push, Pushed, Resume, Target,
         runtime::{Ending, block_on_with_farewell},
     },
-    registry::{Client, ClientOptions, Credential, Credentials, Learned, Secret, Unfinished},
+    registry::{Client, ClientOptions, Credential, Credentials, Learned, RateLimit, Secret, Unfinished},
     server::{self, Access, Server},
     source::detect,
 };
@@ -78,6 +79,9 @@ pub(super) struct Args {
     /// Send chunks of this size, like `8MiB`
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
     chunk_size: Option<ByteSize>,
+    /// Send no more than this per second, all blobs together, like `2MiB`
+    #[arg(long, value_name = "SIZE", env = "LONGSHORE_LIMIT_RATE", help_heading = "Transfer")]
+    limit_rate: Option<ByteSize>,
     /// Attempts without progress before giving up
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Transfer")]
     retries: u32,
@@ -122,6 +126,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let destinations = destinations(args)?;
     let mut options = options(args, &destinations, context)?;
     options.shared_cache = args.cache.bucket(context)?;
+    let rate_limit = rate_limit(args)?;
     // Before the password is read: standard input can be read once.
     let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
     let credentials = match &args.into {
@@ -141,10 +146,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let push = async {
         let to = |targets| Push { input, spec, targets, press, options }.run();
         if let Some(dir) = &args.into {
-            return push_into(args, dir, destinations, to).await;
+            return push_into(args, dir, destinations, rate_limit, to).await;
         }
         let target = |destination: Reference| {
-            let client_options = client_options(args, &destination, credentials.clone(), context)?;
+            let mut client_options = client_options(args, &destination, credentials.clone(), context)?;
+            client_options.rate_limit.clone_from(&rate_limit);
             let client = Client::new(&destination.repository.host, client_options)?;
             Ok(Target { destination, tags: args.tags.clone(), client })
         };
@@ -248,12 +254,21 @@ fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result
     })
 }
 
+/// Makes the one limit that all destinations share.
+fn rate_limit(args: &Args) -> Result<Option<RateLimit>> {
+    let Some(rate) = args.limit_rate else { return Ok(None) };
+    let rate = NonZero::new(rate.as_u64());
+    let rate = rate.ok_or_else(|| Error::usage("`--limit-rate 0` lets nothing through"))?;
+    Ok(Some(RateLimit::new(rate)))
+}
+
 /// Starts the embedded registry for the time of one push. Nobody else on this machine can use it: it asks for
 /// a password that only this process knows.
 async fn push_into(
     args: &Args,
     dir: &Path,
     destinations: Vec<Reference>,
+    rate_limit: Option<RateLimit>,
     to: impl AsyncFnOnce(Vec<Target>) -> Result<Vec<Result<Pushed>>>,
 ) -> Result<Results> {
     let user = "longshore";
@@ -264,7 +279,7 @@ async fn push_into(
     })
     .await?;
     let host = server.address().to_string();
-    let mut options = ClientOptions::default();
+    let mut options = ClientOptions { rate_limit, ..ClientOptions::default() };
     let login = Credential::Login { user: user.to_owned(), password: Secret::new(password) };
     options.credentials.give("the embedded registry", login);
     let client = Client::new(&host, options)?;

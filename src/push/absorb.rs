@@ -97,7 +97,7 @@ async fn send_ahead(
     let reporter = Arc::clone(&press.reporter);
     let uploader = Uploader::new(client.clone(), repository.path.clone(), options, reporter);
     let send = async |(name, feed): (String, Feed)| {
-        let settings = options.settings(&repository.host, true);
+        let settings = options.settings(client, true);
         // As the layer will be known once it has passed: many producers name it by its diff ID.
         let blob = source::digest_in(&name)
             .map(|diff_id| format!("{diff_id} as {} by {ENCODER_VERSION}", options.recipe.encoding()));

@@ -186,9 +186,7 @@ impl Delivery {
             .buffer_unordered(OPEN)
             .try_collect()
             .await;
-        if let Some(learned) = &self.options.learned {
-            learned.teach(&self.target.destination.repository.host, uploader.lesson());
-        }
+        self.options.learn(&self.target.client, uploader.lesson());
         // With the uploads gone the producers stop; their temp files go with them.
         blocking(move || working.join()).await?;
         Ok(sent?
@@ -212,7 +210,7 @@ impl Delivery {
         feed: Option<Feed>,
         wanted: &Wanted,
     ) -> Result<(Digest, u64)> {
-        let mut settings = self.options.settings(&self.target.destination.repository.host, feed.is_some());
+        let mut settings = self.options.settings(&self.target.client, feed.is_some());
         if let Step::Mount { from } = step {
             settings.mount_from = Some(from.clone());
         }

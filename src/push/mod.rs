@@ -103,17 +103,36 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Returns what an upload to `host` begins with; `look_first` if nobody has looked for the blob yet.
-    fn settings(&self, host: &str, look_first: bool) -> Settings {
+    /// Returns what an upload begins with; `look_first` if nobody has looked for the blob yet.
+    fn settings(&self, client: &Client, look_first: bool) -> Settings {
         Settings {
-            profile: hosts::profile(host),
+            profile: hosts::profile(client.host()),
             chunk_size: self.chunk_size,
             retries: self.retries,
             look_first,
             mount_from: None,
             pace: self.pace,
-            lesson: self.learned.as_ref().map_or_else(Lesson::default, |learned| learned.lesson(host)),
+            lesson: self.lesson(client),
         }
+    }
+
+    /// Returns what is known of a host before the first upload.
+    fn lesson(&self, client: &Client) -> Lesson {
+        let lesson =
+            self.learned.as_ref().map_or_else(Lesson::default, |learned| learned.lesson(client.host()));
+        match client.rate_limit() {
+            Some(limit) => lesson.no_faster(limit.bytes_per_second() / self.jobs.max(1) as u64),
+            None => lesson,
+        }
+    }
+
+    /// Remembers what uploads have taught about a host. How fast they were is our own doing where that is limited.
+    fn learn(&self, client: &Client, mut lesson: Lesson) {
+        let Some(learned) = &self.learned else { return };
+        if client.rate_limit().is_some() {
+            lesson.rate = learned.lesson(client.host()).rate;
+        }
+        learned.teach(client.host(), lesson);
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     guard::origin,
     location::{REDIRECTS, redirected},
     options::ClientOptions,
+    rate_limit::RateLimit,
     registry_error::BODY_LIMIT,
     retry::{Backoff, Budget, Pace, is_transient, retry_after},
     session::{Fault, Reply, Request},
@@ -151,6 +152,11 @@ impl Client {
     /// Returns the host, as references name it.
     pub fn host(&self) -> &str {
         &self.0.host
+    }
+
+    /// Returns how fast blobs may be sent, if there is a limit.
+    pub fn rate_limit(&self) -> Option<&RateLimit> {
+        self.0.transport.rate_limit()
     }
 
     pub(super) fn auth(&self) -> &Authenticator {

@@ -41,6 +41,13 @@ impl Lesson {
         }
     }
 
+    /// Returns the same for a line that carries at most so many bytes a second, since we want it so.
+    #[must_use]
+    pub fn no_faster(self, bytes_per_second: u64) -> Self {
+        let most = bytes_per_second.max(1);
+        Self { rate: Some(self.rate.map_or(most, |rate| rate.min(most))), ..self }
+    }
+
     /// Takes note of how long a request took that carried nothing.
     pub(crate) fn answered(&mut self, elapsed: Duration) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);

@@ -10,7 +10,7 @@
 //! * [`certificates`] and `tls`: whom to trust, and who we are; [`proxies`]: through whom;
 //! * [`registries_conf`]: what this machine says about registries;
 //! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out;
-//! * [`retry`]: the one place that waits and counts.
+//! * [`rate_limit`]: how fast blobs may be sent; [`retry`]: the one place that waits and counts.
 
 pub mod auth;
 pub mod auth_file;
@@ -29,6 +29,7 @@ pub mod location;
 pub mod login;
 pub mod options;
 pub mod proxies;
+pub mod rate_limit;
 pub mod registries_conf;
 pub mod registry_error;
 pub mod retry;
@@ -47,6 +48,7 @@ pub use learned::{Learned, Lesson};
 pub use location::Location;
 pub use options::ClientOptions;
 pub use proxies::Proxies;
+pub use rate_limit::RateLimit;
 pub use registries_conf::RegistriesConf;
 pub use registry_error::RegistryError;
 pub use session::{Action, Fault, Reply, Request, Session};

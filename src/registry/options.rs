@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::{certificates::Certificates, credentials::Credentials, proxies::Proxies, retry::Pace};
+use super::{
+    certificates::Certificates, credentials::Credentials, proxies::Proxies, rate_limit::RateLimit,
+    retry::Pace,
+};
 
 /// How to speak with a registry.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Through which proxies.
     pub proxies: Proxies,
+    /// `--limit-rate`: how fast blobs may be sent, together with all clients that share the limit.
+    pub rate_limit: Option<RateLimit>,
 }
 
 impl Default for ClientOptions {
@@ -44,6 +49,7 @@ impl Default for ClientOptions {
             pace: Pace::default(),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: Proxies::default(),
+            rate_limit: None,
         }
     }
 }

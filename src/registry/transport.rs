@@ -27,6 +27,7 @@ use super::{
     location::nameless,
     options::ClientOptions,
     proxies::Proxies,
+    rate_limit::RateLimit,
     registry_error::{RegistryError, one_line},
     retry::{Pace, retry_after},
     session::Fault,
@@ -140,6 +141,7 @@ struct Settings {
     insecure: bool,
     certificates: Certificates,
     proxies: Proxies,
+    rate_limit: Option<RateLimit>,
 }
 
 impl Transport {
@@ -159,6 +161,7 @@ impl Transport {
             insecure: options.insecure,
             certificates: options.certificates.clone(),
             proxies: options.proxies.clone(),
+            rate_limit: options.rate_limit.clone(),
         };
         let guard = Guard::new(&base, settings.proxies.clone());
         let may_do_without_tls = is_loopback(&base) || options.insecure;
@@ -176,6 +179,11 @@ impl Transport {
             paused: Mutex::default(),
             warned: Mutex::default(),
         })
+    }
+
+    /// Returns how fast blobs may be sent, if there is a limit.
+    pub(crate) fn rate_limit(&self) -> Option<&RateLimit> {
+        self.settings.rate_limit.as_ref()
     }
 
     /// Returns the registry's root.
@@ -251,6 +259,10 @@ impl Transport {
             }
             Payload::Stream(body) => {
                 request.headers_mut().insert(header::CONTENT_LENGTH, body.size.into());
+                let body = match &self.settings.rate_limit {
+                    Some(limit) => limit.pace(body),
+                    None => body,
+                };
                 *request.body_mut() = Some(reqwest::Body::wrap_stream(meter.stream(body)));
             }
         }

@@ -16,6 +16,7 @@ mod originals;
 mod pipes;
 mod promises;
 mod random;
+mod rate;
 mod recall;
 mod recipes;
 mod resume;
