@@ -30,6 +30,9 @@ pub(super) struct AccessArgs {
     /// Trust the certificate authorities in this file too
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     ca_file: Option<PathBuf>,
+    /// Speak HTTP/2 where the registry offers it over TLS: one connection for everything
+    #[arg(long, env = "LONGSHORE_HTTP2", value_parser = FalseyValueParser::new(), help_heading = "Access")]
+    http2: bool,
     /// Do not check the registry's certificate, and do without TLS where it has none
     #[arg(long, help_heading = "Access")]
     insecure: bool,
@@ -76,6 +79,7 @@ impl AccessArgs {
             return Err(Error::local(words).with_hint("`blocked = false` there lets longshore through"));
         }
         let mut options = ClientOptions {
+            http2: self.http2,
             plain_http: self.plain_http,
             insecure: self.insecure
                 || self.tls_verify.map_or_else(|| rule.is_some_and(|rule| rule.insecure), |verify| !verify),

@@ -1,4 +1,4 @@
-//! The wire: one registry, spoken to over HTTP/1.1.
+//! The wire: one registry, spoken to over HTTP/1.1, or HTTP/2 by option.
 //!
 //! * [`Client`]: the verbs (is this blob there, put this manifest, send this upload request);
 //! * [`session`]: what to send next in an upload, as a state machine without sockets or clock;

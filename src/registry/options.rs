@@ -16,6 +16,8 @@ pub struct ClientOptions {
     pub credentials: Credentials,
     /// No TLS.
     pub plain_http: bool,
+    /// HTTP/2 where the other side offers it by TLS: all requests share one connection then, and its fate.
+    pub http2: bool,
     /// TLS without asking who the other side is, and no TLS where there is none.
     pub insecure: bool,
     /// Whom to trust besides those whom the machine trusts, and who we are.
@@ -41,6 +43,7 @@ impl Default for ClientOptions {
         Self {
             credentials: Credentials::default(),
             plain_http: false,
+            http2: false,
             insecure: false,
             certificates: Certificates::default(),
             timeout: Duration::from_secs(60),

@@ -1,7 +1,7 @@
 //! One HTTP exchange with one registry: connections, TLS, proxies, time limits, and pauses of the whole host.
 //!
-//! HTTP/1.1, one connection per exchange under way, no cookies, no redirects, no repeats: what an answer means
-//! is the client's business. Small requests share a limited number of connections; uploads in chunks are as
+//! HTTP/1.1, one connection per exchange under way, or by option HTTP/2; no cookies, no redirects, no repeats: what
+//! an answer means is the client's business. Small requests share a limited number of connections; uploads in chunks are as
 //! many as there are jobs. What went wrong is said as a [`Fault`].
 
 use std::{
@@ -138,6 +138,7 @@ struct Settings {
     user_agent: String,
     timeout: Duration,
     pace: Pace,
+    http2: bool,
     insecure: bool,
     certificates: Certificates,
     proxies: Proxies,
@@ -158,6 +159,7 @@ impl Transport {
             user_agent: options.user_agent.clone(),
             timeout: options.timeout,
             pace: options.pace,
+            http2: options.http2,
             insecure: options.insecure,
             certificates: options.certificates.clone(),
             proxies: options.proxies.clone(),
@@ -167,7 +169,7 @@ impl Transport {
         let may_do_without_tls = is_loopback(&base) || options.insecure;
         Ok(Self {
             // Certificates are read only when they are needed: it takes longer than a push to loopback.
-            plain: settings.builder(&guard).tls_certs_only([]).build().map_err(unusable)?,
+            plain: settings.builder(&guard).http1_only().tls_certs_only([]).build().map_err(unusable)?,
             tls: OnceLock::new(),
             tls_elsewhere: OnceLock::new(),
             guard,
@@ -335,8 +337,15 @@ impl Transport {
             identity => (&self.tls, identity.as_ref()),
         };
         if client.get().is_none() {
-            let tls = tls::config(&self.settings.certificates, self.settings.insecure, identity)?;
-            let builder = self.settings.builder(&self.guard).tls_backend_preconfigured(tls);
+            let Settings { certificates, insecure, http2, .. } = &self.settings;
+            let mut tls = tls::config(certificates, *insecure, identity)?;
+            let mut builder = self.settings.builder(&self.guard);
+            if *http2 {
+                tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            } else {
+                builder = builder.http1_only();
+            }
+            let builder = builder.tls_backend_preconfigured(tls);
             // Somebody else may be faster: then theirs is used.
             client.set(builder.build().map_err(unusable)?).unwrap_or_default();
         }
@@ -349,7 +358,6 @@ impl Settings {
         let proxies = self.proxies.clone();
         let builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
-            .http1_only()
             .redirect(redirect::Policy::none())
             .retry(http_retry::never())
             .referer(false)

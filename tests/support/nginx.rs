@@ -1,7 +1,9 @@
 //! Debian's nginx on a loopback port, in front of registries.
 
 use std::{
+    collections::BTreeSet,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -16,22 +18,39 @@ pub(crate) struct Nginx {
     dir: TempDir,
 }
 
+/// In its folder.
+const CERTIFICATE: &str = "server.pem";
+const KEY: &str = "server.key";
+
 /// Somebody may take a port that was just free.
 const MOST_STARTS: usize = 20;
 
 impl Nginx {
     /// Starts one that hands what it gets to these hosts in turn, with more settings of its `server`.
     pub(crate) fn start(backends: &[&str], settings: &str) -> Self {
-        let mut starts = (0..MOST_STARTS).filter_map(|_| Self::try_start(backends, settings));
+        Self::start_listening("", backends, settings)
+    }
+
+    /// Starts one that speaks TLS, with a certificate of its own, and offers HTTP/2 or not.
+    pub(crate) fn start_tls(http2: bool, backends: &[&str], settings: &str) -> Self {
+        let settings = format!("ssl_certificate {CERTIFICATE}; ssl_certificate_key {KEY}; {settings}");
+        Self::start_listening(if http2 { "ssl http2" } else { "ssl" }, backends, &settings)
+    }
+
+    fn start_listening(how: &str, backends: &[&str], settings: &str) -> Self {
+        let mut starts = (0..MOST_STARTS).filter_map(|_| Self::try_start(how, backends, settings));
         starts.next().expect("a port is free")
     }
 
-    fn try_start(backends: &[&str], settings: &str) -> Option<Self> {
+    fn try_start(how: &str, backends: &[&str], settings: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        fs_err::write(dir.path().join(CERTIFICATE), own.cert.pem()).unwrap();
+        fs_err::write(dir.path().join(KEY), own.signing_key.serialize_pem()).unwrap();
         // It takes no port 0.
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let config = dir.path().join("nginx.conf");
-        fs_err::write(&config, configuration(&host, backends, settings)).unwrap();
+        fs_err::write(&config, configuration(&format!("{host} {how}"), backends, settings)).unwrap();
         let mut process = Command::new("nginx")
             .arg("-p")
             .arg(dir.path())
@@ -57,6 +76,19 @@ impl Nginx {
         &self.host
     }
 
+    /// Returns the file of its certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.dir.path().join(CERTIFICATE)
+    }
+
+    /// Returns the versions of HTTP that it was asked in.
+    pub(crate) fn versions(&self) -> BTreeSet<String> {
+        let log = fs_err::read_to_string(self.dir.path().join("access.log")).unwrap();
+        // `… "GET /v2/ HTTP/1.1" 200 …`
+        let requests = log.lines().filter_map(|line| line.split('"').nth(1));
+        requests.filter_map(|request| Some(request.rsplit_once(' ')?.1.to_owned())).collect()
+    }
+
     /// Returns how many requests were refused for the size of their bodies.
     pub(crate) fn too_large(&self) -> usize {
         // It writes this before it answers; of the request itself, when the connection is done with.
@@ -73,7 +105,7 @@ impl Drop for Nginx {
 }
 
 /// Everything that it writes is in the folder that it is started in.
-fn configuration(host: &str, backends: &[&str], settings: &str) -> String {
+fn configuration(listen: &str, backends: &[&str], settings: &str) -> String {
     let backends =
         backends.iter().map(|backend| format!("server {backend} max_fails=0; ")).collect::<Vec<_>>();
     let backends = backends.concat();
@@ -87,7 +119,7 @@ fn configuration(host: &str, backends: &[&str], settings: &str) -> String {
          scgi_temp_path scgi; uwsgi_temp_path uwsgi;\n\
          upstream registries {{ {backends}}}\n\
          server {{\n\
-         listen {host};\n\
+         listen {listen};\n\
          {settings}\n\
          location / {{\n\
          proxy_pass http://registries; proxy_set_header Host $http_host; proxy_http_version 1.1;\n\

@@ -1,6 +1,7 @@
 //! What real servers do to a push: Debian's docker-registry behind Debian's nginx, in two replicas, or killed in
 //! the middle. The binary, as a user runs it; what arrived is read back by skopeo.
 
+mod http2;
 mod kills;
 mod limits;
 mod replicas;
