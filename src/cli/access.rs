@@ -31,7 +31,7 @@ pub(super) struct AccessArgs {
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     ca_file: Option<PathBuf>,
     /// Speak HTTP/2 where the registry offers it over TLS: one connection for everything
-    #[arg(long, env = "LONGSHORE_HTTP2", value_parser = FalseyValueParser::new(), help_heading = "Access")]
+    #[arg(long, help_heading = "Access")]
     http2: bool,
     /// Do not check the registry's certificate, and do without TLS where it has none
     #[arg(long, help_heading = "Access")]

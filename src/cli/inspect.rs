@@ -277,7 +277,7 @@ fn descriptor_json(descriptor: &Descriptor) -> Value {
 }
 
 /// Writes JSON in ASCII, so that nothing of it can be mistaken for a terminal's commands.
-fn ascii(json: &str) -> String {
+pub(super) fn ascii(json: &str) -> String {
     let mut ascii = String::with_capacity(json.len());
     for c in json.chars() {
         if c.is_ascii() && !c.is_ascii_control() {

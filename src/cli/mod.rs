@@ -3,6 +3,7 @@
 mod access;
 mod cache;
 mod config;
+mod doctor;
 mod environment;
 mod inspect;
 mod login;
@@ -41,6 +42,7 @@ struct Cli {
 enum Command {
     Cache(cache::Args),
     Config(config::Args),
+    Doctor(Box<doctor::Args>),
     Inspect(inspect::Args),
     Login(login::Args),
     Logout(logout::Args),
@@ -84,6 +86,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Cache(args) => cache::run(&args, &context),
         Command::Config(args) => config::run(&args, &config, &command, &context),
+        Command::Doctor(args) => doctor::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Login(args) => login::run(&args, &context),
         Command::Logout(args) => logout::run(&args, &context),

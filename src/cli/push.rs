@@ -80,7 +80,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
     chunk_size: Option<ByteSize>,
     /// Send no more than this per second, all blobs together, like `2MiB`
-    #[arg(long, value_name = "SIZE", env = "LONGSHORE_LIMIT_RATE", help_heading = "Transfer")]
+    #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
     limit_rate: Option<ByteSize>,
     /// Attempts without progress before giving up
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Transfer")]

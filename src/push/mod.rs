@@ -104,7 +104,7 @@ impl Default for Options {
 
 impl Options {
     /// Returns what an upload begins with; `look_first` if nobody has looked for the blob yet.
-    fn settings(&self, client: &Client, look_first: bool) -> Settings {
+    pub fn settings(&self, client: &Client, look_first: bool) -> Settings {
         Settings {
             profile: hosts::profile(client.host()),
             chunk_size: self.chunk_size,

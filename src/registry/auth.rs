@@ -84,9 +84,9 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether the registry has asked for anything so far.
-    pub(crate) fn is_challenged(&self) -> bool {
-        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Returns what the registry has asked for so far, if anything.
+    pub(crate) fn challenge(&self) -> Option<Challenge> {
+        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says whose credentials are shown for a repository and where they come from, or where they were looked
@@ -122,7 +122,7 @@ impl Authenticator {
         let grant = self.grant(scope);
         let mut grant = grant.lock().await;
         if grant.challenge.is_none() {
-            grant.challenge.clone_from(&self.challenge.lock().unwrap_or_else(PoisonError::into_inner));
+            grant.challenge = self.challenge();
         }
         let Some(challenge) = grant.challenge.clone() else { return Ok(None) };
         let login = self.login(&scope.repository).await.map_err(Fault::Fatal)?;

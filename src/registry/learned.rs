@@ -63,6 +63,17 @@ impl Lesson {
     }
 }
 
+/// A lesson as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The lesson, without what is too old.
+    pub lesson: Lesson,
+    /// For how much longer its limits are believed.
+    pub limits_left: Duration,
+    /// For how much longer its speed is.
+    pub speed_left: Duration,
+}
+
 /// The lessons of this machine's pushes, by host.
 #[derive(Clone, Debug)]
 pub struct Learned {
@@ -88,16 +99,22 @@ impl Learned {
 
     /// Returns what is known about a host. What cannot be read is not known.
     pub fn lesson(&self, host: &str) -> Lesson {
-        let now = now();
-        let Some(record) = self.read(host) else { return Lesson::default() };
-        let mut lesson = record.lesson;
-        if now.saturating_sub(record.limits_at) > LIMITS_LAST.as_secs() {
+        self.kept(host).map_or_else(Lesson::default, |kept| kept.lesson)
+    }
+
+    /// Returns what is known about a host, and for how much longer. What cannot be read is not known.
+    pub fn kept(&self, host: &str) -> Option<Kept> {
+        let Record { mut lesson, limits_at, speed_at, .. } = self.read(host)?;
+        let left =
+            |at: u64, lasts: Duration| lasts.saturating_sub(Duration::from_secs(now().saturating_sub(at)));
+        let (limits_left, speed_left) = (left(limits_at, LIMITS_LAST), left(speed_at, SPEED_LASTS));
+        if limits_left.is_zero() {
             (lesson.body_limit, lesson.equal_parts) = (None, false);
         }
-        if now.saturating_sub(record.speed_at) > SPEED_LASTS.as_secs() {
+        if speed_left.is_zero() {
             (lesson.rate, lesson.round_trip) = (None, None);
         }
-        lesson
+        Some(Kept { lesson, limits_left, speed_left })
     }
 
     /// Remembers what a push has found out. If that fails the next push finds it out again.
@@ -201,6 +218,8 @@ mod tests {
         write(13 * day, day + 10);
         let lesson = learned.lesson("h");
         assert_eq!((lesson.body_limit, lesson.rate), (LESSON.body_limit, None));
+        let kept = learned.kept("h").unwrap();
+        assert!(kept.limits_left.as_secs().abs_diff(day) < 60 && kept.speed_left.is_zero(), "{kept:?}");
         // Taught again, the limit is no younger.
         learned.teach("h", LESSON);
         assert_eq!(learned.lesson("h"), LESSON);

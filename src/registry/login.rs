@@ -17,10 +17,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     auth_file::Key,
+    challenge::Challenge,
     client::{Call, Client},
     credentials::Secret,
     helper::{PATIENCE, Question},
     tls::NoTls,
+    transport::Incoming,
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -38,19 +40,30 @@ pub enum Entrance {
 impl Client {
     /// Asks to be let in, with whatever the registry demands, and for nothing else.
     pub async fn enter(&self) -> Result<Entrance> {
-        let doing = || "logging in".to_owned();
+        match self.knock("", "logging in").await {
+            Err(error) if error.kind() == ErrorKind::Network && error.find::<NoTls>().is_none() => {
+                Ok(Entrance::Unreachable(error))
+            }
+            Err(error) => Err(error),
+            Ok(_) if self.auth().challenge().is_some() => Ok(Entrance::Guarded),
+            Ok(_) => Ok(Entrance::Open),
+        }
+    }
+
+    /// Asks for `/v2/`, with the rights for a repository if one is named; what is there is a registry.
+    pub(super) async fn knock(&self, repository: &str, doing: &str) -> Result<Incoming> {
         let mut url = self.url("", "");
         url.set_path("/v2/");
-        let answer = match self.insist("", Call::new(Method::GET, url), doing).await {
-            Err(error) if error.kind() == ErrorKind::Network && error.find::<NoTls>().is_none() => {
-                return Ok(Entrance::Unreachable(error));
-            }
-            answer => answer?,
-        };
+        let answer = self.insist(repository, Call::new(Method::GET, url), || doing.to_owned()).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Err(answer.refusal(&Method::GET).into_error(doing()));
+            return Err(answer.refusal(&Method::GET).into_error(doing));
         }
-        Ok(if self.auth().is_challenged() { Entrance::Guarded } else { Entrance::Open })
+        Ok(answer)
+    }
+
+    /// Returns what the registry has asked for so far, if anything.
+    pub fn challenge(&self) -> Option<Challenge> {
+        self.auth().challenge()
     }
 
     /// Says whose credentials are shown for a repository and where they come from, or where they were looked

@@ -9,7 +9,8 @@
 //! * [`credentials`]: where secrets come from ([`auth_file`], `helper`); [`login`] writes them down;
 //! * [`certificates`] and `tls`: whom to trust, and who we are; [`proxies`]: through whom;
 //! * [`registries_conf`]: what this machine says about registries;
-//! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out;
+//! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out; [`probe`]: what
+//!   can be found out before;
 //! * [`rate_limit`]: how fast blobs may be sent; [`retry`]: the one place that waits and counts.
 
 pub mod auth;
@@ -28,6 +29,7 @@ pub mod learned;
 pub mod location;
 pub mod login;
 pub mod options;
+pub mod probe;
 pub mod proxies;
 pub mod rate_limit;
 pub mod registries_conf;
@@ -47,6 +49,7 @@ pub use documents::Receipt;
 pub use learned::{Learned, Lesson};
 pub use location::Location;
 pub use options::ClientOptions;
+pub use probe::Probe;
 pub use proxies::Proxies;
 pub use rate_limit::RateLimit;
 pub use registries_conf::RegistriesConf;

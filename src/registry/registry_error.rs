@@ -171,7 +171,7 @@ fn element(html: &str, name: &str) -> Option<String> {
     Some(text).filter(|text| !text.trim().is_empty())
 }
 
-fn answered_by(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn answered_by(headers: &HeaderMap) -> Option<String> {
     let header =
         |name| headers.get(name).and_then(|value| one_line(&String::from_utf8_lossy(value.as_bytes())));
     let ray = header("cf-ray").map(|ray| format!("CF-Ray {ray}"));

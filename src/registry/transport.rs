@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use reqwest::{Proxy, redirect, retry as http_retry};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
@@ -99,6 +99,7 @@ pub(crate) struct Incoming {
     /// What was asked in the end.
     pub(crate) url: Url,
     pub(crate) status: StatusCode,
+    pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// The body ended by itself, within the limit.
@@ -291,10 +292,10 @@ impl Transport {
             None => Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
         };
         let (response, body, whole) = answer.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
         self.heed(status, &headers);
-        Ok(Incoming { url, status, headers, body, whole, elapsed: meter.elapsed() })
+        Ok(Incoming { url, status, version, headers, body, whole, elapsed: meter.elapsed() })
     }
 
     /// Draws the consequences that concern everybody.

@@ -10,6 +10,7 @@ mod bad_images;
 mod caching;
 mod configuration;
 mod contract;
+mod doctor;
 mod fault_registry;
 mod file_trees;
 mod inspect;

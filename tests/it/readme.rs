@@ -1,7 +1,8 @@
 //! The README's commands do what it says: in blocks of ```` ```console ```` every line after `$ ` is run.
 //!
-//! They run in a folder of their own that looks like the project. Two things are not repeated: building
-//! (`cargo run --release --` becomes the binary under test), and this very run of the tests (`tests/run`).
+//! They run in a folder of their own that looks like the project, and `registry.example.com` is a registry. Two things
+//! are not repeated: building (`cargo run --release --` becomes the binary under test), and this very run of the tests
+//! (`tests/run`).
 
 use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -9,10 +10,13 @@ use std::{
     process::Command,
 };
 
+use crate::support::registry::Registry;
+
 const BUILT_BY_CARGO: &str = "cargo run --release --";
 /// What this build may lack; `tests/run` builds everything.
 const BUILT_WITH_BUCKETS: &str = "cargo run --release --features shared-cache --";
 const TESTS: &str = "tests/run";
+const REGISTRY: &str = "registry.example.com";
 
 #[test]
 fn the_commands_of_the_readme_work() {
@@ -26,6 +30,7 @@ fn the_commands_of_the_readme_work() {
 
     let folder = tempfile::tempdir().unwrap();
     symlink(project.join("fixtures"), folder.path().join("fixtures")).unwrap();
+    let registry = Registry::honest();
     let lacks = |command: &str| command.starts_with(BUILT_WITH_BUCKETS) && !cfg!(feature = "shared-cache");
     for command in commands.into_iter().filter(|&command| command != TESTS && !lacks(command)) {
         let output = Command::new("bash")
@@ -34,7 +39,7 @@ fn the_commands_of_the_readme_work() {
                 "pipefail",
                 "-c",
                 &[BUILT_WITH_BUCKETS, BUILT_BY_CARGO].iter().fold(command.to_owned(), |text, cargo| {
-                    text.replace(cargo, env!("CARGO_BIN_EXE_longshore"))
+                    text.replace(cargo, env!("CARGO_BIN_EXE_longshore")).replace(REGISTRY, &registry.host())
                 }),
             ])
             .current_dir(folder.path())

@@ -177,6 +177,12 @@ impl Running {
         assert_eq!(self.process.wait().unwrap().code(), None, "it had not ended by itself");
     }
 
+    /// Interrupts it, as Ctrl-C does.
+    pub(crate) fn interrupt(&self) {
+        let killed = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Run {
         let patience = Duration::from_secs(TIMEOUT_SECONDS);

@@ -47,7 +47,7 @@ const LADDER: [u64; 9] = [60 * MIB, 30 * MIB, 20 * MIB, 16 * MIB, 8 * MIB, 5 * M
 
 /// Everything that bounds a chunk.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     wanted: Option<u64>,
     usual: u64,
     may_grow: bool,
@@ -61,7 +61,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) const fn new(settings: &Settings) -> Self {
+    pub(crate) const fn new(settings: &Settings) -> Self {
         Self {
             wanted: settings.chunk_size,
             usual: settings.profile.chunk_size,
@@ -76,28 +76,33 @@ impl Limits {
     }
 
     /// Returns what is known about the host by now.
-    pub(super) const fn lesson(&self) -> Lesson {
+    pub(crate) const fn lesson(&self) -> Lesson {
         self.lesson
     }
 
     /// Takes note of how long a request took that carried nothing.
-    pub(super) fn answered(&mut self, elapsed: Duration) {
+    pub(crate) fn answered(&mut self, elapsed: Duration) {
         self.lesson.answered(elapsed);
     }
 
     /// Takes note of how long a chunk took.
-    pub(super) fn took(&mut self, bytes: u64, elapsed: Duration) {
+    pub(crate) fn took(&mut self, bytes: u64, elapsed: Duration) {
         self.lesson.took(bytes, elapsed);
     }
 
     /// Takes note that a chunk was refused for being of another size than the one before.
-    pub(super) const fn insist_on_equal_parts(&mut self) {
+    pub(crate) const fn insist_on_equal_parts(&mut self) {
         (self.equal_parts, self.lesson.equal_parts) = (true, true);
     }
 
     /// Returns whether all chunks of a session but the last must have one size.
-    pub(super) const fn equal_parts(&self) -> bool {
+    pub(crate) const fn equal_parts(&self) -> bool {
         self.equal_parts
+    }
+
+    /// Returns what the registry advertises: the least and the most that a chunk may have.
+    pub(crate) const fn advertised(&self) -> (Option<u64>, Option<u64>) {
+        (self.advertised_least, self.advertised_most)
     }
 
     /// Returns whether a body of this size is within every known limit.
@@ -107,7 +112,7 @@ impl Limits {
 
     /// Reads what the registry advertises. `OCI-Chunk-Max-Length` is unofficial
     /// (gh:opencontainers/distribution-spec#485) and sent by serverless-registry, which also wants equal parts.
-    pub(super) fn read(&mut self, headers: &HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
+    pub(crate) fn read(&mut self, headers: &HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
         for (name, limit) in [
             ("oci-chunk-min-length", &mut self.advertised_least),
             ("oci-chunk-max-length", &mut self.advertised_most),
@@ -133,7 +138,7 @@ impl Limits {
     }
 
     /// Takes note that a body of `sent` bytes was too large; `stated` is what the registry says is not.
-    pub(super) fn shrink(&mut self, sent: u64, stated: Option<u64>) -> Result<()> {
+    pub(crate) fn shrink(&mut self, sent: u64, stated: Option<u64>) -> Result<()> {
         let next = stated
             .filter(|stated| (SMALLEST..sent).contains(stated))
             .or_else(|| LADDER.into_iter().find(|rung| *rung < sent));
@@ -156,7 +161,7 @@ impl Limits {
     }
 
     /// Chooses the chunk size for a session.
-    pub(super) fn choose(&self, size: Option<u64>) -> u64 {
+    pub(crate) fn choose(&self, size: Option<u64>) -> u64 {
         let ceiling = self.ceiling();
         let floor = size.map_or(0, |size| size.div_ceil(MOST_CHUNKS));
         let floor = floor.max(self.advertised_least.unwrap_or(0)).max(SMALLEST).min(ceiling);

@@ -96,7 +96,7 @@ impl Request {
     }
 
     /// Says what is being done, for messages.
-    pub(super) fn doing(&self) -> String {
+    pub(crate) fn doing(&self) -> String {
         match self {
             Self::Cancel { .. } => "giving the upload back".to_owned(),
             Self::Commit { body: None, .. } => "completing the upload".to_owned(),
@@ -139,12 +139,12 @@ pub struct Reply {
 
 impl Reply {
     /// Returns the registry's own words, or none.
-    pub(super) fn words(&self) -> &str {
+    pub(crate) fn words(&self) -> &str {
         self.error.as_ref().and_then(|error| error.message.as_deref()).unwrap_or_default()
     }
 
     /// Returns this reply as an error of what was being done.
-    pub(super) fn refusal(&self, doing: String) -> Error {
+    pub(crate) fn refusal(&self, doing: String) -> Error {
         match &self.error {
             Some(error) => error.clone().into_error(doing),
             None => Error::new(ErrorKind::Refused, format!("the registry answered {}", self.status))
@@ -191,7 +191,7 @@ impl Fault {
     }
 
     /// Returns this fault as an error of what was being done.
-    pub(super) fn failure(self, doing: String) -> Error {
+    pub(crate) fn failure(self, doing: String) -> Error {
         let message = match self {
             Self::Connect { why } => format!("no connection: {why}"),
             Self::Reset { sent: 0, why, .. } => format!("the connection broke: {why}"),

@@ -15,12 +15,13 @@ mod patch;
 pub mod range;
 mod recovery;
 mod status;
-mod words;
+pub(crate) mod words;
 
 use std::{mem, time::Duration};
 
 pub use self::exchange::{Action, Fault, Mount, Outcome, Reply, Request};
-use self::{chunk::Limits, commit::Missing, patch::Break, status::Doubt};
+pub(crate) use self::{chunk::Limits, range::Stored};
+use self::{commit::Missing, patch::Break, status::Doubt};
 use super::{
     Lesson, Location,
     hosts::Profile,
@@ -49,6 +50,13 @@ pub struct Settings {
     pub pace: Pace,
     /// What earlier uploads have taught about the host.
     pub lesson: Lesson,
+}
+
+impl Settings {
+    /// Returns how much an upload will send at once, unless the registry says otherwise when it is opened.
+    pub fn chunk(&self) -> u64 {
+        Limits::new(self).choose(None)
+    }
 }
 
 /// The upload of one blob, over as many sessions at the registry as it takes.

@@ -16,7 +16,7 @@ pub struct Stored {
 
 impl Stored {
     /// Reads the header, if there is a sensible one.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         parse(headers.get(header::RANGE)?.to_str().ok()?)
     }
 
@@ -24,7 +24,7 @@ impl Stored {
     ///
     /// Quay answers a status GET by `bytes=0-<count>`, one too many, while `0-<last>` after a PATCH is right
     /// (quay/quay:endpoints/v2/blob.py).
-    pub(super) const fn in_status(self) -> u64 {
+    pub(crate) const fn in_status(self) -> u64 {
         if self.bytes_form { self.count.saturating_sub(1) } else { self.count }
     }
 }

@@ -48,6 +48,12 @@ fn rule_24_http_2_is_spoken_only_if_it_is_asked_for() {
         let run = push(&Longshore::new(), &layout, &nginx, repository, options);
         assert_behind(&layout, &run, &nginx, &registry, repository);
         assert_eq!(nginx.versions(), BTreeSet::from([version.to_owned()]), "{options:?}");
+        let certificate = format!("--ca-file={}", nginx.certificate().display());
+        let arguments = ["doctor", nginx.host(), &certificate].into_iter();
+        let run = Longshore::new().run(arguments.chain(options.iter().copied().filter(|&o| o == "--http2")));
+        for words in [version, "its certificate is trusted"] {
+            assert!(run.stdout.contains(words), "{words}: {run:?}");
+        }
     }
 }
 
