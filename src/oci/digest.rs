@@ -4,12 +4,16 @@
 use std::{fmt, io, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{
+    Digest as _, Sha256, Sha512,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 
 use crate::error::{Error, Result};
 
 /// A hash function that registries take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Algorithm {
     /// The one everybody uses.
@@ -25,6 +29,11 @@ impl Algorithm {
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",
         }
+    }
+
+    /// Finds the one that digests spell so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Sha256, Self::Sha512].into_iter().find(|algorithm| algorithm.name() == name)
     }
 
     const fn hex_length(self) -> usize {
@@ -72,11 +81,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self> {
         let invalid = || Error::source(format!("invalid digest: `{}`", text.escape_debug()));
         let (algorithm, hex) = text.split_once(':').ok_or_else(invalid)?;
-        let algorithm = match algorithm {
-            "sha256" => Algorithm::Sha256,
-            "sha512" => Algorithm::Sha512,
-            _ => return Err(invalid()),
-        };
+        let algorithm = Algorithm::named(algorithm).ok_or_else(invalid)?;
         let right = hex.len() == algorithm.hex_length()
             && hex.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
         if right { Ok(Self { algorithm, hex: hex.into() }) } else { Err(invalid()) }
@@ -138,6 +143,30 @@ impl Hasher {
         })
     }
 
+    /// Goes on from a state that [`Hasher::state`] returned; nothing if it is none of this hash function's.
+    pub fn resume(algorithm: Algorithm, state: &[u8]) -> Option<Self> {
+        Some(Self(match algorithm {
+            Algorithm::Sha256 => State::Sha256(thaw(state)?),
+            Algorithm::Sha512 => State::Sha512(Box::new(thaw(state)?)),
+        }))
+    }
+
+    /// Returns the hash function.
+    pub const fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            State::Sha256(_) => Algorithm::Sha256,
+            State::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// Returns what another process needs to go on from here.
+    pub fn state(&self) -> Vec<u8> {
+        match &self.0 {
+            State::Sha256(state) => state.serialize().to_vec(),
+            State::Sha512(state) => state.serialize().to_vec(),
+        }
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
@@ -173,6 +202,11 @@ impl io::Write for Hasher {
     }
 }
 
+fn thaw<T: SerializableState>(state: &[u8]) -> Option<T> {
+    let state: &SerializedState<T> = state.try_into().ok()?;
+    T::deserialize(state).ok()
+}
+
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
@@ -193,6 +227,24 @@ mod tests {
         assert_eq!(EMPTY.parse::<Digest>().unwrap(), Digest::of(b""));
         let long = Hasher::new(Algorithm::Sha512).finish();
         assert_eq!(long.to_string().parse::<Digest>().unwrap(), long);
+    }
+
+    #[test]
+    fn a_hash_goes_on_from_its_state() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let mut whole = Hasher::new(algorithm);
+            // Within a block, at its end, and in the next one.
+            for size in [3, 125, 128, 200] {
+                let mut resumed = Hasher::resume(algorithm, &whole.state()).unwrap();
+                assert_eq!(resumed.algorithm(), algorithm);
+                resumed.update(&vec![7; size]);
+                whole.update(&vec![7; size]);
+                assert_eq!(resumed.finish(), whole.clone().finish());
+            }
+            assert!(Hasher::resume(algorithm, &whole.state()[1..]).is_none());
+        }
+        let state = Hasher::new(Algorithm::Sha256).state();
+        assert!(Hasher::resume(Algorithm::Sha512, &state).is_none());
     }
 
     #[test]

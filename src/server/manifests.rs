@@ -96,7 +96,7 @@ impl Registry {
                     if index.remove(digest) {
                         locked.write(&index)?;
                     }
-                    locked.remove(digest)?;
+                    storage.remove(&name, digest)?;
                 }
             }
             Ok(empty(StatusCode::ACCEPTED, &[]))
@@ -197,7 +197,7 @@ fn store(storage: &Storage, name: &Name, target: &Target, manifest: &Manifest) -
     let known = storage.blob(name, &manifest.digest)?.is_some();
     let (_, mut staging) = storage.stage(manifest.digest.algorithm())?;
     staging.append(std::slice::from_ref(&manifest.bytes))?;
-    storage.commit(staging, name, &manifest.digest)?;
+    storage.commit(&staging, name, &manifest.digest)?;
     match target {
         Target::Tag(tag) => index.tag(manifest, tag),
         // One that was here and is not listed is the child of an index.

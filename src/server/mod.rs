@@ -30,8 +30,7 @@ use tokio::{
 
 pub use self::access::{Access, Credentials};
 use self::{
-    reply::{Reply, blocking},
-    sessions::Sessions,
+    reply::{Reply, blocking, broken_down},
     storage::Storage,
 };
 use crate::error::{Context as _, ErrorKind, Result};
@@ -42,6 +41,9 @@ const GRACE: Duration = Duration::from_secs(30);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most of a request that is read ahead, and so the largest piece that a body comes in.
 const READ_BUFFER: usize = 256 << 10;
+
+/// How often stale uploads are looked for.
+const CLEARING: Duration = Duration::from_secs(60 * 60);
 
 /// What a registry is started with.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Options {
     pub chunk_min: Option<u64>,
     /// Announced and enforced: bodies of uploads may not be larger.
     pub chunk_max: Option<u64>,
+    /// An upload that nobody has touched for so long is given up.
+    pub upload_lifetime: Duration,
 }
 
 impl Options {
@@ -67,6 +71,7 @@ impl Options {
             access: Access::Open,
             chunk_min: None,
             chunk_max: None,
+            upload_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
@@ -83,14 +88,25 @@ pub struct Server {
 impl Server {
     /// Opens the folder, binds the address and begins to answer.
     pub async fn start(options: Options) -> Result<Self> {
-        let Options { root, listen, access, chunk_min, chunk_max } = options;
+        let Options { root, listen, access, chunk_min, chunk_max, upload_lifetime } = options;
         let binding = || format!("listening on `{listen}`");
-        let storage = blocking(move || Storage::open(&root)).await?;
+        let storage = blocking(move || {
+            let storage = Storage::open(&root)?;
+            storage.clear(upload_lifetime)?;
+            Ok::<_, crate::Error>(storage)
+        })
+        .await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
-        let registry = Registry { storage, sessions: Sessions::default(), access, chunk_min, chunk_max };
+        let registry = Registry { storage, access, chunk_min, chunk_max };
         let (stopping, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, Arc::new(registry), stopped));
+        let registry = Arc::new(registry);
+        let accepting = tokio::spawn(async move {
+            tokio::select! {
+                () = accept(listener, Arc::clone(&registry), stopped) => {}
+                never = clear(&registry.storage, upload_lifetime) => match never {},
+            }
+        });
         Ok(Self { address, stopping, accepting })
     }
 
@@ -117,10 +133,20 @@ impl Drop for Server {
 /// What every request sees.
 struct Registry {
     storage: Storage,
-    sessions: Sessions,
     access: Access,
     chunk_min: Option<u64>,
     chunk_max: Option<u64>,
+}
+
+/// Clears the folder now and then.
+async fn clear(storage: &Storage, lifetime: Duration) -> Infallible {
+    loop {
+        tokio::time::sleep(CLEARING).await;
+        let storage = storage.clone();
+        if let Err(error) = blocking(move || storage.clear(lifetime)).await {
+            tracing::warn!("{}", crate::error::chain(&error));
+        }
+    }
 }
 
 /// Takes connections until told to stop, then waits for those that are open.
@@ -154,7 +180,9 @@ async fn converse(stream: TcpStream, registry: Arc<Registry>, mut stopped: watch
     }
     let answer = service_fn(|request: http::Request<Incoming>| {
         let registry = Arc::clone(&registry);
-        async move { Ok::<Reply, Infallible>(registry.answer(request).await) }
+        // As a task of its own: one whose connection is gone still saves what has come, or ends what it began.
+        let answering = tokio::spawn(async move { registry.answer(request).await });
+        async move { Ok::<Reply, Infallible>(answering.await.unwrap_or_else(|error| broken_down(error).reply())) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

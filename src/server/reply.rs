@@ -22,6 +22,9 @@ pub(super) type Reply = Response<Body>;
 /// The digest of what an answer holds or is about.
 pub(super) const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// The id of an upload, as docker's registry names it.
+pub(super) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
 /// A request that is not carried out, and why.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -51,6 +54,11 @@ impl Refusal {
     pub(super) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Returns whether the client could not have done better.
+    pub(super) fn is_our_fault(&self) -> bool {
+        self.status.is_server_error()
     }
 
     /// Makes the answer.
@@ -128,6 +136,13 @@ where
 {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => Err(Error::internal("a task of the registry broke down").because(error).into()),
+        Err(error) => Err(Error::internal(BROKEN_DOWN).because(error).into()),
     }
 }
+
+/// What a client hears of a task that panicked.
+pub(super) fn broken_down(error: tokio::task::JoinError) -> Refusal {
+    Error::internal(BROKEN_DOWN).because(error).into()
+}
+
+const BROKEN_DOWN: &str = "a task of the registry broke down";

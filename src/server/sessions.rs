@@ -1,67 +1,86 @@
-//! The uploads that are under way, by their random ids. This process alone knows them.
+//! Uploads that take several requests, by their random ids. No process owns them: every request finds its session on
+//! disk, and may reach another process over the same folder than the one before.
 //!
-//! One request at a time may append to a session ([`Exclusive`]); anybody may ask how far it is. A session
-//! ends with its [`Staging`], which is dropped, or becomes a blob, once nobody holds it any more.
+//! One request at a time may append; anybody may ask how far it is.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::path::PathBuf;
+
+use http::{StatusCode, header::LOCATION, header::RANGE};
+
+use super::{
+    reply::{Refusal, UPLOAD_ID},
+    staging::{self, Staging, State, Taken},
+    storage::{Name, Storage},
 };
+use crate::oci::Algorithm;
 
-use bytes::Bytes;
-use tokio::sync::OwnedMutexGuard;
-
-use super::{reply::Refusal, staging::Staging, storage::Name};
-use crate::error::Result;
-
-/// All of them.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
-
-/// One of them.
-#[derive(Debug)]
+/// An upload as it was last written down.
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     id: String,
     name: Name,
-    /// How many bytes are staged, readable while a request appends.
-    offset: AtomicU64,
-    /// Empty once they have become a blob.
-    staging: Arc<tokio::sync::Mutex<Option<Staging>>>,
-}
-
-impl Sessions {
-    /// Begins one.
-    pub(super) fn open(&self, name: Name, id: String, staging: Staging) -> Arc<Session> {
-        let session = Session::new(name, id, staging);
-        self.lock().insert(session.id.clone(), Arc::clone(&session));
-        session
-    }
-
-    /// Finds one, if it belongs to the repository.
-    pub(super) fn find(&self, name: &Name, id: &str) -> Result<Arc<Session>, Refusal> {
-        let found = self.lock().get(id).filter(|session| session.name == *name).map(Arc::clone);
-        found.ok_or_else(unknown)
-    }
-
-    /// Forgets one. A request that is appending to it ends first; its bytes are lost.
-    pub(super) fn forget(&self, session: &Session) {
-        self.lock().remove(&session.id);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        // No operation on the map can leave it half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    folder: PathBuf,
+    offset: u64,
 }
 
 impl Session {
-    /// Makes one that no other request can find.
-    pub(super) fn new(name: Name, id: String, staging: Staging) -> Arc<Self> {
-        let staging = Arc::new(tokio::sync::Mutex::new(Some(staging)));
-        Arc::new(Self { id, name, offset: AtomicU64::new(0), staging })
+    /// Begins one.
+    pub(super) fn begin(storage: &Storage, name: Name, algorithm: Algorithm) -> Result<Self, Refusal> {
+        let (id, mut staging) = storage.stage(algorithm)?;
+        staging.keep(name.to_string())?;
+        Ok(Self { folder: storage.upload(&id), id, name, offset: 0 })
+    }
+
+    /// Finds one, if it belongs to the repository.
+    pub(super) fn find(storage: &Storage, name: Name, id: String) -> Result<Self, Refusal> {
+        // What is no id might lead out of the folder.
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(unknown());
+        }
+        let folder = storage.upload(&id);
+        match State::read(&folder)? {
+            Some(state) if state.repository == name.to_string() => {
+                Ok(Self { id, name, folder, offset: state.size })
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Keeps every other request from appending, of whatever process.
+    pub(super) fn take(&mut self) -> Result<Staging, Refusal> {
+        match Staging::resume(self.folder.clone())? {
+            Taken::Busy => Err(self.out_of_order("another request is appending")),
+            Taken::Gone => Err(unknown()),
+            Taken::Ours(staging) => {
+                self.offset = staging.size();
+                Ok(staging)
+            }
+        }
+    }
+
+    /// Makes what was appended count.
+    pub(super) fn save(&mut self, staging: &mut Staging) -> Result<(), Refusal> {
+        staging.save().map_err(|error| self.or_gone(error))?;
+        self.offset = staging.size();
+        Ok(())
+    }
+
+    /// Ends it; its bytes are lost.
+    pub(super) fn cancel(&self) -> Result<(), Refusal> {
+        if staging::cancel(&self.folder)? { Ok(()) } else { Err(unknown()) }
+    }
+
+    /// Returns what a failure means: none of ours, where somebody has cancelled the upload meanwhile.
+    pub(super) fn or_gone(&self, error: impl Into<Refusal>) -> Refusal {
+        if self.folder.exists() { error.into() } else { unknown() }
+    }
+
+    /// Refuses bytes that cannot be the next ones, and says which are.
+    pub(super) fn out_of_order(&self, message: &str) -> Refusal {
+        Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message)
+            .with(LOCATION, self.location())
+            .with(RANGE, self.range())
+            .with(UPLOAD_ID, self.id.clone())
     }
 
     /// Returns where it is found.
@@ -69,44 +88,19 @@ impl Session {
         format!("/v2/{}/blobs/uploads/{}", self.name, self.id)
     }
 
+    /// Says which bytes are there. The specification has no words for none.
+    pub(super) fn range(&self) -> String {
+        format!("0-{}", self.offset.saturating_sub(1))
+    }
+
     /// Returns its id.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Returns how many bytes are staged.
-    pub(super) fn offset(&self) -> u64 {
-        self.offset.load(Ordering::Acquire)
-    }
-
-    /// Keeps other requests from appending; nothing if one is at it.
-    pub(super) fn exclusive(self: &Arc<Self>) -> Option<Exclusive> {
-        let staging = Arc::clone(&self.staging).try_lock_owned().ok()?;
-        Some(Exclusive { session: Arc::clone(self), staging })
-    }
-}
-
-/// The right to append to a session and to end it.
-#[derive(Debug)]
-#[must_use = "it keeps other requests away"]
-pub(super) struct Exclusive {
-    session: Arc<Session>,
-    staging: OwnedMutexGuard<Option<Staging>>,
-}
-
-impl Exclusive {
-    /// Hashes and writes the next bytes. Waits for the disk.
-    pub(super) fn append(&mut self, pieces: &[Bytes]) -> Result<(), Refusal> {
-        let staging = self.staging.as_mut().ok_or_else(unknown)?;
-        let appended = staging.append(pieces);
-        self.session.offset.store(staging.size(), Ordering::Release);
-        Ok(appended?)
-    }
-
-    /// Takes the bytes out, to make them a blob of the repository.
-    pub(super) fn into_staging(mut self) -> Result<(Name, Staging), Refusal> {
-        let staging = self.staging.take().ok_or_else(unknown)?;
-        Ok((self.session.name.clone(), staging))
+    /// Returns the repository it is for.
+    pub(super) const fn name(&self) -> &Name {
+        &self.name
     }
 }
 
@@ -116,38 +110,55 @@ fn unknown() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::oci::Algorithm;
 
     #[test]
     fn one_request_at_a_time_appends_and_anybody_asks() {
         let dir = tempfile::tempdir().unwrap();
-        let (sessions, name): (_, Name) = (Sessions::default(), "a".parse().unwrap());
-        let staging = Staging::create(dir.path().join("1"), Algorithm::Sha256).unwrap();
-        let session = sessions.open(name.clone(), "1".into(), staging);
-        let mut exclusive = session.exclusive().unwrap();
-        assert!(session.exclusive().is_none());
-        exclusive.append(&[Bytes::from_static(b"abc")]).unwrap();
-        assert_eq!(sessions.find(&name, "1").unwrap().offset(), 3);
-        assert!(sessions.find(&"b".parse().unwrap(), "1").is_err());
-        drop(exclusive);
-        let (_, staging) = session.exclusive().unwrap().into_staging().unwrap();
-        assert_eq!(staging.size(), 3);
-        assert!(session.exclusive().unwrap().append(&[]).is_err());
+        let storage = || Storage::open(dir.path()).unwrap();
+        let name: Name = "a".parse().unwrap();
+        let mut session = Session::begin(&storage(), name.clone(), Algorithm::Sha256).unwrap();
+        let find = |name: &str| Session::find(&storage(), name.parse().unwrap(), session.id.clone());
+        let mut staging = session.clone().take().unwrap();
+        let refusal = find("a").unwrap().take().unwrap_err().reply();
+        assert_eq!(refusal.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        staging.append(&[Bytes::from_static(b"abc")]).unwrap();
+        assert_eq!(find("a").unwrap().range(), "0-0");
+        assert!(find("b").is_err());
+        let mut saved = session.clone();
+        saved.save(&mut staging).unwrap();
+        assert_eq!((saved.range(), find("a").unwrap().range()), ("0-2".into(), "0-2".into()));
+        drop(staging);
+        assert_eq!(session.take().unwrap().size(), 3);
+        assert_eq!(session.range(), "0-2");
     }
 
     #[test]
-    fn a_forgotten_session_takes_its_bytes_along() {
+    fn what_is_no_id_is_looked_up_nowhere() {
         let dir = tempfile::tempdir().unwrap();
-        let (sessions, name): (_, Name) = (Sessions::default(), "a".parse().unwrap());
-        let staging = Staging::create(dir.path().join("1"), Algorithm::Sha256).unwrap();
-        let session = sessions.open(name.clone(), "1".into(), staging);
-        let exclusive = session.exclusive().unwrap();
-        sessions.forget(&session);
-        drop(session);
-        assert!(sessions.find(&name, "1").is_err());
-        assert!(dir.path().join("1").exists());
-        drop(exclusive);
-        assert!(!dir.path().join("1").exists());
+        let storage = Storage::open(dir.path()).unwrap();
+        for id in ["..", ".", "", "x", &"g".repeat(32)] {
+            let refusal = Session::find(&storage, "a".parse().unwrap(), id.into()).unwrap_err();
+            assert_eq!(refusal.reply().status(), StatusCode::NOT_FOUND);
+        }
+    }
+
+    #[test]
+    fn a_cancelled_session_is_gone_for_who_is_at_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path()).unwrap();
+        let mut session = Session::begin(&storage, "a".parse().unwrap(), Algorithm::Sha256).unwrap();
+        let mut staging = session.take().unwrap();
+        session.cancel().unwrap();
+        staging.append(&[Bytes::from_static(b"late")]).unwrap();
+        for refusal in [
+            session.save(&mut staging).unwrap_err(),
+            session.clone().take().unwrap_err(),
+            session.cancel().unwrap_err(),
+        ] {
+            assert_eq!(refusal.reply().status(), StatusCode::NOT_FOUND);
+        }
     }
 }

@@ -6,12 +6,15 @@
 //! * `_lock`: locked while one of the others is made or cleared, so that several processes can share a folder.
 //!
 //! No repository's name has a part that begins with `_`. A blob is verified, synced, then named: what can be
-//! seen is whole, and what was acknowledged survives. Everything here waits for the disk.
+//! seen is whole, and what was acknowledged survives. A blob that only `_blobs` has is nobody's, and goes.
+//! Everything here waits for the disk.
 
 use std::{
     fmt, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use super::{
@@ -56,7 +59,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Opens a folder, makes it if need be, and clears what killed processes left in it.
+    /// Opens a folder, and makes it if need be.
     pub(super) fn open(root: &Path) -> Result<Self> {
         let opening = || format!("opening the registry `{}`", root.display());
         let storage = Self { root: std::path::absolute(root).context(ErrorKind::Local, opening)? };
@@ -65,10 +68,33 @@ impl Storage {
             fs_err::create_dir_all(folder).context(ErrorKind::Local, opening)?;
         }
         fs_err::create_dir_all(storage.uploads()).context(ErrorKind::Local, opening)?;
-        let lock = storage.open_lock()?;
-        lock.lock().context(ErrorKind::Local, opening)?;
-        staging::reap(&storage.uploads())?;
         Ok(storage)
+    }
+
+    /// Clears what nobody needs: uploads that were not touched for `lifetime`, what killed processes left, and blobs
+    /// of no repository.
+    pub(super) fn clear(&self, lifetime: Duration) -> Result<()> {
+        let clearing = || format!("clearing the registry `{}`", self.root.display());
+        let lock = self.open_lock()?;
+        lock.lock().context(ErrorKind::Local, clearing)?;
+        staging::reap(&self.uploads(), lifetime)?;
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let folder = self.root.join("_blobs").join(algorithm.name());
+            for entry in fs_err::read_dir(folder).context(ErrorKind::Local, clearing)? {
+                remove_if_last(&entry.context(ErrorKind::Local, clearing)?.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how many uploads there are.
+    pub(super) fn count_uploads(&self) -> Result<usize> {
+        Ok(fs_err::read_dir(self.uploads()).context(ErrorKind::Local, || "counting uploads".into())?.count())
+    }
+
+    /// Returns the folder of an upload.
+    pub(super) fn upload(&self, id: &str) -> PathBuf {
+        self.uploads().join(id)
     }
 
     /// Makes room for the bytes of an upload and returns it with the upload's id.
@@ -76,12 +102,12 @@ impl Storage {
         let lock = self.open_lock()?;
         lock.lock_shared().context(ErrorKind::Local, || "making an upload".into())?;
         let id = format!("{:032x}", rand::random::<u128>());
-        let staging = Staging::create(self.uploads().join(&id), algorithm)?;
+        let staging = Staging::create(self.upload(&id), algorithm)?;
         Ok((id, staging))
     }
 
     /// Makes staged bytes a blob of a repository, if they are what `digest` says.
-    pub(super) fn commit(&self, staging: Staging, name: &Name, digest: &Digest) -> Result<(), Refusal> {
+    pub(super) fn commit(&self, staging: &Staging, name: &Name, digest: &Digest) -> Result<(), Refusal> {
         let found = staging.digest(digest.algorithm())?;
         if found != *digest {
             let message = format!("the digest of the bytes is {found}, not {digest}");
@@ -89,9 +115,16 @@ impl Storage {
         }
         let shared = self.shared(digest);
         if !shared.exists() {
-            staging.persist(&shared)?;
+            // Whoever clears the folder shall not wait for the disk.
+            staging.sync()?;
         }
-        Ok(self.link(&shared, name, digest)?)
+        self.link(name, digest, |path| {
+            if !shared.exists() {
+                staging.persist(&shared)?;
+            }
+            staging::link(&shared, path)
+        })?;
+        Ok(())
     }
 
     /// Makes a blob of one repository (of any, if none is named) one of another, without copying it. Returns
@@ -103,9 +136,31 @@ impl Storage {
         };
         match existing(Blob::open(&path))? {
             // A hard link to a symlink might lead nowhere.
-            Some(blob) if !blob.through_link() => self.link(&path, name, digest).map(|()| true),
+            Some(blob) if !blob.through_link() => {
+                let linked = self.link(name, digest, |to| staging::link(&path, to));
+                match linked {
+                    // It was taken away just now.
+                    Err(error) if is_missing(&error) => Ok(false),
+                    linked => linked.map(|()| true),
+                }
+            }
             _ => Ok(false),
         }
+    }
+
+    /// Takes a blob out of a repository, and off the disk if no other has it. Returns whether it was there.
+    pub(super) fn remove(&self, name: &Name, digest: &Digest) -> Result<bool> {
+        let removing = || format!("removing a blob of `{name}`");
+        let lock = self.open_lock()?;
+        lock.lock().context(ErrorKind::Local, removing)?;
+        let path = write::blob_path(&self.folder(name), digest);
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            removed => removed.context(ErrorKind::Local, removing)?,
+        }
+        path.parent().map_or(Ok(()), sync)?;
+        remove_if_last(&self.shared(digest))?;
+        Ok(true)
     }
 
     /// Opens a blob of a repository.
@@ -173,8 +228,11 @@ impl Storage {
         folder.ancestors().skip(1).take_while(|outer| outer.starts_with(&self.root)).try_for_each(sync)
     }
 
-    fn link(&self, source: &Path, name: &Name, digest: &Digest) -> Result<()> {
+    /// Has `link` give a blob its name in a repository, while nobody takes blobs away.
+    fn link(&self, name: &Name, digest: &Digest, link: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.make_folder(name)?;
+        let lock = self.open_lock()?;
+        lock.lock_shared().context(ErrorKind::Local, || format!("locking `{}`", self.root.display()))?;
         let blobs = self.folder(name).join(BLOBS);
         let folder = blobs.join(digest.algorithm().name());
         if !folder.exists() {
@@ -182,7 +240,7 @@ impl Storage {
             fs_err::create_dir_all(&folder).context(ErrorKind::Local, making)?;
             sync(&blobs)?;
         }
-        staging::link(source, &folder.join(digest.hex()))?;
+        link(&folder.join(digest.hex()))?;
         sync(&folder)
     }
 
@@ -223,16 +281,6 @@ impl Locked {
     pub(super) fn write(&self, index: &Index) -> Result<()> {
         write::write_atomic(&self.folder.join(INDEX), &index.to_bytes())
     }
-
-    /// Takes a blob out of the repository; other repositories keep it.
-    pub(super) fn remove(&self, digest: &Digest) -> Result<()> {
-        match fs_err::remove_file(write::blob_path(&self.folder, digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::local("removing a manifest").because(error))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Makes what a folder lists survive a loss of power.
@@ -242,15 +290,26 @@ fn sync(folder: &Path) -> Result<()> {
         .context(ErrorKind::Local, || format!("syncing `{}`", folder.display()))
 }
 
+/// Removes a blob that has no other name.
+fn remove_if_last(shared: &Path) -> Result<()> {
+    let removing = || format!("removing `{}`", shared.display());
+    match fs_err::metadata(shared) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        found if found.as_ref().is_ok_and(|found| found.nlink() > 1) => Ok(()),
+        found => found.and_then(|_| fs_err::remove_file(shared)).context(ErrorKind::Local, removing),
+    }
+}
+
 fn existing(opened: Result<Blob>) -> Result<Option<Blob>> {
-    let missing = |error: &Error| {
-        error.find::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
-    };
     match opened {
         Ok(blob) => Ok(Some(blob)),
-        Err(error) if missing(&error) => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn is_missing(error: &Error) -> bool {
+    error.find::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
@@ -263,7 +322,7 @@ mod tests {
         let (_, mut staging) = storage.stage(Algorithm::Sha256).unwrap();
         staging.append(&[Bytes::from_static(bytes)]).unwrap();
         let digest = Digest::of(bytes);
-        storage.commit(staging, name, &digest).unwrap();
+        storage.commit(&staging, name, &digest).unwrap();
         digest
     }
 
@@ -294,21 +353,44 @@ mod tests {
         let storage = Storage::open(dir.path()).unwrap();
         let name = "a".parse().unwrap();
         let (_, staging) = storage.stage(Algorithm::Sha256).unwrap();
-        assert!(storage.commit(staging, &name, &Digest::of(b"x")).is_err());
+        assert!(storage.commit(&staging, &name, &Digest::of(b"x")).is_err());
+        drop(staging);
         assert!(!dir.path().join("a").exists());
         assert_eq!(fs_err::read_dir(storage.uploads()).unwrap().count(), 0);
         assert_eq!(fs_err::read_dir(dir.path().join("_blobs/sha256")).unwrap().count(), 0);
     }
 
     #[test]
-    fn another_process_on_the_same_folder_keeps_its_uploads() {
+    fn a_blob_leaves_the_disk_with_its_last_repository() {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::open(dir.path()).unwrap();
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let digest = put(&storage, &a, b"blob");
+        assert!(storage.mount(&b, &digest, None).unwrap());
+        assert!(storage.remove(&a, &digest).unwrap());
+        assert!(!storage.remove(&a, &digest).unwrap());
+        assert!(storage.blob(&a, &digest).unwrap().is_none());
+        assert!(storage.blob(&b, &digest).unwrap().is_some());
+        assert!(storage.remove(&b, &digest).unwrap());
+        assert!(!storage.shared(&digest).exists());
+        assert!(!storage.mount(&b, &digest, None).unwrap());
+    }
+
+    #[test]
+    fn what_nobody_needs_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path()).unwrap();
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let (gone, kept) = (put(&storage, &a, b"gone"), put(&storage, &b, b"kept"));
+        // As an administrator removes a repository.
+        fs_err::remove_dir_all(dir.path().join("a")).unwrap();
         let (id, live) = storage.stage(Algorithm::Sha256).unwrap();
-        fs_err::create_dir(storage.uploads().join("dead")).unwrap();
-        Storage::open(dir.path()).unwrap();
-        assert!(storage.uploads().join(&id).exists());
-        assert!(!storage.uploads().join("dead").exists());
+        fs_err::create_dir(storage.upload("dead")).unwrap();
+        Storage::open(dir.path()).unwrap().clear(Duration::MAX).unwrap();
+        assert!(storage.upload(&id).exists());
+        assert!(!storage.upload("dead").exists());
+        assert!(!storage.shared(&gone).exists());
+        assert!(storage.shared(&kept).exists());
         drop(live);
     }
 }

@@ -2,9 +2,7 @@
 //!
 //! A body is held one batch at a time: while one is hashed and written, the kernel gathers the next in the
 //! socket's buffer. Batches that were written stay when a connection breaks: the client asks how far it got,
-//! and goes on.
-
-use std::sync::Arc;
+//! and goes on, here or at another process over the same folder.
 
 use bytes::Bytes;
 use http::{
@@ -16,9 +14,10 @@ use hyper::body::Incoming;
 
 use super::{
     Registry,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, blocking, empty, set},
     routes::{content_length, digest, parameter},
-    sessions::{Exclusive, Session},
+    sessions::Session,
+    staging::Staging,
     storage::Name,
 };
 use crate::oci::{Algorithm, Digest};
@@ -26,7 +25,6 @@ use crate::oci::{Algorithm, Digest};
 const CHUNK_MIN: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 // A proposal (gh:opencontainers/distribution-spec#485) that registries and clients already speak.
 const CHUNK_MAX: HeaderName = HeaderName::from_static("oci-chunk-max-length");
-const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// So much of a body is hashed and written at once: handing every frame to another thread as it came cost a
 /// third more CPU.
@@ -41,45 +39,48 @@ impl Registry {
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        if let Some(mount) = parameter(query, "mount") {
-            let mount = digest(&mount)?;
+        let mount = parameter(query, "mount").map(|text| digest(&text)).transpose()?;
+        if let Some(mount) = &mount {
             let from = parameter(query, "from").map(|from| from.parse::<Name>()).transpose()?;
             let (storage, to, blob) = (self.storage.clone(), name.clone(), mount.clone());
             if blocking(move || storage.mount(&to, &blob, from.as_ref())).await? {
-                return Ok(created(&name, &mount));
+                return Ok(created(&name, mount));
             }
         }
         let whole = parameter(query, "digest").map(|text| digest(&text)).transpose()?;
-        let algorithm = match (&whole, parameter(query, "digest-algorithm").as_deref()) {
+        let algorithm = match (whole.as_ref().or(mount.as_ref()), parameter(query, "digest-algorithm")) {
             (Some(digest), _) => digest.algorithm(),
-            (None, None | Some("sha256")) => Algorithm::Sha256,
-            (None, Some("sha512")) => Algorithm::Sha512,
-            (None, Some(_)) => {
-                return Err(Refusal::bad_request("UNSUPPORTED", "digests are sha256 or sha512"));
-            }
+            (None, None) => Algorithm::Sha256,
+            (None, Some(name)) => Algorithm::named(&name)
+                .ok_or_else(|| Refusal::bad_request("UNSUPPORTED", "digests are sha256 or sha512"))?,
         };
         let storage = self.storage.clone();
-        let (id, staging) = blocking(move || storage.stage(algorithm)).await?;
-        match whole {
-            None => Ok(self.progress(&self.sessions.open(name, id, staging), StatusCode::ACCEPTED)),
-            Some(digest) => {
-                let session = Session::new(name, id, staging);
-                let exclusive = self.append(&session, headers, body).await?;
-                self.close(exclusive, digest).await
-            }
-        }
+        let Some(digest) = whole else {
+            let session = blocking(move || Session::begin(&storage, name, algorithm)).await?;
+            return Ok(self.progress(&session, StatusCode::ACCEPTED));
+        };
+        let (_, staging) = blocking(move || storage.stage(algorithm)).await?;
+        let part = Part::of(headers)?;
+        let (staging, appended) = self.append(staging, &part, body).await?;
+        appended?;
+        let storage = self.storage.clone();
+        blocking(move || {
+            storage.commit(&staging, &name, &digest)?;
+            Ok(created(&name, &digest))
+        })
+        .await
     }
 
     /// `PATCH /v2/<name>/blobs/uploads/<id>`: the next bytes.
     pub(super) async fn patch_upload(
         &self,
-        name: &Name,
-        id: &str,
+        name: Name,
+        id: String,
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let session = self.sessions.find(name, id)?;
-        drop(self.append(&session, headers, body).await?);
+        let (session, staging) = self.take(name, id, headers, body).await?;
+        drop(staging);
         Ok(self.progress(&session, StatusCode::ACCEPTED))
     }
 
@@ -87,91 +88,122 @@ impl Registry {
     /// Once all bytes are there the session ends, for better or worse.
     pub(super) async fn put_upload(
         &self,
-        name: &Name,
-        id: &str,
+        name: Name,
+        id: String,
         query: Option<&str>,
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let session = self.sessions.find(name, id)?;
         let given = parameter(query, "digest")
             .ok_or_else(|| Refusal::bad_request("DIGEST_INVALID", "the blob's digest must be given"))?;
         let digest = digest(&given)?;
-        let exclusive = self.append(&session, headers, body).await?;
-        self.sessions.forget(&session);
-        self.close(exclusive, digest).await
-    }
-
-    /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it?
-    pub(super) fn get_upload(&self, name: &Name, id: &str) -> Result<Reply, Refusal> {
-        Ok(self.progress(&*self.sessions.find(name, id)?, StatusCode::NO_CONTENT))
-    }
-
-    /// `DELETE /v2/<name>/blobs/uploads/<id>`: never mind.
-    pub(super) fn delete_upload(&self, name: &Name, id: &str) -> Result<Reply, Refusal> {
-        self.sessions.forget(&*self.sessions.find(name, id)?);
-        Ok(empty(StatusCode::NO_CONTENT, &[]))
-    }
-
-    /// Appends a request's body to a session, if it is the next part of the blob and nobody else is at it.
-    async fn append(
-        &self,
-        session: &Arc<Session>,
-        headers: &HeaderMap,
-        body: &mut Incoming,
-    ) -> Result<Exclusive, Refusal> {
-        let mut exclusive =
-            session.exclusive().ok_or_else(|| out_of_order(session, "another request is appending"))?;
-        let part = Part::of(headers)?;
-        if part.first.is_some_and(|first| first != session.offset()) {
-            return Err(out_of_order(session, "the bytes are not the next ones"));
-        }
-        let most = self.chunk_max.unwrap_or(u64::MAX);
-        if part.size.is_some_and(|size| size > most) {
-            return Err(too_large(most));
-        }
-        let mut taken = 0;
-        let mut batch = gather(body).await?;
-        while !batch.is_empty() {
-            taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            if taken > most {
-                return Err(too_large(most));
-            }
-            if part.size.is_some_and(|size| size < taken) {
-                return Err(part_of_wrong_size());
-            }
-            // While one batch is hashed and written, the next one comes in.
-            let writing = blocking(move || exclusive.append(&batch).map(|()| exclusive));
-            let (written, next) = tokio::join!(writing, gather(body));
-            (exclusive, batch) = (written?, next?);
-        }
-        if part.size.is_some_and(|size| size != taken) {
-            return Err(part_of_wrong_size());
-        }
-        Ok(exclusive)
-    }
-
-    /// Makes a session's bytes a blob.
-    async fn close(&self, exclusive: Exclusive, digest: Digest) -> Result<Reply, Refusal> {
+        let (session, mut staging) = self.take(name, id, headers, body).await?;
         let storage = self.storage.clone();
         blocking(move || {
-            let (name, staging) = exclusive.into_staging()?;
-            storage.commit(staging, &name, &digest)?;
-            Ok(created(&name, &digest))
+            let committed = storage.commit(&staging, session.name(), &digest);
+            let committed = committed.map_err(|refusal| session.or_gone(refusal));
+            // A failure of our own is no reason to send everything again.
+            if !committed.as_ref().is_err_and(Refusal::is_our_fault) {
+                staging.end();
+            }
+            committed?;
+            Ok(created(session.name(), &digest))
         })
         .await
     }
 
+    /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it?
+    pub(super) async fn get_upload(&self, name: Name, id: String) -> Result<Reply, Refusal> {
+        let storage = self.storage.clone();
+        let session = blocking(move || Session::find(&storage, name, id)).await?;
+        Ok(self.progress(&session, StatusCode::NO_CONTENT))
+    }
+
+    /// `DELETE /v2/<name>/blobs/uploads/<id>`: never mind.
+    pub(super) async fn delete_upload(&self, name: Name, id: String) -> Result<Reply, Refusal> {
+        let storage = self.storage.clone();
+        blocking(move || Session::find(&storage, name, id)?.cancel()).await?;
+        Ok(empty(StatusCode::NO_CONTENT, &[]))
+    }
+
+    /// Appends a request's body to a session, if it is the next part of the blob and nobody else is at it. What came
+    /// counts, even if the body broke off.
+    async fn take(
+        &self,
+        name: Name,
+        id: String,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Result<(Session, Staging), Refusal> {
+        let part = Part::of(headers)?;
+        let storage = self.storage.clone();
+        let (mut session, staging) = blocking(move || {
+            let mut session = Session::find(&storage, name, id)?;
+            let staging = session.take()?;
+            Ok::<_, Refusal>((session, staging))
+        })
+        .await?;
+        if part.first.is_some_and(|first| first != staging.size()) {
+            return Err(session.out_of_order("the bytes are not the next ones"));
+        }
+        let (mut staging, appended) = self.append(staging, &part, body).await?;
+        let taken = blocking(move || {
+            session.save(&mut staging)?;
+            Ok::<_, Refusal>((session, staging))
+        })
+        .await?;
+        appended.map(|()| taken)
+    }
+
+    /// Appends a request's body; hands back what it came to, and whether that is all.
+    async fn append(
+        &self,
+        mut staging: Staging,
+        part: &Part,
+        body: &mut Incoming,
+    ) -> Result<(Staging, Result<(), Refusal>), Refusal> {
+        let most = self.chunk_max.unwrap_or(u64::MAX);
+        if part.size.is_some_and(|size| size > most) {
+            return Ok((staging, Err(too_large(most))));
+        }
+        let mut taken = 0;
+        let mut next = gather(body).await;
+        loop {
+            let batch = match next {
+                Err(refusal) => return Ok((staging, Err(refusal))),
+                Ok(batch) => batch,
+            };
+            if batch.is_empty() {
+                break;
+            }
+            taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            if taken > most {
+                return Ok((staging, Err(too_large(most))));
+            }
+            if part.size.is_some_and(|size| size < taken) {
+                return Ok((staging, Err(part_of_wrong_size())));
+            }
+            // While one batch is hashed and written, the next one comes in.
+            let writing = blocking(move || {
+                let written = staging.append(&batch);
+                Ok::<_, Refusal>((staging, written))
+            });
+            let (written, following) = tokio::join!(writing, gather(body));
+            let (back, written) = written?;
+            (staging, next) = (back, following);
+            if let Err(error) = written {
+                return Ok((staging, Err(error.into())));
+            }
+        }
+        let whole = part.size.is_none_or(|size| size == taken);
+        Ok((staging, if whole { Ok(()) } else { Err(part_of_wrong_size()) }))
+    }
+
     /// Says how far an upload is, and how it likes to go on.
     fn progress(&self, session: &Session, status: StatusCode) -> Reply {
-        let mut reply = empty(
-            status,
-            &[
-                (LOCATION, &*session.location()),
-                (RANGE, &*range(session.offset())),
-                (UPLOAD_ID, session.id()),
-            ],
-        );
+        let headers =
+            [(LOCATION, &*session.location()), (RANGE, &*session.range()), (UPLOAD_ID, session.id())];
+        let mut reply = empty(status, &headers);
         for (name, length) in [(CHUNK_MIN, self.chunk_min), (CHUNK_MAX, self.chunk_max)] {
             if let Some(length) = length {
                 set(reply.headers_mut(), name, &length.to_string());
@@ -223,22 +255,10 @@ async fn gather(body: &mut Incoming) -> Result<Vec<Bytes>, Refusal> {
     Ok(batch)
 }
 
-/// Says which bytes are there. The specification has no words for none.
-fn range(offset: u64) -> String {
-    format!("0-{}", offset.saturating_sub(1))
-}
-
 fn created(name: &Name, digest: &Digest) -> Reply {
     let digest = digest.to_string();
     let location = format!("/v2/{name}/blobs/{digest}");
     empty(StatusCode::CREATED, &[(LOCATION, &*location), (DOCKER_CONTENT_DIGEST, &*digest)])
-}
-
-fn out_of_order(session: &Session, message: &str) -> Refusal {
-    Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message)
-        .with(LOCATION, session.location())
-        .with(RANGE, range(session.offset()))
-        .with(UPLOAD_ID, session.id())
 }
 
 fn part_of_wrong_size() -> Refusal {
