@@ -1,100 +1,261 @@
-//! Who may use the registry: everybody who can reach it, or whoever knows a name and a password.
+//! Who may use the registry, and for what: whoever knows a name and a password, and those who do not log in as far as
+//! they may.
 //!
-//! The password is not kept, only the digest of `name:password`: nothing can leak it, and comparing digests
-//! tells a guesser nothing by how long it takes.
+//! Passwords are not kept. What bcrypt has found right once is known by the digest of `name:password`: bcrypt is slow
+//! on purpose, and clients show the same password with every request. It runs for one guess at a time, so that
+//! guessers wait for each other and not everybody for them.
 
-use std::fmt;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
+use tokio::sync::Semaphore;
 
-use super::reply::Refusal;
-use crate::oci::Digest;
+use super::reply::{Refusal, blocking};
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::Digest,
+};
 
 /// Who may use the registry.
 #[derive(Clone, Debug, Default)]
-pub enum Access {
-    /// Whoever knows these, by HTTP Basic authentication.
-    Basic(Credentials),
-    /// Whoever can reach it.
-    #[default]
-    Open,
+pub struct Access {
+    users: Option<Arc<Users>>,
+    anonymous: Anonymous,
 }
 
-/// A name and a password, of which only a digest is kept.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials(Digest);
+/// What those may do who do not log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Anonymous {
+    #[default]
+    Everything,
+    Nothing,
+    Pull,
+}
+
+/// Those who can log in.
+struct Users {
+    /// bcrypt's hashes of their passwords.
+    hashes: HashMap<String, String>,
+    /// The digests of `name:password` that were right.
+    proven: Mutex<HashSet<Digest>>,
+    guesses: Semaphore,
+}
 
 impl Access {
     /// Lets in whoever shows this name and password.
     pub fn basic(user: &str, password: &str) -> Self {
-        Self::Basic(Credentials::new(user, password))
+        let proven = HashSet::from([Digest::of(format!("{user}:{password}").as_bytes())]);
+        Self::of(Users { hashes: HashMap::new(), proven: Mutex::new(proven), guesses: Semaphore::new(1) })
+    }
+
+    /// Lets in the users of a file as `htpasswd -B` writes it.
+    pub fn htpasswd(file: &Path) -> Result<Self> {
+        let reading = || format!("reading the users in `{}`", file.display());
+        let text = fs_err::read_to_string(file).context(ErrorKind::Local, reading)?;
+        let hashes = parse(&text).map_err(|error| error.while_doing(reading()))?;
+        Ok(Self::of(Users { hashes, proven: Mutex::default(), guesses: Semaphore::new(1) }))
+    }
+
+    /// Lets those who do not log in pull, and no more.
+    pub fn or_read_only(self) -> Self {
+        Self { anonymous: Anonymous::Pull, ..self }
+    }
+
+    fn of(users: Users) -> Self {
+        Self { users: Some(Arc::new(users)), anonymous: Anonymous::Nothing }
     }
 
     /// Refuses a request that does not show what is asked for.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        match self {
-            Self::Open => Ok(()),
-            Self::Basic(expected) if shown(headers).as_ref() == Some(expected) => Ok(()),
-            Self::Basic(_) => {
-                Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
-                    .with(header::WWW_AUTHENTICATE, "Basic realm=\"longshore\""))
-            }
+    pub(super) async fn check(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        if let Some(users) = &self.users
+            && let Some(shown) = Shown::of(headers)
+        {
+            return if users.know(shown).await? { Ok(()) } else { Err(unauthorized()) };
+        }
+        // Clients look here whether they have to log in, and show no password later if they need none.
+        let greets = matches!(path, "/v2" | "/v2/");
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        match (self.anonymous, &self.users) {
+            (Anonymous::Everything, _) => Ok(()),
+            (Anonymous::Pull, Some(_)) if reads && !greets => Ok(()),
+            (Anonymous::Pull, None) if reads => Ok(()),
+            (_, Some(_)) => Err(unauthorized()),
+            (_, None) => Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", "this registry is read-only")),
         }
     }
 }
 
-impl Credentials {
-    /// Takes note of a name and a password.
-    pub fn new(user: &str, password: &str) -> Self {
-        Self(Digest::of(format!("{user}:{password}").as_bytes()))
+impl Users {
+    async fn know(self: &Arc<Self>, shown: Shown) -> Result<bool, Refusal> {
+        let digest = Digest::of(format!("{}:{}", shown.user, shown.password).as_bytes());
+        if self.proven().contains(&digest) {
+            return Ok(true);
+        }
+        let Some(hash) = self.hashes.get(&shown.user).cloned() else { return Ok(false) };
+        let _turn = self.guesses.acquire().await;
+        let users = Arc::clone(self);
+        blocking(move || {
+            let right = bcrypt::verify(&shown.password, &hash).unwrap_or(false);
+            if right {
+                users.proven().insert(digest);
+            }
+            Ok(right)
+        })
+        .await
+    }
+
+    fn proven(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        // No operation on the set can leave it half done.
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials")
+        f.write_str("Users")
     }
 }
 
-/// Returns the credentials of an `Authorization` header.
-fn shown(headers: &HeaderMap) -> Option<Credentials> {
-    let (scheme, encoded) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
+/// What an `Authorization` header shows.
+struct Shown {
+    user: String,
+    password: String,
+}
+
+impl Shown {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let header = headers.get(header::AUTHORIZATION)?;
+        let basic = || {
+            let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
+            let decoded =
+                STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+            let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+            Some(Self { user: user.to_owned(), password: password.to_owned() })
+        };
+        // What cannot be read is nobody's password.
+        let shown = basic().unwrap_or(Self { user: String::new(), password: "?".into() });
+        // skopeo shows these where it has none.
+        (!shown.user.is_empty() || !shown.password.is_empty()).then_some(shown)
     }
-    Some(Credentials(Digest::of(&STANDARD.decode(encoded.trim()).ok()?)))
+}
+
+/// Reads `name:hash` lines.
+fn parse(text: &str) -> Result<HashMap<String, String>> {
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let hashes = lines.map(|(number, line)| match line.split_once(':') {
+        Some((user, hash)) if hash.parse::<bcrypt::HashParts>().is_ok() => {
+            Ok((user.to_owned(), hash.to_owned()))
+        }
+        _ => Err(Error::local(format!("line {} holds no name and bcrypt hash", number + 1))
+            .with_hint("`htpasswd -B` writes such lines")),
+    });
+    hashes.collect()
+}
+
+fn unauthorized() -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
+        .with(header::WWW_AUTHENTICATE, "Basic realm=\"longshore\"")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(authorization: Option<&str>) -> Result<(), Refusal> {
+    async fn status(access: &Access, method: Method, path: &str, authorization: Option<&str>) -> u16 {
         let mut headers = HeaderMap::new();
         if let Some(authorization) = authorization {
             headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
         }
-        Access::basic("me", "secret").check(&headers)
-    }
-
-    #[test]
-    fn only_the_right_name_and_password_open() {
-        check(Some(&format!("Basic {}", STANDARD.encode("me:secret")))).unwrap();
-        check(Some(&format!("basic {}", STANDARD.encode("me:secret")))).unwrap();
-        for wrong in [
-            None,
-            Some("Basic"),
-            Some("Basic !"),
-            Some("Bearer x"),
-            Some(&*format!("Basic {}", STANDARD.encode("me:secrets"))),
-        ] {
-            assert_eq!(check(wrong).unwrap_err().reply().status(), StatusCode::UNAUTHORIZED, "{wrong:?}");
+        match access.check(&method, path, &headers).await {
+            Ok(()) => 200,
+            Err(refusal) => refusal.reply().status().as_u16(),
         }
     }
 
+    fn basic(text: &str) -> String {
+        format!("Basic {}", STANDARD.encode(text))
+    }
+
+    fn users(lines: &str) -> Result<Access> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs_err::write(file.path(), lines).unwrap();
+        Access::htpasswd(file.path())
+    }
+
+    fn hash(password: &str) -> String {
+        bcrypt::hash(password, 4).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_right_name_and_password_open() {
+        let file = users(&format!("# people\n\nme:{}\nyou:{}\n", hash("secret"), hash("other"))).unwrap();
+        for access in [Access::basic("me", "secret"), file] {
+            for right in [basic("me:secret"), basic("me:secret").replace("Basic", "basic")] {
+                // The second time it is known.
+                for _ in 0..2 {
+                    assert_eq!(status(&access, Method::PUT, "/v2/a", Some(&right)).await, 200, "{right}");
+                }
+            }
+            for wrong in [
+                None,
+                Some("Basic"),
+                Some("Basic !"),
+                Some("Bearer x"),
+                Some(&*basic("me:secrets")),
+                Some(&*basic("you:secret")),
+                Some(&*basic("nobody:secret")),
+                Some(&*basic("me")),
+                Some(&*basic(":")),
+            ] {
+                assert_eq!(status(&access, Method::GET, "/v2/a", wrong).await, 401, "{wrong:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_log_in_may_pull() {
+        let access = Access::basic("me", "secret").or_read_only();
+        for (method, path, authorization, expected) in [
+            (Method::GET, "/v2/a/manifests/1", None, 200),
+            (Method::HEAD, "/v2/a/manifests/1", None, 200),
+            (Method::HEAD, "/v2/a/manifests/1", Some(basic(":")), 200),
+            (Method::HEAD, "/v2/a/manifests/1", Some(basic("me:wrong")), 401),
+            (Method::POST, "/v2/a/blobs/uploads/", None, 401),
+            (Method::DELETE, "/v2/a/manifests/1", None, 401),
+            (Method::DELETE, "/v2/a/manifests/1", Some(basic("me:secret")), 200),
+            // Or a client would never show its password.
+            (Method::GET, "/v2/", None, 401),
+        ] {
+            let found = status(&access, method.clone(), path, authorization.as_deref()).await;
+            assert_eq!(found, expected, "{method} {path} {authorization:?}");
+        }
+        let nobody = Access::default().or_read_only();
+        assert_eq!(status(&nobody, Method::GET, "/v2/", None).await, 200);
+        assert_eq!(status(&nobody, Method::PUT, "/v2/a/manifests/1", None).await, 403);
+    }
+
     #[test]
-    fn the_password_is_not_shown() {
+    fn what_is_no_bcrypt_hash_is_named_by_its_line() {
+        let error = users("me:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n").unwrap_err();
+        assert!(error.message().starts_with("reading the users"), "{error}");
+        assert!(crate::error::chain(&error).contains("line 1"), "{error:?}");
+        assert!(users("# nobody\nme\n").is_err());
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
         assert!(!format!("{:?}", Access::basic("me", "secret")).contains("secret"));
     }
 }

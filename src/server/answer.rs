@@ -6,8 +6,8 @@ use hyper::body::{Body as _, Incoming};
 
 use super::{
     Registry,
-    reply::{Refusal, Reply, json},
-    routes::{Route, no_such_method},
+    reply::{Refusal, Reply, blocking, json},
+    routes::{HEALTH, Route, no_such_method},
 };
 
 /// How much of a refused request's body is read and thrown away before the connection is cut.
@@ -30,15 +30,19 @@ impl Registry {
         // in the middle of its body would see a broken pipe and not why (RFC 9112, 9.6). One that waits to be
         // told to go on sends no body after a refusal (RFC 9110, 10.1.1).
         if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
-            tokio::spawn(drain(body));
+            tokio::spawn(tokio::time::timeout(self.patience, drain(body)));
         }
         reply
     }
 
     async fn dispatch(&self, head: &http::request::Parts, body: &mut Incoming) -> Result<Reply, Refusal> {
-        self.access.check(&head.headers)?;
-        let (headers, query) = (&head.headers, head.uri.query());
-        match (Route::parse(head.uri.path())?, &head.method) {
+        let (headers, query, path) = (&head.headers, head.uri.query(), head.uri.path());
+        // Whoever watches over processes has no password.
+        if path != HEALTH {
+            self.access.check(&head.method, path, headers).await?;
+        }
+        match (Route::parse(path)?, &head.method) {
+            (Route::Health, &Method::GET | &Method::HEAD) => self.health().await,
             (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
             (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest).await,
             (Route::Blob(name, digest), &Method::GET) => self.get_blob(name, digest, headers).await,
@@ -51,13 +55,20 @@ impl Registry {
             (Route::Manifest(name, target), &Method::HEAD) => self.head_manifest(name, target).await,
             (Route::Manifest(name, target), &Method::GET) => self.get_manifest(name, target).await,
             (Route::Manifest(name, target), &Method::PUT) => {
-                self.put_manifest(name, target, headers, body).await
+                self.put_manifest(name, target, query, headers, body).await
             }
             (Route::Manifest(name, target), &Method::DELETE) => self.delete_manifest(name, target).await,
             (Route::Tags(name), &Method::GET) => self.get_tags(name, query).await,
             (Route::Referrers(name, digest), &Method::GET) => self.get_referrers(name, digest, query).await,
             _ => Err(no_such_method()),
         }
+    }
+
+    /// `GET /healthz`: is the folder there?
+    async fn health(&self) -> Result<Reply, Refusal> {
+        let storage = self.storage.clone();
+        let uploads = blocking(move || storage.count_uploads()).await?;
+        Ok(json(StatusCode::OK, &serde_json::json!({"status": "ok", "uploads": uploads})))
     }
 }
 

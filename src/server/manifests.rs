@@ -14,18 +14,19 @@ use super::{
     Registry,
     index::Index,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, full, head, json, set},
-    routes::{Target, content_length, parameter},
+    routes::{Target, content_length, parameter, parameters},
     storage::{Name, Storage},
 };
 use crate::{
     error::chain,
     oci::{
         Algorithm, Content, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT,
-        media_type::is_nondistributable,
+        media_type::is_nondistributable, reference::check_tag,
     },
 };
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
 impl Registry {
     /// `HEAD /v2/<name>/manifests/<tag or digest>`
@@ -40,16 +41,24 @@ impl Registry {
         self.find_manifest(name, target).await.map(sent)
     }
 
-    /// `PUT /v2/<name>/manifests/<tag or digest>`
+    /// `PUT /v2/<name>/manifests/<tag or digest>`, and `?tag=<tag>` for each further tag.
     pub(super) async fn put_manifest(
         &self,
         name: Name,
         target: Target,
+        query: Option<&str>,
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let bytes = read(headers, body).await?;
+        let tags = parameters(query, "tag");
+        for tag in &tags {
+            check_tag(tag).map_err(|error| Refusal::bad_request("MANIFEST_INVALID", error.message()))?;
+        }
+        // The specification has its parameters ignored.
+        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+        let declared = declared.map(|media_type| media_type.trim().to_owned());
+        let reading = tokio::time::timeout(self.patience, read(headers, body));
+        let bytes = reading.await.map_err(|_| Refusal::too_slow())??;
         let storage = self.storage.clone();
         blocking(move || {
             let digest = match &target {
@@ -65,13 +74,16 @@ impl Registry {
             let manifest = Manifest::parse(bytes, digest, declared.as_deref())
                 .map_err(|error| Refusal::bad_request("MANIFEST_INVALID", chain(&error)))?;
             check_references(&storage, &name, &manifest)?;
-            store(&storage, &name, &target, &manifest)?;
+            store(&storage, &name, &target, &tags, &manifest)?;
             let digest = manifest.digest.to_string();
             let location = format!("/v2/{name}/manifests/{digest}");
             let mut reply =
                 empty(StatusCode::CREATED, &[(LOCATION, &*location), (DOCKER_CONTENT_DIGEST, &*digest)]);
             if let Some(subject) = &manifest.subject {
                 set(reply.headers_mut(), OCI_SUBJECT, &subject.digest.to_string());
+            }
+            if !tags.is_empty() {
+                set(reply.headers_mut(), OCI_TAG, &tags.join(", "));
             }
             Ok(reply)
         })
@@ -190,7 +202,13 @@ fn check_references(storage: &Storage, name: &Name, manifest: &Manifest) -> Resu
 }
 
 /// Stores a manifest and lists it.
-fn store(storage: &Storage, name: &Name, target: &Target, manifest: &Manifest) -> Result<(), Refusal> {
+fn store(
+    storage: &Storage,
+    name: &Name,
+    target: &Target,
+    tags: &[String],
+    manifest: &Manifest,
+) -> Result<(), Refusal> {
     let locked = storage.make(name)?;
     let mut index = storage.index(name)?.ok_or_else(unknown_name)?;
     let before = index.clone();
@@ -204,6 +222,7 @@ fn store(storage: &Storage, name: &Name, target: &Target, manifest: &Manifest) -
         Target::Digest(_) if !known => index.list(manifest),
         Target::Digest(_) => {}
     }
+    tags.iter().for_each(|tag| index.tag(manifest, tag));
     adopt_children(storage, name, &mut index, manifest)?;
     if index != before {
         locked.write(&index)?;

@@ -10,12 +10,15 @@ mod answer;
 mod blobs;
 mod index;
 mod manifests;
+mod patience;
 mod referrers;
 mod reply;
 mod routes;
+mod run;
 mod sessions;
 mod staging;
 mod storage;
+mod tls;
 mod uploads;
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -23,13 +26,15 @@ use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::access::{Access, Credentials};
+pub use self::{access::Access, run::run, tls::Tls};
 use self::{
+    patience::Patient,
     reply::{Reply, blocking, broken_down},
     storage::Storage,
 };
@@ -40,8 +45,12 @@ const GRACE: Duration = Duration::from_secs(30);
 /// A client that cannot get its headers out in this time is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most of a request that is read ahead, and so the largest piece that a body comes in.
-const READ_BUFFER: usize = 256 << 10;
+const READ_BUFFER: usize = 64 << 10;
+/// So many uploads read one batch ahead of the disk. More would only take memory.
+const AHEAD: usize = 16;
 
+/// Others wait until one of these ends.
+const MOST_CONNECTIONS: usize = 1024;
 /// How often stale uploads are looked for.
 const CLEARING: Duration = Duration::from_secs(60 * 60);
 
@@ -58,6 +67,12 @@ pub struct Options {
     pub chunk_min: Option<u64>,
     /// Announced and enforced: bodies of uploads may not be larger.
     pub chunk_max: Option<u64>,
+    /// So many uploads may be open.
+    pub most_uploads: usize,
+    /// How long to wait for a client that sends nothing of a body, or takes nothing of an answer.
+    pub patience: Duration,
+    /// Speaks TLS with this certificate.
+    pub tls: Option<Tls>,
     /// An upload that nobody has touched for so long is given up.
     pub upload_lifetime: Duration,
 }
@@ -68,9 +83,12 @@ impl Options {
         Self {
             root: root.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            access: Access::Open,
+            access: Access::default(),
             chunk_min: None,
             chunk_max: None,
+            most_uploads: 1000,
+            patience: Duration::from_secs(60),
+            tls: None,
             upload_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -88,23 +106,33 @@ pub struct Server {
 impl Server {
     /// Opens the folder, binds the address and begins to answer.
     pub async fn start(options: Options) -> Result<Self> {
-        let Options { root, listen, access, chunk_min, chunk_max, upload_lifetime } = options;
+        let Options { root, listen, access, chunk_min, chunk_max, most_uploads, patience, .. } = options;
+        let (lifetime, tls) = (options.upload_lifetime, options.tls);
         let binding = || format!("listening on `{listen}`");
         let storage = blocking(move || {
             let storage = Storage::open(&root)?;
-            storage.clear(upload_lifetime)?;
+            storage.clear(lifetime)?;
             Ok::<_, crate::Error>(storage)
         })
         .await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
-        let registry = Registry { storage, access, chunk_min, chunk_max };
+        let registry = Registry {
+            storage,
+            access,
+            chunk_min,
+            chunk_max,
+            most_uploads,
+            patience,
+            tls,
+            ahead: Semaphore::new(AHEAD),
+        };
         let (stopping, stopped) = watch::channel(false);
         let registry = Arc::new(registry);
         let accepting = tokio::spawn(async move {
             tokio::select! {
                 () = accept(listener, Arc::clone(&registry), stopped) => {}
-                never = clear(&registry.storage, upload_lifetime) => match never {},
+                never = clear(&registry.storage, lifetime) => match never {},
             }
         });
         Ok(Self { address, stopping, accepting })
@@ -136,6 +164,11 @@ struct Registry {
     access: Access,
     chunk_min: Option<u64>,
     chunk_max: Option<u64>,
+    most_uploads: usize,
+    patience: Duration,
+    tls: Option<Tls>,
+    /// Leave to read ahead.
+    ahead: Semaphore,
 }
 
 /// Clears the folder now and then.
@@ -156,9 +189,9 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>, mut stopped: wat
         tokio::select! {
             () = told(&mut stopped) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&registry), stopped.clone()));
+                    connections.spawn(begin(stream, Arc::clone(&registry), stopped.clone()));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: asking again at once would spin.
@@ -172,12 +205,28 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>, mut stopped: wat
     while connections.join_next().await.is_some() {}
 }
 
-/// Answers the requests of one connection.
-async fn converse(stream: TcpStream, registry: Arc<Registry>, mut stopped: watch::Receiver<bool>) {
+/// Takes one connection as it is meant.
+async fn begin(stream: TcpStream, registry: Arc<Registry>, stopped: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("the connection is gone already: {error}");
         return;
     }
+    let stream = Patient::new(stream, registry.patience);
+    match &registry.tls {
+        None => converse(stream, registry, stopped).await,
+        Some(tls) => {
+            if let Some(stream) = tls.accept(stream, HEADER_TIMEOUT).await {
+                converse(stream, registry, stopped).await;
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse<S>(stream: S, registry: Arc<Registry>, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let answer = service_fn(|request: http::Request<Incoming>| {
         let registry = Arc::clone(&registry);
         // As a task of its own: one whose connection is gone still saves what has come, or ends what it began.

@@ -7,11 +7,16 @@ use url::form_urlencoded;
 use super::{reply::Refusal, storage::Name};
 use crate::oci::{Digest, reference};
 
+/// Where processes are asked whether they are well.
+pub(super) const HEALTH: &str = "/healthz";
+
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// `/v2/<name>/blobs/<digest>`
     Blob(Name, Digest),
+    /// [`HEALTH`]
+    Health,
     /// `/v2/<name>/manifests/<tag or digest>`
     Manifest(Name, Target),
     /// `/v2/<name>/referrers/<digest>`
@@ -39,6 +44,9 @@ impl Route {
     /// Takes a path apart, from its end: a repository's name may itself hold `tags` or `manifests`.
     pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
         let nowhere = || Refusal::not_found("UNSUPPORTED", "there is nothing under this path");
+        if path == HEALTH {
+            return Ok(Self::Health);
+        }
         let path = path.strip_prefix("/v2").ok_or_else(nowhere)?;
         if matches!(path, "" | "/") {
             return Ok(Self::Root);
@@ -86,8 +94,15 @@ pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
 
 /// Returns the first value of a query's parameter.
 pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(query?.as_bytes());
-    pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+    parameters(query, name).into_iter().next()
+}
+
+/// Returns every value of a query's parameter. A plus is one: clients write media types as they are, and nothing that
+/// is asked for has a space in it.
+pub(super) fn parameters(query: Option<&str>, name: &str) -> Vec<String> {
+    let query = query.unwrap_or_default().replace('+', "%2B");
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.filter_map(|(key, value)| (key == name).then(|| value.into_owned())).collect()
 }
 
 /// Returns the length a request states for its body.
@@ -108,6 +123,7 @@ mod tests {
     fn every_path_has_its_route() {
         let (name, of_empty) = ("a/tags/b".parse::<Name>().unwrap(), Digest::of(b""));
         for (path, route) in [
+            ("/healthz".to_owned(), Route::Health),
             ("/v2/".to_owned(), Route::Root),
             ("/v2".to_owned(), Route::Root),
             ("/v2/a/tags/b/tags/list".to_owned(), Route::Tags(name.clone())),
@@ -157,6 +173,9 @@ mod tests {
     fn parameters_are_unescaped() {
         let query = Some("a=1&digest=sha256%3Aab&digest=2");
         assert_eq!(parameter(query, "digest").as_deref(), Some("sha256:ab"));
+        assert_eq!(parameters(query, "digest"), ["sha256:ab", "2"]);
+        assert_eq!(parameter(Some("a=x/y+z"), "a").as_deref(), Some("x/y+z"));
+        assert_eq!(parameter(Some("a=x%2Fy%2Bz"), "a").as_deref(), Some("x/y+z"));
         assert_eq!(parameter(query, "b"), None);
         assert_eq!(parameter(None, "a"), None);
     }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{CONTENT_RANGE, LOCATION, RANGE},
+    header::{CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER},
 };
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -54,10 +54,16 @@ impl Registry {
             (None, Some(name)) => Algorithm::named(&name)
                 .ok_or_else(|| Refusal::bad_request("UNSUPPORTED", "digests are sha256 or sha512"))?,
         };
-        let storage = self.storage.clone();
+        let (storage, most) = (self.storage.clone(), self.most_uploads);
         let Some(digest) = whole else {
-            let session = blocking(move || Session::begin(&storage, name, algorithm)).await?;
-            return Ok(self.progress(&session, StatusCode::ACCEPTED));
+            let session = blocking(move || {
+                if storage.count_uploads()? >= most {
+                    Err(too_many())
+                } else {
+                    Session::begin(&storage, name, algorithm)
+                }
+            });
+            return Ok(self.progress(&session.await?, StatusCode::ACCEPTED));
         };
         let (_, staging) = blocking(move || storage.stage(algorithm)).await?;
         let part = Part::of(headers)?;
@@ -167,15 +173,8 @@ impl Registry {
             return Ok((staging, Err(too_large(most))));
         }
         let mut taken = 0;
-        let mut next = gather(body).await;
-        loop {
-            let batch = match next {
-                Err(refusal) => return Ok((staging, Err(refusal))),
-                Ok(batch) => batch,
-            };
-            if batch.is_empty() {
-                break;
-            }
+        let (mut batch, mut came) = self.gather(body).await;
+        while !batch.is_empty() {
             taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             if taken > most {
                 return Ok((staging, Err(too_large(most))));
@@ -183,20 +182,52 @@ impl Registry {
             if part.size.is_some_and(|size| size < taken) {
                 return Ok((staging, Err(part_of_wrong_size())));
             }
-            // While one batch is hashed and written, the next one comes in.
             let writing = blocking(move || {
                 let written = staging.append(&batch);
+                drop(batch);
                 Ok::<_, Refusal>((staging, written))
             });
-            let (written, following) = tokio::join!(writing, gather(body));
+            // While one batch is hashed and written, the next one comes in, if there is room for it.
+            let ahead = self.ahead.try_acquire();
+            let next = async {
+                match (&ahead, came) {
+                    (Ok(_), Ok(())) => self.gather(body).await,
+                    (_, came) => (Vec::new(), came),
+                }
+            };
+            let (written, next) = tokio::join!(writing, next);
             let (back, written) = written?;
-            (staging, next) = (back, following);
+            (staging, (batch, came)) = (back, next);
             if let Err(error) = written {
                 return Ok((staging, Err(error.into())));
             }
+            if ahead.is_err() && came.is_ok() {
+                (batch, came) = self.gather(body).await;
+            }
         }
         let whole = part.size.is_none_or(|size| size == taken);
-        Ok((staging, if whole { Ok(()) } else { Err(part_of_wrong_size()) }))
+        Ok((staging, came.and(if whole { Ok(()) } else { Err(part_of_wrong_size()) })))
+    }
+
+    /// Reads on until a batch is full; empty at the end of the body. What came before it broke off is not lost.
+    async fn gather(&self, body: &mut Incoming) -> (Vec<Bytes>, Result<(), Refusal>) {
+        let (mut batch, mut size) = (Vec::new(), 0);
+        while size < BATCH {
+            let frame = match tokio::time::timeout(self.patience, body.frame()).await {
+                Err(_) => return (batch, Err(Refusal::too_slow())),
+                Ok(None) => break,
+                Ok(Some(Err(_))) => {
+                    let message = "the connection broke in the middle of the body";
+                    return (batch, Err(Refusal::bad_request("BLOB_UPLOAD_INVALID", message)));
+                }
+                Ok(Some(Ok(frame))) => frame,
+            };
+            if let Ok(piece) = frame.into_data() {
+                size += piece.len();
+                batch.push(piece);
+            }
+        }
+        (batch, Ok(()))
     }
 
     /// Says how far an upload is, and how it likes to go on.
@@ -239,22 +270,6 @@ impl Part {
     }
 }
 
-/// Reads on until a batch is full; empty at the end of the body.
-async fn gather(body: &mut Incoming) -> Result<Vec<Bytes>, Refusal> {
-    let broken =
-        |_| Refusal::bad_request("BLOB_UPLOAD_INVALID", "the connection broke in the middle of the body");
-    let (mut batch, mut size) = (Vec::new(), 0);
-    while size < BATCH
-        && let Some(frame) = body.frame().await
-    {
-        if let Ok(piece) = frame.map_err(broken)?.into_data() {
-            size += piece.len();
-            batch.push(piece);
-        }
-    }
-    Ok(batch)
-}
-
 fn created(name: &Name, digest: &Digest) -> Reply {
     let digest = digest.to_string();
     let location = format!("/v2/{name}/blobs/{digest}");
@@ -263,6 +278,11 @@ fn created(name: &Name, digest: &Digest) -> Reply {
 
 fn part_of_wrong_size() -> Refusal {
     Refusal::bad_request("SIZE_INVALID", "the body has not the size that Content-Range states")
+}
+
+fn too_many() -> Refusal {
+    let message = "too many uploads are open: cancelled and finished ones make room";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message).with(RETRY_AFTER, "10")
 }
 
 fn too_large(most: u64) -> Refusal {

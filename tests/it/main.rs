@@ -9,6 +9,8 @@ mod architecture;
 mod bad_images;
 mod caching;
 mod configuration;
+mod conformance;
+
 mod contract;
 mod doctor;
 mod fault_registry;
@@ -18,5 +20,6 @@ mod ocipkg_images;
 mod readme;
 mod real_images;
 mod real_servers;
+mod serve;
 mod survives;
 mod wire;

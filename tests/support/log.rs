@@ -51,6 +51,12 @@ impl Log {
         found
     }
 
+    /// Waits for the server's end and returns every line.
+    pub(crate) fn all(&self) -> Vec<String> {
+        assert_eq!(self.find(|_| None::<()>), None);
+        self.lines().lines.clone()
+    }
+
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.0.lock().unwrap()
     }

@@ -23,10 +23,15 @@ pub(crate) struct Reply {
 impl Raw {
     /// Connects to `host:port`.
     pub(crate) fn connect(host: &str) -> Self {
-        let stream = TcpStream::connect(host).unwrap();
+        Self::try_connect(host).unwrap()
+    }
+
+    /// Connects to `host:port`, where somebody may listen.
+    pub(crate) fn try_connect(host: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(host)?;
         // No test shall hang for ever where the server should have answered.
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { stream, host: host.to_owned() }
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Self { stream, host: host.to_owned() })
     }
 
     /// Sends a request with the length of its body and reads the answer.

@@ -15,6 +15,12 @@ pub(crate) fn copy(reference: &str, to: &str, options: &[&str]) -> Result<(), St
     skopeo(&[&arguments, options, &[&from, to]].concat()).map(drop)
 }
 
+/// Copies an image into a registry that speaks plain HTTP, as `host/repository:tag`.
+pub(crate) fn push(from: &str, reference: &str) -> Result<(), String> {
+    let to = format!("docker://{reference}");
+    skopeo(&["copy", "--quiet", "--dest-tls-verify=false", from, &to]).map(drop)
+}
+
 /// Writes an image of one packaging in another.
 pub(crate) fn repackage(from: &str, to: &str) -> Result<(), String> {
     skopeo(&["copy", "--quiet", from, to]).map(drop)

@@ -1,0 +1,89 @@
+//! What is wrong with a request, in the specification's words.
+
+use longshore::oci::Digest;
+use serde_json::json;
+
+use super::{Registry, code};
+use crate::wire::image::{INDEX, MANIFEST};
+
+#[test]
+fn what_is_not_there_is_unknown() {
+    let registry = Registry::start();
+    let digest = Digest::of(b"missing");
+    for (target, expected) in [
+        (format!("/v2/a/manifests/{digest}"), "MANIFEST_UNKNOWN"),
+        ("/v2/a/manifests/missing".to_owned(), "MANIFEST_UNKNOWN"),
+        (format!("/v2/a/blobs/{digest}"), "BLOB_UNKNOWN"),
+        ("/v2/a/tags/list".to_owned(), "NAME_UNKNOWN"),
+        (format!("/v2/a/blobs/uploads/{}", "0".repeat(32)), "BLOB_UPLOAD_UNKNOWN"),
+        ("/v2/a/blobs/uploads/..".to_owned(), "BLOB_UPLOAD_UNKNOWN"),
+    ] {
+        let reply = registry.get(&target);
+        assert_eq!((reply.status, &*code(&reply)), (404, expected), "{target}");
+    }
+    for target in
+        [format!("/v2/a/manifests/{digest}"), "/v2/a/manifests/1".into(), format!("/v2/a/blobs/{digest}")]
+    {
+        assert_eq!(registry.delete(&target), 404, "{target}");
+    }
+}
+
+#[test]
+fn names_that_are_none_are_refused() {
+    let registry = Registry::start();
+    let long = "a/".repeat(127) + "ab";
+    for name in ["A", "a//b", "-a", "a_", "_uploads", "..", "a/..", "a/../b", "index.json", "a%2fb", &*long] {
+        for (method, rest) in [("POST", "blobs/uploads/"), ("GET", "tags/list"), ("PUT", "manifests/1")] {
+            let reply = registry.send(method, &format!("/v2/{name}/{rest}"), &[], b"");
+            assert_eq!((reply.status, &*code(&reply)), (400, "NAME_INVALID"), "{method} {name}");
+        }
+    }
+    assert_eq!(registry.send("POST", &format!("/v2/{}/blobs/uploads/", &long[1..]), &[], b"").status, 400);
+    assert_eq!(registry.send("POST", &format!("/v2/{}/blobs/uploads/", &long[2..]), &[], b"").status, 202);
+}
+
+#[test]
+fn digests_that_are_none_are_refused() {
+    let registry = Registry::start();
+    for method in ["PUT", "GET", "DELETE"] {
+        let target = "/v2/a/manifests/sha256:baddigeststring";
+        let reply = registry.send(method, target, &[("Content-Type", MANIFEST)], b"{}");
+        assert_eq!((reply.status, &*code(&reply)), (400, "DIGEST_INVALID"), "{method}");
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string();
+    let digest = Digest::of(index.as_bytes()).to_string();
+    let reply = registry.manifest("a", &digest, INDEX, (index + "  ").as_bytes());
+    assert_eq!((reply.status, &*code(&reply)), (400, "DIGEST_INVALID"));
+}
+
+#[test]
+fn manifests_that_are_none_are_refused() {
+    let registry = Registry::start();
+    let missing = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": { "mediaType": "x/y", "digest": Digest::of(b"missing"), "size": 7 },
+    });
+    for (bytes, status, expected) in [
+        (b"{".to_vec(), 400, "MANIFEST_INVALID"),
+        (b"[]".to_vec(), 400, "MANIFEST_INVALID"),
+        (missing.to_string().into_bytes(), 404, "MANIFEST_BLOB_UNKNOWN"),
+        (vec![b' '; (4 << 20) + 1], 413, "MANIFEST_INVALID"),
+    ] {
+        let reply = registry.manifest("a", "1", MANIFEST, &bytes);
+        assert_eq!((reply.status, &*code(&reply)), (status, expected));
+    }
+    assert_eq!(registry.get("/v2/a/manifests/1").status, 404);
+}
+
+#[test]
+fn what_cannot_be_done_is_unsupported() {
+    let registry = Registry::start();
+    for (method, target) in [("POST", "/v2/"), ("PATCH", "/v2/a/manifests/1"), ("PUT", "/v2/a/tags/list")] {
+        let reply = registry.send(method, target, &[], b"");
+        assert_eq!((reply.status, &*code(&reply)), (405, "UNSUPPORTED"), "{method} {target}");
+    }
+    for target in ["/", "/v1/", "/v2/a", "/v3/a/tags/list"] {
+        let reply = registry.get(target);
+        assert_eq!((reply.status, &*code(&reply)), (404, "UNSUPPORTED"), "{target}");
+    }
+}

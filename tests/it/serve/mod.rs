@@ -1,0 +1,45 @@
+//! `longshore serve` as its users run it: a process over a folder, or several.
+
+mod kills;
+mod replicas;
+
+use longshore::oci::Digest;
+
+use crate::support::raw::{Raw, Reply};
+
+const MIB: usize = 1 << 20;
+
+/// Sends one request on a connection of its own.
+#[track_caller]
+fn send(host: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    Raw::connect(host).send(method, target, headers, body).unwrap()
+}
+
+/// Opens an upload and returns where it is.
+#[track_caller]
+fn open(host: &str, name: &str) -> String {
+    let reply = send(host, "POST", &format!("/v2/{name}/blobs/uploads/"), &[], b"");
+    assert_eq!(reply.status, 202, "{reply:?}");
+    reply.header("Location").unwrap().to_owned()
+}
+
+/// Sends a chunk that begins at `first`.
+#[track_caller]
+fn patch(host: &str, location: &str, first: usize, bytes: &[u8]) -> Reply {
+    let range = format!("{first}-{}", first + bytes.len() - 1);
+    send(host, "PATCH", location, &[("Content-Range", &range)], bytes)
+}
+
+/// Closes an upload with its last bytes.
+#[track_caller]
+fn put(host: &str, location: &str, digest: &Digest, bytes: &[u8]) -> Reply {
+    send(host, "PUT", &format!("{location}?digest={digest}"), &[], bytes)
+}
+
+/// Asks how many bytes of an upload there are; one or none are not told apart.
+#[track_caller]
+fn offset(host: &str, location: &str) -> usize {
+    let reply = send(host, "GET", location, &[], b"");
+    assert_eq!(reply.status, 204, "{reply:?}");
+    reply.header("Range").unwrap().strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1
+}

@@ -1,0 +1,101 @@
+//! `longshore serve` as a process of its own, over a folder that others may serve too.
+
+use std::{
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::log::Log;
+
+/// A running `longshore serve`; it is killed when dropped.
+pub(crate) struct Serve {
+    process: Child,
+    host: String,
+}
+
+/// Somebody may have taken the port of one that was killed, for a moment.
+const MOST_STARTS: usize = 20;
+
+impl Serve {
+    /// Starts one on a free port and waits until it listens.
+    pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts one with more arguments.
+    pub(crate) fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        Self::listen(dir, "127.0.0.1:0", arguments).unwrap_or_else(|stderr| panic!("{stderr}"))
+    }
+
+    /// Starts another one where one that was killed has listened.
+    pub(crate) fn start_at(dir: &Path, host: &str) -> Self {
+        let mut starts = (0..MOST_STARTS).filter_map(|_| Self::listen(dir, host, &[]).ok());
+        starts.next().expect("the port is free again")
+    }
+
+    /// Starts one that cannot; returns what it complains of.
+    pub(crate) fn fail(dir: &Path, arguments: &[&str]) -> String {
+        Self::listen(dir, "127.0.0.1:0", arguments).err().expect("it serves nothing")
+    }
+
+    /// Returns `127.0.0.1:PORT`.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Asks it to end, as `kill` does.
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.process.wait().unwrap()
+    }
+
+    fn listen(dir: &Path, address: &str, arguments: &[&str]) -> Result<Self, String> {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_longshore"))
+            .arg("serve")
+            .args(["--listen", address])
+            .args(arguments.iter().take_while(|argument| argument.starts_with("--")))
+            .arg(dir)
+            .args(arguments.iter().skip_while(|argument| argument.starts_with("--")))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = Log::follow(process.stdout.take().expect("it is piped"));
+        let stderr = Log::follow(process.stderr.take().expect("it is piped"));
+        match stdout.find(|line| Some(line.split_once("://")?.1.to_owned())) {
+            Some(host) => Ok(Self { process, host }),
+            None => {
+                process.wait().unwrap();
+                Err(stderr.all().join("\n"))
+            }
+        }
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
