@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod push;
 mod serve;
+mod served_images;
 mod source;
 mod user_namespace;
 
@@ -47,7 +48,7 @@ enum Command {
     Login(login::Args),
     Logout(logout::Args),
     Push(Box<push::Args>),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
 }
 
 /// What a command needs of the outside.
@@ -91,7 +92,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Login(args) => login::run(&args, &context),
         Command::Logout(args) => logout::run(&args, &context),
         Command::Push(args) => push::run(&args, &context),
-        Command::Serve(args) => serve::run(args, &context),
+        Command::Serve(args) => serve::run(&args, &context),
     };
     match result {
         Ok(ExitStatus::Success) => ExitCode::SUCCESS,

@@ -2,38 +2,112 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use bytesize::ByteSize;
 use longshore::{
     Result,
-    push::runtime::{Ending, block_on},
-    server::{Options, Server},
+    server::{self, Access, Options, Tls},
 };
 
-use super::{Context, ExitStatus};
+use super::{Context, ExitStatus, cache::CacheArgs, served_images::ServedImages, source::SourceArgs};
 
-/// Serve a folder as a registry on loopback
+/// Serve a folder as a registry
 ///
-/// Each repository below DIR is an OCI image layout that other tools can read. A first version: no TLS, no
-/// users, no deletion of blobs; listen on loopback only.
+/// Each repository below DIR is an OCI image layout that other tools can read. Several processes may serve one folder.
+/// Prints the registry's address on standard output once it listens.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  longshore serve ./registry
+  longshore serve ./registry images.tar demo:2=other.tar
+  longshore serve ./registry --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --htpasswd users")]
 pub(super) struct Args {
     /// The folder; made if it is not there
     dir: PathBuf,
+    /// Images to serve besides what is there: [NAME[:TAG]=]SOURCE. Without a name, all images of SOURCE under the
+    /// names that they have in it, less their hosts
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
+    /// The largest body of an upload; clients that know OCI-Chunk-Max-Length keep to it
+    #[arg(long, value_name = "SIZE", env = "LONGSHORE_CHUNK_MAX")]
+    chunk_max: Option<ByteSize>,
+    /// Announce that chunks should not be smaller
+    #[arg(long, value_name = "SIZE", env = "LONGSHORE_CHUNK_MIN")]
+    chunk_min: Option<ByteSize>,
+    /// Uploads that may be open at once
+    #[arg(long, value_name = "N", default_value_t = 1000, env = "LONGSHORE_MOST_UPLOADS")]
+    most_uploads: usize,
+    /// Give up uploads that nobody has touched for so long
+    #[arg(long, value_name = "DURATION", default_value = "24h", env = "LONGSHORE_UPLOAD_LIFETIME")]
+    upload_lifetime: humantime::Duration,
+    /// Cut clients that send or take nothing for so long
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "LONGSHORE_PATIENCE")]
+    patience: humantime::Duration,
+
+    /// Who may log in: a file that `htpasswd -B` writes
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_HTPASSWD", help_heading = "Access")]
+    htpasswd: Option<PathBuf>,
+    /// Who does not log in may pull, and no more
+    #[arg(
+        long,
+        env = "LONGSHORE_READ_ONLY",
+        value_parser = clap::builder::FalseyValueParser::new(),
+        help_heading = "Access"
+    )]
+    read_only: bool,
+    /// Speak TLS with this certificate and its chain, as PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        env = "LONGSHORE_TLS_CERT",
+        help_heading = "Access"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        env = "LONGSHORE_TLS_KEY",
+        help_heading = "Access"
+    )]
+    tls_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
-pub(super) fn run(args: Args, context: &Context) -> Result<ExitStatus> {
-    let printer = context.printer;
-    let ending = block_on(async move {
-        let options = Options { listen: args.listen, ..Options::new(args.dir) };
-        let server = Server::start(options).await?;
-        printer.result(&format!("http://{}", server.address()))?;
-        std::future::pending::<()>().await;
-        Result::Ok(())
-    })?;
-    match ending {
-        Ending::Finished(result) => result.map(|()| ExitStatus::Success),
-        Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
+pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
+    // What is wrong with the configuration is said before archives are read.
+    let options = options(args)?;
+    let images = ServedImages::open(&args.images, &args.source, context)?;
+    if let ExitStatus::Interrupted(signal) = images.push_into(&args.dir, &args.cache, context)? {
+        return Ok(ExitStatus::Interrupted(signal));
     }
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    server::run(options, |address| context.printer.result(&format!("{scheme}://{address}")))?;
+    Ok(ExitStatus::Success)
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let access = args.htpasswd.as_deref().map(Access::htpasswd).transpose()?.unwrap_or_default();
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
+        _ => None,
+    };
+    Ok(Options {
+        listen: args.listen,
+        access: if args.read_only { access.or_read_only() } else { access },
+        chunk_min: args.chunk_min.map(|size| size.as_u64()),
+        chunk_max: args.chunk_max.map(|size| size.as_u64()),
+        most_uploads: args.most_uploads,
+        patience: args.patience.into(),
+        tls,
+        upload_lifetime: args.upload_lifetime.into(),
+        ..Options::new(&args.dir)
+    })
 }

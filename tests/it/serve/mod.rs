@@ -1,7 +1,10 @@
 //! `longshore serve` as its users run it: a process over a folder, or several.
 
+mod images;
 mod kills;
+mod limits;
 mod replicas;
+mod tools;
 
 use longshore::oci::Digest;
 
