@@ -88,6 +88,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     if let ExitStatus::Interrupted(signal) = images.push_into(&args.dir, &args.cache, context)? {
         return Ok(ExitStatus::Interrupted(signal));
     }
+    if !args.listen.ip().is_loopback() && args.htpasswd.is_none() && !args.read_only {
+        context.printer.warning(&format!(
+            "whoever can reach {} may push: `--htpasswd FILE` asks for a login, `--read-only` refuses",
+            args.listen
+        ));
+    }
     let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
     server::run(options, |address| context.printer.result(&format!("{scheme}://{address}")))?;
     Ok(ExitStatus::Success)

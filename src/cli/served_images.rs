@@ -41,7 +41,7 @@ impl ServedImages {
             let (spec, options) = source.locate(source_text, &context.environment)?;
             match name {
                 Some(name) => images.push(ServedImage { spec, options, names: vec![name] }),
-                None => images.extend(all_of(spec, options, source_text)?),
+                None => images.extend(all_of(&spec, &options, source_text)?),
             }
         }
         Ok(Self(images))
@@ -109,12 +109,12 @@ fn split(argument: &str) -> (Option<Reference>, &str) {
 }
 
 /// Lists every image of a source, with the names that it has there.
-fn all_of(spec: SourceSpec, options: SourceOptions, text: &str) -> Result<Vec<ServedImage>> {
+fn all_of(spec: &SourceSpec, options: &SourceOptions, text: &str) -> Result<Vec<ServedImage>> {
     let nameless = |what: &str| {
         Error::usage(format!("{what} of `{text}` has no name to be served under"))
             .with_hint(format!("give it one: `NAME:TAG={text}`"))
     };
-    let Input::Indexed(source) = detect::open(&spec, &options)? else {
+    let Input::Indexed(source) = detect::open(spec, options)? else {
         // Its names come at its end.
         return Err(nameless("the compressed archive or pipe"));
     };

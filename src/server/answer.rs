@@ -1,5 +1,7 @@
 //! One request from its first header to its answer: may they, what do they ask for, who does it.
 
+use std::{net::SocketAddr, time::Instant};
+
 use http::{Method, Request, StatusCode, header::EXPECT};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -15,8 +17,8 @@ const DRAIN_LIMIT: usize = 64 << 20;
 
 impl Registry {
     /// Answers a request, whatever it is.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Reply {
-        let (head, mut body) = request.into_parts();
+    pub(super) async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+        let (begun, (head, mut body)) = (Instant::now(), request.into_parts());
         let reply = match self.dispatch(&head, &mut body).await {
             Ok(reply) => reply,
             Err(refusal) => {
@@ -24,8 +26,8 @@ impl Registry {
                 refusal.reply()
             }
         };
-        let status = reply.status().as_u16();
-        tracing::debug!(method = %head.method, path = head.uri.path(), status, "answered");
+        let (status, milliseconds) = (reply.status().as_u16(), begun.elapsed().as_millis());
+        tracing::info!(%peer, method = %head.method, path = head.uri.path(), status, milliseconds, "answered");
         // A connection that is closed with bytes unread is reset, and the reset overtakes the answer: a client
         // in the middle of its body would see a broken pipe and not why (RFC 9112, 9.6). One that waits to be
         // told to go on sends no body after a refusal (RFC 9110, 10.1.1).

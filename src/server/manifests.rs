@@ -222,7 +222,9 @@ fn store(
         Target::Digest(_) if !known => index.list(manifest),
         Target::Digest(_) => {}
     }
-    tags.iter().for_each(|tag| index.tag(manifest, tag));
+    for tag in tags {
+        index.tag(manifest, tag);
+    }
     adopt_children(storage, name, &mut index, manifest)?;
     if index != before {
         locked.write(&index)?;

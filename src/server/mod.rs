@@ -8,6 +8,7 @@
 mod access;
 mod answer;
 mod blobs;
+mod body;
 mod index;
 mod manifests;
 mod patience;
@@ -45,10 +46,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// A client that cannot get its headers out in this time is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most of a request that is read ahead, and so the largest piece that a body comes in.
-const READ_BUFFER: usize = 64 << 10;
-/// So many uploads read one batch ahead of the disk. More would only take memory.
-const AHEAD: usize = 16;
-
+const READ_BUFFER: usize = 32 << 10;
+/// So many batches of uploads are hashed and written at once. More would only take memory.
+const TURNS: usize = 16;
 /// Others wait until one of these ends.
 const MOST_CONNECTIONS: usize = 1024;
 /// How often stale uploads are looked for.
@@ -125,7 +125,7 @@ impl Server {
             most_uploads,
             patience,
             tls,
-            ahead: Semaphore::new(AHEAD),
+            turns: Semaphore::new(TURNS),
         };
         let (stopping, stopped) = watch::channel(false);
         let registry = Arc::new(registry);
@@ -167,8 +167,8 @@ struct Registry {
     most_uploads: usize,
     patience: Duration,
     tls: Option<Tls>,
-    /// Leave to read ahead.
-    ahead: Semaphore,
+    /// Leave to write a batch.
+    turns: Semaphore,
 }
 
 /// Clears the folder now and then.
@@ -190,8 +190,8 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>, mut stopped: wat
             () = told(&mut stopped) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(begin(stream, Arc::clone(&registry), stopped.clone()));
+                Ok((stream, peer)) => {
+                    connections.spawn(begin(stream, peer, Arc::clone(&registry), stopped.clone()));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: asking again at once would spin.
@@ -206,31 +206,31 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>, mut stopped: wat
 }
 
 /// Takes one connection as it is meant.
-async fn begin(stream: TcpStream, registry: Arc<Registry>, stopped: watch::Receiver<bool>) {
+async fn begin(stream: TcpStream, peer: SocketAddr, registry: Arc<Registry>, stopped: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("the connection is gone already: {error}");
         return;
     }
     let stream = Patient::new(stream, registry.patience);
     match &registry.tls {
-        None => converse(stream, registry, stopped).await,
+        None => converse(stream, peer, registry, stopped).await,
         Some(tls) => {
             if let Some(stream) = tls.accept(stream, HEADER_TIMEOUT).await {
-                converse(stream, registry, stopped).await;
+                converse(stream, peer, registry, stopped).await;
             }
         }
     }
 }
 
 /// Answers the requests of one connection.
-async fn converse<S>(stream: S, registry: Arc<Registry>, mut stopped: watch::Receiver<bool>)
+async fn converse<S>(stream: S, peer: SocketAddr, registry: Arc<Registry>, mut stopped: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let answer = service_fn(|request: http::Request<Incoming>| {
         let registry = Arc::clone(&registry);
         // As a task of its own: one whose connection is gone still saves what has come, or ends what it began.
-        let answering = tokio::spawn(async move { registry.answer(request).await });
+        let answering = tokio::spawn(async move { registry.answer(peer, request).await });
         async move { Ok::<Reply, Infallible>(answering.await.unwrap_or_else(|error| broken_down(error).reply())) }
     });
     let connection = http1::Builder::new()

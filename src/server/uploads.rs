@@ -1,19 +1,18 @@
 //! Blobs on their way in: the verbs of an upload, and the way of a body from the socket to its session.
 //!
-//! A body is held one batch at a time: while one is hashed and written, the kernel gathers the next in the
-//! socket's buffer. Batches that were written stay when a connection breaks: the client asks how far it got,
+//! A body is held one batch at a time: while one is hashed and written, the next comes in behind it, in the socket's
+//! buffer. Batches that were written stay when a connection breaks: the client asks how far it got,
 //! and goes on, here or at another process over the same folder.
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
     header::{CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER},
 };
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::{
     Registry,
+    body::Body,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, blocking, empty, set},
     routes::{content_length, digest, parameter},
     sessions::Session,
@@ -25,10 +24,6 @@ use crate::oci::{Algorithm, Digest};
 const CHUNK_MIN: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 // A proposal (gh:opencontainers/distribution-spec#485) that registries and clients already speak.
 const CHUNK_MAX: HeaderName = HeaderName::from_static("oci-chunk-max-length");
-
-/// So much of a body is hashed and written at once: handing every frame to another thread as it came cost a
-/// third more CPU.
-const BATCH: usize = 128 << 10;
 
 impl Registry {
     /// `POST /v2/<name>/blobs/uploads/`: a mount, a whole blob, or a new session.
@@ -172,9 +167,11 @@ impl Registry {
         if part.size.is_some_and(|size| size > most) {
             return Ok((staging, Err(too_large(most))));
         }
-        let mut taken = 0;
-        let (mut batch, mut came) = self.gather(body).await;
-        while !batch.is_empty() {
+        let (mut taken, mut body) = (0, Body::new(body, self.patience));
+        while let Some(first) = body.next().await {
+            // Who is slow has waited without one.
+            let turn = self.turns.acquire().await;
+            let batch = body.batch(first);
             taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             if taken > most {
                 return Ok((staging, Err(too_large(most))));
@@ -182,52 +179,20 @@ impl Registry {
             if part.size.is_some_and(|size| size < taken) {
                 return Ok((staging, Err(part_of_wrong_size())));
             }
-            let writing = blocking(move || {
+            let written;
+            (staging, written) = blocking(move || {
                 let written = staging.append(&batch);
-                drop(batch);
                 Ok::<_, Refusal>((staging, written))
-            });
-            // While one batch is hashed and written, the next one comes in, if there is room for it.
-            let ahead = self.ahead.try_acquire();
-            let next = async {
-                match (&ahead, came) {
-                    (Ok(_), Ok(())) => self.gather(body).await,
-                    (_, came) => (Vec::new(), came),
-                }
-            };
-            let (written, next) = tokio::join!(writing, next);
-            let (back, written) = written?;
-            (staging, (batch, came)) = (back, next);
+            })
+            .await?;
+            drop(turn);
             if let Err(error) = written {
                 return Ok((staging, Err(error.into())));
             }
-            if ahead.is_err() && came.is_ok() {
-                (batch, came) = self.gather(body).await;
-            }
         }
         let whole = part.size.is_none_or(|size| size == taken);
-        Ok((staging, came.and(if whole { Ok(()) } else { Err(part_of_wrong_size()) })))
-    }
-
-    /// Reads on until a batch is full; empty at the end of the body. What came before it broke off is not lost.
-    async fn gather(&self, body: &mut Incoming) -> (Vec<Bytes>, Result<(), Refusal>) {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        while size < BATCH {
-            let frame = match tokio::time::timeout(self.patience, body.frame()).await {
-                Err(_) => return (batch, Err(Refusal::too_slow())),
-                Ok(None) => break,
-                Ok(Some(Err(_))) => {
-                    let message = "the connection broke in the middle of the body";
-                    return (batch, Err(Refusal::bad_request("BLOB_UPLOAD_INVALID", message)));
-                }
-                Ok(Some(Ok(frame))) => frame,
-            };
-            if let Ok(piece) = frame.into_data() {
-                size += piece.len();
-                batch.push(piece);
-            }
-        }
-        (batch, Ok(()))
+        let appended = body.finish().and(if whole { Ok(()) } else { Err(part_of_wrong_size()) });
+        Ok((staging, appended))
     }
 
     /// Says how far an upload is, and how it likes to go on.

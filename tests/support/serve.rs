@@ -83,13 +83,11 @@ impl Serve {
             .unwrap();
         let stdout = Log::follow(process.stdout.take().expect("it is piped"));
         let stderr = Log::follow(process.stderr.take().expect("it is piped"));
-        match stdout.find(|line| Some(line.split_once("://")?.1.to_owned())) {
-            Some(host) => Ok(Self { process, host }),
-            None => {
-                process.wait().unwrap();
-                Err(stderr.all().join("\n"))
-            }
+        if let Some(host) = stdout.find(|line| Some(line.split_once("://")?.1.to_owned())) {
+            return Ok(Self { process, host });
         }
+        process.wait().unwrap();
+        Err(stderr.all().join("\n"))
     }
 }
 

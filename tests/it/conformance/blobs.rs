@@ -9,9 +9,11 @@ use crate::{support::raw::Raw, wire::image::noise};
 const CHUNK: usize = 1024;
 const SIZE: usize = 3 * CHUNK - 5;
 
+/// Brings a blob; returns the last status, and where the blob is.
+type Way = fn(&Registry, &Digest, &[u8]) -> (u16, String);
+
 /// The ways to bring a blob.
-const WAYS: [fn(&Registry, &Digest, &[u8]) -> (u16, String); 5] =
-    [post_only, post_and_put, chunked, chunked_with_last_in_put, streamed];
+const WAYS: [Way; 5] = [post_only, post_and_put, chunked, chunked_with_last_in_put, streamed];
 
 fn post_only(registry: &Registry, digest: &Digest, bytes: &[u8]) -> (u16, String) {
     let reply = registry.blob("a", digest, bytes);
@@ -174,9 +176,10 @@ fn chunks_out_of_order_are_refused_and_the_upload_goes_on() {
                 let wrong = if first + CHUNK < SIZE { first + CHUNK } else { 0 };
                 let end = SIZE.min(wrong + CHUNK);
                 let range = format!("{wrong}-{}", end - 1);
-                let (method, target) = match last_in_put && end == SIZE {
-                    true => ("PUT", with(&location, &format!("digest={digest}"))),
-                    false => ("PATCH", location.clone()),
+                let (method, target) = if last_in_put && end == SIZE {
+                    ("PUT", with(&location, &format!("digest={digest}")))
+                } else {
+                    ("PATCH", location.clone())
                 };
                 let reply = registry.send(method, &target, &[("Content-Range", &range)], &bytes[wrong..end]);
                 assert_eq!((reply.status, &*code(&reply)), (416, "BLOB_UPLOAD_INVALID"));

@@ -157,7 +157,7 @@ pub(super) fn kinds() -> Vec<Kind> {
     kind("index-with-subject", &|kind| {
         let subject = kind.index(sha256, &[], |_| {});
         let child = kind.artifact(|_| {});
-        kind.index(sha256, &[child.clone()], |index| {
+        kind.index(sha256, std::slice::from_ref(&child), |index| {
             index["artifactType"] = json!("application/vnd.example.1");
             index["annotations"] = json!({ "org.example.said": "hello" });
             index["subject"] = subject.clone();

@@ -267,9 +267,9 @@ fn a_hundred_uploads_at_once_take_little_memory() {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
     };
-    // The program itself is a file, and larger in a build for tests.
+    // Of 32 MiB; the program itself is a file, of less than 10 MiB where it is not built for tests.
     let peak = kib("VmHWM:") - kib("RssFile:");
-    assert!(peak < 32 << 10, "{peak} KiB");
+    assert!(peak < 22 << 10, "{peak} KiB");
 }
 
 #[test]
