@@ -30,49 +30,32 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
     /// The largest body of an upload; clients that know OCI-Chunk-Max-Length keep to it
-    #[arg(long, value_name = "SIZE", env = "LONGSHORE_CHUNK_MAX")]
+    #[arg(long, value_name = "SIZE")]
     chunk_max: Option<ByteSize>,
     /// Announce that chunks should not be smaller
-    #[arg(long, value_name = "SIZE", env = "LONGSHORE_CHUNK_MIN")]
+    #[arg(long, value_name = "SIZE")]
     chunk_min: Option<ByteSize>,
     /// Uploads that may be open at once
-    #[arg(long, value_name = "N", default_value_t = 1000, env = "LONGSHORE_MOST_UPLOADS")]
+    #[arg(long, value_name = "N", default_value_t = 1000)]
     most_uploads: usize,
     /// Give up uploads that nobody has touched for so long
-    #[arg(long, value_name = "DURATION", default_value = "24h", env = "LONGSHORE_UPLOAD_LIFETIME")]
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
     upload_lifetime: humantime::Duration,
     /// Cut clients that send or take nothing for so long
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "LONGSHORE_PATIENCE")]
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
     patience: humantime::Duration,
 
     /// Who may log in: a file that `htpasswd -B` writes
-    #[arg(long, value_name = "FILE", env = "LONGSHORE_HTPASSWD", help_heading = "Access")]
+    #[arg(long, value_name = "FILE", help_heading = "Access")]
     htpasswd: Option<PathBuf>,
     /// Who does not log in may pull, and no more
-    #[arg(
-        long,
-        env = "LONGSHORE_READ_ONLY",
-        value_parser = clap::builder::FalseyValueParser::new(),
-        help_heading = "Access"
-    )]
+    #[arg(long, help_heading = "Access")]
     read_only: bool,
     /// Speak TLS with this certificate and its chain, as PEM
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        env = "LONGSHORE_TLS_CERT",
-        help_heading = "Access"
-    )]
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Access")]
     tls_cert: Option<PathBuf>,
     /// The certificate's key
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_cert",
-        env = "LONGSHORE_TLS_KEY",
-        help_heading = "Access"
-    )]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Access")]
     tls_key: Option<PathBuf>,
 
     #[command(flatten)]

@@ -10,7 +10,6 @@ mod bad_images;
 mod caching;
 mod configuration;
 mod conformance;
-
 mod contract;
 mod doctor;
 mod fault_registry;
