@@ -4,6 +4,7 @@ mod access;
 mod cache;
 mod config;
 mod doctor;
+mod embedded;
 mod environment;
 mod inspect;
 mod login;

@@ -19,7 +19,7 @@ use crate::{
 pub struct PushAll {
     /// Where the images lie.
     pub input: Input,
-    /// What the user called that place.
+    /// What the user called that place; if that means one of its images, the others stay.
     pub spec: SourceSpec,
     /// Where they go.
     pub mirror: Mirror,
@@ -69,12 +69,12 @@ impl PushAll {
 
     async fn deliver(self) -> Result<Vec<Arrival>> {
         let Self { input, spec, mirror, client, press, options } = self;
-        if spec.choice != Choice::Only {
-            return Err(Error::usage("all images are to be pushed, and one of them is named")
-                .with_hint("leave out `--all`, or what follows the path"));
-        }
         let cargo = Cargo::load(input, &spec, None, press, options).await?;
-        let images = choose::all(&*cargo.source, cargo.options.platform.as_ref())?;
+        let platform = cargo.options.platform.as_ref();
+        let images = match &spec.choice {
+            Choice::Only => choose::all(&*cargo.source, platform)?,
+            choice => vec![choose(&*cargo.source, choice, platform)?],
+        };
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
