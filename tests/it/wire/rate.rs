@@ -7,7 +7,7 @@ use longshore::registry::{Learned, Lesson, RateLimit};
 use super::{CHUNK, Pusher, image::Layout, pushed_by, story};
 use crate::support::{
     longshore::Longshore,
-    registry::{Registry, Route, Script},
+    registry::{Fault, Registry, Route, Script},
 };
 
 const MIB: usize = 1 << 20;
@@ -41,6 +41,16 @@ fn a_limit_lower_than_the_patience_with_a_silent_peer_is_no_stall() {
     let registry = pushed_by(&pusher, &Layout::of(&[4 * CHUNK as usize + 1000]), Script::new());
     let patches = registry.exchanges(Route::Patch);
     assert_eq!(patches.len(), 5, "{}", story(&registry));
+}
+
+#[test]
+fn a_peer_that_stands_still_is_noticed_all_the_same() {
+    let mut pusher = Pusher::new();
+    pusher.client.rate_limit = Some(limit(4 << 20));
+    pusher.client.timeout = Duration::from_millis(300);
+    let script = Script::new().on(Route::Patch, 2, Fault::Stall { after: 1000 });
+    let registry = pushed_by(&pusher, &Layout::of(&[LARGE]), script);
+    assert_eq!(registry.exchanges(Route::Patch)[1].answered, None, "{}", story(&registry));
 }
 
 #[test]
