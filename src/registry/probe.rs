@@ -19,6 +19,7 @@ use super::{
     Lesson, Location, RegistryError,
     body::UploadBody,
     client::{Call, Client},
+    documents::MANIFEST_LIMIT,
     guard::origin,
     registry_error::answered_by,
     retry::is_transient,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result, chain},
-    oci::{Algorithm, Digest},
+    oci::{Algorithm, Digest, reference::check_tag},
 };
 
 const MIB: u64 = 1 << 20;
@@ -163,7 +164,13 @@ impl Probe {
 
     /// Tries what a push that begins with these settings would do. An error means that it would not be let do it.
     pub async fn run(&self, settings: &Settings) -> Result<Trial> {
-        let mut limits = Limits::new(settings);
+        let mut settings = settings.clone();
+        // Proxies are mended: what they once refused is tried again.
+        let before = settings.lesson.body_limit.filter(|_| !Limits::new(&settings).equal_parts());
+        if before.is_some() {
+            settings.lesson.body_limit = None;
+        }
+        let mut limits = Limits::new(&settings);
         let tried = self.upload(&mut limits).await;
         let given_back = self.give_back().await;
         let tried = match (tried, &given_back) {
@@ -172,6 +179,9 @@ impl Probe {
             }
             (tried, _) => tried?,
         };
+        if let Some(before) = before.filter(|before| tried.largest <= *before) {
+            limits.shrink(before.saturating_add(1), Some(before))?;
+        }
         let image = self.image().await;
         let (mount, mount_given_back) = self.mount(&image).await;
         let subject = image.ok().flatten().map_or_else(|| Digest::of(b""), |(manifest, _)| manifest);
@@ -276,10 +286,16 @@ impl Probe {
     async fn image(&self) -> Result<Option<(Digest, Digest)>> {
         let mut url = self.url("tags/list");
         url.set_query(Some("n=1"));
-        let call = Call::new(Method::GET, url);
+        let mut call = Call::new(Method::GET, url);
+        // Not everybody stops after one.
+        call.limit = MANIFEST_LIMIT;
         let answer = self.client.insist(&self.repository, call, || "listing tags".to_owned()).await?;
+        if !answer.whole {
+            return Err(Error::new(ErrorKind::Refused, "the list of tags is too long"));
+        }
         let tags: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let Some(tag) = tags["tags"][0].as_str() else { return Ok(None) };
+        let tag = tags["tags"][0].as_str().filter(|tag| check_tag(tag).is_ok());
+        let Some(tag) = tag else { return Ok(None) };
         let mut reference = tag.to_owned();
         // An index has images, which have no further ones.
         for _ in 0..2 {
@@ -304,7 +320,10 @@ impl Probe {
             Ok(None) => {
                 return (Verdict::Unknown("the repository holds no image yet".to_owned()), Verdict::Yes);
             }
-            Err(error) => return (Verdict::Unknown(short(error)), Verdict::Yes),
+            Err(error) => {
+                let why = error.find().map_or_else(|| chain(error), refused);
+                return (Verdict::Unknown(why), Verdict::Yes);
+            }
         };
         let algorithm = blob.algorithm();
         let mount = Some(Mount { digest: blob, from: self.repository.clone() });
@@ -325,7 +344,10 @@ impl Probe {
                 Verdict::No(refused(&answer.refusal(&Method::GET)))
             }
             Ok(_) => Verdict::Yes,
-            Err(error) => Verdict::No(short(&error)),
+            Err(error) => match error.find::<RegistryError>() {
+                Some(refusal) => Verdict::No(refused(refusal)),
+                None => Verdict::Unknown(chain(&error)),
+            },
         }
     }
 
@@ -436,10 +458,6 @@ fn refused(error: &RegistryError) -> String {
         Some(who) => format!("{said} (by {who})"),
         None => said,
     }
-}
-
-fn short(error: &Error) -> String {
-    error.find().map_or_else(|| chain(error), refused)
 }
 
 fn broke(fault: Fault) -> String {

@@ -278,6 +278,23 @@ fn odd_registries_are_seen_for_what_they_are() {
 }
 
 #[test]
+fn a_limit_is_forgotten_when_more_goes_through() {
+    // The sixth chunk is one of 16 MiB.
+    let script = Script::new().on(Route::Patch, 6, Fault::status(413)).on(Route::Patch, 8, Fault::reset());
+    let (user, registry) = (Longshore::new(), Registry::start(script));
+    let learned = |expected: Value| {
+        let run = user.run(["doctor", "--json", &format!("{}/team/demo", registry.host())]);
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(report["learned"]["bodyLimit"], expected, "{report}");
+        assert!(expected.is_null() || report["push"]["chunkSize"].as_u64() <= Some(8 * MIB), "{report}");
+    };
+    learned(json!(8 * MIB));
+    // One that breaks off too early says nothing about it.
+    learned(json!(8 * MIB));
+    learned(Value::Null);
+}
+
+#[test]
 fn what_could_not_be_cleaned_up_is_said() {
     let registry = Registry::start(Script::new().on(Route::Cancel, 1, Fault::status(405)));
     let run = doctor(&[&format!("{}/team/demo", registry.host())]);
