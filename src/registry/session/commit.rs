@@ -64,7 +64,7 @@ impl Session {
 
     pub(super) fn commit_broke(&mut self, upload: Upload, body: Option<u64>, fault: Fault) -> Step {
         let size = body.unwrap_or(0);
-        let suspect = self.suspect(size, &fault);
+        let suspect = self.suspect(&(0..size), &fault);
         let untouched = matches!(fault, Fault::Connect { .. }) || (size > 0 && !fault.reached());
         let doing = match &self.sealed {
             Some((digest, _)) => {

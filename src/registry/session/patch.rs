@@ -14,6 +14,10 @@ use crate::error::{self, Error, ErrorKind};
 /// Two breaks within this many bytes are at the same place: sockets and proxies buffer so much.
 const SAME_PLACE: u64 = 64 << 10;
 
+/// The kernels at both ends of a line take so much more than whoever cut it has read, now more and now less
+/// (`tcp_wmem` and `tcp_rmem` of Linux).
+const BUFFERED: u64 = 8 << 20;
+
 /// Shorter requests are cut by accident, not by a deadline.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -29,8 +33,11 @@ pub(super) enum Suspect {
 /// How a request with a body broke.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Break {
+    /// Where in the blob the body began.
+    start: u64,
     sent: u64,
     elapsed: Duration,
+    suspect: Option<Suspect>,
 }
 
 /// Returns whether a refusal may be about the size of a chunk, which is larger than the one before.
@@ -86,7 +93,7 @@ impl Session {
     pub(super) fn patch_broke(&mut self, mut upload: Upload, range: Range<u64>, fault: Fault) -> Step {
         let length = range.end - range.start;
         let reached = fault.reached();
-        let suspect = self.suspect(length, &fault);
+        let suspect = self.suspect(&range, &fault);
         let doing = Request::Patch { location: upload.location.clone(), range: range.clone() }.doing();
         let error = fault.failure(doing);
         match suspect {
@@ -109,18 +116,30 @@ impl Session {
 
     /// Compares a break with the one before: twice at the same place is a limit on the size, twice after the
     /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079).
-    pub(super) fn suspect(&mut self, length: u64, fault: &Fault) -> Option<Suspect> {
+    pub(super) fn suspect(&mut self, range: &Range<u64>, fault: &Fault) -> Option<Suspect> {
         let Fault::Reset { sent, elapsed, .. } = *fault else { return None };
-        let before = self.last_break.replace(Break { sent, elapsed })?;
+        let (start, length) = (range.start, range.end - range.start);
+        let before = self.last_break.replace(Break { start, sent, elapsed, suspect: None })?;
+        // Where nothing was kept in between, the place is as vague as the kernels make it.
+        let stuck = start == before.start && sent > 0;
+        let cut = if stuck && length > BUFFERED {
+            sent.abs_diff(before.sent) <= BUFFERED
+        } else if stuck && before.suspect == Some(Suspect::Size) {
+            true
+        } else {
+            0 < sent && sent < length && sent.abs_diff(before.sent) <= SAME_PLACE
+        };
         // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
-        let cut = 0 < sent && sent < length && sent.abs_diff(before.sent) <= SAME_PLACE;
         let helps = self.way == Way::Chunks && self.limits.clone().shrink(length, None).is_ok();
-        if cut && helps && length > self.largest_accepted {
-            return Some(Suspect::Size);
-        }
         let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
-        (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
+        let suspect = if cut && helps && length > self.largest_accepted {
+            Some(Suspect::Size)
+        } else {
+            (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
+        };
+        self.last_break = Some(Break { start, sent, elapsed, suspect });
+        suspect
     }
 
     /// Goes on where the registry seems to be, after it refused a chunk that began at `start`.

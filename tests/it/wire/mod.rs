@@ -9,6 +9,7 @@ mod chunks;
 mod connections;
 mod hostile;
 pub(crate) mod image;
+mod limits;
 mod locations;
 mod machine;
 mod manifests;
@@ -38,7 +39,7 @@ use longshore::{
     event::{Event, Reporter},
     oci::Digest,
     push::{Options, Press, Push, Pushed, Target},
-    registry::{Client, ClientOptions, retry::Pace},
+    registry::{Client, ClientOptions, Proxies, retry::Pace},
     source::detect::{self, SourceOptions},
 };
 use serde_json::Value;
@@ -46,7 +47,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use self::image::{Layout, plain};
-use crate::support::registry::{Exchange, Registry, Route, Script};
+use crate::support::registry::{Exchange, Fault, Registry, Route, Script};
 
 /// Chunks in these tests, unless a test says otherwise.
 const CHUNK: u64 = 64 << 10;
@@ -149,6 +150,16 @@ impl Events {
     fn new(act: impl Fn(&Event) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { heard: Mutex::default(), act: Box::new(act) })
     }
+}
+
+/// Puts the registry behind a proxy, so that it is known by any name; its locations say none.
+fn under_another_name(pusher: &mut Pusher, script: Script) -> Registry {
+    let relative = || Fault::Location(Some("{path}".to_owned()));
+    let registry = Registry::start(script.always(Route::Open, relative()).always(Route::Patch, relative()));
+    let http = Some(format!("http://{}", registry.host()).parse().unwrap());
+    pusher.client.plain_http = true;
+    pusher.client.proxies = Proxies { http, ..Proxies::default() };
+    registry
 }
 
 /// Pushes a layout by default means, which must succeed, and returns the registry for its log.

@@ -1,5 +1,7 @@
 //! Random registries with random troubles: a push ends with everything in its place, or with a typed error and
 //! no tag; in a bounded number of requests, each of which is well formed.
+//!
+//! `PROPTEST_CASES=1000 cargo test --test it random` tries more of them.
 
 use longshore::{ErrorKind, error::chain};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -13,6 +15,9 @@ use crate::support::registry::{Auth, Fault, Lie, Manners, Registry, Route, Scrip
 
 /// More than any of these pushes may need: a hundred times as many as it takes when all is well.
 const MOST_REQUESTS: usize = 1500;
+
+/// So many registries are tried, unless `PROPTEST_CASES` says otherwise.
+const CASES: u32 = 64;
 
 /// What goes wrong once, at which call.
 type Trouble = (Route, usize, Fault);
@@ -112,6 +117,10 @@ fn manners() -> impl Strategy<Value = Manners> {
         )
 }
 
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().expect("a number of cases"))
+}
+
 fn pusher(mount: bool) -> Pusher {
     let mut pusher = Pusher::new();
     let login = longshore::registry::Credential::Login {
@@ -124,7 +133,7 @@ fn pusher(mount: bool) -> Pusher {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_a_push_ends_well_or_leaves_no_tag(

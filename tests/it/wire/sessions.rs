@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use longshore::{ErrorKind, error::chain, event::Event, registry::Proxies};
+use longshore::{ErrorKind, error::chain, event::Event};
 
 use super::{
-    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story, upload_story,
+    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story, under_another_name,
+    upload_story,
 };
 use crate::support::registry::{Fault, Lie, Manners, Registry, Route, Script};
 
@@ -100,18 +101,13 @@ fn rule_16_a_stalled_chunk_is_asked_about_too() {
 
 /// The registry behind a proxy under the name of Amazon's.
 fn amazon(pusher: &mut Pusher, script: Script) -> (Registry, &'static str) {
-    let relative = || Fault::Location(Some("{path}".to_owned()));
-    let script = script.always(Route::Open, relative()).always(Route::Patch, relative());
     let manners = Manners {
         patch_status: 201,
         status: false,
         range: Some(Lie::Constant("0-10485759")),
         ..Manners::default()
     };
-    let registry = Registry::start(script.manners(manners));
-    pusher.client.plain_http = true;
-    pusher.client.proxies =
-        Proxies { http: Some(format!("http://{}", registry.host()).parse().unwrap()), ..Proxies::default() };
+    let registry = under_another_name(pusher, script.manners(manners));
     (registry, "123456789012.dkr.ecr.eu-west-1.amazonaws.com")
 }
 

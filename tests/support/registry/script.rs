@@ -101,6 +101,8 @@ pub(crate) struct Manners {
     pub(crate) patch_status: u16,
     /// A lie about `Range` in every answer to a PATCH.
     pub(crate) range: Option<Lie>,
+    /// Bodies over this are cut off after so many bytes, without a word.
+    pub(crate) reset_over: Option<usize>,
     /// `GET` of a session works (ECR: always 404, gh:dotnet/sdk#33019; its 416 tells the offset instead).
     pub(crate) status: bool,
     /// `OCI-Subject` is answered, and referrers are served.
@@ -122,6 +124,7 @@ impl Default for Manners {
             keeps_partial: true,
             patch_status: 202,
             range: None,
+            reset_over: None,
             status: true,
             subject: true,
             tls: false,

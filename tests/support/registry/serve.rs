@@ -160,6 +160,12 @@ impl Handling<'_> {
             return Ok(Then::Linger);
         }
         wire.go_on(&self.call.head).await?;
+        if let (Some(most), Some(length)) = (manners.reset_over, self.call.head.content_length())
+            && length > most
+        {
+            self.read(wire, most).await;
+            return Ok(Then::Reset);
+        }
         let Some(mut body) = self.read(wire, usize::MAX).await else { return Ok(Then::Reset) };
         match fault {
             Some(Fault::Answer(answer)) => {

@@ -1,0 +1,159 @@
+//! What hosts take, and how that is known or found out: rules 8 to 12.
+
+use longshore::{
+    ErrorKind,
+    error::chain,
+    registry::{Learned, Lesson},
+};
+
+use super::{
+    Pusher, REPOSITORY, assert_arrived, image::Layout, pushed_by, story, under_another_name, upload_story,
+};
+use crate::support::registry::{Fault, Manners, Registry, Route, Script};
+
+const MIB: u64 = 1 << 20;
+
+/// Chunks are as large as we would have them.
+fn pusher() -> Pusher {
+    let mut pusher = Pusher::new();
+    pusher.options.chunk_size = None;
+    pusher
+}
+
+fn layout(mib: usize) -> Layout {
+    Layout::of(&[mib << 20])
+}
+
+/// Returns how many bytes each chunk had, by what its request said.
+fn sizes(registry: &Registry) -> Vec<u64> {
+    let patches = registry.exchanges(Route::Patch);
+    patches.iter().map(|patch| patch.content_length.unwrap() as u64).collect()
+}
+
+#[test]
+fn rule_08_on_a_slow_line_a_request_ends_within_half_a_minute() {
+    // 100 kB/s were measured: 16 MiB would take almost three minutes.
+    let lesson = Lesson { rate: Some(100_000), round_trip: Some(50_000), ..Lesson::default() };
+    for (chunk_min, largest) in [(Some(MIB), 3_000_000), (Some(6 * MIB), 6 * MIB)] {
+        let state = tempfile::tempdir().unwrap();
+        let mut pusher = pusher();
+        pusher.options.learned = Some(Learned::new(state.path()));
+        // With a minimum all parts are equal, however fast this line is in fact.
+        let registry = Registry::start(Script::new().manners(Manners { chunk_min, ..Manners::default() }));
+        pusher.options.learned.as_ref().unwrap().teach(&registry.host(), lesson);
+        let layout = layout(20);
+        pusher.push(layout.path(), &registry).unwrap();
+        assert_arrived(&layout, &registry);
+        let sizes = sizes(&registry);
+        assert!(sizes[0].abs_diff(largest) < 64 << 10, "{sizes:?}");
+        assert!(sizes[1..].iter().all(|size| *size <= sizes[0]), "{sizes:?}");
+    }
+}
+
+#[test]
+fn rule_10_known_hosts_get_what_they_take() {
+    for (host, expected) in [
+        ("ghcr.io", [4 * MIB, 4 * MIB, 4 * MIB, 4 * MIB, 4 * MIB, MIB].as_slice()),
+        ("europe-docker.pkg.dev", &[]),
+        ("gcr.io", &[]),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", &[10 * MIB, 10 * MIB, MIB]),
+        ("public.ecr.aws", &[10 * MIB, 10 * MIB, MIB]),
+        ("example.azurecr.io", &[16 * MIB, 5 * MIB]),
+    ] {
+        let mut pusher = pusher();
+        let registry = under_another_name(&mut pusher, Script::new());
+        let layout = layout(21);
+        pusher.push_to(layout.path(), host, &format!("{REPOSITORY}:1")).unwrap();
+        assert_arrived(&layout, &registry);
+        assert_eq!(sizes(&registry), expected, "{host}");
+        let whole = upload_story(&registry).contains(&format!("Commit {} 201", 21 * MIB));
+        assert_eq!(whole, expected.is_empty(), "{host}");
+    }
+}
+
+#[test]
+fn rule_10_a_known_host_may_be_told_otherwise() {
+    let mut pusher = pusher();
+    pusher.options.chunk_size = Some(7 * MIB);
+    let registry = under_another_name(&mut pusher, Script::new());
+    pusher.push_to(layout(21).path(), "example.azurecr.io", &format!("{REPOSITORY}:1")).unwrap();
+    assert_eq!(sizes(&registry), [7 * MIB, 7 * MIB, 7 * MIB]);
+}
+
+#[test]
+fn rule_10_what_a_host_has_taught_is_kept() {
+    let state = tempfile::tempdir().unwrap();
+    let mut pusher = pusher();
+    pusher.options.learned = Some(Learned::new(state.path()));
+    let manners = Manners { body_limit: Some(10 * MIB), ..Manners::default() };
+    let registry = pushed_by(&pusher, &layout(21), Script::new().manners(manners));
+    let refused =
+        |registry: &Registry| registry.log().iter().filter(|exchange| exchange.answered == Some(413)).count();
+    assert_eq!(refused(&registry), 1, "{}", story(&registry));
+    // By another process, another image.
+    pusher.push(layout(22).path(), &registry).unwrap();
+    assert_eq!(refused(&registry), 1, "{}", story(&registry));
+}
+
+#[test]
+fn rule_11_a_body_too_large_begins_anew_one_rung_lower() {
+    let words = r#"{"errors":[{"code":"SIZE_INVALID","message":"a chunk over the limit of 3 MiB"}]}"#;
+    let ghcr = "chunk exceeds the maximum permissible limit of 4.00MiB";
+    for (fault, next) in [
+        (Fault::status(413), 8 * MIB),
+        (Fault::status(413).body("text/html", "<h1>413 Request Entity Too Large</h1>"), 8 * MIB),
+        (Fault::status(413).body("application/json", words), 3 * MIB),
+        (Fault::status(416).body("text/plain", ghcr), 4 * MIB),
+    ] {
+        let registry = pushed_by(&pusher(), &layout(17), Script::new().on(Route::Patch, 1, fault));
+        let story = upload_story(&registry);
+        assert_eq!(sizes(&registry)[..2], [16 * MIB, next], "{story:?}");
+        let opened = story.iter().filter(|line| line.starts_with("Open")).count();
+        assert_eq!((opened, registry.calls(Route::Status)), (3, 0), "{story:?}");
+    }
+}
+
+#[test]
+fn rule_11_the_ladder_is_gone_down_to_its_end() {
+    let layout = layout(2);
+    let mut pusher = pusher();
+    pusher.options.chunk_size = Some(64 * MIB);
+    let registry = Registry::start(Script::new().always(Route::Commit, Fault::status(413)));
+    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(REPOSITORY, &layout.read(digest))));
+    // The blob is one PUT, and then two PATCHes: those are taken, and closed without a body.
+    let error = pusher.push(layout.path(), &registry).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{}", chain(&error));
+    assert_eq!(sizes(&registry), [MIB, MIB], "{}", story(&registry));
+
+    let registry = Registry::start(Script::new().always(Route::Patch, Fault::status(413)));
+    let error = pusher.push(self::layout(65).path(), &registry).unwrap_err();
+    let kib: Vec<_> = sizes(&registry).iter().map(|size| size / 1024).collect();
+    assert_eq!(kib, [65_536, 61_440, 30_720, 20_480, 16_384, 8192, 5120, 4096, 1024, 512]);
+    assert!(chain(&error).contains("refuses even a body of 524288 bytes"), "{}", chain(&error));
+    assert!(registry.tags(REPOSITORY).is_empty());
+}
+
+#[test]
+fn rule_11_a_minimum_that_forbids_less_is_explained() {
+    let manners = Manners { chunk_min: Some(10 * MIB), body_limit: Some(9 * MIB), ..Manners::default() };
+    let registry = Registry::start(Script::new().manners(manners));
+    let error = pusher().push(layout(40).path(), &registry).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let words = "wants chunks of at least 10485760 bytes but takes at most 8388608";
+    assert!(chain(&error).contains(words), "{}", chain(&error));
+    assert!(error.hints().iter().any(|hint| hint.contains("raise its limit")), "{:?}", error.hints());
+}
+
+#[test]
+fn rule_12_resets_at_one_place_are_a_limit_on_the_size() {
+    for (most, kept) in [(10 * MIB, false), (MIB, false), (10 * MIB, true)] {
+        let manners = Manners { reset_over: Some(most as usize), keeps_partial: kept, ..Manners::default() };
+        let registry = pushed_by(&pusher(), &layout(40), Script::new().manners(manners));
+        if !kept {
+            let accepted =
+                registry.exchanges(Route::Patch).into_iter().find(|patch| patch.answered.is_some());
+            assert!(accepted.unwrap().content_length.unwrap() as u64 <= most, "{}", story(&registry));
+            assert!(registry.calls(Route::Patch) < 60, "{}", story(&registry));
+        }
+    }
+}
