@@ -113,29 +113,27 @@ impl Trail {
         Ok((Self(Kind::Record(record)), held))
     }
 
-    /// Notes where the upload is, and what is to go on with; `spool` says what is known of its bytes.
-    pub(crate) fn note(&mut self, location: Option<&Location>, held: Option<Held>, spool: &Spool) {
-        match &mut self.0 {
-            Kind::None => {}
-            Kind::Open { sessions, id, client, repository } => {
-                let mut open = sessions.lock();
-                match location {
-                    Some(location) => {
-                        let session = (client.clone(), repository.clone(), location.clone());
-                        open.sessions.insert(*id, session);
-                    }
-                    None => drop(open.sessions.remove(id)),
-                }
+    /// Notes where the upload is, for a farewell.
+    pub(crate) fn follow(&self, location: Option<&Location>) {
+        let Kind::Open { sessions, id, client, repository } = &self.0 else { return };
+        let mut open = sessions.lock();
+        match location {
+            Some(location) => {
+                open.sessions.insert(*id, (client.clone(), repository.clone(), location.clone()));
             }
-            Kind::Record(record) => {
-                let Some(held) = held else { return record.clear() };
-                let prefix = spool.prefix(held.offset).cloned();
-                record.write(Progress { held, prefix });
-                if let Some(handle) = record.handle() {
-                    // The next chunk does not wait for this machine's disk.
-                    tokio::task::spawn_blocking(move || handle.sync());
-                }
-            }
+            None => drop(open.sessions.remove(id)),
+        }
+    }
+
+    /// Notes what is to go on with; `spool` says what is known of its bytes.
+    pub(crate) fn note(&mut self, held: Option<Held>, spool: &Spool) {
+        let Kind::Record(record) = &mut self.0 else { return };
+        let Some(held) = held else { return record.clear() };
+        let prefix = spool.prefix(held.offset).cloned();
+        record.write(Progress { held, prefix });
+        if let Some(handle) = record.handle() {
+            // The next chunk does not wait for this machine's disk.
+            tokio::task::spawn_blocking(move || handle.sync());
         }
     }
 

@@ -138,9 +138,10 @@ impl Uploader {
             for message in session.take_warnings() {
                 self.reporter.event(Event::Warning { message });
             }
+            trail.follow(session.location());
             if session.acknowledged() != acknowledged {
                 acknowledged = session.acknowledged();
-                trail.note(session.location(), session.held(), &spool);
+                trail.note(session.held(), &spool);
                 let size = spool.sealed().map(|(_, size)| *size);
                 self.reporter.event(Event::Acknowledged {
                     blob: name.to_owned(),

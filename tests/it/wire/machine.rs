@@ -258,6 +258,22 @@ fn open_files(child: &Child) -> Vec<String> {
 const STATE: &str = "home/.local/state/longshore";
 
 #[test]
+fn rule_09_a_chunk_is_never_held_in_memory() {
+    if capability::is_unavailable("time") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    large_layout(dir.path(), 200 * MIB);
+    let registry = Registry::honest();
+    let destination = format!("{}/large:1", registry.host());
+    let rest = [destination.as_ref(), "--chunk-size=64MiB".as_ref()];
+    let run = push(&Longshore::new(), dir.path(), &rest);
+    run.pushed().unwrap();
+    assert!(run.peak < 32 << 10, "{} KiB", run.peak);
+    assert_eq!(registry.exchanges(Route::Patch)[0].received, 64 * MIB);
+}
+
+#[test]
 fn promise_7_only_the_cache_is_written() {
     let (archive, layout) = (Archive::of(&[LARGE, 1000]), Layout::of(&[LARGE, 1000]));
     let compressed = Archive::of(&[LARGE, 1000]);

@@ -10,7 +10,10 @@ use super::{
     image::{Archive, Layout},
     story,
 };
-use crate::support::registry::{Fault, Manners, Registry, Route, Script};
+use crate::support::{
+    longshore::Longshore,
+    registry::{Fault, Manners, Registry, Route, Script},
+};
 
 /// Six chunks and a bit.
 const LARGE: usize = 6 * CHUNK as usize + 1000;
@@ -56,6 +59,38 @@ impl Killed {
         assert!(!pushing.join().unwrap());
         registry.release();
         Self { pusher, registry }
+    }
+}
+
+#[test]
+fn rule_37_what_is_interrupted_is_kept_or_given_back() {
+    let layout = Layout::of(&[LARGE]);
+    // At the first chunk nothing is acknowledged yet.
+    for (option, nth, gives_back) in
+        [(None, 3, false), (Some("--no-resume"), 1, true), (Some("--no-resume"), 3, true)]
+    {
+        for refusal in [202, 401, 404, 405] {
+            let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+            let script = Script::new().on(Route::Patch, nth, held);
+            let registry = Registry::start(script.always(Route::Cancel, Fault::status(refusal)));
+            let destination = format!("{}/{REPOSITORY}:1", registry.host());
+            let mut arguments = vec!["push", layout.path().to_str().unwrap(), &destination];
+            arguments.extend(["--chunk-size=64KiB"].into_iter().chain(option));
+            let user = Longshore::new();
+            let running = user.start(&arguments);
+            registry.wait_for(Route::Patch, nth);
+            running.interrupt();
+            let run = running.finish();
+            assert_eq!((run.code, run.stdout.as_str()), (Some(130), ""), "{run:?}");
+            assert_eq!(registry.calls(Route::Cancel), usize::from(gives_back), "{}", story(&registry));
+            registry.release();
+
+            let before = registry.bytes(Route::Patch);
+            user.run(&arguments).pushed().unwrap();
+            assert_arrived(&layout, &registry);
+            let kept = registry.bytes(Route::Patch) - before < LARGE as u64;
+            assert_eq!(kept, !gives_back, "{}", story(&registry));
+        }
     }
 }
 
