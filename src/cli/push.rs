@@ -16,7 +16,9 @@ use longshore::{
         Format, OpenSessions, Options, Press, Push, Pushed, Resume, Target,
         runtime::{Ending, block_on_with_farewell},
     },
-    registry::{Client, ClientOptions, Credential, Credentials, Learned, RateLimit, Secret, Unfinished},
+    registry::{
+        Client, ClientOptions, Credential, Credentials, Learned, RateLimit, Secret, Sightings, Unfinished,
+    },
     server::{self, Access, Server},
     source::detect,
 };
@@ -242,7 +244,7 @@ fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
         format: args.format,
         jobs: args.jobs,
-        learned: state.map(|dir| Learned::new(&dir.join("hosts"))),
+        learned: state.as_ref().map(|dir| Learned::new(&dir.join("hosts"))),
         mount_from: args.mount_from.clone(),
         platform: args.platform.clone(),
         recipe,
@@ -250,6 +252,7 @@ fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result
         reuse_from,
         resume,
         retries: args.retries,
+        sightings: state.map(|dir| Sightings::new(&dir.join("blobs"))).filter(|_| args.into.is_none()),
         ..Options::default()
     })
 }

@@ -117,6 +117,7 @@ impl Delivery {
             }
             result => result?,
         };
+        self.note_sightings(&wanted, &encoded);
         Ok(Pushed { digest, tags })
     }
 

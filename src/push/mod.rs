@@ -44,7 +44,7 @@ use crate::{
     error::Result,
     event::Event,
     oci::{Digest, Platform, Reference, Repository},
-    registry::{Client, Learned, Lesson, hosts, retry::Pace, session::Settings},
+    registry::{Client, Learned, Lesson, Sightings, hosts, retry::Pace, session::Settings},
     source::{Choice, Image, Input, Source, SourceSpec, choose},
 };
 
@@ -77,6 +77,8 @@ pub struct Options {
     pub resume: Resume,
     /// `--retries`: attempts without progress before giving up.
     pub retries: u32,
+    /// Where it is remembered which repository has which blob.
+    pub sightings: Option<Sightings>,
     /// `--cache`: where machines share their encoded layers.
     pub shared_cache: Option<Bucket>,
 }
@@ -98,6 +100,7 @@ impl Default for Options {
             resume: Resume::Never,
             retries: 5,
             shared_cache: None,
+            sightings: None,
         }
     }
 }

@@ -1,36 +1,48 @@
 //! Where else at the destination's registry a blob may be: mounted from there, it need not be sent.
 //!
-//! One list for all who ask: the repository that the user names, those that the source remembers to have had the
-//! blob, and those that the names of the image speak of. A mount that is refused costs nothing: the registry opens
+//! One list for all who ask: the repository that the user names, the one where an earlier push has seen the blob, those
+//! that the source remembers to have had it, and those that the names of the image speak of. A mount that is refused costs nothing: the registry opens
 //! an upload instead, which is used or given back.
 
-use super::delivery::Delivery;
+use super::{delivery::Delivery, draft::Encodings, wanted::Wanted};
 use crate::{
     oci::{Reference, Repository},
-    plan::Need,
+    plan::{AtHand, Need},
     source::Origin,
 };
 
 impl Delivery {
     /// Tells each needed blob where else it may be.
     pub(super) fn locate(&self, needs: &mut [Need]) {
+        let host = &self.target.destination.repository.host;
+        let seen = self.options.sightings.as_ref().map(|sightings| sightings.at(host)).unwrap_or_default();
         for need in needs {
             let Some((digest, _)) = &need.identity else { continue };
             let mut remembered = self.source.origins(&need.layer);
             remembered.retain(|origin| origin.digest == *digest);
-            need.origins = self.origins(&remembered);
+            need.origins = self.origins(&remembered, seen.get(digest));
         }
     }
 
-    /// Returns the repositories of the destination's registry that may have a blob, the likeliest first.
-    pub(super) fn origins(&self, remembered: &[Origin]) -> Vec<String> {
+    /// Remembers what the destination has, for pushes to other repositories.
+    pub(super) fn note_sightings(&self, wanted: &Wanted, encoded: &Encodings) {
+        let Some(sightings) = &self.options.sightings else { return };
+        let here = &self.target.destination.repository;
+        let needs = wanted.needs.iter().filter(|need| need.at_hand != AtHand::Foreign);
+        let known = needs.filter_map(|need| need.identity.as_ref()).chain(encoded.values());
+        sightings.note(&here.host, &here.path, known.map(|(digest, _)| digest.clone()));
+    }
+
+    /// Returns the repositories of the destination's registry that may have a blob, the likeliest first; `seen` is
+    /// where a push has seen it, `remembered` what the source knows.
+    pub(super) fn origins(&self, remembered: &[Origin], seen: Option<&String>) -> Vec<String> {
         let here = &self.target.destination.repository;
         let named = self.image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
         let named: Vec<Repository> = named.map(|name| name.repository).collect();
         let remembered = remembered.iter().flat_map(|origin| &origin.repositories);
         let others = remembered.chain(&named).filter(|other| is_host(&other.host, &here.host));
         let mut paths: Vec<String> = Vec::new();
-        for path in self.options.mount_from.iter().chain(others.map(|other| &other.path)) {
+        for path in self.options.mount_from.iter().chain(seen).chain(others.map(|other| &other.path)) {
             if *path != here.path && !paths.contains(path) {
                 paths.push(path.clone());
             }

@@ -57,7 +57,7 @@ impl Delivery {
         }
         let uploader = self.uploader();
         for form in forms {
-            for from in self.origins(slice::from_ref(form)) {
+            for from in self.origins(slice::from_ref(form), None) {
                 if uploader.mount(&form.digest, &from).await.is_ok_and(|granted| granted)
                     && let Some(size) = self.fitting(&form.digest).await?
                 {

@@ -5,14 +5,14 @@
 //! of it costs a refused chunk.
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context as _, ErrorKind, Result, chain};
+use super::host_files::HostFiles;
+use crate::error::{Result, chain};
 
 /// What a push has found out about a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,13 +77,12 @@ pub struct Kept {
 /// The lessons of this machine's pushes, by host.
 #[derive(Clone, Debug)]
 pub struct Learned {
-    dir: PathBuf,
+    files: HostFiles,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
-    host: String,
     /// Seconds since 1970.
     limits_at: u64,
     speed_at: u64,
@@ -94,7 +93,7 @@ struct Record {
 impl Learned {
     /// Keeps lessons in `dir`, which is made when there is one.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { files: HostFiles::new(dir) }
     }
 
     /// Returns what is known about a host. What cannot be read is not known.
@@ -138,32 +137,17 @@ impl Learned {
 
     fn write(&self, host: &str, lesson: Lesson) -> Result<()> {
         let now = now();
-        let before = self.read(host);
         // An old limit is no younger because it was met with again.
         let same = |record: &Record| {
             (record.lesson.body_limit, record.lesson.equal_parts) == (lesson.body_limit, lesson.equal_parts)
         };
-        let limits_at = before.filter(same).map_or(now, |record| record.limits_at);
-        let record = Record { host: host.to_owned(), limits_at, speed_at: now, lesson };
-        let writing = || format!("writing to `{}`", self.dir.display());
-        let bytes = serde_json::to_vec(&record).context(ErrorKind::Internal, writing)?;
-        fs_err::create_dir_all(&self.dir).context(ErrorKind::Local, writing)?;
-        // Whole or not at all, and no more: what a power cut takes is found out again.
-        let mut temp = tempfile::NamedTempFile::new_in(&self.dir).context(ErrorKind::Local, writing)?;
-        temp.write_all(&bytes).context(ErrorKind::Local, writing)?;
-        temp.persist(self.path(host)).map_err(|error| error.error).context(ErrorKind::Local, writing)?;
-        Ok(())
+        let before = self.files.read(host).filter(same);
+        let limits_at = before.map_or(now, |record| record.limits_at);
+        self.files.write(host, Record { limits_at, speed_at: now, lesson })
     }
 
     fn read(&self, host: &str) -> Option<Record> {
-        let bytes = fs_err::read(self.path(host)).ok()?;
-        serde_json::from_slice(&bytes).ok().filter(|record: &Record| record.host == host)
-    }
-
-    fn path(&self, host: &str) -> PathBuf {
-        // `[::1]:5000` too is a file's name, and `..` is none.
-        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-        self.dir.join(format!("{}.json", host.chars().map(safe).collect::<String>()))
+        self.files.read(host)
     }
 }
 
@@ -197,7 +181,7 @@ mod tests {
         for other in ["a.example", "a.example_5000", "../hosts/a.example:5000"] {
             assert_eq!(learned.lesson(other), Lesson::default(), "{other}");
         }
-        fs_err::write(learned.path("a.example:5000"), "{").unwrap();
+        fs_err::write(learned.files.path("a.example:5000"), "{").unwrap();
         assert_eq!(learned.lesson("a.example:5000"), Lesson::default());
     }
 
@@ -206,13 +190,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let learned = Learned::new(dir.path());
         let write = |limits_age: u64, speed_age: u64| {
-            let record = Record {
-                host: "h".to_owned(),
-                limits_at: now() - limits_age,
-                speed_at: now() - speed_age,
-                lesson: LESSON,
-            };
-            fs_err::write(learned.path("h"), serde_json::to_vec(&record).unwrap()).unwrap();
+            let (limits_at, speed_at) = (now() - limits_age, now() - speed_age);
+            learned.files.write("h", Record { limits_at, speed_at, lesson: LESSON }).unwrap();
         };
         let day = SPEED_LASTS.as_secs();
         write(13 * day, day + 10);
@@ -223,7 +202,7 @@ mod tests {
         // Taught again, the limit is no younger.
         learned.teach("h", LESSON);
         assert_eq!(learned.lesson("h"), LESSON);
-        assert!(now() - learned.read("h").unwrap().limits_at >= 13 * day);
+        assert!(now() - learned.files.read::<Record>("h").unwrap().limits_at >= 13 * day);
         write(15 * day, 0);
         let lesson = learned.lesson("h");
         assert_eq!((lesson.body_limit, lesson.equal_parts, lesson.rate), (None, false, LESSON.rate));

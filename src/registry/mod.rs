@@ -9,8 +9,8 @@
 //! * [`credentials`]: where secrets come from ([`auth_file`], `helper`); [`login`] writes them down;
 //! * [`certificates`] and `tls`: whom to trust, and who we are; [`proxies`]: through whom;
 //! * [`registries_conf`]: what this machine says about registries;
-//! * [`hosts`]: what is known about well-known registries; [`learned`]: what pushes have found out; [`probe`]: what
-//!   can be found out before;
+//! * [`hosts`]: what is known about well-known registries; [`learned`] and [`sightings`]: what pushes have found out,
+//!   in `host_files`; [`probe`]: what can be found out before;
 //! * [`rate_limit`]: how fast blobs may be sent; [`retry`]: the one place that waits and counts.
 
 pub mod auth;
@@ -24,6 +24,7 @@ pub mod credentials;
 mod documents;
 pub(crate) mod guard;
 mod helper;
+mod host_files;
 pub mod hosts;
 pub mod learned;
 pub mod location;
@@ -36,6 +37,7 @@ pub mod registries_conf;
 pub mod registry_error;
 pub mod retry;
 pub mod session;
+pub mod sightings;
 mod tls;
 mod token;
 pub mod transport;
@@ -55,5 +57,6 @@ pub use rate_limit::RateLimit;
 pub use registries_conf::RegistriesConf;
 pub use registry_error::RegistryError;
 pub use session::{Action, Fault, Reply, Request, Session};
+pub use sightings::Sightings;
 pub use transport::Pool;
 pub use unfinished::Unfinished;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore::{ErrorKind, cache::Cache, error::chain};
+use longshore::{ErrorKind, cache::Cache, error::chain, registry::Sightings};
 use serde_json::Value;
 
 use super::{
@@ -10,7 +10,10 @@ use super::{
     image::{Archive, INDEX, Layout, MANIFEST, noise},
     pushed, pushed_by, story,
 };
-use crate::support::registry::{Fault, Manners, Registry, Route, Script};
+use crate::support::{
+    longshore::Longshore,
+    registry::{Fault, Manners, Registry, Route, Script},
+};
 
 /// Three chunks and a bit.
 const LARGE: usize = 3 * CHUNK as usize + 1000;
@@ -54,6 +57,40 @@ fn rule_33_a_blob_of_another_repository_is_mounted() {
     // What is not there is sent in the session that the registry opened instead.
     assert_eq!((registry.calls(Route::Open), registry.calls(Route::Patch)), (0, 0), "{}", story(&registry));
     assert_eq!(mounts.iter().filter(|mount| mount.answered == Some(201)).count(), 1);
+}
+
+#[test]
+fn rule_33_a_blob_that_was_seen_at_another_repository_is_mounted() {
+    let layout = Layout::of(&[LARGE, 1000]);
+    let (registry, user) = (Registry::honest(), Longshore::new());
+    let push = |repository: &str| {
+        let destination = format!("{}/{repository}:1", registry.host());
+        let arguments = ["push", layout.path().to_str().unwrap(), &destination, "--chunk-size=64KiB"];
+        user.run(arguments).pushed().unwrap();
+    };
+    push("team/first");
+    let sent = registry.bytes(Route::Patch) + registry.bytes(Route::Commit);
+    push(REPOSITORY);
+    assert_arrived(&layout, &registry);
+    let mounts = registry.exchanges(Route::Mount);
+    assert_eq!(mounts.len(), layout.blobs.len(), "{}", story(&registry));
+    assert!(mounts.iter().all(|mount| mount.answered == Some(201)), "{}", story(&registry));
+    assert_eq!(registry.bytes(Route::Patch) + registry.bytes(Route::Commit), sent);
+}
+
+#[test]
+fn rule_33_a_blob_that_is_no_longer_where_it_was_seen_is_sent() {
+    let layout = Layout::of(&[LARGE, 1000]);
+    let (registry, state) = (Registry::honest(), tempfile::tempdir().unwrap());
+    let sightings = Sightings::new(state.path());
+    sightings.note(&registry.host(), "team/gone", layout.blobs.clone());
+    let mut pusher = Pusher::new();
+    pusher.options.sightings = Some(sightings.clone());
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    // In the sessions that were opened instead.
+    assert_eq!((registry.calls(Route::Mount), registry.calls(Route::Open)), (layout.blobs.len(), 0));
+    assert!(sightings.at(&registry.host()).values().all(|seen| seen == REPOSITORY));
 }
 
 #[test]
