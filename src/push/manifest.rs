@@ -1,18 +1,18 @@
 //! The last stage: sends manifests, tags last.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use oci_spec::image::MediaType;
 
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
-    oci::{Descriptor, Digest, Manifest, Reference},
+    oci::{Content, Descriptor, Digest, Manifest, Reference},
     registry::{Client, RegistryError},
 };
 
-/// Sends manifests, children before their index, and at last the root under every tag, or under its digest
-/// where there is no tag. Returns the digest that the registry knows the root by: under a tag it is kept by
+/// Sends manifests, children before their index and subjects before what refers to them, and at last the root under
+/// every tag, or under its digest where there is no tag. Returns the digest that the registry knows the root by: under a tag it is kept by
 /// SHA-256, whatever the source knew it by.
 pub(crate) async fn send(
     client: &Client,
@@ -24,7 +24,7 @@ pub(crate) async fn send(
     let Some((root, children)) = manifests.split_last() else {
         return Err(Error::internal("an image without a manifest"));
     };
-    for child in children {
+    for child in subjects_first(children) {
         put(client, destination, &child.digest.to_string(), child, reporter).await?;
     }
     if tags.is_empty() {
@@ -35,6 +35,31 @@ pub(crate) async fn send(
         known_by = put(client, destination, tag, root, reporter).await?;
     }
     Ok(known_by)
+}
+
+/// Puts whatever a manifest is about before it, where both go out: registries may refuse what refers to nothing
+/// (cloudflare/serverless-registry does). Whatever names children stays behind them.
+fn subjects_first(manifests: &[Manifest]) -> Vec<&Manifest> {
+    let mut waiting: Vec<&Manifest> = manifests.iter().collect();
+    let mut ordered = Vec::new();
+    while !waiting.is_empty() {
+        let unsent: HashSet<&Digest> = waiting.iter().map(|manifest| &manifest.digest).collect();
+        let (ready, held): (Vec<&Manifest>, _) = waiting.iter().partition(|manifest| {
+            let children: &[Descriptor] = match &manifest.content {
+                Content::Index { manifests } => manifests,
+                Content::Image { .. } => &[],
+            };
+            !children.iter().chain(&manifest.subject).any(|named| unsent.contains(&named.digest))
+        });
+        if ready.is_empty() {
+            // In a circle, which no hashes make: as they came.
+            ordered.extend(held);
+            break;
+        }
+        ordered.extend(ready);
+        waiting = held;
+    }
+    ordered
 }
 
 async fn put(

@@ -89,6 +89,33 @@ impl Layout {
         layout
     }
 
+    /// An index of an image and of what refers to it, which is listed first.
+    pub(crate) fn index_with_referrer() -> Self {
+        let mut layout = Self::index(&[&[noise(1, 1000)], &[noise(2, 500)]]);
+        let mut referrer: Value = serde_json::from_slice(&layout.children[1].bytes).unwrap();
+        referrer["subject"] = layout.children[0].descriptor();
+        let referrer = Document::new(MANIFEST, &referrer);
+        layout.put(&referrer.bytes);
+        layout.children = vec![referrer, layout.children[0].clone()];
+        let children: Vec<_> = layout.children.iter().map(Document::descriptor).collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": children });
+        layout.root = Document::new(INDEX, &index);
+        layout.put(&layout.root.bytes);
+        layout.name_root();
+        layout
+    }
+
+    /// One image whose manifest has so many bytes more.
+    pub(crate) fn with_long_manifest(bytes: usize) -> Self {
+        let mut layout = Self::of(&[1000]);
+        let mut manifest: Value = serde_json::from_slice(&layout.root.bytes).unwrap();
+        manifest["annotations"] = json!({ "org.example.long": "x".repeat(bytes) });
+        layout.root = Document::new(MANIFEST, &manifest);
+        layout.put(&layout.root.bytes);
+        layout.name_root();
+        layout
+    }
+
     /// The same, but its root is known by SHA-512.
     pub(crate) fn by_sha512(mut self) -> Self {
         let mut hasher = Hasher::new(Algorithm::Sha512);

@@ -1,4 +1,6 @@
-//! What hosts take, and how that is known or found out: rules 8 to 12.
+//! What hosts take, and how that is known or found out: rules 2, 7 and 8 where the line decides, and 10 to 12.
+
+use std::time::Duration;
 
 use longshore::{
     ErrorKind,
@@ -30,20 +32,58 @@ fn sizes(registry: &Registry) -> Vec<u64> {
     patches.iter().map(|patch| patch.content_length.unwrap() as u64).collect()
 }
 
+/// Remembers how fast the line to a registry is, and pushes `layout` there.
+fn pushed_over_a_line(registry: &Registry, layout: &Layout, rate: u64) -> Lesson {
+    let state = tempfile::tempdir().unwrap();
+    let learned = Learned::new(state.path());
+    learned.teach(&registry.host(), Lesson { rate: Some(rate), ..Lesson::default() });
+    let mut pusher = pusher();
+    pusher.options.learned = Some(learned.clone());
+    if let Err(error) = pusher.push(layout.path(), registry) {
+        panic!("{}\n{}", chain(&error), story(registry));
+    }
+    assert_arrived(layout, registry);
+    learned.lesson(&registry.host())
+}
+
+#[test]
+fn rule_02_a_refusal_right_after_a_change_means_that_parts_must_be_equal() {
+    // It does not say so. A line that is faster than was remembered has the second chunk grow.
+    let registry =
+        Registry::start(Script::new().manners(Manners { equal_parts: true, ..Manners::default() }));
+    let layout = layout(60);
+    let lesson = pushed_over_a_line(&registry, &layout, 100_000);
+    assert!(lesson.equal_parts);
+    let story = upload_story(&registry);
+    assert!(story[1..].iter().any(|line| line.ends_with(" 416")), "{story:?}");
+    // One for the config, and two for the layer.
+    assert_eq!(registry.calls(Route::Open), 3, "{story:?}");
+}
+
+#[test]
+fn rule_07_a_chunk_grows_on_a_far_line() {
+    let latency = Duration::from_millis(200);
+    let far = Manners { latency, ..Manners::default() };
+    let layout = layout(48);
+    let registry = pushed_by(&pusher(), &layout, Script::new().manners(far.clone()));
+    let grown = sizes(&registry);
+    assert!(grown[0] == 16 * MIB && grown[1] > 16 * MIB && grown[1] <= 60 * MIB, "{grown:?}");
+    // Not within a session whose parts are equal; and never where the user has said how large they are.
+    let equal = Manners { chunk_min: Some(MIB), ..far.clone() };
+    let registry = pushed_by(&pusher(), &layout, Script::new().manners(equal));
+    assert_eq!(sizes(&registry), [16 * MIB; 3]);
+    let mut told = pusher();
+    told.options.chunk_size = Some(24 * MIB);
+    assert_eq!(sizes(&pushed_by(&told, &layout, Script::new().manners(far))), [24 * MIB; 2]);
+}
+
 #[test]
 fn rule_08_on_a_slow_line_a_request_ends_within_half_a_minute() {
-    // 100 kB/s were measured: 16 MiB would take almost three minutes.
-    let lesson = Lesson { rate: Some(100_000), round_trip: Some(50_000), ..Lesson::default() };
+    // At 100 kB/s 16 MiB would take almost three minutes.
     for (chunk_min, largest) in [(Some(MIB), 3_000_000), (Some(6 * MIB), 6 * MIB)] {
-        let state = tempfile::tempdir().unwrap();
-        let mut pusher = pusher();
-        pusher.options.learned = Some(Learned::new(state.path()));
         // With a minimum all parts are equal, however fast this line is in fact.
         let registry = Registry::start(Script::new().manners(Manners { chunk_min, ..Manners::default() }));
-        pusher.options.learned.as_ref().unwrap().teach(&registry.host(), lesson);
-        let layout = layout(20);
-        pusher.push(layout.path(), &registry).unwrap();
-        assert_arrived(&layout, &registry);
+        pushed_over_a_line(&registry, &layout(20), 100_000);
         let sizes = sizes(&registry);
         assert!(sizes[0].abs_diff(largest) < 64 << 10, "{sizes:?}");
         assert!(sizes[1..].iter().all(|size| *size <= sizes[0]), "{sizes:?}");

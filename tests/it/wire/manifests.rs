@@ -112,6 +112,16 @@ fn rule_34_children_go_before_their_index_and_tags_last() {
 }
 
 #[test]
+fn rule_34_an_image_goes_before_what_refers_to_it() {
+    let layout = Layout::index_with_referrer();
+    let registry = pushed(&layout, Script::new());
+    let puts = registry.exchanges(Route::ManifestPut);
+    let names: Vec<_> = puts.iter().map(|put| put.target.rsplit('/').next().unwrap()).collect();
+    let [referrer, image] = [0, 1].map(|child: usize| layout.children[child].digest.to_string());
+    assert_eq!(names, [&*image, &referrer, "1"]);
+}
+
+#[test]
 fn rule_34_a_registry_without_referrers_is_given_the_fallback_tag() {
     let subject = Layout::of(&[1000]);
     let registry = pushed(&subject, old());
@@ -159,6 +169,18 @@ fn rule_35_manifests_go_byte_for_byte_with_their_own_type() {
         assert_eq!(put.content_length, Some(document.bytes.len()));
         assert!(!put.chunked);
     }
+}
+
+#[test]
+fn rule_35_a_manifest_that_no_registry_need_take_is_refused_before_anything_is_sent() {
+    let most = 4 << 20;
+    // Its other fields are about a kilobyte.
+    pushed(&Layout::with_long_manifest(most - 2000), Script::new());
+    let registry = Registry::honest();
+    let error = Pusher::new().push(Layout::with_long_manifest(most).path(), &registry).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Source);
+    assert!(chain(&error).contains("over the limit of 4 MiB"), "{}", chain(&error));
+    assert!(registry.log().is_empty(), "{}", story(&registry));
 }
 
 #[test]

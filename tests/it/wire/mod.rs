@@ -22,6 +22,7 @@ mod recall;
 mod recipes;
 mod resume;
 mod reuse;
+mod rules;
 mod sessions;
 #[cfg(feature = "shared-cache")]
 mod shared_cache;

@@ -1,6 +1,6 @@
 //! Rules 37 and 38: an upload that was cut off by the end of its process goes on in the next.
 
-use std::{path::Path, sync::Arc, thread};
+use std::{os::unix::fs::MetadataExt as _, path::Path, sync::Arc, thread};
 
 use longshore::{codec::Recipe, oci::Digest, push::Resume, registry::Unfinished};
 use tokio::sync::Notify;
@@ -164,4 +164,27 @@ fn rule_38_without_a_state_folder_every_byte_is_sent_again() {
     pusher.push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
     assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
+
+#[test]
+fn rule_38_a_second_process_opens_a_session_of_its_own() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let held = Fault::Await { route: Route::ManifestPut, calls: 1 };
+    let registry = Arc::new(Registry::start(Script::new().on(Route::Patch, 4, held)));
+    let (mut first, mut second) = (pusher(state.path()), pusher(state.path()));
+    // The first is in the middle of the layer until the second has pushed everything.
+    (first.options.jobs, second.options.jobs) = (1, 1);
+    let path = layout.path().to_owned();
+    let there = Arc::clone(&registry);
+    let pushing = thread::spawn(move || first.push(&path, &there).map(drop));
+    registry.wait_for(Route::Patch, 4);
+    let records = fs_err::read_dir(state.path()).unwrap().map(|record| record.unwrap());
+    let modes: Vec<_> = records.map(|record| record.metadata().unwrap().mode() & 0o777).collect();
+    assert_eq!(modes, [0o600]);
+    second.push(layout.path(), &registry).unwrap();
+    pushing.join().unwrap().unwrap();
+    assert_arrived(&layout, &registry);
+    let patches = registry.exchanges(Route::Patch);
+    let from_0 = patches.iter().filter(|patch| patch.content_range.as_ref().unwrap().starts_with("0-"));
+    assert_eq!(from_0.count(), 2, "{}", story(&registry));
 }

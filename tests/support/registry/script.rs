@@ -2,6 +2,8 @@
 //!
 //! [`Manners`] are how the registry is all the time; a [`Fault`] happens at the n-th call of a [`Route`].
 
+use std::time::Duration;
+
 use super::{auth::Auth, http::Answer};
 
 /// Manners and faults of one registry.
@@ -97,6 +99,8 @@ pub(crate) struct Manners {
     pub(crate) keeps_closing_body: bool,
     /// The bytes of a PATCH that broke stay in the session.
     pub(crate) keeps_partial: bool,
+    /// How far away it is: so long after a request has come, its answer leaves.
+    pub(crate) latency: Duration,
     /// What a PATCH is answered when it went well (ECR: 201, gh:openai/tart#273).
     pub(crate) patch_status: u16,
     /// A lie about `Range` in every answer to a PATCH.
@@ -122,6 +126,7 @@ impl Default for Manners {
             html: false,
             keeps_closing_body: true,
             keeps_partial: true,
+            latency: Duration::ZERO,
             patch_status: 202,
             range: None,
             reset_over: None,

@@ -290,6 +290,7 @@ impl Handling<'_> {
     }
 
     async fn send(&self, wire: &mut Wire, answer: Answer) -> io::Result<()> {
+        tokio::time::sleep(self.shared.script.manners.latency).await;
         self.shared.state.lock().unwrap().log[self.log_index].answered = Some(answer.status);
         wire.send(&answer, &self.call.head).await
     }
