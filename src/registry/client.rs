@@ -250,7 +250,7 @@ impl Client {
                 return Err(error);
             }
             let pause = backoff.pause(asked);
-            tracing::warn!("{}, trying again in {pause:.1?}", chain(&error));
+            tracing::warn!("{}; trying again in {:.1} s", chain(&error), pause.as_secs_f64());
             tokio::time::sleep(pause).await;
         }
     }

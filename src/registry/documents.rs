@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde_json::Value;
 
-use super::{Client, client::Call, transport::Payload};
+use super::{Client, RegistryError, client::Call, transport::Payload};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{
@@ -79,7 +80,8 @@ impl Client {
         let mut call = Call::new(Method::PUT, self.url(repository, &format!("manifests/{reference}")));
         call.headers.insert(header::CONTENT_TYPE, content_type);
         call.payload = Payload::Bytes(bytes.clone());
-        let answer = self.insist(repository, call, doing).await?;
+        let answer = self.insist(repository, call, doing).await;
+        let answer = answer.map_err(|error| offer_format(error, media_type, &bytes))?;
         let digest = content_digest(&answer.headers);
         if let Some(theirs) = &digest {
             let mut hasher = Hasher::new(theirs.algorithm());
@@ -105,6 +107,25 @@ impl Client {
     fn named(&self, repository: &str, reference: &str) -> String {
         format!("{}/{repository}{}{reference}", self.host(), if reference.contains(':') { '@' } else { ':' })
     }
+}
+
+/// Offers what `--format` can do where a registry does not take a manifest as it is.
+fn offer_format(error: Error, media_type: &str, bytes: &[u8]) -> Error {
+    let Some(refusal) = error.find::<RegistryError>() else { return error };
+    let docker = [DOCKER_INDEX, DOCKER_MANIFEST].contains(&media_type);
+    let other = if docker { "oci" } else { "docker" };
+    match (refusal.status, refusal.code.as_deref()) {
+        (415, _) => error.with_hint(format!("the registry does not take `{media_type}`: try `--format {other}`")),
+        // serverless-registry, of an image that the specification allows and umoci writes.
+        (400, Some("MANIFEST_INVALID")) if !docker && has_no_media_type(bytes) => error.with_hint(
+            "the manifest has no `mediaType`, which some registries insist on: `--format oci` adds it, and so changes the digest",
+        ),
+        _ => error,
+    }
+}
+
+fn has_no_media_type(bytes: &[u8]) -> bool {
+    serde_json::from_slice(bytes).is_ok_and(|document: Value| document.get("mediaType").is_none())
 }
 
 fn content_digest(headers: &HeaderMap) -> Option<Digest> {

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 use url::Url;
 
-use super::{guard::origin, location::nameless};
+use super::{guard::origin, location::nameless, retry::is_transient};
 use crate::error::{Error, ErrorKind, printable};
 
 /// Bodies of refusals are read so far; HTML pages of proxies are a few KiB.
@@ -34,6 +34,8 @@ pub struct RegistryError {
     pub message: Option<String>,
     /// Who answered, where a proxy or CDN may have: the `Server`, `Via` and `CF-Ray` headers.
     pub answered_by: Option<String>,
+    /// It was a web page: a proxy's, since registries have none for refusals.
+    pub page: bool,
 }
 
 impl RegistryError {
@@ -53,7 +55,16 @@ impl RegistryError {
             code,
             message,
             answered_by: answered_by(headers),
+            page: is_page(&String::from_utf8_lossy(body)),
         }
+    }
+
+    /// Returns whether these words are in the code or the message, in any case and however they are joined.
+    fn says(&self, words: &str) -> bool {
+        let letters =
+            |text: &str| text.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+        let words = letters(words);
+        [&self.code, &self.message].into_iter().flatten().any(|text| letters(text).contains(&words))
     }
 
     /// Returns whether the registry says that an upload session is gone.
@@ -66,19 +77,26 @@ impl RegistryError {
         let opening = self.method == "POST" && self.url.ends_with("/blobs/uploads/");
         let manifest = self.method == "PUT" && self.url.contains("/manifests/");
         let (kind, hint) = match self.status {
+            400 if self.says("part too small") => {
+                (ErrorKind::Refused, Some("the registry wants larger chunks: try a larger `--chunk-size`"))
+            }
+            403 if self.page => (
+                ErrorKind::Denied,
+                Some("it was a web page that refused: ask whoever runs what stands before the registry"),
+            ),
             401 | 403 => (ErrorKind::Denied, None),
             404 if opening || manifest => {
                 (ErrorKind::Refused, Some("create the repository or project at the registry first"))
             }
             405 => (ErrorKind::Refused, Some("the registry or a proxy does not accept pushes here")),
+            411 => (
+                ErrorKind::Refused,
+                Some("longshore states every length: a proxy on the way to the registry has dropped it"),
+            ),
             413 if manifest => (ErrorKind::Refused, Some("the registry takes only smaller manifests")),
             413 => (ErrorKind::Refused, Some("a proxy limits request bodies: try a smaller `--chunk-size`")),
-            415 if manifest => (
-                ErrorKind::Refused,
-                Some("the registry does not take this media type: try another `--format`"),
-            ),
             429 => (ErrorKind::Refused, Some("the registry limits requests: wait, or use fewer `--jobs`")),
-            408 | 499.. => (ErrorKind::Network, None),
+            status if is_transient(status) => (ErrorKind::Network, None),
             _ => (ErrorKind::Refused, None),
         };
         let error = Error::new(kind, doing).because(self);
@@ -91,13 +109,18 @@ impl RegistryError {
 
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, url, status, code, message, answered_by } = self;
-        write!(f, "`{method} {url}` was answered {status}")?;
+        let Self { method, url, status, code, message, answered_by, page: _ } = self;
+        let titled = message.as_deref().filter(|words| words.starts_with(&format!("{status} ")));
         let reason = StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason());
-        if let Some(reason) = reason {
-            write!(f, " {reason}")?;
+        write!(f, "`{method} {url}` was answered ")?;
+        match (titled, reason) {
+            // The title of a page.
+            (Some(title), _) => f.write_str(title)?,
+            (None, Some(reason)) => write!(f, "{status} {reason}")?,
+            (None, None) => write!(f, "{status}")?,
         }
-        for words in [code, message].into_iter().flatten() {
+        for words in [code.as_deref(), message.as_deref().filter(|_| titled.is_none())].into_iter().flatten()
+        {
             write!(f, ": {words}")?;
         }
         match answered_by {
@@ -114,18 +137,29 @@ fn words(body: &[u8]) -> (Option<String>, Option<String>) {
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
         return json_words(&json);
     }
-    let text = String::from_utf8_lossy(body);
-    if text.trim_start().starts_with('<') {
-        let title = element(&text, "title").or_else(|| element(&text, "h1"));
-        return (None, title.and_then(|words| one_line(&words)));
+    (None, plain(&String::from_utf8_lossy(body)))
+}
+
+/// Makes foreign text one line; of a web page its title, or its heading.
+fn plain(text: &str) -> Option<String> {
+    if !is_page(text) {
+        return one_line(text);
     }
-    (None, one_line(&text))
+    let title = element(text, "title").or_else(|| element(text, "h1"));
+    title.and_then(|words| one_line(&words))
+}
+
+/// Returns whether a text is HTML: some pages begin with a byte order mark, and some stand in the middle of JSON.
+fn is_page(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.trim_start().starts_with('<')
+        || ["<!doctype", "<html", "<head", "<body", "</"].iter().any(|tag| text.contains(tag))
 }
 
 fn json_words(json: &Value) -> (Option<String>, Option<String>) {
     let text = |value: &Value| match value {
         Value::Null => None,
-        Value::String(text) => one_line(text),
+        Value::String(text) => plain(text),
         Value::Array(items) if items.is_empty() => None,
         Value::Object(fields) if fields.is_empty() => None,
         other => one_line(&other.to_string()),
@@ -236,6 +270,13 @@ mod tests {
             ),
             ("<html><title>cut o", None, None),
             ("<p>no title</p>", None, None),
+            ("\u{feff}<!doctype html><title>Blocked</title>", None, Some("Blocked")),
+            ("Error: <b>no</b>", None, None),
+            (
+                r#"{"errors":[{"code":"DENIED","message":"<html><h1>403 Forbidden</h1></html>"}]}"#,
+                Some("DENIED"),
+                Some("403 Forbidden"),
+            ),
             ("\u{1b}[31mred\u{202e}", None, Some("\\u{1b}[31mred\\u{202e}")),
         ] {
             let error = refusal(403, body);
@@ -267,6 +308,12 @@ mod tests {
     fn a_status_says_who_is_at_fault() {
         for (status, kind, hint) in [
             (400, ErrorKind::Refused, ""),
+            (
+                411,
+                ErrorKind::Refused,
+                "longshore states every length: a proxy on the way to the registry has dropped it",
+            ),
+            (501, ErrorKind::Refused, ""),
             (401, ErrorKind::Denied, ""),
             (403, ErrorKind::Denied, ""),
             (404, ErrorKind::Refused, "create the repository or project at the registry first"),

@@ -58,6 +58,11 @@ impl Longshore {
         Self { home, binary, prefix: Vec::new() }
     }
 
+    /// Returns the home.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.home.path().join("home")
+    }
+
     /// Runs as a user without any rights, which takes root and setpriv.
     pub(crate) fn by_nobody(mut self) -> Self {
         // The build may lie where that user cannot go.

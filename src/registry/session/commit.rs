@@ -6,8 +6,8 @@
 use std::mem;
 
 use super::{
-    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect, retry,
-    words,
+    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect,
+    recovery::human, retry, words,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -41,7 +41,7 @@ impl Session {
         let code = reply.error.as_ref().and_then(|error| error.code.as_deref());
         match (reply.status, body) {
             (200 | 201 | 204, _) => Step::Ended(Ok(Outcome::Uploaded)),
-            (400, _) if code == Some("DIGEST_INVALID") => self.misassembled(error),
+            (400, _) if code == Some("DIGEST_INVALID") => self.misassembled(&upload, body, error),
             (300..=399, Some(_)) => upload.redirected(reply, error),
             (403, _) => Step::Ended(Err(error)),
             (404, _) if body.is_some() || !self.settings.profile.status => {
@@ -109,9 +109,15 @@ impl Session {
     }
 
     /// The registry computed another digest: chunks were lost or doubled on the way.
-    fn misassembled(&mut self, error: Error) -> Step {
+    fn misassembled(&mut self, upload: &Upload, body: Option<u64>, error: Error) -> Step {
         if mem::replace(&mut self.misassembled, true) {
-            let message = format!("{} assembled different bytes than we sent", self.settings.profile.name);
+            let name = self.settings.profile.name;
+            let sent = body.unwrap_or(upload.offset);
+            let how = match body {
+                Some(_) => "in one piece".to_owned(),
+                None => format!("in chunks of {}", human(upload.chunk)),
+            };
+            let message = format!("{name} assembled different bytes than we sent ({sent} bytes {how})");
             return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
         }
         self.trust_range = false;
@@ -196,7 +202,12 @@ mod tests {
             "POST, 0..10, 10..15, PUT, POST, 0..10 @b, 10..15 @b, PUT @b, uploaded"
         );
         let done = play(5, vec![opened(), invalid(), opened(), invalid()]);
-        assert!(done.contains("refused: registry assembled different bytes than we sent"), "{done}");
+        assert!(
+            done.contains(
+                "refused: the registry assembled different bytes than we sent (5 bytes in one piece)"
+            ),
+            "{done}"
+        );
     }
 
     #[test]

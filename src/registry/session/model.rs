@@ -322,6 +322,7 @@ fn reply(status: u16) -> Reply {
         code: None,
         message: None,
         answered_by: None,
+        page: false,
     });
     let (headers, now) = (HeaderMap::new(), Instant::now());
     Reply { status, headers, location: None, error, elapsed: Duration::ZERO, now }

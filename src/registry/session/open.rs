@@ -1,7 +1,10 @@
 //! Before any byte: is the blob there, can it be mounted, and where may it be sent to?
 
 use super::{Fault, Footing, Outcome, Reply, Request, Session, Step, Upload, retry};
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    registry::hosts::{self, Profile},
+};
 
 /// Returns whether a POST may fail so because of the repository that the blob should be mounted from.
 pub(super) const fn blames_mount(status: u16) -> bool {
@@ -42,14 +45,15 @@ impl Session {
     }
 
     pub(super) fn open_broke(&mut self, asked: &Request, fault: Fault) -> Step {
-        let hint = matches!(fault, Fault::Reset { .. });
-        let error = fault.failure(asked.doing());
-        // gh:aws/containers-roadmap#1970.
-        let error = if hint {
-            error.with_hint("Amazon ECR cuts the connection when the repository does not exist: create it")
-        } else {
-            error
-        };
+        let profile = &self.settings.profile;
+        let unknown = profile.cuts_unknown && matches!(fault, Fault::Reset { .. });
+        let mut error = fault.failure(asked.doing());
+        if unknown {
+            let name = profile.name;
+            error = error.with_hint(format!(
+                "{name} cuts the connection where there is no such repository: create it first"
+            ));
+        }
         self.again(Step::Open, error, None)
     }
 
@@ -63,6 +67,9 @@ impl Session {
         }
         self.reauthenticated = false;
         self.settings.mount_from = None;
+        if let (Profile::ORDINARY, Some(known)) = (self.settings.profile, hosts::recognise(&reply.headers)) {
+            self.settings.profile = known;
+        }
         Step::Send(Upload {
             location,
             chunk: self.limits.choose(self.size()),
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn refusals_are_final_and_helpful() {
         for (code, kind) in
-            [(403, "denied"), (404, "refused"), (405, "refused"), (400, "refused"), (501, "network")]
+            [(403, "denied"), (404, "refused"), (405, "refused"), (400, "refused"), (501, "refused")]
         {
             let done = play(5, vec![status(code).words("because")]);
             assert!(done.starts_with(&format!("POST, {kind}: ")) && done.contains("because"), "{done}");

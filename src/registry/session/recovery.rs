@@ -45,7 +45,8 @@ impl Session {
     pub(super) fn again(&mut self, step: Step, error: Error, retry_after: Option<Duration>) -> Step {
         if !self.budget.spend() {
             let retries = self.settings.retries;
-            let doing = format!("giving up after {retries} attempts without progress");
+            let attempts = if retries == 1 { "attempt" } else { "attempts" };
+            let doing = format!("giving up after {retries} {attempts} without progress");
             return Step::Ended(Err(match retries {
                 0 => error,
                 _ if self.disowned > 0 => {
@@ -102,7 +103,7 @@ impl Session {
 }
 
 /// Chunks are whole KiB or MiB, or close to it.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),
         1024..1_048_576 => format!("{} KiB", bytes / 1024),

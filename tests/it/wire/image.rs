@@ -80,13 +80,7 @@ impl Layout {
 
     /// One image that says it belongs to another.
     pub(crate) fn referrer(layer: &[u8], subject: &Document) -> Self {
-        let mut layout = Self::of_layers(&[layer.to_vec()]);
-        let mut manifest: Value = serde_json::from_slice(&layout.root.bytes).unwrap();
-        manifest["subject"] = subject.descriptor();
-        layout.root = Document::new(MANIFEST, &manifest);
-        layout.put(&layout.root.bytes);
-        layout.name_root();
-        layout
+        Self::of_layers(&[layer.to_vec()]).altered(|manifest| manifest["subject"] = subject.descriptor())
     }
 
     /// An index of an image and of what refers to it, which is listed first.
@@ -107,13 +101,23 @@ impl Layout {
 
     /// One image whose manifest has so many bytes more.
     pub(crate) fn with_long_manifest(bytes: usize) -> Self {
-        let mut layout = Self::of(&[1000]);
-        let mut manifest: Value = serde_json::from_slice(&layout.root.bytes).unwrap();
-        manifest["annotations"] = json!({ "org.example.long": "x".repeat(bytes) });
-        layout.root = Document::new(MANIFEST, &manifest);
-        layout.put(&layout.root.bytes);
-        layout.name_root();
-        layout
+        let long = json!({ "org.example.long": "x".repeat(bytes) });
+        Self::of(&[1000]).altered(|manifest| manifest["annotations"] = long.clone())
+    }
+
+    /// One image whose manifest does not say what it is, as the specification allows.
+    pub(crate) fn without_media_type() -> Self {
+        Self::of(&[1000]).altered(|manifest| drop(manifest.as_object_mut().unwrap().remove("mediaType")))
+    }
+
+    /// The same, but for what is done to its manifest.
+    fn altered(mut self, alter: impl Fn(&mut Value)) -> Self {
+        let mut manifest: Value = serde_json::from_slice(&self.root.bytes).unwrap();
+        alter(&mut manifest);
+        self.root = Document::new(MANIFEST, &manifest);
+        self.put(&self.root.bytes);
+        self.name_root();
+        self
     }
 
     /// The same, but its root is known by SHA-512.

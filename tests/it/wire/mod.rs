@@ -26,6 +26,7 @@ mod rules;
 mod sessions;
 #[cfg(feature = "shared-cache")]
 mod shared_cache;
+mod words;
 
 use std::{
     path::Path,

@@ -14,7 +14,7 @@ use crate::support::registry::{Fault, Lie, Manners, Registry, Route, Script};
 const LARGE: usize = 3 * CHUNK as usize + 1000;
 
 /// A registry that has the configs already, so that the only upload is that of the layers.
-fn with_configs(layout: &Layout, script: Script) -> Registry {
+pub(super) fn with_configs(layout: &Layout, script: Script) -> Registry {
     let registry = Registry::start(script);
     for digest in &layout.blobs {
         let bytes = layout.read(digest);
