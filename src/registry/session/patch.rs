@@ -327,6 +327,29 @@ mod tests {
     }
 
     #[test]
+    fn on_a_slow_line_chunks_shrink() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        // A minute for 16 MiB: half of that is sent in half a minute.
+        let minute = Duration::from_secs(60);
+        let answers = vec![opened().after(Duration::ZERO), holds(16 * MIB).after(minute)];
+        let ends_at = |done: &str, expected: u64| {
+            let end: u64 = done.rsplit("..").next().unwrap().parse().unwrap();
+            assert!(end.abs_diff(expected) < 64, "{done}");
+        };
+        let (session, done) = play_with(large(), &blob(200 * MIB), answers);
+        ends_at(&done, 24 * MIB);
+        // Parts of one size shrink in the next session, and never below what the registry wants.
+        let equal = |least| opened().header("oci-chunk-min-length", least);
+        let answers = vec![equal("1048576"), holds(16 * MIB).after(minute)];
+        let done = play_with(large(), &blob(200 * MIB), answers).1;
+        assert_eq!(done, format!("POST, 0..{}, {}..{}", 16 * MIB, 16 * MIB, 32 * MIB));
+        let next = || Settings { lesson: session.lesson(), ..large() };
+        for (least, chunk) in [("1048576", 8 * MIB), ("10485760", 10 * MIB)] {
+            ends_at(&play_with(next(), &blob(200 * MIB), vec![equal(least)]).1, chunk);
+        }
+    }
+
+    #[test]
     fn a_refusal_right_after_growth_means_that_parts_must_be_equal() {
         let large = Settings { chunk_size: None, ..settings() };
         for refusal in [status(416), status(400)] {
@@ -396,6 +419,42 @@ mod tests {
         let answers = vec![opened(), held(), reset(70_000), held(), held(), reset(70_000), held(), held()];
         let done = play_with(large(), &blob(40 * MIB), answers).1;
         assert!(done.ends_with(&format!("{}..{}", 16 * MIB, 32 * MIB)), "{done}");
+    }
+
+    #[test]
+    fn breaks_are_at_one_place_within_what_kernels_hold_if_nothing_was_kept() {
+        let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
+        let large = || Settings { chunk_size: None, profile, ..settings() };
+        let nothing = || status(204).range("0--1");
+        // A proxy that cut each after 10 MiB; then one more at once, since a limit is suspected already.
+        let answers = vec![
+            opened(),
+            reset(15 * MIB),
+            nothing(),
+            nothing(),
+            opened(),
+            reset(16 * MIB),
+            opened(),
+            reset(8 * MIB),
+            opened(),
+        ];
+        let (session, done) = play_with(large(), &blob(40 * MIB), answers);
+        let first = format!("0..{}", 16 * MIB);
+        assert_eq!(
+            done,
+            format!(
+                "POST, {first}, wait, GET, wait, GET, POST, {first}, POST, 0..{}, POST, 0..{}",
+                8 * MIB,
+                5 * MIB
+            )
+        );
+        assert_eq!(session.lesson().body_limit, Some(5 * MIB));
+        // What was kept shows that it is the line.
+        let held = |bytes| holds(bytes * MIB);
+        let answers = vec![opened(), reset(9 * MIB), held(7), held(7), reset(10 * MIB), held(12), held(12)];
+        let (session, done) = play_with(large(), &blob(40 * MIB), answers);
+        assert!(done.ends_with(&format!("{}..{}", 12 * MIB, 28 * MIB)), "{done}");
+        assert_eq!(session.lesson().body_limit, None);
     }
 
     #[test]
