@@ -141,8 +141,7 @@ impl Learned {
         let same = |record: &Record| {
             (record.lesson.body_limit, record.lesson.equal_parts) == (lesson.body_limit, lesson.equal_parts)
         };
-        let before = self.files.read(host).filter(same);
-        let limits_at = before.map_or(now, |record| record.limits_at);
+        let limits_at = self.read(host).filter(same).map_or(now, |record| record.limits_at);
         self.files.write(host, Record { limits_at, speed_at: now, lesson })
     }
 
@@ -202,7 +201,7 @@ mod tests {
         // Taught again, the limit is no younger.
         learned.teach("h", LESSON);
         assert_eq!(learned.lesson("h"), LESSON);
-        assert!(now() - learned.files.read::<Record>("h").unwrap().limits_at >= 13 * day);
+        assert!(now() - learned.read("h").unwrap().limits_at >= 13 * day);
         write(15 * day, 0);
         let lesson = learned.lesson("h");
         assert_eq!((lesson.body_limit, lesson.equal_parts, lesson.rate), (None, false, LESSON.rate));

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use super::{
     CHUNK, Pusher, REPOSITORY, assert_arrived, assert_holds,
     image::{Archive, Layout},
+    sessions::with_configs,
     story,
 };
 use crate::support::{
@@ -72,7 +73,7 @@ fn rule_37_what_is_interrupted_is_kept_or_given_back() {
         for refusal in [202, 401, 404, 405] {
             let held = Fault::Await { route: Route::Other, calls: usize::MAX };
             let script = Script::new().on(Route::Patch, nth, held);
-            let registry = Registry::start(script.always(Route::Cancel, Fault::status(refusal)));
+            let registry = with_configs(&layout, script.always(Route::Cancel, Fault::status(refusal)));
             let destination = format!("{}/{REPOSITORY}:1", registry.host());
             let mut arguments = vec!["push", layout.path().to_str().unwrap(), &destination];
             arguments.extend(["--chunk-size=64KiB"].into_iter().chain(option));
