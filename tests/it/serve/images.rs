@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{MIB, send};
 use crate::{
     support::serve::Serve,
-    wire::image::{Layout, noise},
+    wire::image::{Archive, Layout, noise},
 };
 
 const SAVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/docker-archive/podman-save.tar");
@@ -82,13 +82,23 @@ fn every_image_of_a_source_is_served_under_its_own_name() {
 }
 
 #[test]
+fn a_compressed_archive_is_served_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::of(&[1000]);
+    let serve = Serve::start_with(dir.path(), &[&archive.compressed().display().to_string()]);
+    assert_eq!(tags(&serve, "demo"), ["1"]);
+}
+
+#[test]
 fn what_has_no_name_is_refused_with_the_way_to_give_it_one() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::of(&[1000]);
     let source = layout.path().display().to_string();
     let stderr = Serve::fail(dir.path(), &[&source]);
-    assert!(stderr.contains("has no name to be served under"), "{stderr}");
-    assert!(stderr.contains(&format!("hint: give it one: `NAME:TAG={source}`")), "{stderr}");
+    assert!(stderr.contains("hint: `NAME:TAG=SOURCE` gives an image a name"), "{stderr}");
+    let chosen = format!("{source}:@0");
+    let stderr = Serve::fail(dir.path(), &[&chosen]);
+    assert!(stderr.contains(&format!("hint: give it one: `NAME:TAG={chosen}`")), "{stderr}");
     let stderr = Serve::fail(dir.path(), &["/nowhere/x.tar"]);
     assert!(stderr.contains("`/nowhere/x.tar` does not exist"), "{stderr}");
 }
