@@ -11,6 +11,7 @@ use crate::{
     cache::Entry,
     codec::Encoding,
     error::{Error, Result},
+    event::{PlannedBlob, Todo},
     oci::Digest,
     source::{Layer, Missing},
 };
@@ -187,6 +188,36 @@ impl PushPlan {
             }
         }
         totals
+    }
+
+    /// Tells of each blob what is to be done.
+    pub fn blobs(&self) -> Vec<PlannedBlob> {
+        self.steps.iter().map(|(need, step)| told(need, step)).collect()
+    }
+}
+
+fn told(need: &Need, step: &Step) -> PlannedBlob {
+    let (todo, encoding) = match step {
+        Step::Fetch { present: true, encoding, .. } => (Todo::Check, Some(encoding)),
+        Step::Fetch { present: false, encoding, .. } => (Todo::Fetch, Some(encoding)),
+        Step::Leave => (Todo::Leave, None),
+        Step::Mount { .. } => (Todo::Mount, None),
+        Step::Present => (Todo::Present, None),
+        Step::Prove | Step::Upload => (Todo::Send, None),
+        Step::Reuse => (Todo::Reuse, None),
+        Step::Transcode { encoding } => (Todo::Encode, Some(encoding)),
+    };
+    // The weight of what is a stream is unknown.
+    let weight = (need.weight < u64::MAX).then_some(need.weight);
+    let encode = todo == Todo::Encode;
+    PlannedBlob {
+        blob: need.layer.name.clone(),
+        digest: need.identity.as_ref().map(|(digest, _)| digest.to_string()),
+        size: need.identity.as_ref().map(|(_, size)| *size).or(weight.filter(|_| !encode)),
+        source_size: weight.filter(|_| encode),
+        step: todo,
+        encoding: encoding.map(ToString::to_string),
+        from: need.origins.first().filter(|_| matches!(todo, Todo::Encode | Todo::Mount)).cloned(),
     }
 }
 

@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
-    inspect::ascii,
     login::registry,
+    output::ascii,
 };
 
 /// Say what a registry does, and what a push to it would do

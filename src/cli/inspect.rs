@@ -16,7 +16,11 @@ use longshore::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, ExitStatus, output::Printer, source::SourceArgs};
+use super::{
+    Context, ExitStatus,
+    output::{Printer, ascii},
+    source::SourceArgs,
+};
 
 /// Show the images of a source
 ///
@@ -274,18 +278,4 @@ fn descriptor_json(descriptor: &Descriptor) -> Value {
         "size": descriptor.size,
         "platform": descriptor.platform,
     })
-}
-
-/// Writes JSON in ASCII, so that nothing of it can be mistaken for a terminal's commands.
-pub(super) fn ascii(json: &str) -> String {
-    let mut ascii = String::with_capacity(json.len());
-    for c in json.chars() {
-        if c.is_ascii() && !c.is_ascii_control() {
-            ascii.push(c);
-        } else {
-            let mut units = [0; 2];
-            ascii.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    ascii
 }

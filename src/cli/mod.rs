@@ -52,6 +52,17 @@ enum Command {
     Serve(Box<serve::Args>),
 }
 
+impl Command {
+    /// Returns whether standard error is for machines.
+    fn is_for_machines(&self) -> bool {
+        match self {
+            Self::Push(args) => args.progress.is_json(),
+            Self::Serve(args) => args.progress.is_json(),
+            _ => false,
+        }
+    }
+}
+
 /// What a command needs of the outside.
 #[derive(Debug)]
 struct Context {
@@ -76,13 +87,13 @@ pub(crate) fn main() -> ExitCode {
     };
     let matches = match config.matches(&command) {
         Ok(matches) => matches,
-        Err(error) => return Printer::new(false, 0).failure(&error),
+        Err(error) => return Printer::new(false, 0, false).failure(&error),
     };
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
     };
-    let printer = Printer::new(cli.quiet && cli.verbose == 0, cli.verbose);
+    let printer = Printer::new(cli.quiet && cli.verbose == 0, cli.verbose, cli.command.is_for_machines());
     printer.log();
     let context = Context { environment, printer };
     let result = match cli.command {
@@ -98,7 +109,7 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(ExitStatus::Success) => ExitCode::SUCCESS,
         Ok(ExitStatus::Interrupted(signal)) => {
-            context.printer.status("interrupted");
+            context.printer.interrupted();
             ExitCode::from(128 + signal)
         }
         Err(error) => context.printer.failure(&error),
@@ -109,6 +120,6 @@ pub(crate) fn main() -> ExitCode {
 fn without_config(command: clap::Command, broken: &longshore::Error) -> ExitCode {
     match command.try_get_matches() {
         Err(error) if !error.use_stderr() => output::usage(&error),
-        _ => Printer::new(false, 0).failure(broken),
+        _ => Printer::new(false, 0, false).failure(broken),
     }
 }

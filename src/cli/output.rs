@@ -5,11 +5,14 @@ use std::{
     fmt,
     io::{self, ErrorKind as IoErrorKind, Write as _},
     process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use indicatif::ProgressBar;
 use longshore::{
     Error, ErrorKind,
     error::{chain, printable},
+    event::Event,
 };
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
@@ -18,17 +21,30 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::progress::Line;
+
 /// Prints as much as was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Printer {
     quiet: bool,
     verbose: u8,
+    /// Standard error is for machines: [`Line`]s and nothing else.
+    json: bool,
 }
 
 impl Printer {
-    /// Creates a printer that says less or more.
-    pub(super) const fn new(quiet: bool, verbose: u8) -> Self {
-        Self { quiet, verbose }
+    /// Creates a printer that says less or more, to people or machines.
+    pub(super) const fn new(quiet: bool, verbose: u8, json: bool) -> Self {
+        Self { quiet, verbose, json }
+    }
+
+    /// Returns the same printer, only that it says less.
+    pub(super) const fn quiet(self) -> Self {
+        Self { quiet: true, ..self }
+    }
+
+    pub(super) const fn is_quiet(self) -> bool {
+        self.quiet
     }
 
     #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
@@ -45,37 +61,65 @@ impl Printer {
 
     /// Tells what goes on.
     pub(super) fn status(self, line: &str) {
-        if !self.quiet {
+        if !self.quiet && !self.json {
             stderr(line);
         }
     }
 
     /// Tells what goes on, to those who want to know it all.
     pub(super) fn detail(self, line: &str) {
-        if self.verbose > 0 {
+        if self.verbose > 0 && !self.json {
             stderr(line);
         }
     }
 
     /// Warns.
-    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
     pub(super) fn warning(self, line: &str) {
-        stderr(&format!("warning: {line}"));
+        if self.json {
+            self.line(&Line::event(&Event::Warning { message: line.to_owned() }));
+        } else {
+            stderr(&format!("warning: {line}"));
+        }
+    }
+
+    /// Tells that a signal ended it.
+    pub(super) fn interrupted(self) {
+        if self.json {
+            self.line(&Line::interrupted());
+        }
+        self.status("interrupted");
+    }
+
+    /// Tells a machine.
+    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
+    pub(super) fn line(self, line: &Line<'_>) {
+        match serde_json::to_string(line) {
+            Ok(json) => stderr(&ascii(&json)),
+            Err(error) => tracing::debug!("an event cannot be written: {error}"),
+        }
     }
 
     /// Tells why a command failed and what may help; returns the exit code.
-    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
     pub(super) fn failure(self, error: &Error) -> ExitCode {
-        stderr(&format!("error: {}", error.message()));
+        let code = ExitCode::from(error.kind().exit_code());
+        let mut causes = Vec::new();
         let mut said = error.message().to_owned();
         let mut cause = error.source();
         while let Some(error) = cause {
             let words = error.to_string();
             if !said.contains(&words) {
-                stderr(&format!("  caused by: {words}"));
+                causes.push(words.clone());
             }
             said = words;
             cause = error.source();
+        }
+        if self.json {
+            self.line(&Line::failed(error, causes));
+            return code;
+        }
+        stderr(&format!("error: {}", error.message()));
+        for cause in causes {
+            stderr(&format!("  caused by: {cause}"));
         }
         for hint in error.hints() {
             stderr(&format!("hint: {hint}"));
@@ -83,7 +127,7 @@ impl Printer {
         if error.kind() == ErrorKind::Internal {
             stderr(&format!("this is a bug in longshore; please report it: {}", chain(error)));
         }
-        ExitCode::from(error.kind().exit_code())
+        code
     }
 
     /// Lets the library's log through: warnings always, `-v` for its doings, `-vv` for every request.
@@ -95,14 +139,16 @@ impl Printer {
         };
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(level))
-            .with_writer(io::stderr)
-            .event_format(LogLine)
+            .with_writer(|| AboveBars)
+            .event_format(LogLine { json: self.json })
             .init();
     }
 }
 
 /// A line of the log looks like every other line.
-struct LogLine;
+struct LogLine {
+    json: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for LogLine
 where
@@ -117,6 +163,11 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         context.format_fields(Writer::new(&mut line), event)?;
+        if self.json {
+            let level = event.metadata().level().as_str().to_lowercase();
+            let line = serde_json::to_string(&Line::log(&level, &line)).map_err(|_| fmt::Error)?;
+            return writeln!(writer, "{}", ascii(&line));
+        }
         let label = match *event.metadata().level() {
             Level::ERROR | Level::WARN => "warning",
             Level::INFO => "info",
@@ -135,7 +186,48 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 })
 }
 
+/// The bars, while there are some.
+static BARS: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Keeps bars below everything that is printed from now on; none any more by `None`.
+pub(super) fn keep_below(bars: Option<ProgressBar>) {
+    *lock_bars() = bars;
+}
+
+fn lock_bars() -> MutexGuard<'static, Option<ProgressBar>> {
+    BARS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Standard error, above the bars.
+struct AboveBars;
+
+impl io::Write for AboveBars {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let bars = lock_bars().clone();
+        let write = || io::stderr().lock().write_all(text).map(|()| text.len());
+        bars.map_or_else(write, |bars| bars.suspend(write))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Nothing can be said about a stderr that is gone.
 fn stderr(line: &str) {
-    writeln!(io::stderr().lock(), "{}", printable(line)).unwrap_or_default();
+    AboveBars.write_all(format!("{}\n", printable(line)).as_bytes()).unwrap_or_default();
+}
+
+/// Writes JSON in ASCII, so that nothing of it can be mistaken for a terminal's commands.
+pub(super) fn ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() && !c.is_ascii_control() {
+            ascii.push(c);
+        } else {
+            let mut units = [0; 2];
+            ascii.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    ascii
 }

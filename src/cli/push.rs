@@ -3,7 +3,6 @@
 use std::{
     num::NonZero,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +27,7 @@ use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
     cache::CacheArgs,
-    progress::Lines,
+    progress::ProgressArgs,
     source::SourceArgs,
 };
 
@@ -74,6 +73,8 @@ pub(super) struct Args {
     /// Write the manifest's digest to this file
     #[arg(long, value_name = "FILE", alias = "digestfile")]
     digest_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) progress: ProgressArgs,
 
     /// Large blobs sent at once
     #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Transfer")]
@@ -136,7 +137,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         None => args.creds.credentials(&args.access, context)?,
     };
     let cache = args.cache.open(context)?;
-    let press = Press::new(cache.clone(), Arc::new(Lines::new(context.printer)));
+    let progress = args.progress.begin(context);
+    let press = Press::new(cache.clone(), progress.reporter());
     let input = detect::open(&spec, &source_options)?;
     if let Resume::Keep(unfinished) = &options.resume {
         unfinished.sweep();
@@ -160,7 +162,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         let names: Vec<_> = targets.iter().map(|target| target.destination.repository.to_string()).collect();
         Ok(names.into_iter().zip(to(targets).await?).collect())
     };
-    let ending = block_on_with_farewell(push, open.cancel())?;
+    let ending = block_on_with_farewell(push, open.cancel());
+    drop(progress);
+    let ending = ending?;
     args.cache.trim(&cache, context);
     match ending {
         Ending::Finished(results) => report(args, results?, context),

@@ -8,7 +8,10 @@ use longshore::{
     server::{self, Access, Options, Tls},
 };
 
-use super::{Context, ExitStatus, cache::CacheArgs, served_images::ServedImages, source::SourceArgs};
+use super::{
+    Context, ExitStatus, cache::CacheArgs, progress::ProgressArgs, served_images::ServedImages,
+    source::SourceArgs,
+};
 
 /// Serve a folder as a registry
 ///
@@ -59,6 +62,8 @@ pub(super) struct Args {
     tls_key: Option<PathBuf>,
 
     #[command(flatten)]
+    pub(super) progress: ProgressArgs,
+    #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
     source: SourceArgs,
@@ -68,7 +73,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     // What is wrong with the configuration is said before archives are read.
     let options = options(args)?;
     let images = ServedImages::open(&args.images, &args.source, context)?;
-    if let ExitStatus::Interrupted(signal) = images.push_into(&args.dir, &args.cache, context)? {
+    if let ExitStatus::Interrupted(signal) =
+        images.push_into(&args.dir, &args.cache, &args.progress, context)?
+    {
         return Ok(ExitStatus::Interrupted(signal));
     }
     if !args.listen.ip().is_loopback() && args.htpasswd.is_none() && !args.read_only {

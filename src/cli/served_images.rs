@@ -2,7 +2,7 @@
 //!
 //! They go through a registry of their own that nobody else can use, by the same push as to any other.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use longshore::{
     Error, Result,
@@ -19,7 +19,8 @@ use longshore::{
 };
 
 use super::{
-    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, progress::Lines, source::SourceArgs,
+    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, progress::ProgressArgs,
+    source::SourceArgs,
 };
 
 /// What is to be pushed.
@@ -47,18 +48,27 @@ impl ServedImages {
     }
 
     /// Pushes them into `dir`.
-    pub(super) fn push_into(self, dir: &Path, cache: &CacheArgs, context: &Context) -> Result<ExitStatus> {
+    pub(super) fn push_into(
+        self,
+        dir: &Path,
+        cache: &CacheArgs,
+        progress: &ProgressArgs,
+        context: &Context,
+    ) -> Result<ExitStatus> {
         if self.0.is_empty() {
             return Ok(ExitStatus::Success);
         }
         let opened = cache.open(context)?;
-        let press = Press::new(opened.clone(), Arc::new(Lines::new(context.printer)));
+        let progress = progress.begin(context);
+        let press = Press::new(opened.clone(), progress.reporter());
         let ending = block_on(with_registry(dir, async |client| {
             for image in self.0 {
                 image.push(&client, &press, context).await?;
             }
             Ok(())
-        }))?;
+        }));
+        drop(progress);
+        let ending = ending?;
         cache.trim(&opened, context);
         match ending {
             Ending::Finished(result) => result.map(|()| ExitStatus::Success),

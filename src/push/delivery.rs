@@ -224,7 +224,7 @@ impl Delivery {
         let instead = feed.take_instead();
         let blob = || Some(self.lasting_name(need));
         let sent = match step {
-            Step::Fetch { present: true, .. } => self.checked(feed).await,
+            Step::Fetch { present: true, .. } => self.checked(feed, name).await,
             _ => uploader.upload(feed, settings.clone(), name, blob()).await,
         };
         let sent = match (sent, instead) {
@@ -253,10 +253,9 @@ impl Delivery {
     }
 
     /// Waits until it is known that a blob at the registry is the layer that it is said to be.
-    async fn checked(&self, mut feed: Feed) -> Result<(Digest, u64)> {
+    async fn checked(&self, mut feed: Feed, name: &str) -> Result<(Digest, u64)> {
         let (digest, size) = feed.sealed().await?;
-        let event = Event::Confirmed { blob: digest.to_string(), how: How::Present, size };
-        self.press.reporter.event(event);
+        self.confirmed(name, &digest, How::Present, size);
         Ok((digest, size))
     }
 
@@ -390,15 +389,20 @@ impl Delivery {
             upload: totals.upload,
             transcode: totals.transcode,
             bytes: totals.bytes,
+            blobs: plan.blobs(),
         });
     }
 
     fn note_present(&self, need: &Need) {
         if let (Some((digest, size)), false) = (&need.identity, need.at_hand == AtHand::Foreign) {
             let how = if need.at_hand == AtHand::Registry { How::Reused } else { How::Present };
-            let event = Event::Confirmed { blob: digest.to_string(), how, size: *size };
-            self.press.reporter.event(event);
+            self.confirmed(&need.layer.name, digest, how, *size);
         }
+    }
+
+    fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
+        let (blob, digest) = (name.to_owned(), digest.to_string());
+        self.press.reporter.event(Event::Confirmed { blob, digest, how, size });
     }
 
     fn warn(&self, message: String) {

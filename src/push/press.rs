@@ -53,7 +53,8 @@ impl Press {
         let mut writer = self.cache.writer()?;
         output.begin(Blob::from_file(writer.blob_file(), u64::MAX))?;
         let encoded = codec::transcode(plain, encoding, self.workers, &mut writer, &|progress| {
-            self.reporter.event(Event::Encoded { blob: name.to_owned(), plain: progress.plain });
+            let (plain, encoded) = (progress.plain, progress.encoded);
+            self.reporter.event(Event::Encoded { blob: name.to_owned(), plain, encoded });
             output.announce(&progress);
             if until == Until::Abandoned && output.is_abandoned() {
                 ControlFlow::Break(())

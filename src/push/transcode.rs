@@ -21,6 +21,7 @@ use crate::{
     cache::{Claim, Entry, Writer},
     codec::{self, Compression, Encoded, Encoding},
     error::{Context as _, Error, ErrorKind, Result, chain},
+    event::Event,
     oci::{Descriptor, Digest},
     source::{Data, Layer, Source},
 };
@@ -215,6 +216,8 @@ impl Workshop {
         };
         output.begin(blob.clone())?;
         let encoded = codec::prove(&blob, &|progress| {
+            let (blob, bytes) = (layer.name.clone(), progress.encoded);
+            self.press.reporter.event(Event::Hashed { blob, bytes });
             output.announce(&progress);
             if output.is_abandoned() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

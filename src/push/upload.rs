@@ -128,7 +128,7 @@ impl Uploader {
                         place = Some(self.places.take(size.filter(|size| *size <= one_chunk)).await?);
                     }
                     let pool = place.as_ref().map_or(Pool::Chunked, |place| place.pool);
-                    match self.exchange(&feed, &request, pool).await {
+                    match self.exchange(name, &feed, &request, pool).await {
                         Ok(reply) => session.on_reply(reply),
                         Err(fault) => session.on_fault(fault),
                     }
@@ -157,7 +157,8 @@ impl Uploader {
             Outcome::Present => How::Present,
             Outcome::Uploaded => How::Uploaded,
         };
-        self.reporter.event(Event::Confirmed { blob: digest.to_string(), how, size });
+        let (blob, named) = (name.to_owned(), digest.to_string());
+        self.reporter.event(Event::Confirmed { blob, digest: named, how, size });
         Ok((digest, size))
     }
 
@@ -178,8 +179,8 @@ impl Uploader {
         for from in &need.origins {
             match self.mount(&digest, from).await {
                 Ok(true) => {
-                    let blob = digest.to_string();
-                    self.reporter.event(Event::Confirmed { blob, how: How::Mounted, size });
+                    let (blob, named) = (need.layer.name.clone(), digest.to_string());
+                    self.reporter.event(Event::Confirmed { blob, digest: named, how: How::Mounted, size });
                     return Ok((digest, size));
                 }
                 Ok(false) => {}
@@ -203,7 +204,7 @@ impl Uploader {
         Ok(false)
     }
 
-    async fn exchange(&self, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {
+    async fn exchange(&self, name: &str, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {
         let body: Option<UploadBody> = match request {
             Request::Patch { range, .. } => Some(feed.body(range.start, range.end)),
             Request::Commit { body: Some(size), .. } if *size > 0 => Some(feed.body(0, *size)),
@@ -213,16 +214,17 @@ impl Uploader {
             }
             _ => None,
         };
-        let body = body.map(|body| self.counted(body));
+        let body = body.map(|body| self.counted(name, body));
         self.client.exchange(&self.repository, request, body, pool).await
     }
 
     /// Tells of every frame that leaves.
-    fn counted(&self, body: UploadBody) -> UploadBody {
-        let (sent, reporter) = (Arc::clone(&self.sent), Arc::clone(&self.reporter));
+    fn counted(&self, name: &str, body: UploadBody) -> UploadBody {
+        let (name, sent, reporter) = (name.to_owned(), Arc::clone(&self.sent), Arc::clone(&self.reporter));
         let frames = body.frames.inspect_ok(move |frame| {
             let size = frame.len() as u64;
-            reporter.event(Event::Sent { bytes: sent.fetch_add(size, Ordering::Relaxed) + size });
+            let bytes = sent.fetch_add(size, Ordering::Relaxed) + size;
+            reporter.event(Event::Sent { blob: name.clone(), bytes });
         });
         UploadBody { size: body.size, frames: Box::pin(frames) }
     }

@@ -16,6 +16,7 @@ mod fault_registry;
 mod file_trees;
 mod inspect;
 mod ocipkg_images;
+mod progress;
 mod readme;
 mod real_images;
 mod real_servers;

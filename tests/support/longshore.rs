@@ -107,13 +107,23 @@ impl Longshore {
     where
         I::Item: AsRef<OsStr>,
     {
-        let mut command = self.command(&self.binary);
-        let command = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut command = self.prepare(arguments);
+        let command = command.stdout(Stdio::piped());
         let started = Instant::now();
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let stdout = read(process.stdout.take().expect("it is piped"));
         let stderr = read(process.stderr.take().expect("it is piped"));
         Running { process, started, stdout, stderr }
+    }
+
+    /// Prepares `longshore ARGUMENTS…`, for tests that watch it in their own way.
+    pub(crate) fn prepare<I: IntoIterator>(&self, arguments: I) -> Command
+    where
+        I::Item: AsRef<OsStr>,
+    {
+        let mut command = self.command(&self.binary);
+        command.args(arguments).stdin(Stdio::null());
+        command
     }
 
     /// Prepares a program to run on this machine.

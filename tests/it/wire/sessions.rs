@@ -310,7 +310,7 @@ fn rule_36_progress_is_what_the_registry_acknowledged_and_falls_with_a_lost_sess
     let large = LARGE as u64;
     assert_eq!(offsets, [CHUNK, 2 * CHUNK, 0, CHUNK, 2 * CHUNK, 3 * CHUNK, large]);
     // What was sent is told apart, and what was lost was sent.
-    let sent = |event| if let Event::Sent { bytes } = event { Some(bytes) } else { None };
+    let sent = |event| if let Event::Sent { bytes, .. } = event { Some(bytes) } else { None };
     assert_eq!(pusher.events().into_iter().filter_map(sent).max(), Some(3 * CHUNK + large));
 }
 

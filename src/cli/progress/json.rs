@@ -1,0 +1,114 @@
+//! `--progress json`: everything on standard error is one JSON object a line.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use longshore::{
+    Error,
+    event::{Event, Reporter},
+};
+use serde::Serialize;
+
+use crate::cli::output::Printer;
+
+/// A line of `--progress json`: `seconds` since the process began and the fields of what happened, whose kind is
+/// `event`.
+///
+/// What happens during a push is an [`Event`], as that type describes it; `encoded`, `hashed` and `sent` come at most
+/// once a second for each blob. The others are:
+///
+/// * `{"event":"failed","message":…,"causes":[…],"hints":[…],"exitCode":N}`: why the command, or the push to one of
+///   several destinations, has failed;
+/// * `{"event":"log","level":"info","message":…}`: with `-v` and `-vv`;
+/// * `{"event":"interrupted"}`: a signal ended it.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Line<'a> {
+    seconds: f64,
+    #[serde(flatten)]
+    what: What<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum What<'a> {
+    Event(&'a Event),
+    Other(Other<'a>),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum Other<'a> {
+    Failed { message: &'a str, causes: Vec<String>, hints: Vec<&'a str>, exit_code: u8 },
+    Interrupted,
+    Log { level: &'a str, message: &'a str },
+}
+
+impl<'a> Line<'a> {
+    pub(in crate::cli) fn event(event: &'a Event) -> Self {
+        Self::new(What::Event(event))
+    }
+
+    pub(in crate::cli) fn failed(error: &'a Error, causes: Vec<String>) -> Self {
+        let (message, hints, exit_code) = (error.message(), error.hints(), error.kind().exit_code());
+        Self::new(What::Other(Other::Failed { message, causes, hints, exit_code }))
+    }
+
+    pub(in crate::cli) fn interrupted() -> Self {
+        Self::new(What::Other(Other::Interrupted))
+    }
+
+    pub(in crate::cli) fn log(level: &'a str, message: &'a str) -> Self {
+        Self::new(What::Other(Other::Log { level, message }))
+    }
+
+    fn new(what: What<'a>) -> Self {
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        let millis = BEGAN.get_or_init(Instant::now).elapsed().as_millis();
+        Self { seconds: Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).as_secs_f64(), what }
+    }
+}
+
+/// Writes events down.
+#[derive(Debug)]
+pub(super) struct Json {
+    printer: Printer,
+    /// When what comes often was told last.
+    told: Mutex<HashMap<(&'static str, String), Instant>>,
+}
+
+/// What comes often is told as often as this.
+const OFTEN: Duration = Duration::from_secs(1);
+
+impl Json {
+    pub(super) fn new(printer: Printer) -> Self {
+        Self { printer, told: Mutex::default() }
+    }
+
+    fn is_due(&self, kind: &'static str, blob: &str) -> bool {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.get(&(kind, blob.to_owned()));
+        let due = before.is_none_or(|before| now.saturating_duration_since(*before) >= OFTEN);
+        if due {
+            told.insert((kind, blob.to_owned()), now);
+        }
+        due
+    }
+}
+
+impl Reporter for Json {
+    fn event(&self, event: Event) {
+        let due = match &event {
+            Event::Encoded { blob, .. } => self.is_due("encoded", blob),
+            Event::Hashed { blob, .. } => self.is_due("hashed", blob),
+            Event::Sent { blob, .. } => self.is_due("sent", blob),
+            _ => true,
+        };
+        if due {
+            self.printer.line(&Line::event(&event));
+        }
+    }
+}
