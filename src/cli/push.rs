@@ -1,33 +1,28 @@
 //! `longshore push`: what was typed becomes what the library needs.
 
-use std::{
-    num::NonZero,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{num::NonZero, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use longshore::{
-    Error, ErrorKind, Result,
+    Error, Result,
     codec::{Encoding, Recipe},
     oci::{Platform, Reference, Repository, reference::check_tag},
     push::{
-        Format, OpenSessions, Options, Press, Push, Pushed, Resume, Target,
+        Arrival, Format, Mirror, OpenSessions, Options, Press, Push, PushAll, Resume, Rule, Target,
         runtime::{Ending, block_on_with_farewell},
     },
-    registry::{
-        Client, ClientOptions, Credential, Credentials, Learned, RateLimit, Secret, Sightings, Unfinished,
-    },
-    server::{self, Access, Server},
-    source::detect,
+    registry::{Client, ClientOptions, Credentials, Learned, RateLimit, Sightings, Unfinished},
+    source::{Input, SourceSpec, detect},
 };
-use rand::RngExt as _;
 
 use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
     cache::CacheArgs,
+    dry_run::{self, Outlook},
+    embedded::with_registry,
     progress::ProgressArgs,
+    report::{Outcome, ReportArgs},
     source::SourceArgs,
 };
 
@@ -42,6 +37,7 @@ use super::{
   longshore push image.tar registry.example.com/demo:1 --tag latest
   longshore push docker-archive:images.tar:@1 localhost:5000/demo:1
   longshore push containers-storage:localhost/demo:1 registry.example.com/demo:1
+  longshore push --all images.tar registry.example.com/mirror
   longshore push image.tar demo:1 --into ./registry")]
 pub(super) struct Args {
     /// A folder or archive that holds images, or podman's, Docker's or containerd's own storage:
@@ -54,6 +50,12 @@ pub(super) struct Args {
     /// One more tag for the image; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Push all images of SOURCE: DEST is what stands before their names, which lose their hosts
+    #[arg(long)]
+    all: bool,
+    /// With `--all`, names that begin with FROM begin with TO instead; may be repeated
+    #[arg(long, value_name = "FROM=TO")]
+    map: Vec<Rule>,
     /// Push only this platform of a multi-platform image: OS/ARCH[/VARIANT]
     #[arg(long)]
     platform: Option<Platform>,
@@ -70,9 +72,11 @@ pub(super) struct Args {
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
-    /// Write the manifest's digest to this file
-    #[arg(long, value_name = "FILE", alias = "digestfile")]
-    digest_file: Option<PathBuf>,
+    /// Say what would be done, and ask the registry for nothing but what it has
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
+    #[command(flatten)]
+    report: ReportArgs,
     #[command(flatten)]
     pub(super) progress: ProgressArgs,
 
@@ -125,9 +129,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         return Err(Error::usage("standard input cannot be the archive and the password")
             .with_hint("log in by a file: `--authfile FILE`"));
     }
+    args.report.check()?;
     // A destination that cannot be is said before an archive of 50 GB is indexed.
-    let destinations = destinations(args)?;
-    let mut options = options(args, &destinations, context)?;
+    let goal = Goal::new(args)?;
+    let mut options = options(args, &goal.hosts(), context)?;
     options.shared_cache = args.cache.bucket(context)?;
     let rate_limit = rate_limit(args)?;
     // Before the password is read: standard input can be read once.
@@ -147,20 +152,23 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         Resume::GiveBack(open) => open.clone(),
         _ => OpenSessions::default(),
     };
+    let goods = Goods { input, spec, press, options };
     let push = async {
-        let to = |targets| Push { input, spec, targets, press, options }.run();
         if let Some(dir) = &args.into {
-            return push_into(args, dir, destinations, rate_limit, to).await;
+            // Starting makes the folder.
+            if args.dry_run && !dir.is_dir() {
+                let words = format!("there is no folder `{}` yet: all would be sent", dir.display());
+                return Err(Error::usage(words));
+            }
+            let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
+            return with_registry(dir, rate_limit, work).await;
         }
-        let target = |destination: Reference| {
-            let mut client_options = client_options(args, &destination, credentials.clone(), context)?;
+        let client = |repository: &Repository| {
+            let mut client_options = client_options(args, repository, credentials.clone(), context)?;
             client_options.rate_limit.clone_from(&rate_limit);
-            let client = Client::new(&destination.repository.host, client_options)?;
-            Ok(Target { destination, tags: args.tags.clone(), client })
+            Client::new(&repository.host, client_options)
         };
-        let targets: Vec<Target> = destinations.into_iter().map(target).collect::<Result<_>>()?;
-        let names: Vec<_> = targets.iter().map(|target| target.destination.repository.to_string()).collect();
-        Ok(names.into_iter().zip(to(targets).await?).collect())
+        goods.ship(args, goal, client).await
     };
     let ending = block_on_with_farewell(push, open.cancel());
     drop(progress);
@@ -172,46 +180,143 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     }
 }
 
-/// What became of each destination.
-type Results = Vec<(String, Result<Pushed>)>;
+/// Which images go where.
+enum Goal {
+    /// One, to each of these.
+    One(Vec<Reference>),
+    /// All of the source.
+    All(Mirror),
+}
 
-/// Says where the image has arrived, and where it has not.
-fn report(args: &Args, results: Results, context: &Context) -> Result<ExitStatus> {
-    let mut failed = Vec::new();
-    let several = results.len() > 1;
-    for (name, result) in results {
-        match result {
-            Ok(pushed) => {
-                if let Some(file) = &args.digest_file {
-                    fs_err::write(file, pushed.digest.to_string())
-                        .map_err(|error| Error::local("writing the digest file").because(error))?;
-                }
-                context.printer.result(&format!("{name}@{}", pushed.digest))?;
+impl Goal {
+    fn new(args: &Args) -> Result<Self> {
+        if !args.all {
+            if !args.map.is_empty() {
+                return Err(Error::usage("`--map` is for many images").with_hint("add `--all`"));
             }
-            Err(error) => failed.push((name, error)),
+            let parse = |text: &String| match &args.into {
+                Some(_) => Reference::at(HERE, text),
+                None => text.parse(),
+            };
+            return args.destinations.iter().map(parse).collect::<Result<_>>().map(Self::One);
+        }
+        let [prefix] = args.destinations.as_slice() else {
+            return Err(Error::usage("`--all` takes one DEST: what stands before every name"));
+        };
+        if !args.tags.is_empty() {
+            return Err(
+                Error::usage("`--tag` is for one image").with_hint("with `--all` they bring their own")
+            );
+        }
+        let mirror: Mirror = match &args.into {
+            Some(_) if prefix == "." => HERE.parse()?,
+            Some(_) => format!("{HERE}/{prefix}").parse()?,
+            None => prefix.parse()?,
+        };
+        Ok(Self::All(Mirror { rules: args.map.clone(), ..mirror }))
+    }
+
+    fn hosts(&self) -> Vec<&str> {
+        match self {
+            Self::One(destinations) => destinations.iter().map(|to| to.repository.host.as_str()).collect(),
+            Self::All(mirror) => vec![&mirror.host],
         }
     }
-    let Some((_, last)) = failed.last() else { return Ok(ExitStatus::Success) };
-    if !several {
-        return Err(last.clone());
-    }
-    let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
-    let summary = Error::new(ErrorKind::Partial, format!("not pushed to {}", names.join(", ")));
-    for (_, error) in &failed {
-        context.printer.failure(error);
-    }
-    Err(summary)
 }
 
-fn destinations(args: &Args) -> Result<Vec<Reference>> {
-    let parse = |text: &String| match &args.into {
-        Some(_) => Reference::at("127.0.0.1", text),
-        None => text.parse(),
-    };
-    args.destinations.iter().map(parse).collect()
+/// Stands for the embedded registry until that has an address.
+const HERE: &str = "127.0.0.1";
+
+/// What is to be pushed.
+struct Goods {
+    input: Input,
+    spec: SourceSpec,
+    press: Press,
+    options: Options,
 }
 
-fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result<Options> {
+/// What became of each image at each destination.
+enum Done {
+    Foreseen(Vec<Outlook>),
+    Pushed(Vec<Outcome>),
+}
+
+impl Goods {
+    /// Pushes, or says what that would do. `client` speaks with the registry of a repository.
+    async fn ship(
+        self,
+        args: &Args,
+        goal: Goal,
+        client: impl Fn(&Repository) -> Result<Client>,
+    ) -> Result<Done> {
+        let Self { input, spec, press, options } = self;
+        match goal {
+            Goal::One(destinations) => {
+                let target = |mut destination: Reference| {
+                    let client = client(&destination.repository)?;
+                    client.host().clone_into(&mut destination.repository.host);
+                    Ok(Target { destination, tags: args.tags.clone(), client })
+                };
+                let targets: Vec<Target> = destinations.into_iter().map(target).collect::<Result<_>>()?;
+                let names: Vec<_> =
+                    targets.iter().map(|target| args.place(&target.destination.repository)).collect();
+                let (names, push) = (names.into_iter(), Push { input, spec, targets, press, options });
+                if args.dry_run {
+                    let results = names.zip(push.forecast().await?);
+                    return Ok(Done::Foreseen(
+                        results.map(|(name, result)| Outlook { name, result }).collect(),
+                    ));
+                }
+                let results = names.zip(push.run().await?);
+                Ok(Done::Pushed(results.map(|(name, result)| Outcome { name, result }).collect()))
+            }
+            Goal::All(mirror) => {
+                let path = mirror.path.clone().unwrap_or_default();
+                let client = client(&Repository { host: mirror.host.clone(), path })?;
+                let mirror = Mirror { host: client.host().to_owned(), ..mirror };
+                let push = PushAll { input, spec, mirror, client, press, options };
+                if args.dry_run {
+                    let outlooks = push.forecast().await?.into_iter().map(|arrival| {
+                        let (name, result) = args.arrival(arrival);
+                        Outlook { name, result }
+                    });
+                    return Ok(Done::Foreseen(outlooks.collect()));
+                }
+                let outcomes = push.run().await?.into_iter().map(|arrival| {
+                    let (name, result) = args.arrival(arrival);
+                    Outcome { name, result }
+                });
+                Ok(Done::Pushed(outcomes.collect()))
+            }
+        }
+    }
+}
+
+impl Args {
+    /// Returns what the user knows a repository by.
+    fn place(&self, repository: &Repository) -> String {
+        match &self.into {
+            Some(dir) => dir.join(&repository.path).display().to_string(),
+            None => repository.to_string(),
+        }
+    }
+
+    /// Returns where an image was to go, and what became of it there.
+    fn arrival<T>(&self, arrival: Arrival<T>) -> (String, Result<T>) {
+        let Arrival { image, destination, result } = arrival;
+        let place = destination.map_or_else(|| image.clone(), |to| self.place(&to.repository));
+        (place, result.map_err(|error| error.while_doing(format!("pushing `{image}`"))))
+    }
+}
+
+fn report(args: &Args, done: Done, context: &Context) -> Result<ExitStatus> {
+    match done {
+        Done::Foreseen(outlooks) => dry_run::print(&outlooks, args.report.json, context),
+        Done::Pushed(outcomes) => args.report.report(&outcomes, context),
+    }
+}
+
+fn options(args: &Args, hosts: &[&str], context: &Context) -> Result<Options> {
     let recipe = match args.compression {
         Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: args.force_compression },
         Recipe::Keep if args.force_compression => {
@@ -227,10 +332,9 @@ fn options(args: &Args, destinations: &[Reference], context: &Context) -> Result
     let mut reuse_from = Vec::new();
     for text in &args.reuse_from {
         let reference: Reference = text.parse()?;
-        if let Some(other) = destinations.iter().find(|to| to.repository.host != reference.repository.host) {
+        if let Some(other) = hosts.iter().find(|host| **host != reference.repository.host) {
             return Err(Error::usage(format!(
-                "`--reuse-from` must be at the destination's registry `{}`: `{reference}`",
-                other.repository.host
+                "`--reuse-from` must be at the destination's registry `{other}`: `{reference}`"
             )));
         }
         reuse_from.push(reference);
@@ -269,49 +373,13 @@ fn rate_limit(args: &Args) -> Result<Option<RateLimit>> {
     Ok(Some(RateLimit::new(rate)))
 }
 
-/// Starts the embedded registry for the time of one push. Nobody else on this machine can use it: it asks for
-/// a password that only this process knows.
-async fn push_into(
-    args: &Args,
-    dir: &Path,
-    destinations: Vec<Reference>,
-    rate_limit: Option<RateLimit>,
-    to: impl AsyncFnOnce(Vec<Target>) -> Result<Vec<Result<Pushed>>>,
-) -> Result<Results> {
-    let user = "longshore";
-    let password = random_password();
-    let server = Server::start(server::Options {
-        access: Access::basic(user, &password),
-        ..server::Options::new(dir)
-    })
-    .await?;
-    let host = server.address().to_string();
-    let mut options = ClientOptions { rate_limit, ..ClientOptions::default() };
-    let login = Credential::Login { user: user.to_owned(), password: Secret::new(password) };
-    options.credentials.give("the embedded registry", login);
-    let client = Client::new(&host, options)?;
-    let names: Vec<_> =
-        destinations.iter().map(|to| dir.join(&to.repository.path).display().to_string()).collect();
-    let target = |mut destination: Reference| {
-        destination.repository.host.clone_from(&host);
-        Target { destination, tags: args.tags.clone(), client: client.clone() }
-    };
-    let results = to(destinations.into_iter().map(target).collect()).await;
-    server.stop().await;
-    Ok(names.into_iter().zip(results?).collect())
-}
-
-fn random_password() -> String {
-    rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect()
-}
-
 fn client_options(
     args: &Args,
-    destination: &Reference,
+    repository: &Repository,
     credentials: Credentials,
     context: &Context,
 ) -> Result<ClientOptions> {
-    let Repository { host, path } = &destination.repository;
+    let Repository { host, path } = repository;
     Ok(ClientOptions {
         timeout: Duration::from(args.timeout),
         retries: args.retries,

@@ -61,7 +61,7 @@ impl ServedImages {
         let opened = cache.open(context)?;
         let progress = progress.begin(context);
         let press = Press::new(opened.clone(), progress.reporter());
-        let ending = block_on(with_registry(dir, async |client| {
+        let ending = block_on(with_registry(dir, None, async |client| {
             for image in self.0 {
                 image.push(&client, &press, context).await?;
             }
@@ -88,7 +88,7 @@ impl ServedImage {
                 let targets = vec![Target { destination: destination.clone(), tags: Vec::new(), client }];
                 let pushed = Push { input, spec, targets, press, options }.run().await?;
                 let arrival =
-                    |pushed| Arrival { image: text.clone(), destination: Some(destination.clone()), pushed };
+                    |result| Arrival { image: text.clone(), destination: Some(destination.clone()), result };
                 pushed.into_iter().map(arrival).collect()
             }
             None => {
@@ -96,15 +96,15 @@ impl ServedImage {
                 PushAll { input, spec, mirror, client, press, options }.run().await?
             }
         };
-        for Arrival { image, destination, pushed } in arrivals {
+        for Arrival { image, destination, result } in arrivals {
             let Some(destination) = destination else {
-                let error = pushed.err().unwrap_or_else(|| Error::internal("an image went nowhere"));
+                let error = result.err().unwrap_or_else(|| Error::internal("an image went nowhere"));
                 let words = format!("`{image}` of `{text}` has no name to be served under");
                 return Err(Error::usage(words)
                     .because(error)
                     .with_hint(format!("give it one: `NAME:TAG={text}`")));
             };
-            let digest = pushed?.digest;
+            let digest = result?.digest;
             let tag = destination.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
             context.printer.status(&format!("serving {}{tag}@{digest}", destination.repository.path));
         }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Cargo, Mirror, Options, Press, Pushed, Target, shared_cache::SharedCache};
+use super::{Cargo, Forecast, Intent, Mirror, Options, Press, Pushed, Target, shared_cache::SharedCache};
 use crate::{
     error::{Error, Result},
     oci::{Digest, Manifest, Reference, Repository},
@@ -31,22 +31,22 @@ pub struct PushAll {
     pub options: Options,
 }
 
-/// What became of one image in one repository.
+/// What became, or would become, of one image in one repository.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct Arrival<T> {
     /// What the source calls it: its name there, or its digest.
     pub image: String,
-    /// Where it was to go.
+    /// Where it was to go; nowhere, if nothing says where.
     pub destination: Option<Reference>,
     /// Whether it arrived.
-    pub pushed: Result<Pushed>,
+    pub result: Result<T>,
 }
 
 /// An image, and where it goes.
 struct Consignment {
     image: Image,
     name: String,
-    place: Place,
+    place: Result<Place>,
 }
 
 /// Where an image goes.
@@ -60,16 +60,36 @@ enum Place {
 impl PushAll {
     /// Pushes the images and says what became of each; an error of its own means that the source could not be read, or
     /// that two images would go to one place.
-    pub async fn run(mut self) -> Result<Vec<Arrival>> {
+    pub async fn run(mut self) -> Result<Vec<Arrival<Pushed>>> {
         let Some(bucket) = self.options.shared_cache.take() else { return self.deliver().await };
         let (shared, giving) = SharedCache::begin(bucket, Arc::clone(&self.press.reporter));
         self.press.shared = Some(shared);
         tokio::join!(self.deliver(), giving).0
     }
 
-    async fn deliver(self) -> Result<Vec<Arrival>> {
+    async fn deliver(self) -> Result<Vec<Arrival<Pushed>>> {
+        let arrived = |pushed: &Pushed| Some(pushed.digest.clone());
+        self.each(Intent::Push, arrived, async |cargo, image, targets| cargo.deliver(image, targets).await)
+            .await
+    }
+
+    /// Says what [`PushAll::run`] would do with each image, and does nothing, as [`Push::forecast`](super::Push) does.
+    pub async fn forecast(mut self) -> Result<Vec<Arrival<Forecast>>> {
+        self.options.shared_cache = None;
+        let arrived = |forecast: &Forecast| forecast.digest.clone();
+        self.each(Intent::Look, arrived, async |cargo, image, targets| cargo.forecast(image, targets).await)
+            .await
+    }
+
+    /// Does the same with every image, those that others refer to first. `arrived` says which digest came of it.
+    async fn each<T>(
+        self,
+        intent: Intent,
+        arrived: impl Fn(&T) -> Option<Digest>,
+        work: impl AsyncFn(&Cargo, &Image, Vec<Target>) -> Vec<Result<T>>,
+    ) -> Result<Vec<Arrival<T>>> {
         let Self { input, spec, mirror, client, press, options } = self;
-        let cargo = Cargo::load(input, &spec, None, press, options).await?;
+        let cargo = Cargo::load(input, &spec, None, press, options, intent).await?;
         let platform = cargo.options.platform.as_ref();
         let images = match &spec.choice {
             Choice::Only => choose::all(&*cargo.source, platform)?,
@@ -78,24 +98,25 @@ impl PushAll {
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
-        let (consignments, mut arrivals) = consign(images, &*cargo.source, &mirror, &client)?;
         let mut places = Places::default();
-        for Consignment { image, name, place } in consignments {
-            let targets = match place {
+        let mut arrivals = Vec::new();
+        for Consignment { image, name, place } in consign(images, &*cargo.source, &mirror, &client)? {
+            let targets = place.and_then(|place| match place {
                 Place::Here(targets) => Ok(targets),
                 Place::Beside { subject, tags } => places.beside(&subject, &tags, &image, &mirror, &client),
-            };
+            });
             let targets = match targets {
                 Ok(targets) => targets,
                 Err(error) => {
-                    arrivals.push(Arrival { image: name, destination: None, pushed: Err(error) });
+                    arrivals.push(Arrival { image: name, destination: None, result: Err(error) });
                     continue;
                 }
             };
-            let results = cargo.deliver(&image, targets.clone()).await;
-            for (Target { destination, .. }, pushed) in targets.into_iter().zip(results) {
-                places.note(&image, &destination.repository, pushed.as_ref().ok());
-                arrivals.push(Arrival { image: name.clone(), destination: Some(destination), pushed });
+            let results = work(&cargo, &image, targets.clone()).await;
+            for (Target { destination, .. }, result) in targets.into_iter().zip(results) {
+                let digest = result.as_ref().ok().and_then(&arrived);
+                places.note(&image, &destination.repository, digest);
+                arrivals.push(Arrival { image: name.clone(), destination: Some(destination), result });
             }
         }
         Ok(arrivals)
@@ -108,10 +129,9 @@ struct Places(HashMap<Digest, Vec<(Repository, Option<Digest>)>>);
 
 impl Places {
     /// Takes note of what became of an image in a repository.
-    fn note(&mut self, image: &Image, repository: &Repository, pushed: Option<&Pushed>) {
+    fn note(&mut self, image: &Image, repository: &Repository, arrived: Option<Digest>) {
         if let Some(digest) = digest(image) {
-            let place = (repository.clone(), pushed.map(|pushed| pushed.digest.clone()));
-            self.0.entry(digest).or_default().push(place);
+            self.0.entry(digest).or_default().push((repository.clone(), arrived));
         }
     }
 
@@ -146,27 +166,20 @@ impl Places {
     }
 }
 
-/// Finds out where every image goes: those that others refer to first. What cannot go anywhere has arrived already,
-/// with an error.
+/// Finds out where every image goes, those that others refer to first.
 fn consign(
     images: Vec<Image>,
     source: &dyn Source,
     mirror: &Mirror,
     client: &Client,
-) -> Result<(Vec<Consignment>, Vec<Arrival>)> {
-    let (mut consignments, mut lost) = (Vec::new(), Vec::new());
+) -> Result<Vec<Consignment>> {
+    let mut consignments = Vec::new();
     let mut taken: HashMap<Reference, String> = HashMap::new();
     for image in images {
         let name = image.names.first().cloned().or_else(|| digest(&image).map(|digest| digest.to_string()));
         let name = name.unwrap_or_else(|| "an image without a name".to_owned());
-        let place = match place(&image, source, mirror, client) {
-            Ok(place) => place,
-            Err(error) => {
-                lost.push(Arrival { image: name, destination: None, pushed: Err(error) });
-                continue;
-            }
-        };
-        if let Place::Here(targets) = &place {
+        let place = place(&image, source, mirror, client);
+        if let Ok(Place::Here(targets)) = &place {
             for destination in targets.iter().flat_map(each) {
                 if let Some(other) = taken.insert(destination.clone(), name.clone()) {
                     return Err(Error::usage(format!(
@@ -180,7 +193,7 @@ fn consign(
     }
     // What refers to a referrer comes after it as long as the source lists it so.
     consignments.sort_by_key(|consignment| consignment.image.companion);
-    Ok((consignments, lost))
+    Ok(consignments)
 }
 
 /// Finds out where an image goes.

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io::Read as _, sync::Arc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Options, Pushed, Target,
+    Intent, Options, Pushed, Target,
     absorb::Absorbed,
     draft::{Encodings, Finished},
     manifest,
@@ -41,6 +41,7 @@ pub(super) struct Delivery {
     pub(super) target: Target,
     pub(super) press: Press,
     pub(super) options: Options,
+    pub(super) intent: Intent,
 }
 
 /// Beneath an error: what the cache held was not what it promised. It has been dropped.
@@ -80,7 +81,7 @@ impl Delivery {
     async fn attempt(&self, reuse: bool) -> Result<Pushed> {
         let tags = self.all_tags();
         if let Some(original) = self.push_original(&tags).await? {
-            return Ok(Pushed { digest: original.digest, tags });
+            return Ok(pushed(&original, original.digest.clone(), tags));
         }
         let mut wanted = self.wanted().await?;
         let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
@@ -91,7 +92,7 @@ impl Delivery {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             if self.is_there(&root.digest, &tags).await? {
-                return Ok(Pushed { digest: root.digest.clone(), tags });
+                return Ok(pushed(root, root.digest.clone(), tags));
             }
         }
         let repository = &self.target.destination.repository.path;
@@ -118,10 +119,10 @@ impl Delivery {
             result => result?,
         };
         self.note_sightings(&wanted, &encoded);
-        Ok(Pushed { digest, tags })
+        Ok(pushed(root(&manifests)?, digest, tags))
     }
 
-    async fn wanted(&self) -> Result<Wanted> {
+    pub(super) async fn wanted(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
             let mut wanted =
@@ -134,18 +135,22 @@ impl Delivery {
 
     /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.
     async fn deliver(&self, wanted: &mut Wanted, present: HashSet<Digest>) -> Result<Encodings> {
-        let (source, mut needs) = (Arc::clone(&self.source), wanted.needs.clone());
+        let plan = self.plan(wanted.needs.clone(), present).await?;
+        self.announce(&plan);
+        let mut encoded = wanted.encoded();
+        encoded.extend(self.execute(plan, wanted).await?);
+        Ok(encoded)
+    }
+
+    /// Decides what is to be done.
+    pub(super) async fn plan(&self, mut needs: Vec<Need>, present: HashSet<Digest>) -> Result<PushPlan> {
+        let source = Arc::clone(&self.source);
         let (needs, present) = blocking(move || {
             survey::check_at_hand(&*source, &mut needs, &present)?;
             Ok((needs, present))
         })
         .await?;
-        let facts = Facts { present, encoding: self.options.recipe.encoding() };
-        let plan = plan::plan(needs, &facts)?;
-        self.announce(&plan);
-        let mut encoded = wanted.encoded();
-        encoded.extend(self.execute(plan, wanted).await?);
-        Ok(encoded)
+        plan::plan(needs, &Facts { present, encoding: self.options.recipe.encoding() })
     }
 
     async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<Encodings> {
@@ -340,7 +345,7 @@ impl Delivery {
         self.deliver(wanted, present).await.map(drop)
     }
 
-    fn all_tags(&self) -> Vec<String> {
+    pub(super) fn all_tags(&self) -> Vec<String> {
         let mut tags: Vec<String> =
             self.target.destination.tag.iter().chain(&self.target.tags).cloned().collect();
         if tags.is_empty() && self.target.destination.digest.is_none() {
@@ -351,7 +356,7 @@ impl Delivery {
         tags
     }
 
-    fn check_destination(&self, digest: &Digest) -> Result<()> {
+    pub(super) fn check_destination(&self, digest: &Digest) -> Result<()> {
         match &self.target.destination.digest {
             Some(asked) if asked != digest => Err(Error::usage(format!(
                 "the destination asks for {asked}, the image is {digest}: digest mismatch"
@@ -410,7 +415,11 @@ impl Delivery {
     }
 }
 
-fn root(manifests: &[Manifest]) -> Result<&Manifest> {
+fn pushed(root: &Manifest, digest: Digest, tags: Vec<String>) -> Pushed {
+    Pushed { digest, media_type: root.media_type.clone(), size: root.bytes.len() as u64, tags }
+}
+
+pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {
     manifests.last().ok_or_else(|| Error::internal("an image without a manifest"))
 }
 

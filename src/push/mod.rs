@@ -9,6 +9,7 @@ mod all;
 mod bucket;
 mod delivery;
 mod draft;
+mod forecast;
 mod manifest;
 mod mirror;
 mod original;
@@ -35,6 +36,7 @@ use self::{
 pub use all::{Arrival, PushAll};
 pub use bucket::Bucket;
 pub use draft::Format;
+pub use forecast::Forecast;
 pub use mirror::{Mirror, Rule};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
@@ -171,6 +173,10 @@ pub struct Target {
 pub struct Pushed {
     /// The digest of its manifest or index.
     pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
     /// The tags it has been given.
     pub tags: Vec<String>,
 }
@@ -188,13 +194,20 @@ impl Push {
     }
 
     async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
+        let (cargo, image, targets) = self.load(Intent::Push).await?;
+        Ok(cargo.deliver(&image, targets).await)
+    }
+
+    /// Reads and chooses what is pushed.
+    async fn load(self, intent: Intent) -> Result<(Cargo, Image, Vec<Target>)> {
         let Self { input, spec, targets, press, options } = self;
         // Where an image has to be chosen, most of the archive may belong to others.
         let chosen = spec.choice != Choice::Only || options.platform.is_some();
-        let ahead = targets.first().filter(|_| !chosen).cloned();
-        let cargo = Cargo::load(input, &spec, ahead, press, options).await?;
+        let may_send = intent == Intent::Push && !chosen;
+        let ahead = targets.first().filter(|_| may_send).cloned();
+        let cargo = Cargo::load(input, &spec, ahead, press, options, intent).await?;
         let image = choose(&*cargo.source, &spec.choice, cargo.options.platform.as_ref())?;
-        Ok(cargo.deliver(&image, targets).await)
+        Ok((cargo, image, targets))
     }
 }
 
@@ -205,6 +218,7 @@ struct Cargo {
     absorbed: Arc<Absorbed>,
     press: Press,
     options: Options,
+    intent: Intent,
 }
 
 impl Cargo {
@@ -215,6 +229,7 @@ impl Cargo {
         ahead: Option<Target>,
         press: Press,
         options: Options,
+        intent: Intent,
     ) -> Result<Self> {
         let (source, absorbed) = match input {
             Input::Indexed(source) => (source, Absorbed::default()),
@@ -223,7 +238,20 @@ impl Cargo {
         for message in source.warnings() {
             press.reporter.event(Event::Warning { message });
         }
-        Ok(Self { source: Arc::from(source), absorbed: Arc::new(absorbed), press, options })
+        Ok(Self { source: Arc::from(source), absorbed: Arc::new(absorbed), press, options, intent })
+    }
+
+    /// Returns the delivery of an image to a target.
+    fn delivery(&self, image: &Image, target: Target) -> Delivery {
+        Delivery {
+            source: Arc::clone(&self.source),
+            image: image.clone(),
+            absorbed: Arc::clone(&self.absorbed),
+            target,
+            press: self.press.clone(),
+            options: self.options.clone(),
+            intent: self.intent,
+        }
     }
 
     /// Delivers an image to one target after the other, and says what became of each.
@@ -232,18 +260,11 @@ impl Cargo {
         let mut done: Vec<Repository> = Vec::new();
         for target in targets {
             let here = target.destination.repository.clone();
-            let mut options = self.options.clone();
             let before =
                 done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
-            options.mount_from = options.mount_from.or(before.map(|before| before.path.clone()));
-            let delivery = Delivery {
-                source: Arc::clone(&self.source),
-                image: image.clone(),
-                absorbed: Arc::clone(&self.absorbed),
-                target,
-                press: self.press.clone(),
-                options,
-            };
+            let mut delivery = self.delivery(image, target);
+            let mount_from = &mut delivery.options.mount_from;
+            *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
             let pushed = delivery.run().await;
             if pushed.is_ok() {
                 done.push(here);
@@ -252,4 +273,12 @@ impl Cargo {
         }
         results
     }
+}
+
+/// What a delivery may do at the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    /// Ask only, by HEAD and GET.
+    Look,
+    Push,
 }

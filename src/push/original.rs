@@ -14,24 +14,32 @@ use crate::{
 };
 
 impl Delivery {
+    /// Returns the manifest that the image was pulled with, if that is what is to be pushed.
+    pub(super) fn original(&self) -> Option<&Manifest> {
+        let ImageContent::Layers { original: Some(original), layers, .. } = &self.image.content else {
+            return None;
+        };
+        let stays = self.options.recipe == Recipe::Keep && self.options.format == Format::Auto;
+        let asked = &self.target.destination.digest;
+        let fits = asked.as_ref().is_none_or(|asked| *asked == original.digest);
+        (stays && fits && !names_plain(original, layers)).then_some(original)
+    }
+
+    /// Returns what that manifest names.
+    pub(super) fn named_by_original(&self, original: &Manifest) -> Vec<Need> {
+        let mut needs = plan::distinct(named_by(original, true));
+        self.locate(&mut needs);
+        needs
+    }
+
     /// Pushes the manifest that the image was pulled with; returns it if that went well, and nothing if the
     /// registry lacks what it names.
     pub(super) async fn push_original(&self, tags: &[String]) -> Result<Option<Manifest>> {
-        let ImageContent::Layers { original: Some(original), layers, .. } = &self.image.content else {
-            return Ok(None);
-        };
-        let stays = self.options.recipe == Recipe::Keep && self.options.format == Format::Auto;
-        if !stays || names_plain(original, layers) {
-            return Ok(None);
-        }
-        if self.target.destination.digest.as_ref().is_some_and(|asked| *asked != original.digest) {
-            return Ok(None);
-        }
+        let Some(original) = self.original() else { return Ok(None) };
         if self.is_there(&original.digest, tags).await? {
             return Ok(Some(original.clone()));
         }
-        let mut needs = plan::distinct(named_by(original, true));
-        self.locate(&mut needs);
+        let needs = self.named_by_original(original);
         let present =
             survey::present(&self.target.client, &self.target.destination.repository.path, &needs).await?;
         let is_missing =

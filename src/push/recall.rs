@@ -11,7 +11,7 @@ use std::{slice, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{delivery::Delivery, spool::blocking, survey::HEADS, wanted::Wanted};
+use super::{Intent, delivery::Delivery, spool::blocking, survey::HEADS, wanted::Wanted};
 use crate::{
     codec::Compression,
     error::{ErrorKind, Result, chain},
@@ -39,9 +39,14 @@ impl Delivery {
             .await;
         let mut recalled = 0;
         for (layer, found) in found? {
-            if let (Some(diff_id), Some(identity)) = (&layer.diff_id, found) {
+            let Some(diff_id) = &layer.diff_id else { continue };
+            if let Some(identity) = found {
                 wanted.reuse(diff_id, &identity);
                 recalled += 1;
+            } else if self.intent == Intent::Look {
+                for from in self.origins(&self.source.origins(&layer), None) {
+                    wanted.may_come_from(diff_id, &from);
+                }
             }
         }
         Ok(recalled)
@@ -54,6 +59,9 @@ impl Delivery {
             if let Some(size) = self.fitting(digest).await? {
                 return Ok(Some((digest.clone(), size)));
             }
+        }
+        if self.intent == Intent::Look {
+            return Ok(None);
         }
         let uploader = self.uploader();
         for form in forms {

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{delivery::Delivery, draft::is_image, wanted::Wanted};
+use super::{Intent, delivery::Delivery, draft::is_image, wanted::Wanted};
 use crate::{
     codec::Compression,
     error::{Error, Result, chain},
@@ -53,6 +53,12 @@ impl Delivery {
         for (diff_id, offer) in offers.into_iter().flatten() {
             if sought.contains(&diff_id) {
                 offered.entry(diff_id).or_insert(offer);
+            }
+        }
+        if self.intent == Intent::Look {
+            let here = &self.target.destination.repository.path;
+            for (diff_id, offer) in offered.iter().filter(|(_, offer)| offer.repository != *here) {
+                wanted.may_come_from(diff_id, &offer.repository);
             }
         }
         let confirmed: HashMap<DiffId, Offer> = stream::iter(offered)
@@ -170,7 +176,7 @@ impl Delivery {
         let here = &self.target.destination.repository;
         match self.target.client.head_blob(&here.path, &offer.digest).await? {
             Some(size) => return Ok(size == offer.size),
-            None if offer.repository == here.path => return Ok(false),
+            None if offer.repository == here.path || self.intent == Intent::Look => return Ok(false),
             None => {}
         }
         self.uploader().mount(&offer.digest, &offer.repository).await

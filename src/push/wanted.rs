@@ -56,6 +56,13 @@ impl Wanted {
         }
     }
 
+    /// Takes note that another repository has a form of a layer, which it may be mounted from.
+    pub(crate) fn may_come_from(&mut self, diff_id: &DiffId, repository: &str) {
+        for need in self.needs.iter_mut().filter(|need| need.layer.diff_id.as_ref() == Some(diff_id)) {
+            need.origins.push(repository.to_owned());
+        }
+    }
+
     /// Returns the documents as they are pushed, if all layers are known.
     pub(crate) fn finish(&self, encoded: &Encodings, format: Format) -> Result<Option<Finished>> {
         finish(&self.drafts, encoded, format)

@@ -164,7 +164,7 @@ impl Reporter for Lines {
 }
 
 /// Returns the counts that are not zero, in words.
-pub(in crate::cli) fn counts(counts: &[(usize, &str)]) -> String {
+fn counts(counts: &[(usize, &str)]) -> String {
     let some = counts.iter().filter(|(count, _)| *count > 0);
     some.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use super::Settings;
 use crate::{
     error::{Error, ErrorKind, Result},
-    registry::Lesson,
+    registry::{Lesson, hosts::Profile},
 };
 
 const KIB: u64 = 1 << 10;
@@ -44,6 +44,36 @@ const HEADROOM: u64 = 64 * KIB;
 
 /// What to try after a body was too large and nobody said what is not.
 const LADDER: [u64; 9] = [60 * MIB, 30 * MIB, 20 * MIB, 16 * MIB, 8 * MIB, 5 * MIB, 4 * MIB, MIB, 512 * KIB];
+
+impl Settings {
+    /// Returns how large the chunks of an upload are before its registry has said a word, and why; no size where
+    /// chunks are not to be had.
+    pub fn first_chunk(&self) -> (Option<u64>, String) {
+        let Profile { name, chunk_size: usual, max_chunk, monolithic, .. } = self.profile;
+        if monolithic {
+            return (None, format!("{name} takes no chunks"));
+        }
+        let limits = Limits::new(self);
+        let chunk = limits.choose(None);
+        let timely = limits.timely();
+        let why = if chunk < self.chunk_size.unwrap_or(timely) && max_chunk == Some(limits.ceiling()) {
+            format!("{name} takes no larger ones")
+        } else if limits.ceiling() < self.chunk_size.unwrap_or(timely) {
+            "larger ones have been refused here".to_owned()
+        } else if self.chunk_size.is_some() {
+            "as was asked for".to_owned()
+        } else if timely > usual {
+            "the line is fast and far".to_owned()
+        } else if timely < usual {
+            "the line is slow".to_owned()
+        } else if self.profile == Profile::ORDINARY {
+            "as is usual".to_owned()
+        } else {
+            format!("as suits {name}")
+        };
+        (Some(chunk), why)
+    }
+}
 
 /// Everything that bounds a chunk.
 #[derive(Clone, Debug)]
@@ -242,10 +272,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::registry::{hosts::Profile, retry::Pace};
+    use crate::registry::{hosts, retry::Pace};
 
-    fn limits(wanted: Option<u64>, profile: Profile) -> Limits {
-        Limits::new(&Settings {
+    fn settings(wanted: Option<u64>, profile: Profile) -> Settings {
+        Settings {
             profile,
             chunk_size: wanted,
             retries: 0,
@@ -253,7 +283,11 @@ mod tests {
             mount_from: None,
             pace: Pace::INSTANT,
             lesson: Lesson::default(),
-        })
+        }
+    }
+
+    fn limits(wanted: Option<u64>, profile: Profile) -> Limits {
+        Limits::new(&settings(wanted, profile))
     }
 
     fn advertised(limits: &mut Limits, least: &str, most: &str) -> Result<Vec<String>> {
@@ -307,7 +341,7 @@ mod tests {
 
     #[test]
     fn ghcr_never_gets_more_than_four_mebibytes() {
-        let ghcr = crate::registry::hosts::profile("ghcr.io");
+        let ghcr = hosts::profile("ghcr.io");
         assert_eq!(limits(None, ghcr).choose(Some(1 << 40)), 4 * MIB);
         assert_eq!(limits(Some(64 * MIB), ghcr).choose(None), 4 * MIB);
     }
@@ -332,7 +366,7 @@ mod tests {
             ("ghcr.io", 200_000, 125_000_000, 4 * MIB),
             ("1.dkr.ecr.eu.amazonaws.com", 200_000, 125_000_000, 10 * MIB),
         ] {
-            let mut limits = limits(None, crate::registry::hosts::profile(host));
+            let mut limits = limits(None, hosts::profile(host));
             limits.lesson.rate = Some(rate);
             limits.lesson.round_trip = Some(round_trip);
             let chunk = limits.choose(None);
@@ -400,6 +434,33 @@ mod tests {
                 count += 1;
             }
             prop_assert!(late || count <= MOST_CHUNKS);
+        }
+    }
+
+    #[test]
+    fn the_first_chunk_has_its_reason() {
+        let (ghcr, google) = (hosts::profile("ghcr.io"), hosts::profile("gcr.io"));
+        let line = |rate| Lesson { rate: Some(rate), round_trip: Some(20_000), ..Lesson::default() };
+        let (fast, slow) = (line(100 * MIB), line(100 * KIB));
+        let refused = Lesson { body_limit: Some(5 * MIB), ..Lesson::default() };
+        for (profile, wanted, lesson, expected) in [
+            (Profile::ORDINARY, None, Lesson::default(), (Some(16 * MIB), "as is usual")),
+            (Profile::ORDINARY, Some(MIB), Lesson::default(), (Some(MIB), "as was asked for")),
+            (Profile::ORDINARY, None, fast, (Some(40 * MIB), "the line is fast and far")),
+            (Profile::ORDINARY, None, slow, (Some(3000 * KIB), "the line is slow")),
+            (Profile::ORDINARY, None, refused, (Some(5 * MIB), "larger ones have been refused here")),
+            (
+                Profile::ORDINARY,
+                Some(8 * MIB),
+                refused,
+                (Some(5 * MIB), "larger ones have been refused here"),
+            ),
+            (ghcr, None, Lesson::default(), (Some(4 * MIB), "as suits GitHub Container Registry")),
+            (ghcr, Some(8 * MIB), fast, (Some(4 * MIB), "GitHub Container Registry takes no larger ones")),
+            (google, Some(8 * MIB), fast, (None, "Google Artifact Registry takes no chunks")),
+        ] {
+            let (chunk, why) = Settings { lesson, ..settings(wanted, profile) }.first_chunk();
+            assert_eq!((chunk, why.as_str()), expected);
         }
     }
 }

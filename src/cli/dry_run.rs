@@ -1,0 +1,119 @@
+//! `longshore push --dry-run`: what would be done, as a table or as JSON.
+
+use bytesize::ByteSize;
+use longshore::{
+    Result,
+    error::chain,
+    event::{PlannedBlob, Todo},
+    push::Forecast,
+};
+use serde_json::{Value, json};
+
+use super::{Context, ExitStatus, output::ascii, report::conclude};
+
+/// What would become of one destination.
+pub(super) struct Outlook {
+    /// `registry/repository`.
+    pub(super) name: String,
+    pub(super) result: Result<Forecast>,
+}
+
+/// Prints what would be done.
+pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Result<ExitStatus> {
+    if json {
+        let document = json!({ "destinations": outlooks.iter().map(to_json).collect::<Vec<_>>() });
+        context.printer.result(&ascii(&document.to_string()))?;
+    } else {
+        for Outlook { name, result } in outlooks {
+            if let Ok(forecast) = result {
+                table(name, forecast).iter().try_for_each(|line| context.printer.result(line))?;
+            }
+        }
+    }
+    let failures: Vec<_> = outlooks
+        .iter()
+        .filter_map(|outlook| Some((outlook.name.as_str(), outlook.result.as_ref().err()?)))
+        .collect();
+    conclude(&failures, outlooks.len(), context)
+}
+
+fn table(name: &str, forecast: &Forecast) -> Vec<String> {
+    let Forecast { digest, tags, is_there, blobs, .. } = forecast;
+    let name = match digest {
+        Some(digest) => format!("{name}@{digest}"),
+        None => format!("{name} (its digest is known when all is encoded)"),
+    };
+    let tags = if tags.is_empty() { String::new() } else { format!(" as {}", tags.join(", ")) };
+    let mut lines = vec![format!("{name}{tags}")];
+    if *is_there {
+        lines.push("  it is there: nothing would be done".to_owned());
+        return lines;
+    }
+    let rows: Vec<_> = blobs.iter().map(|blob| (verb(blob), size(blob), named(blob))).collect();
+    let verbs = rows.iter().map(|(verb, ..)| verb.len()).max().unwrap_or_default();
+    lines.extend(rows.iter().map(|(verb, size, name)| format!("  {verb:verbs$}  {size:>10}  {name}")));
+    lines.push(sum(forecast));
+    lines.push(match forecast.chunk {
+        Some(chunk) => format!("chunks of {}, {}", ByteSize(chunk), forecast.why),
+        None => format!("whole blobs: {}", forecast.why),
+    });
+    lines
+}
+
+fn verb(blob: &PlannedBlob) -> String {
+    let from = blob.from.as_deref().unwrap_or_default();
+    let encoding = blob.encoding.as_deref().unwrap_or_default();
+    match blob.step {
+        Todo::Check => "check".to_owned(),
+        Todo::Encode if from.is_empty() => format!("encode {encoding}"),
+        Todo::Encode => format!("mount from {from}, or encode {encoding}"),
+        Todo::Fetch => "fetch and send".to_owned(),
+        Todo::Leave => "leave".to_owned(),
+        Todo::Mount => format!("mount from {from}, or send"),
+        Todo::Reuse => "reuse".to_owned(),
+        Todo::Send => "send".to_owned(),
+        _ => "present".to_owned(),
+    }
+}
+
+fn size(blob: &PlannedBlob) -> String {
+    blob.size.or(blob.source_size).map_or_else(|| "?".to_owned(), |size| ByteSize(size).to_string())
+}
+
+fn named(blob: &PlannedBlob) -> &str {
+    blob.digest.as_ref().unwrap_or(&blob.blob)
+}
+
+fn sum(forecast: &Forecast) -> String {
+    let of = |steps: &[Todo], what: &str| {
+        let blobs: Vec<_> = forecast.blobs.iter().filter(|blob| steps.contains(&blob.step)).collect();
+        let bytes: u64 = blobs.iter().filter_map(|blob| blob.size.or(blob.source_size)).sum();
+        (!blobs.is_empty()).then(|| format!("{} {what} ({})", blobs.len(), ByteSize(bytes)))
+    };
+    let parts = [
+        of(&[Todo::Leave], "foreign"),
+        of(&[Todo::Present, Todo::Check], "present"),
+        of(&[Todo::Reuse], "reused"),
+        of(&[Todo::Mount], "to mount"),
+        of(&[Todo::Send], "to send"),
+        of(&[Todo::Fetch], "to fetch and send"),
+        of(&[Todo::Encode], "to encode and send"),
+    ];
+    format!("total: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+/// Describes one destination for machines. Keys may be added; those that are there stay.
+fn to_json(Outlook { name, result }: &Outlook) -> Value {
+    match result {
+        Ok(forecast) => json!({
+            "destination": name,
+            "digest": forecast.digest,
+            "tags": forecast.tags,
+            "isThere": forecast.is_there,
+            "blobs": forecast.blobs,
+            "bytes": forecast.totals.bytes,
+            "chunk": { "size": forecast.chunk, "why": forecast.why },
+        }),
+        Err(error) => json!({ "destination": name, "error": chain(error) }),
+    }
+}

@@ -1,0 +1,123 @@
+//! What a push would do: the stages of a delivery up to its plan. The registry is asked by HEAD and GET only, so
+//! what it would mount is not known before it is asked for that.
+
+use std::sync::Arc;
+
+use super::{
+    Cargo, Intent, Push, Target,
+    delivery::{Delivery, root},
+    draft::Finished,
+    shared_cache::SharedCache,
+    survey,
+};
+use crate::{
+    error::Result,
+    event::PlannedBlob,
+    oci::Digest,
+    plan::{PushPlan, Totals},
+    source::Image,
+};
+
+/// What a push to one repository would do.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// The digest of the manifest or index, where no layer has to be encoded before it is known.
+    pub digest: Option<Digest>,
+    /// The tags that it would be given.
+    pub tags: Vec<String>,
+    /// The registry has the image under all its names: nothing would be done.
+    pub is_there: bool,
+    /// What would be done for each blob, largest first.
+    pub blobs: Vec<PlannedBlob>,
+    /// How many blobs have which step, and the bytes that would be sent as they are.
+    pub totals: Totals,
+    /// The size of chunks in the beginning; none where only whole blobs are taken.
+    pub chunk: Option<u64>,
+    /// Why they are that large.
+    pub why: String,
+}
+
+impl Push {
+    /// Says what [`Push::run`] would do at each target, and does nothing there. An archive that can be read only once
+    /// is encoded into the cache as it passes, as it is then.
+    pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
+        let bucket = self.options.shared_cache.take();
+        let reporter = Arc::clone(&self.press.reporter);
+        let (mut cargo, image, targets) = self.load(Intent::Look).await?;
+        if let Some(bucket) = bucket {
+            // Nothing is encoded, so there is nothing to give.
+            let (shared, _giving) = SharedCache::begin(bucket, reporter);
+            cargo.press.shared = Some(shared);
+        }
+        Ok(cargo.forecast(&image, targets).await)
+    }
+}
+
+impl Cargo {
+    /// Says what would become of an image at each target.
+    pub(super) async fn forecast(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Forecast>> {
+        let mut forecasts = Vec::new();
+        for target in targets {
+            forecasts.push(self.delivery(image, target).forecast().await);
+        }
+        forecasts
+    }
+}
+
+impl Delivery {
+    async fn forecast(&self) -> Result<Forecast> {
+        let tags = self.all_tags();
+        let (client, repository) = (&self.target.client, &self.target.destination.repository.path);
+        if let Some(original) = self.original() {
+            let digest = Some(original.digest.clone());
+            if self.is_there(&original.digest, &tags).await? {
+                return Ok(self.told(digest, tags, None));
+            }
+            let needs = self.named_by_original(original);
+            let present = survey::present(client, repository, &needs).await?;
+            let is_to_be_had = |(digest, origins): (Option<&Digest>, bool)| {
+                origins || digest.is_some_and(|digest| present.contains(digest))
+            };
+            let mut facts = needs
+                .iter()
+                .map(|need| (need.identity.as_ref().map(|(digest, _)| digest), !need.origins.is_empty()));
+            if facts.all(is_to_be_had) {
+                return Ok(self.told(digest, tags, Some(&self.plan(needs, present).await?)));
+            }
+        }
+        let mut wanted = self.wanted().await?;
+        if self.options.reuse {
+            self.recall(&mut wanted).await?;
+            self.reuse(&mut wanted).await?;
+        }
+        if let Some(shared) = &self.press.shared {
+            shared.ask(&mut wanted.needs, self.options.recipe.encoding()).await;
+        }
+        let mut digest = None;
+        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
+            let root = root(&manifests)?;
+            self.check_destination(&root.digest)?;
+            digest = Some(root.digest.clone());
+            if self.is_there(&root.digest, &tags).await? {
+                return Ok(self.told(digest, tags, None));
+            }
+        }
+        survey::require_manifests(client, repository, &wanted.absent).await?;
+        let present = survey::present(client, repository, &wanted.needs).await?;
+        Ok(self.told(digest, tags, Some(&self.plan(wanted.needs, present).await?)))
+    }
+
+    fn told(&self, digest: Option<Digest>, tags: Vec<String>, plan: Option<&PushPlan>) -> Forecast {
+        let settings = self.options.settings(&self.target.client, false);
+        let (chunk, why) = settings.first_chunk();
+        Forecast {
+            digest,
+            tags,
+            is_there: plan.is_none(),
+            blobs: plan.map(PushPlan::blobs).unwrap_or_default(),
+            totals: plan.map(PushPlan::totals).unwrap_or_default(),
+            chunk,
+            why,
+        }
+    }
+}

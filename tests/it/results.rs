@@ -1,0 +1,95 @@
+//! What a push leaves for a pipeline: JSON on standard output, and the files it asked for.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use crate::{
+    support::{
+        longshore::Longshore,
+        registry::{Fault, Registry, Route, Script},
+    },
+    wire::image::Layout,
+};
+
+#[test]
+fn the_result_is_printed_and_written_down() {
+    let (registry, layout, dir) = (Registry::honest(), Layout::of(&[1000]), tempfile::tempdir().unwrap());
+    let (digest_file, metadata_file) = (dir.path().join("digest"), dir.path().join("metadata.json"));
+    fs_err::write(&digest_file, "of another push, much longer than what comes").unwrap();
+    let (one, two) = (format!("{}/a:1", registry.host()), format!("{}/b", registry.host()));
+    let run = Longshore::new().run([
+        "push",
+        "--json",
+        "--tag=x",
+        &format!("--digest-file={}", digest_file.display()),
+        &format!("--metadata-file={}", metadata_file.display()),
+        &layout.path().display().to_string(),
+        &one,
+        &two,
+    ]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let (digest, size) = (layout.root.digest.to_string(), layout.root.bytes.len());
+    let arrival = |repository: &str, tags: &[&str]| {
+        let repository = format!("{}/{repository}", registry.host());
+        json!({
+            "repository": repository,
+            "reference": format!("{repository}@{digest}"),
+            "digest": digest,
+            "mediaType": layout.root.media_type,
+            "size": size,
+            "tags": tags,
+        })
+    };
+    let pushed = json!([arrival("a", &["1", "x"]), arrival("b", &["x"])]);
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(printed, json!({ "pushed": pushed, "failed": [] }));
+    assert_eq!(fs_err::read_to_string(&digest_file).unwrap(), digest);
+    let metadata: Value = serde_json::from_str(&fs_err::read_to_string(&metadata_file).unwrap()).unwrap();
+    let host = registry.host();
+    let expected = json!({
+        "containerimage.digest": digest,
+        "containerimage.descriptor": { "mediaType": layout.root.media_type, "digest": digest, "size": size },
+        "image.name": format!("{host}/a:1,{host}/a:x,{host}/b:x"),
+        "pushed": pushed,
+    });
+    assert_eq!(metadata, expected);
+    let mode = fs_err::metadata(&metadata_file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o600, 0o600);
+    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");
+}
+
+#[test]
+fn a_failure_leaves_files_as_they_were() {
+    let refusal = Fault::status(400);
+    let registry = Registry::start(Script::new().on(Route::ManifestPut, 2, refusal));
+    let (layout, dir) = (Layout::of(&[1000]), tempfile::tempdir().unwrap());
+    let digest_file = dir.path().join("digest");
+    fs_err::write(&digest_file, "before").unwrap();
+    let (one, two) = (format!("{}/a:1", registry.host()), format!("{}/b:1", registry.host()));
+    let run = Longshore::new().run([
+        "push",
+        "--json",
+        &format!("--digest-file={}", digest_file.display()),
+        &layout.path().display().to_string(),
+        &one,
+        &two,
+    ]);
+    assert_eq!(run.code, Some(7), "{run:?}");
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(printed["pushed"].as_array().unwrap().len(), 1);
+    assert_eq!(printed["failed"][0]["destination"], format!("{}/b", registry.host()));
+    assert!(printed["failed"][0]["error"].as_str().is_some_and(|words| words.contains("400")), "{printed}");
+    assert_eq!(fs_err::read_to_string(&digest_file).unwrap(), "before");
+}
+
+#[test]
+fn a_file_may_be_a_pipe_and_its_folder_must_be_there() {
+    let (registry, layout) = (Registry::honest(), Layout::of(&[10]));
+    let (source, destination) = (layout.path().display().to_string(), format!("{}/a:1", registry.host()));
+    let run = Longshore::new().run(["push", "--digest-file=/dev/stdout", &source, &destination]);
+    assert!(run.stdout.starts_with(&layout.root.digest.to_string()), "{run:?}");
+    let run = Longshore::new().run(["push", "--digest-file=/nowhere/digest", &source, &destination]);
+    assert_eq!(run.code, Some(8), "{run:?}");
+    assert!(run.stderr.contains("there is no folder for `/nowhere/digest`"), "{run:?}");
+}
