@@ -191,6 +191,17 @@ pub fn chain(error: &dyn StdError) -> String {
     line
 }
 
+/// Returns which of the words that would do is meant by one that does not, if one is like it.
+pub fn similar<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |word: &str| strsim::normalized_damerau_levenshtein(asked, word);
+    let words =
+        known.into_iter().map(|word| (likeness(word), word)).filter(|(likeness, _)| *likeness >= LIKE);
+    words.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, word)| word)
+}
+
+/// A typing mistake in a word of four letters is as like as 0.75.
+const LIKE: f64 = 0.6;
+
 /// Makes foreign text (a registry's words, a file name) safe for a terminal: control characters, escape
 /// codes and bidirectional overrides become `\u{…}` escapes.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -226,6 +237,20 @@ mod tests {
     fn hints_survive_more_context() {
         let error = Error::usage("no tag").with_hint("add `:latest`").while_doing("reading DEST");
         assert_eq!(error.hints(), ["add `:latest`"]);
+    }
+
+    #[test]
+    fn a_typing_mistake_is_like_what_was_meant() {
+        let known = ["dir", "docker-archive", "oci", "oci-archive", "tiny"];
+        for (asked, meant) in [
+            ("oci-archiv", Some("oci-archive")),
+            ("docker-arhcive", Some("docker-archive")),
+            ("tny", Some("tiny")),
+            ("image", None),
+            ("", None),
+        ] {
+            assert_eq!(similar(asked, known), meant, "{asked}");
+        }
     }
 
     #[test]

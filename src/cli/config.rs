@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::FalseyValueParser, error::ErrorKind as Clap};
 use longshore::{
     Error, Result,
-    error::{Context as _, ErrorKind},
+    error::{Context as _, ErrorKind, similar},
 };
 use serde_json::json;
 use toml::{Table, Value};
@@ -211,7 +211,7 @@ fn options(table: Table, known: &BTreeMap<&str, &Arg>) -> Result<Options> {
     for (key, value) in table {
         let Some(option) = known.get(key.as_str()) else {
             let error = Error::local(format!("there is no option `{key}`"));
-            return Err(match nearest(&key, known.keys().copied()) {
+            return Err(match similar(&key, known.keys().copied()) {
                 Some(name) => error.with_hint(format!("did you mean `{name}`?")),
                 None => error.with_hint("`longshore config show` lists all"),
             });
@@ -271,12 +271,6 @@ fn no_toml(text: &str, error: &toml::de::Error) -> Error {
 fn no_section(name: &str) -> Error {
     Error::local(format!("`{name}` is no section"))
         .with_hint("a section of a registry begins with `[registry.\"registry.example.com\"]`")
-}
-
-/// Returns the name that was probably meant.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |other: &&str| strsim::jaro(name, other);
-    known.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|other| likeness(other) > 0.7)
 }
 
 fn with_defaults(command: Command, defaults: &Options) -> Command {

@@ -134,16 +134,30 @@ fn table(source: &dyn Source, described: &[Described]) -> Vec<String> {
     };
     let (kind, how, size) = (width(|row| row.kind), width(|row| &row.how), width(|row| &row.size));
     let mut lines = vec![source.name()];
-    for ((at, image, _), rows) in described.iter().zip(&rows) {
+    for ((at, image, contents), rows) in described.iter().zip(&rows) {
         let names = if image.names.is_empty() { "no name".to_owned() } else { image.names.join(", ") };
         let companion = if image.companion { " (belongs to another image)" } else { "" };
         lines.push(String::new());
-        lines.push(format!("@{at} {names}{companion}"));
+        lines.push(format!("@{at} {names}{companion}{}", sum(contents)));
         lines.extend(rows.iter().map(|row| {
             format!("  {:kind$}  {:how$}  {:>size$}  {}", row.kind, row.how, row.size, row.digest)
         }));
     }
     lines
+}
+
+/// Returns how many layers an image has in all, and how large they are, those that are there twice counted once.
+fn sum(contents: &Contents) -> String {
+    let layers: Vec<&Part> = contents.documents.iter().flat_map(|document| &document.layers).collect();
+    let mut seen = HashSet::new();
+    let distinct =
+        layers.iter().filter(|part| seen.insert((&part.digest, &part.layer.diff_id, &part.layer.name)));
+    let bytes = distinct.filter_map(|part| part.size).sum();
+    match layers.len() {
+        0 => String::new(),
+        1 => format!(": 1 layer, {}", readable(bytes)),
+        count => format!(": {count} layers, {}", readable(bytes)),
+    }
 }
 
 struct Row {

@@ -2,6 +2,7 @@
 
 mod access;
 mod cache;
+mod completions;
 mod config;
 mod doctor;
 mod dry_run;
@@ -19,9 +20,10 @@ mod served_images;
 mod source;
 mod user_namespace;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, str::FromStr};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use longshore::Error;
 
 use self::{config::Config, environment::Environment, output::Printer};
 
@@ -47,9 +49,11 @@ enum Command {
     Cache(cache::Args),
     Config(config::Args),
     Doctor(Box<doctor::Args>),
+    Completions(completions::CompletionsArgs),
     Inspect(inspect::Args),
     Login(login::Args),
     Logout(logout::Args),
+    Man(completions::ManArgs),
     Push(Box<push::Args>),
     Serve(Box<serve::Args>),
 }
@@ -79,10 +83,31 @@ enum ExitStatus {
     Interrupted(u8),
 }
 
+/// Returns the command line. `push -h` fits a screen: what is not usual is left to `--help`.
+fn command() -> clap::Command {
+    let short = |arg: clap::Arg| {
+        let is_usual = arg.is_positional() || USUAL.contains(&arg.get_id().as_str());
+        if is_usual { arg } else { arg.hide_short_help(true) }
+    };
+    config::with_variables(Cli::command().mut_subcommand("push", |push| push.mut_args(short)))
+}
+
+/// Options of `push` that are usual.
+const USUAL: [&str; 9] =
+    ["chunk_size", "compression", "creds", "digest_file", "dry_run", "into", "json", "platform", "tags"];
+
+/// Reads the value of an option; what may help stands behind what is wrong.
+fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: Error| {
+        let words = std::iter::once(error.message()).chain(error.hints());
+        words.collect::<Vec<_>>().join("; ")
+    })
+}
+
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
     let environment = Environment::read();
-    let command = config::with_variables(Cli::command());
+    let command = command();
     let config = match Config::read(&environment, &command) {
         Ok(config) => config,
         Err(error) => return without_config(command, &error),
@@ -102,9 +127,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Cache(args) => cache::run(&args, &context),
         Command::Config(args) => config::run(&args, &config, &command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
+        Command::Completions(args) => completions::completions(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Login(args) => login::run(&args, &context),
         Command::Logout(args) => logout::run(&args, &context),
+        Command::Man(args) => completions::man(&args, &context),
         Command::Push(args) => push::run(&args, &context),
         Command::Serve(args) => serve::run(&args, &context),
     };
@@ -119,7 +146,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// Help and the version can be had whatever the configuration is.
-fn without_config(command: clap::Command, broken: &longshore::Error) -> ExitCode {
+fn without_config(command: clap::Command, broken: &Error) -> ExitCode {
     match command.try_get_matches() {
         Err(error) if !error.use_stderr() => output::usage(&error),
         _ => Printer::new(false, 0, false).failure(broken),

@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::progress::Line;
+use super::{ExitStatus, progress::Line};
 
 /// Prints as much as was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -47,15 +47,20 @@ impl Printer {
         self.quiet
     }
 
-    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
-    /// Prints a result. A reader that has gone away is no failure.
+    /// Prints a result.
     pub(super) fn result(self, line: &str) -> Result<(), Error> {
+        self.document(format!("{}\n", printable(line)).as_bytes()).map(drop)
+    }
+
+    /// Prints a text of our own. A reader that has gone away is no failure.
+    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
+    pub(super) fn document(self, text: &[u8]) -> Result<ExitStatus, Error> {
         let mut stdout = io::stdout().lock();
-        match writeln!(stdout, "{}", printable(line)).and_then(|()| stdout.flush()) {
+        match stdout.write_all(text).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != IoErrorKind::BrokenPipe => {
                 Err(Error::local("writing to standard output").because(error))
             }
-            _ => Ok(()),
+            _ => Ok(ExitStatus::Success),
         }
     }
 

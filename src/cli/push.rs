@@ -24,6 +24,7 @@ use super::{
     progress::ProgressArgs,
     report::{Outcome, ReportArgs},
     source::SourceArgs,
+    typed,
 };
 
 /// Push an image to a registry
@@ -57,17 +58,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "FROM=TO")]
     map: Vec<Rule>,
     /// Push only this platform of a multi-platform image: OS/ARCH[/VARIANT]
-    #[arg(long)]
+    #[arg(long, value_parser = typed::<Platform>)]
     platform: Option<Platform>,
     /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded. `keep` alters nothing that a manifest in
     /// the source names, and makes other plain layers gzip
-    #[arg(long, value_name = "HOW", default_value = "keep")]
+    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = typed::<Recipe>)]
     compression: Recipe,
     /// Encode layers too that are in that encoding already
     #[arg(long)]
     force_compression: bool,
     /// auto, oci or docker: the manifest's family; `auto` keeps the source's
-    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = typed::<Format>)]
     format: Format,
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use super::{Choice, Image, ImageContent, Source, tree};
 use crate::{
-    error::{Error, Result, printable},
+    error::{Error, Result, printable, similar},
     oci::{Digest, Platform},
 };
 
@@ -187,7 +187,18 @@ fn full(name: &str) -> (String, &str) {
 
 fn unknown(source: &dyn Source, candidates: &[Candidate], asked: &str) -> Error {
     let words = format!("{} holds nothing called `{}`", source.name(), printable(asked));
-    listed(Error::usage(words), source, candidates)
+    // A mistake may be in any part of the name, and the host is often left out.
+    let short = |name: &'_ str| name.rsplit_once('/').map_or(0, |(repository, _)| repository.len() + 1);
+    let names = candidates.iter().flat_map(|candidate| &candidate.image.names).flat_map(|name| {
+        let short = &name[short(name)..];
+        [name.as_str(), short, short.split(':').next().unwrap_or(short)]
+    });
+    let meant = similar(asked, names.clone()).or_else(|| similar(&asked[short(asked)..], names));
+    let error = match meant {
+        Some(meant) => Error::usage(words).with_hint(format!("did you mean `{}`?", printable(meant))),
+        None => Error::usage(words),
+    };
+    listed(error, source, candidates)
 }
 
 /// Adds what there is to choose from.
@@ -310,6 +321,22 @@ mod tests {
         let digest = Choice::Digest(Digest::of(b"b"));
         assert_eq!(chosen(&images, &digest).unwrap(), "y:1 1");
         assert_eq!(chosen(&[], &Choice::Only).unwrap_err().kind(), ErrorKind::Source);
+    }
+
+    #[test]
+    fn a_name_that_is_like_one_there_is_asked_back() {
+        let images = [image("a", &["docker.io/library/tiny:latest"]), image("b", &["localhost/app:v1"])];
+        for (asked, meant) in [
+            ("tny", Some("did you mean `tiny`?")),
+            ("tiny:lastest", Some("did you mean `tiny:latest`?")),
+            ("localhost/ap:v1", Some("did you mean `localhost/app:v1`?")),
+            ("database", None),
+        ] {
+            let error = by_name(&images, asked).unwrap_err();
+            let hints = error.hints();
+            assert_eq!(hints.first().copied().filter(|hint| hint.starts_with("did")), meant, "{asked}");
+            assert!(hints.iter().any(|hint| hint.starts_with("@1: localhost/app:v1")), "{hints:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, similar},
     oci::Digest,
 };
 
@@ -104,7 +104,10 @@ impl SourceSpec {
         if transport == Some(Transport::Dir) && !rest.is_empty() {
             return Ok(Self { transport, location: Location::Path(rest.into()), choice: Choice::Only });
         }
-        let (path, choice) = cut(rest, transport.is_some(), exists)?;
+        let (path, choice) = cut(rest, transport.is_some(), &exists)?;
+        if transport.is_none() && !exists(Path::new(path)) {
+            check_transport(text)?;
+        }
         if path.is_empty() {
             return Err(Error::usage(format!("`{}` names no file", text.escape_debug())));
         }
@@ -115,22 +118,41 @@ impl SourceSpec {
 /// Cuts the transport off, if there is one.
 fn transport(text: &str) -> Result<(Option<Transport>, &str)> {
     let Some((name, rest)) = text.split_once(':') else { return Ok((None, text)) };
-    let transport = match name {
-        "containerd" => Transport::Containerd,
-        "containers-storage" => Transport::ContainersStorage,
-        "dir" => Transport::Dir,
-        "docker-archive" => Transport::DockerArchive,
-        "docker-storage" => Transport::DockerStorage,
-        "oci" => Transport::Oci,
-        "oci-archive" => Transport::OciArchive,
-        _ if UNREADABLE.contains(&name) => {
+    let transport = match TRANSPORTS.iter().find(|(known, _)| *known == name) {
+        Some((_, transport)) => *transport,
+        None if UNREADABLE.contains(&name) => {
             return Err(Error::usage(format!("`{name}:` cannot be read yet"))
-                .with_hint("`oci:`, `oci-archive:`, `docker-archive:` and plain paths can be read"));
+                .with_hint(format!("{} and plain paths can be read", transports())));
         }
-        _ => return Ok((None, text)),
+        None => return Ok((None, text)),
     };
     Ok((Some(transport), rest))
 }
+
+/// Says so where a path that does not exist begins like a transport.
+fn check_transport(text: &str) -> Result<()> {
+    let Some((name, _)) = text.split_once(':').filter(|(name, _)| !name.contains(['/', '.'])) else {
+        return Ok(());
+    };
+    let Some(meant) = similar(name, TRANSPORTS.iter().map(|(known, _)| *known)) else { return Ok(()) };
+    Err(Error::usage(format!("there is no transport `{}:`", name.escape_debug()))
+        .with_hint(format!("did you mean `{meant}:`? There are {}", transports())))
+}
+
+fn transports() -> String {
+    TRANSPORTS.map(|(name, _)| format!("`{name}:`")).join(", ")
+}
+
+/// The transports, as they are typed.
+const TRANSPORTS: [(&str, Transport); 7] = [
+    ("containerd", Transport::Containerd),
+    ("containers-storage", Transport::ContainersStorage),
+    ("dir", Transport::Dir),
+    ("docker-archive", Transport::DockerArchive),
+    ("docker-storage", Transport::DockerStorage),
+    ("oci", Transport::Oci),
+    ("oci-archive", Transport::OciArchive),
+];
 
 /// Transports of the containers tools and our own that nobody may mistake for a path.
 const UNREADABLE: [&str; 4] = ["docker", "docker-daemon", "ocidir", "sif"];

@@ -26,7 +26,7 @@ fn an_index_is_shown_with_its_children() {
     insta::assert_snapshot!(shown("oci-archive/multiarch.tar"), @r"
     OCI archive `SAMPLE`
 
-    @0 multi
+    @0 multi: 2 layers, 228 B
       index                     506 B  sha256:a41a7bdbd7aa9854e2eec4326082fd1ec302eb49eeb2839cd6a9e06c7f5938dd
       manifest  linux/amd64     499 B  sha256:f2da022f023f671ff86d72300ec2ab6aa93211bc384faee418937e363d5bf925
       config                    323 B  sha256:7555ce835e8ed4a855438b0bc0af6928142b3cc54220c97771eba61b34d0c258
@@ -42,7 +42,7 @@ fn an_image_without_a_manifest_is_shown_by_its_diff_ids() {
     insta::assert_snapshot!(shown("docker-archive/crane-pull.tar"), @r"
     docker archive `SAMPLE`
 
-    @0 127.0.0.1:5917/sample:1
+    @0 127.0.0.1:5917/sample:1: 5 layers, 62.6 KiB
       config  linux/amd64   1.2 KiB  sha256:b0f4100048823624503753a11b867f67cfe9399842a3ff7602ac58f338d94d53
       layer   gzip         52.1 KiB  diff ID sha256:d51ba923b1fabee3715e63a7c97555dbae88e782f4ffbc2441e83aa9db9e6abd
       layer   gzip            423 B  diff ID sha256:3ba33f4087d225d29539dd9857f510477503bf4c66dcbd4e5afee21a23b6b9f9
@@ -60,7 +60,7 @@ fn what_was_read_is_shown_by_its_digest_too() {
     insta::assert_snapshot!(verified, @r"
     docker archive `SAMPLE`
 
-    @0 127.0.0.1:5917/sample:1
+    @0 127.0.0.1:5917/sample:1: 5 layers, 62.6 KiB
       config  linux/amd64   1.2 KiB  sha256:b0f4100048823624503753a11b867f67cfe9399842a3ff7602ac58f338d94d53
       layer   gzip         52.1 KiB  sha256:d2fd77eae45375b4db129e2a81fa56e395c000ef536ddd996b63354448302874, diff ID sha256:d51ba923b1fabee3715e63a7c97555dbae88e782f4ffbc2441e83aa9db9e6abd
       layer   gzip            423 B  sha256:012075a25df0be69b58ad54971bcd7b0d9223cc9186c18ca9c01e49d479b9f96, diff ID sha256:3ba33f4087d225d29539dd9857f510477503bf4c66dcbd4e5afee21a23b6b9f9

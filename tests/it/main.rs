@@ -25,3 +25,4 @@ mod results;
 mod serve;
 mod survives;
 mod wire;
+mod words;

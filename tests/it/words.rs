@@ -1,0 +1,147 @@
+//! What a user is told: help, completions, manual pages, and why something failed.
+
+use crate::{
+    support::{
+        longshore::{Longshore, Run},
+        registry::{Fault, Registry, Route, Script},
+        tool,
+    },
+    wire::image::{Archive, Layout},
+};
+
+fn run(arguments: &[&str]) -> Run {
+    Longshore::new().run(arguments)
+}
+
+/// Returns what was said, with names in the place of what differs from run to run.
+fn said(run: &Run, code: i32, names: &[(&str, &str)]) -> String {
+    assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{run:?}");
+    names.iter().fold(run.stderr.clone(), |text, (what, name)| text.replace(what, name))
+}
+
+#[test]
+fn a_mistake_in_the_command_is_asked_back() {
+    insta::assert_snapshot!(said(&run(&["inspect", "oci-archiv:x.tar"]), 2, &[]), @r"
+    error: there is no transport `oci-archiv:`
+    hint: did you mean `oci-archive:`? There are `containerd:`, `containers-storage:`, `dir:`, `docker-archive:`, `docker-storage:`, `oci:`, `oci-archive:`
+    ");
+    insta::assert_snapshot!(said(&run(&["push", "x.tar", "r.example.com/a", "--compresion=zstd"]), 2, &[]), @r"
+    error: unexpected argument '--compresion' found
+
+      tip: a similar argument exists: '--compression'
+
+    Usage: longshore push --compression <HOW> <SOURCE> <DEST>...
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(said(&run(&["push", "x.tar", "r.example.com/a", "--compression=zst"]), 2, &[]), @r"
+    error: invalid value 'zst' for '--compression <HOW>': not a compression: `zst`; `keep`, `gzip`, `zstd` and `none` are, and `gzip:6` or `zstd:19` with a level
+
+    For more information, try '--help'.
+    ");
+    let archive = Archive::of(&[10]);
+    let path = archive.path().display().to_string();
+    let asked = said(&run(&["inspect", &format!("{path}:localhost/dmo:1")]), 2, &[(&path, "PATH")]);
+    insta::assert_snapshot!(asked, @r"
+    error: docker archive `PATH` holds nothing called `localhost/dmo:1`
+    hint: did you mean `demo:1`?
+    hint: choose by name (`PATH:NAME`), position (`PATH:@N`) or digest (`PATH@DIGEST`)
+    hint: @0: demo:1, linux/amd64, sha256:eec86d15dd366df776e14e24f03904331fdeceb49a86225f9bc7302333ab1cc0
+    ");
+}
+
+#[test]
+fn each_fault_is_put_where_it_belongs() {
+    let (layout, registry) = (Layout::of(&[10]), Registry::honest());
+    let (source, host) = (layout.path().display().to_string(), registry.host());
+    let destination = format!("{host}/demo:1");
+
+    let file = "--digest-file=/nowhere/digest";
+    insta::assert_snapshot!(said(&run(&["push", file, &source, &destination]), 8, &[]), @r"
+    error: there is no folder for `/nowhere/digest`
+    ");
+
+    let blob = &layout.blobs[0];
+    fs_err::remove_file(layout.blob(blob)).unwrap();
+    let names = [(source.as_str(), "SOURCE"), (blob.hex(), "HEX")];
+    insta::assert_snapshot!(said(&run(&["push", "-q", &source, &destination]), 3, &names), @r"
+    error: reading OCI layout `SOURCE`
+      caused by: blob `sha256:HEX` is missing in the source, and the registry does not have it
+      caused by: the source does not hold it
+    ");
+}
+
+/// What registries and networks say is told elsewhere; here, that it is told and who is at fault.
+#[test]
+fn what_comes_from_outside_is_told_with_its_host() {
+    let layout = Layout::of(&[10]);
+    let source = layout.path().display().to_string();
+    let push = |host: &str| run(&["push", "-q", "--retries=0", &source, &format!("{host}/demo:1")]);
+    let refusing = |route, status| Registry::start(Script::new().always(route, Fault::status(status)));
+    let (denying, refusing) = (refusing(Route::Open, 403), refusing(Route::ManifestPut, 400));
+    for (code, host) in [(4, denying.host()), (5, refusing.host()), (6, "127.0.0.1:1".to_owned())] {
+        let run = push(&host);
+        let told = said(&run, code, &[]);
+        assert!(told.starts_with("error: ") && told.contains(&host), "{told}");
+        assert!(!told.contains("this is a bug"), "{told}");
+    }
+}
+
+#[test]
+fn one_of_several_that_fails_is_named() {
+    let (layout, registry) = (Layout::of(&[10]), Registry::honest());
+    let (source, host) = (layout.path().display().to_string(), registry.host());
+    let run = run(&["push", "-q", "--retries=0", &source, &format!("{host}/a:1"), "127.0.0.1:1/b:1"]);
+    assert_eq!(run.code, Some(7), "{run:?}");
+    assert!(run.stdout.starts_with(&format!("{host}/a@sha256:")), "{run:?}");
+    assert!(run.stderr.ends_with("error: not pushed to `127.0.0.1:1/b`\n"), "{run:?}");
+}
+
+#[test]
+fn short_help_fits_a_screen_and_long_help_has_everything() {
+    for command in [&["-h"][..], &["push", "-h"], &["inspect", "-h"], &["cache", "-h"], &["login", "-h"]] {
+        let help = run(command).stdout;
+        assert!(help.lines().count() <= 44, "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
+    let (short, long) = (run(&["push", "-h"]).stdout, run(&["push", "--help"]).stdout);
+    for option in ["--tag", "--dry-run", "--chunk-size", "--help"] {
+        assert!(short.contains(option) && long.contains(option), "{option}");
+    }
+    for option in
+        ["--reuse-from", "--cache-dir", "--metadata-file", "--from-command", "--cert-dir", "--progress"]
+    {
+        assert!(!short.contains(option) && long.contains(option), "{option}");
+    }
+    assert!(short.contains("Examples:") && long.contains("Examples:"));
+}
+
+#[test]
+fn a_shell_completes_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("longshore.bash");
+    fs_err::write(&script, run(&["completions", "bash"]).stdout).unwrap();
+    let complete = format!(
+        "source {}; COMP_WORDS=(longshore push --dry); COMP_CWORD=2; _longshore longshore --dry push; \
+         echo \"${{COMPREPLY[*]}}\"",
+        script.display()
+    );
+    let reply = tool::output(std::process::Command::new("bash").args(["-c", &complete])).unwrap();
+    assert_eq!(String::from_utf8(reply).unwrap(), "--dry-run\n");
+    for shell in ["zsh", "fish"] {
+        let script = run(&["completions", shell]);
+        assert!(script.code == Some(0) && script.stdout.contains("metadata-file"), "{script:?}");
+    }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let man = dir.path().join("man1");
+    assert_eq!(run(&["man", man.to_str().unwrap()]).code, Some(0));
+    for (page, words) in [("longshore.1", "completions"), ("longshore-push.1", r"\-\-dry\-run")] {
+        let text = fs_err::read_to_string(man.join(page)).unwrap();
+        assert!(text.starts_with(".ie") && text.contains(words), "{page}: {text}");
+    }
+    assert!(run(&["man"]).stdout.contains(".SH NAME"));
+}
