@@ -198,15 +198,17 @@ fn consign(
 
 /// Finds out where an image goes.
 fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -> Result<Place> {
-    let is_tag = |name: &String| !name.contains(['/', ':', '@']);
+    // Where there are full names, containerd and Docker write the tags once more.
+    let (tags, full): (Vec<String>, Vec<String>) =
+        image.names.iter().cloned().partition(|name| !name.contains(['/', ':', '@']));
     if image.companion
-        && image.names.iter().all(is_tag)
+        && full.is_empty()
         && let Some(subject) = subject(image, source)
     {
-        return Ok(Place::Beside { subject, tags: image.names.clone() });
+        return Ok(Place::Beside { subject, tags });
     }
     let mut targets: Vec<Target> = Vec::new();
-    for name in &image.names {
+    for name in if full.is_empty() { &tags } else { &full } {
         let Some(destination) = mirror.destination(name)? else { continue };
         match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
             Some(target) if each(target).all(|other| other != destination) => {

@@ -16,6 +16,7 @@ mod dry_run;
 mod fault_registry;
 mod file_trees;
 mod inspect;
+mod mirror;
 mod ocipkg_images;
 mod progress;
 mod readme;

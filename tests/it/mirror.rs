@@ -1,0 +1,180 @@
+//! `push --all`: every image of a source below one prefix.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    support::{
+        docker_registry::DockerRegistry,
+        longshore::Longshore,
+        read_back::ReadBack,
+        registry::{Registry, Route},
+        samples::Sample,
+    },
+    wire::image::{INDEX, Layout},
+};
+
+fn multi() -> Sample {
+    Sample::open("docker-archive/docker28-save-multi.tar")
+}
+
+fn listed(registry: &DockerRegistry, repository: &str) -> BTreeSet<String> {
+    let url = format!("http://{}/v2/{repository}/tags/list", registry.host());
+    let output = std::process::Command::new("curl").args(["-sf", &url]).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    answer["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
+}
+
+/// Makes a layout list these manifests, each under these names.
+fn list(layout: &Layout, entries: &[(&Value, Option<&str>)]) {
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|(descriptor, name)| {
+            let mut entry = (*descriptor).clone();
+            if let Some(name) = name {
+                entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+            }
+            entry
+        })
+        .collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+    fs_err::write(layout.path().join("index.json"), index.to_string()).unwrap();
+}
+
+/// Two images of one layout, `a:1` and `b:1`, which share a layer.
+fn pair() -> Layout {
+    let shared = crate::wire::image::noise(1, 40_000);
+    let one = vec![shared.clone(), crate::wire::image::noise(2, 1000)];
+    let two = vec![shared, crate::wire::image::noise(3, 1000)];
+    let layout = Layout::index(&[&one, &two]);
+    let [a, b] = [0, 1].map(|at: usize| layout.children[at].descriptor());
+    list(&layout, &[(&a, Some("r.example/team/a:1")), (&b, Some("r.example/team/b:1"))]);
+    layout
+}
+
+fn push_all(longshore: &Longshore, source: &Path, to: &str, more: &[&str]) -> crate::support::longshore::Run {
+    longshore.run([&["push", "--all", source.to_str().unwrap(), to], more].concat())
+}
+
+#[test]
+fn every_image_arrives_under_its_own_names() {
+    let (longshore, registry, archive) = (Longshore::new(), DockerRegistry::start(), multi());
+    let to = format!("{}/mirror", registry.host());
+    let run = push_all(&longshore, &archive.path, &to, &["--map", "localhost=local"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(run.stdout.lines().count(), 4, "{run:?}");
+    for (repository, tag) in
+        [("local/sample", "1"), ("local/tiny", "latest"), ("ns/tiny", "v1"), ("local/classic", "1")]
+    {
+        assert_eq!(listed(&registry, &format!("mirror/{repository}")), BTreeSet::from([tag.to_owned()]));
+        let back = ReadBack::of(&format!("{to}/{repository}:{tag}")).unwrap();
+        let line = format!("{to}/{repository}@{}", back.digest());
+        assert!(run.stdout.lines().any(|printed| printed == line), "{line}: {}", run.stdout);
+    }
+}
+
+#[test]
+fn a_shared_layer_is_sent_once() {
+    let (registry, layout) = (Registry::honest(), pair());
+    let run = push_all(&Longshore::new(), layout.path(), &format!("{}/m", registry.host()), &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let sent: u64 = registry.log().iter().map(|exchange| exchange.received).sum();
+    assert!(sent < 50_000, "{sent}: the layer of 40,000 bytes went over the line more than once");
+    for repository in ["m/team/a", "m/team/b"] {
+        assert!(registry.tags(repository).contains(&"1".to_owned()), "{repository}");
+    }
+}
+
+#[test]
+fn one_that_fails_stops_no_other() {
+    let (registry, layout) = (Registry::honest(), pair());
+    // What only the first image has.
+    fs_err::remove_file(layout.blob(&layout.blobs[1])).unwrap();
+    let run = push_all(&Longshore::new(), layout.path(), &format!("{}/m", registry.host()), &["--json"]);
+    assert_eq!(run.code, Some(7), "{run:?}");
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(printed["pushed"][0]["repository"], format!("{}/m/team/b", registry.host()));
+    assert_eq!(printed["failed"][0]["destination"], format!("{}/m/team/a", registry.host()));
+    assert!(run.stderr.contains("pushing `r.example/team/a:1`"), "{}", run.stderr);
+    assert!(registry.tags("m/team/a").is_empty());
+}
+
+#[test]
+fn what_is_about_an_image_goes_where_that_goes() {
+    let (registry, layout) = (DockerRegistry::start(), pair());
+    let [a, b] = [0, 1].map(|at: usize| layout.children[at].clone());
+    let signature = Layout::referrer(b"a signature", &a);
+    for blob in signature.blobs.iter().chain([&signature.root.digest]) {
+        fs_err::copy(signature.blob(blob), layout.blob(blob)).unwrap();
+    }
+    let tag = format!("sha256-{}.sig", a.digest.hex());
+    list(
+        &layout,
+        &[
+            (&signature.root.descriptor(), Some(&tag)),
+            (&a.descriptor(), Some("r.example/team/a:1")),
+            (&b.descriptor(), Some("r.example/team/b:1")),
+        ],
+    );
+    let to = format!("{}/m", registry.host());
+    let run = push_all(&Longshore::new(), layout.path(), &to, &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let tags = listed(&registry, "m/team/a");
+    assert!(tags.contains(&tag) && tags.contains("1"), "{tags:?}");
+    assert_eq!(listed(&registry, "m/team/b"), BTreeSet::from(["1".to_owned()]));
+    // An image that is made anew has another digest, which nobody has signed.
+    let run = push_all(&Longshore::new(), layout.path(), &to, &["--format=docker"]);
+    assert_eq!(run.code, Some(7), "{run:?}");
+    assert!(run.stderr.contains("which was made anew as sha256:"), "{}", run.stderr);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
+    let (registry, layout) = (Registry::honest(), pair());
+    let host = registry.host();
+    for (to, more, words) in [
+        (format!("{host}/m:1"), &[][..], "has a tag or a digest"),
+        ("mirror".to_owned(), &[], "names no registry"),
+        (format!("{host}/m"), &["--tag=2"], "`--tag` is for one image"),
+        (format!("{host}/m"), &["--map=x"], "`x` maps nothing"),
+        (
+            format!("{host}/m"),
+            &["--map=r.example/team/a=one", "--map=r.example/team/b=one"],
+            "would both become",
+        ),
+    ] {
+        let run = push_all(&Longshore::new(), layout.path(), &to, more);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    }
+    let run =
+        Longshore::new().run(["push", "--map=a=b", layout.path().to_str().unwrap(), &format!("{host}/m")]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(registry.log().is_empty(), "{:?}", registry.log());
+}
+
+#[test]
+fn a_dry_run_says_where_each_would_go() {
+    let (registry, layout) = (Registry::honest(), pair());
+    let run = push_all(&Longshore::new(), layout.path(), &format!("{}/m", registry.host()), &["--dry-run"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for repository in ["m/team/a", "m/team/b"] {
+        assert!(run.stdout.contains(&format!("{}/{repository}@sha256:", registry.host())), "{}", run.stdout);
+    }
+    let asked =
+        |route| matches!(route, Route::BlobHead | Route::ManifestHead | Route::ManifestGet | Route::Base);
+    assert!(registry.log().iter().all(|exchange| asked(exchange.route)), "{:?}", registry.log());
+}
+
+#[test]
+fn a_folder_can_be_the_mirror() {
+    let (longshore, archive) = (Longshore::new(), multi());
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().to_str().unwrap();
+    let run = push_all(&longshore, &archive.path, ".", &["--into", into]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for (repository, tag) in [("sample", "1"), ("tiny", "latest"), ("ns/tiny", "v1"), ("classic", "1")] {
+        ReadBack::of_layout(dir.path().join(repository), tag).unwrap();
+    }
+}
