@@ -2,7 +2,7 @@
 //!
 //! They run in a folder of their own that looks like the project, and `registry.example.com` is a registry. Two things
 //! are not repeated: building (`cargo run --release --` becomes the binary under test), and this very run of the tests
-//! (`tests/run`).
+//! (`tests/run`). In `docs`, what stands in a table as a whole `longshore` command is run too.
 
 use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -10,7 +10,9 @@ use std::{
     process::Command,
 };
 
-use crate::support::registry::Registry;
+use serde_json::json;
+
+use crate::{support::registry::Registry, wire::image::Layout};
 
 const BUILT_BY_CARGO: &str = "cargo run --release --";
 /// What this build may lack; `tests/run` builds everything.
@@ -48,11 +50,59 @@ fn the_commands_of_the_readme_work() {
             .output()
             .unwrap();
         assert!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
-        if command.contains(" push ") && !command.contains(" --dry-run") {
+        if command.contains(" push ") && !command.contains(" --dry-run") && !command.contains(" --all") {
             let stdout = String::from_utf8_lossy(&output.stdout);
             assert!(stdout.trim_end().contains("/demo@sha256:"), "`{command}`: {stdout}");
         }
     }
+}
+
+#[test]
+fn the_commands_of_the_documents_work() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path();
+    for (fixture, name) in [
+        ("docker-archive/podman-save.tar", "app.tar"),
+        ("oci-archive/podman-save.tar", "app.oci.tar"),
+        ("docker-archive/docker28-save-multi.tar", "images.tar"),
+    ] {
+        fs_err::copy(project.join("fixtures").join(fixture), home.join(name)).unwrap();
+    }
+    let layout = Layout::of(&[1000]);
+    let copied = Command::new("cp").arg("-r").arg(layout.path()).arg(home.join("layout")).status().unwrap();
+    assert!(copied.success());
+    let mut image = layout.root.descriptor();
+    image["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
+    let index = json!({ "schemaVersion": 2, "manifests": [image] });
+    fs_err::write(home.join("layout/index.json"), index.to_string()).unwrap();
+    let registry = Registry::honest();
+    let binary = Path::new(env!("CARGO_BIN_EXE_longshore"));
+    let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut ran = 0;
+    for document in fs_err::read_dir(project.join("docs")).unwrap() {
+        let text = fs_err::read_to_string(document.unwrap().path()).unwrap();
+        let spans = text
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .flat_map(|line| line.split('`').skip(1).step_by(2));
+        let whole = |span: &&str| span.contains("longshore push ") || span.contains("longshore inspect ");
+        let spans = spans.filter(|span| whole(span) && !span.contains('…'));
+        for command in commands_of(&text).into_iter().chain(spans) {
+            let command = command.replace("\\|", "|").replace(REGISTRY, &registry.host());
+            let output = Command::new("bash")
+                .args(["-euo", "pipefail", "-c", &command])
+                .current_dir(home)
+                .env("HOME", home)
+                .env("PATH", &path)
+                .env_remove("XDG_CACHE_HOME")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
+            ran += 1;
+        }
+    }
+    assert!(ran > 20, "{ran}");
 }
 
 #[test]
