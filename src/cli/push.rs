@@ -39,6 +39,7 @@ use super::{
   longshore push docker-archive:images.tar:@1 localhost:5000/demo:1
   longshore push containers-storage:localhost/demo:1 registry.example.com/demo:1
   longshore push --all images.tar registry.example.com/mirror
+  longshore push image.tar registry.example.com/demo:1 --dry-run
   longshore push image.tar demo:1 --into ./registry")]
 pub(super) struct Args {
     /// A folder or archive that holds images, or podman's, Docker's or containerd's own storage:

@@ -145,12 +145,10 @@ fn every_line_of_json_is_an_event_as_documented() {
     let run = Longshore::new().run(arguments(&layout, &registry, &["--progress=json", "-vv"]));
     run.pushed().unwrap();
     let lines = json_lines(&run);
-    let mut seconds = 0.0;
     let mut events = Vec::new();
     for mut line in lines {
         let at = line.as_object_mut().unwrap().remove("seconds").unwrap().as_f64().unwrap();
-        assert!(at >= seconds, "time does not go back");
-        seconds = at;
+        assert!((0.0..=run.wall.as_secs_f64()).contains(&at), "{at}");
         if line["event"] == "log" {
             assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
             continue;
@@ -188,6 +186,25 @@ fn json_says_why_it_failed() {
     let failed = json_lines(&run).pop().unwrap();
     assert_eq!((&failed["event"], &failed["exitCode"]), (&"failed".into(), &5.into()));
     assert!(failed["message"].is_string() && failed["causes"].is_array() && failed["hints"].is_array());
+}
+
+#[test]
+fn json_says_that_a_signal_ended_it() {
+    let (layout, registry, longshore) = (Layout::of(&LAYERS), slow(), Longshore::new());
+    let mut command = longshore.prepare(arguments(&layout, &registry, &["--progress=json"]));
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = Log::follow(process.stderr.take().unwrap());
+    registry.wait_for(Route::Patch, LAYERS.len());
+    let process_id = rustix::process::Pid::from_child(&process);
+    rustix::process::kill_process(process_id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    let mut last = String::new();
+    log.find(|line| {
+        line.clone_into(&mut last);
+        None::<()>
+    });
+    let last: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(last["event"], "interrupted");
 }
 
 fn json_lines(run: &Run) -> Vec<Value> {

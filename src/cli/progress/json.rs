@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::cli::output::Printer;
 
-/// A line of `--progress json`: `seconds` since the process began and the fields of what happened, whose kind is
-/// `event`.
+/// A line of `--progress json`: `seconds` since the first one and the fields of what happened, whose kind is `event`.
+/// What happens at the same moment in two threads may come in either order.
 ///
 /// What happens during a push is an [`Event`], as that type describes it; `encoded`, `hashed` and `sent` come at most
 /// once a second for each blob. The others are:
