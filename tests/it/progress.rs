@@ -82,7 +82,7 @@ fn a_terminal_that_changes_its_width_keeps_no_ghosts() {
 }
 
 #[test]
-fn bars_count_down_a_pause_and_are_gone_after_a_failure() {
+fn bars_count_down_a_pause_below_what_is_said() {
     let refusal = Fault::status(429).header("Retry-After", "100");
     let registry = Registry::start(Script::new().always(Route::Patch, refusal));
     let (layout, longshore) = (Layout::of(&LAYERS[..1]), Longshore::new());
@@ -94,6 +94,19 @@ fn bars_count_down_a_pause_and_are_gone_after_a_failure() {
     // What -v says stands above the bars.
     assert!(lines.iter().any(|line| line.starts_with("again: ")), "{lines:#?}");
     assert!(lines.last().unwrap().contains("/2  "), "{lines:#?}");
+}
+
+#[test]
+fn bars_are_gone_after_a_failure() {
+    let refusal = Fault::Await { route: Route::Patch, calls: LAYERS.len() };
+    let script =
+        (1..=LAYERS.len()).fold(Script::new(), |script, call| script.on(Route::Patch, call, refusal.clone()));
+    let registry = Registry::start(script.always(Route::ManifestPut, Fault::status(400)));
+    let (layout, longshore) = (Layout::of(&LAYERS), Longshore::new());
+    let terminal = Terminal::run(80, 40, &longshore.prepare(arguments(&layout, &registry, &[])));
+    let lines = terminal.until(|lines| lines.last().is_some_and(|line| line == "after 5"));
+    assert!(lines.iter().any(|line| line.starts_with("error: ")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("sending") || line.contains("/4  ")), "{lines:#?}");
 }
 
 #[test]
