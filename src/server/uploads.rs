@@ -171,7 +171,7 @@ impl Registry {
         while let Some(first) = body.next().await {
             // Who is slow has waited without one.
             let turn = self.turns.acquire().await;
-            let batch = body.batch(first);
+            let batch = body.batch(first).await;
             taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             if taken > most {
                 return Ok((staging, Err(too_large(most))));
