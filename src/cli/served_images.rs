@@ -82,19 +82,16 @@ impl ServedImage {
         let Self { spec, options, name, text } = self;
         let (input, press, client) = (detect::open(&spec, &options)?, press.clone(), client.clone());
         let (host, options) = (client.host().to_owned(), Options::default());
-        let arrivals = match name {
-            Some(mut destination) => {
-                destination.repository.host = host;
-                let targets = vec![Target { destination: destination.clone(), tags: Vec::new(), client }];
-                let pushed = Push { input, spec, targets, press, options }.run().await?;
-                let arrival =
-                    |result| Arrival { image: text.clone(), destination: Some(destination.clone()), result };
-                pushed.into_iter().map(arrival).collect()
-            }
-            None => {
-                let mirror = Mirror { host, path: None, rules: Vec::new() };
-                PushAll { input, spec, mirror, client, press, options }.run().await?
-            }
+        let arrivals = if let Some(mut destination) = name {
+            destination.repository.host = host;
+            let targets = vec![Target { destination: destination.clone(), tags: Vec::new(), client }];
+            let pushed = Push { input, spec, targets, press, options }.run().await?;
+            let arrival =
+                |result| Arrival { image: text.clone(), destination: Some(destination.clone()), result };
+            pushed.into_iter().map(arrival).collect()
+        } else {
+            let mirror = Mirror { host, path: None, rules: Vec::new() };
+            PushAll { input, spec, mirror, client, press, options }.run().await?
         };
         for Arrival { image, destination, result } in arrivals {
             let Some(destination) = destination else {

@@ -2,7 +2,8 @@
 //!
 //! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks
 //! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that touches the folder.
-//! The body of an upload flows from the socket through a hasher into a file (`staging`) and is never held.
+//! The body of an upload flows from the socket through a hasher into a file (`staging`) and is never held; what the next
+//! request has to know of it lies beside that file (`sessions`), so several processes can serve one folder.
 //! Everything on disk can be read by other tools: each repository is an OCI layout (`storage` says how).
 
 mod access;

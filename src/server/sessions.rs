@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
-use http::{StatusCode, header::LOCATION, header::RANGE};
+use http::{
+    StatusCode,
+    header::{LOCATION, RANGE},
+};
 
 use super::{
     reply::{Refusal, UPLOAD_ID},
