@@ -58,7 +58,7 @@ impl Cargo {
     pub(super) async fn forecast(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Forecast>> {
         let mut forecasts = Vec::new();
         for target in targets {
-            forecasts.push(self.delivery(image, target).forecast().await);
+            forecasts.push(Box::pin(self.delivery(image, target).forecast()).await);
         }
         forecasts
     }

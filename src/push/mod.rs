@@ -265,7 +265,8 @@ impl Cargo {
             let mut delivery = self.delivery(image, target);
             let mount_from = &mut delivery.options.mount_from;
             *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
-            let pushed = delivery.run().await;
+            // Its state is large, and those of many would lie on one stack.
+            let pushed = Box::pin(delivery.run()).await;
             if pushed.is_ok() {
                 done.push(here);
             }

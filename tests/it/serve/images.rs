@@ -95,7 +95,7 @@ fn what_has_no_name_is_refused_with_the_way_to_give_it_one() {
     let layout = Layout::of(&[1000]);
     let source = layout.path().display().to_string();
     let stderr = Serve::fail(dir.path(), &[&source]);
-    assert!(stderr.contains("hint: `NAME:TAG=SOURCE` gives an image a name"), "{stderr}");
+    assert!(stderr.contains(&format!("hint: give it one: `NAME:TAG={source}`")), "{stderr}");
     let chosen = format!("{source}:@0");
     let stderr = Serve::fail(dir.path(), &[&chosen]);
     assert!(stderr.contains(&format!("hint: give it one: `NAME:TAG={chosen}`")), "{stderr}");

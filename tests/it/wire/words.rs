@@ -350,7 +350,7 @@ fn status_429_too_many_requests() {
     let run = user.run(["push", layout.path().to_str().unwrap(), &destination]);
     let said = run.stderr.replace(&registry.host(), "REGISTRY");
     let waited: Vec<_> = said.lines().filter(|line| line.contains("429")).collect();
-    insta::assert_snapshot!(waited.join("\n"), @"waiting 1 second before going on with sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159: opening an upload: `POST http://REGISTRY/v2/team/demo/blobs/uploads/` was answered 429 Too Many Requests: HAP429");
+    insta::assert_snapshot!(waited.join("\n"), @"waiting 1s before going on with sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159: opening an upload: `POST http://REGISTRY/v2/team/demo/blobs/uploads/` was answered 429 Too Many Requests: HAP429");
 }
 
 #[test]
