@@ -4,6 +4,7 @@ mod access;
 mod cache;
 mod completions;
 mod config;
+mod disk;
 mod doctor;
 mod dry_run;
 mod embedded;

@@ -19,6 +19,7 @@ use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
     cache::CacheArgs,
+    disk::Disk,
     dry_run::{self, Outlook},
     embedded::with_registry,
     progress::ProgressArgs,
@@ -46,7 +47,8 @@ pub(super) struct Args {
     /// PATH[:REF|@DIGEST|:@N], or with a transport in front
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// registry/repository[:tag][@digest]; without a tag, `latest`; may be several
+    /// registry/repository[:tag][@digest]; without a tag, `latest`; may be several. Or one on disk: oci:DIR[:TAG],
+    /// oci-archive:FILE[:TAG]
     #[arg(value_name = "DEST", required = true)]
     destinations: Vec<String>,
     /// One more tag for the image; may be repeated
@@ -133,16 +135,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     }
     args.report.check()?;
     // A destination that cannot be is said before an archive of 50 GB is indexed.
-    let goal = Goal::new(args)?;
-    let mut options = options(args, &goal.hosts(), context)?;
+    let disk = disk(args)?;
+    let goal = match &disk {
+        Some(disk) => Goal::One(vec![disk.reference(HERE)?]),
+        None => Goal::new(args)?,
+    };
+    // Such a registry has another address each time.
+    let embedded = disk.is_some() || args.into.is_some();
+    let mut options = options(args, &goal.hosts(), embedded, context)?;
     options.shared_cache = args.cache.bucket(context)?;
     let rate_limit = rate_limit(args)?;
     // Before the password is read: standard input can be read once.
     let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
-    let credentials = match &args.into {
-        Some(_) => Credentials::default(),
-        None => args.creds.credentials(&args.access, context)?,
-    };
+    let credentials =
+        if embedded { Credentials::default() } else { args.creds.credentials(&args.access, context)? };
     let cache = args.cache.open(context)?;
     let progress = args.progress.begin(context);
     let press = Press::new(cache.clone(), progress.reporter());
@@ -156,6 +162,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     };
     let goods = Goods { input, spec, press, options };
     let push = async {
+        if let Some(disk) = &disk {
+            return goods.put(args, goal, disk, rate_limit).await;
+        }
         if let Some(dir) = &args.into {
             // Starting makes the folder.
             if args.dry_run && !dir.is_dir() {
@@ -226,6 +235,22 @@ impl Goal {
     }
 }
 
+/// Returns the destination, if that is on disk.
+fn disk(args: &Args) -> Result<Option<Disk>> {
+    if args.into.is_some() {
+        return Ok(None);
+    }
+    let found: Vec<_> =
+        args.destinations.iter().filter_map(|text| Disk::parse(text).transpose()).collect::<Result<_>>()?;
+    if !found.is_empty() && (args.destinations.len() > 1 || args.all) {
+        return Err(Error::usage("a destination on disk stands alone, and takes one image"));
+    }
+    if !found.is_empty() && args.dry_run {
+        return Err(Error::usage("`--dry-run` asks a registry, and DEST is none"));
+    }
+    Ok(found.into_iter().next())
+}
+
 /// Stands for the embedded registry until that has an address.
 const HERE: &str = "127.0.0.1";
 
@@ -244,6 +269,20 @@ enum Done {
 }
 
 impl Goods {
+    /// Writes a layout.
+    async fn put(self, args: &Args, goal: Goal, disk: &Disk, rate_limit: Option<RateLimit>) -> Result<Done> {
+        let stage = disk.stage()?;
+        let work = async |client: Client| self.ship(args, goal, |_| Ok(client.clone())).await;
+        let mut done = with_registry(stage.path(), rate_limit, work).await?;
+        if let Done::Pushed(outcomes) = &mut done {
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.result.is_ok()) {
+                disk.take(stage.path())?;
+                outcome.name = disk.name();
+            }
+        }
+        Ok(done)
+    }
+
     /// Pushes, or says what that would do. `client` speaks with the registry of a repository.
     async fn ship(
         self,
@@ -318,7 +357,7 @@ fn report(args: &Args, done: Done, context: &Context) -> Result<ExitStatus> {
     }
 }
 
-fn options(args: &Args, hosts: &[&str], context: &Context) -> Result<Options> {
+fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Context) -> Result<Options> {
     let recipe = match args.compression {
         Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: args.force_compression },
         Recipe::Keep if args.force_compression => {
@@ -343,8 +382,7 @@ fn options(args: &Args, hosts: &[&str], context: &Context) -> Result<Options> {
     }
     let state = context.environment.state_dir();
     let resume = match &state {
-        // The embedded registry's address is another each time.
-        _ if args.into.is_some() => Resume::Never,
+        _ if embedded => Resume::Never,
         _ if args.no_resume => Resume::GiveBack(OpenSessions::default()),
         Some(dir) => Resume::Keep(Unfinished::new(&dir.join("uploads"))),
         None => Resume::Never,
@@ -362,7 +400,7 @@ fn options(args: &Args, hosts: &[&str], context: &Context) -> Result<Options> {
         reuse_from,
         resume,
         retries: args.retries,
-        sightings: state.map(|dir| Sightings::new(&dir.join("blobs"))).filter(|_| args.into.is_none()),
+        sightings: state.map(|dir| Sightings::new(&dir.join("blobs"))).filter(|_| !embedded),
         ..Options::default()
     })
 }

@@ -18,6 +18,7 @@ mod file_trees;
 mod inspect;
 mod mirror;
 mod ocipkg_images;
+mod on_disk;
 mod progress;
 mod readme;
 mod real_images;

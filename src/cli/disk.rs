@@ -1,0 +1,108 @@
+//! Destinations on disk: `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`, as skopeo users write them.
+//!
+//! The image goes through the embedded registry into a folder beside the destination, and from there into its place
+//! when all of it has arrived: what fails leaves the destination as it was.
+
+use std::path::{Path, PathBuf, absolute};
+
+use longshore::{
+    Error, ErrorKind, Result,
+    error::Context as _,
+    layout::{archive::write_archive, merge::take_over},
+    oci::Reference,
+};
+use tempfile::TempDir;
+
+/// A layout, as a folder or as one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Disk {
+    kind: Kind,
+    path: PathBuf,
+    tag: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Folder,
+    File,
+}
+
+impl Disk {
+    /// Reads a destination on disk; nothing, if it is elsewhere.
+    pub(super) fn parse(text: &str) -> Result<Option<Self>> {
+        let (kind, rest) = match text.split_once(':') {
+            Some(("oci", rest)) => (Kind::Folder, rest),
+            Some(("oci-archive", rest)) => (Kind::File, rest),
+            _ => return Ok(None),
+        };
+        // As skopeo cuts it: a path with a colon cannot be named.
+        let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+        if path.is_empty() {
+            return Err(Error::usage(format!("`{}` names no place", text.escape_debug())));
+        }
+        let path =
+            absolute(path).context(ErrorKind::Local, || format!("finding `{}`", path.escape_debug()))?;
+        Ok(Some(Self { kind, path, tag: tag.map(str::to_owned) }))
+    }
+
+    /// Returns what the image is called on its way.
+    pub(super) fn reference(&self, host: &str) -> Result<Reference> {
+        let tag = self.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        Reference::at(host, &format!("{REPOSITORY}{tag}"))
+    }
+
+    /// Makes the folder in which the image is put together, on the filesystem of the destination.
+    pub(super) fn stage(&self) -> Result<TempDir> {
+        let dir = match self.kind {
+            Kind::Folder if self.path.is_dir() => &self.path,
+            _ => self.path.parent().unwrap_or(&self.path),
+        };
+        tempfile::Builder::new()
+            .prefix(".longshore-")
+            .tempdir_in(dir)
+            .context(ErrorKind::Local, || format!("writing to `{}`", dir.display()))
+    }
+
+    /// Puts what has arrived in the stage where it belongs.
+    pub(super) fn take(&self, stage: &Path) -> Result<()> {
+        let layout = stage.join(REPOSITORY);
+        match self.kind {
+            Kind::Folder => take_over(&layout, &self.path),
+            Kind::File => write_archive(&layout, &self.path),
+        }
+    }
+
+    /// Returns what the user knows it by; with `@DIGEST` behind it, it is a source.
+    pub(super) fn name(&self) -> String {
+        let kind = match self.kind {
+            Kind::Folder => "oci",
+            Kind::File => "oci-archive",
+        };
+        format!("{kind}:{}", self.path.display())
+    }
+}
+
+/// The repository of the stage.
+const REPOSITORY: &str = "image";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_on_disk_has_a_transport_and_perhaps_a_tag() {
+        for (text, name, tag) in [
+            ("oci:/a/b", "oci:/a/b", None),
+            ("oci:/a/b:v1", "oci:/a/b", Some("v1")),
+            ("oci-archive:/a/b.tar:v1", "oci-archive:/a/b.tar", Some("v1")),
+        ] {
+            let disk = Disk::parse(text).unwrap().unwrap();
+            assert_eq!((disk.name().as_str(), disk.tag.as_deref()), (name, tag), "{text}");
+        }
+        for text in ["r.example/oci:1", "demo:1", "docker://r.example/a", "oci"] {
+            assert_eq!(Disk::parse(text).unwrap(), None, "{text}");
+        }
+        assert!(Disk::parse("oci::v1").is_err());
+        assert!(Disk::parse("oci:/a:b:c").unwrap().unwrap().reference("h").is_err(), "no tag has a colon");
+    }
+}

@@ -1,0 +1,82 @@
+//! Destinations on disk: layouts as folders and as files, read back by others.
+
+use std::{path::Path, process::Command};
+
+use crate::{
+    support::{longshore::Longshore, samples::Sample},
+    wire::image::{Archive, Layout},
+};
+
+/// Returns the digest that skopeo finds.
+fn found(reference: &str) -> String {
+    let output =
+        Command::new("skopeo").args(["inspect", "--format", "{{.Digest}}", reference]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Returns what lies in a folder, without what begins with a dot.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_layout_takes_one_image_beside_the_other() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let layout = dir.path().join("layout");
+    for (size, tag) in [(1000, "a"), (2000, "b"), (3000, "a")] {
+        let source = Archive::of(&[size]);
+        let to = format!("oci:{}:{tag}", layout.display());
+        let run = longshore.run(["push", source.path().to_str().unwrap(), &to]);
+        let digest = found(&to);
+        assert_eq!(run.pushed().unwrap(), format!("oci:{}@{digest}", layout.display()));
+        assert_eq!(longshore.run(["inspect", run.pushed().unwrap(), "--verify"]).code, Some(0));
+    }
+    assert_eq!(names(&layout), ["blobs", "index.json", "oci-layout"]);
+    assert_ne!(found(&format!("oci:{}:a", layout.display())), found(&format!("oci:{}:b", layout.display())));
+}
+
+#[test]
+fn an_archive_is_the_same_whenever_it_is_written() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let sample = Sample::open("docker-archive/podman-save.tar");
+    let archives = ["one.tar", "two.tar"].map(|name| {
+        let file = dir.path().join(name);
+        let to = format!("oci-archive:{}:v1", file.display());
+        let run = longshore.run(["push", sample.path.to_str().unwrap(), &to, "--compression", "zstd"]);
+        assert!(run.pushed().unwrap().ends_with(&found(&to)), "{run:?}");
+        fs_err::read(file).unwrap()
+    });
+    assert!(archives[0] == archives[1]);
+    assert_eq!(names(dir.path()), ["one.tar", "two.tar"]);
+}
+
+#[test]
+fn what_fails_leaves_the_place_as_it_was() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let broken = Layout::of(&[1000, 2000]);
+    fs_err::remove_file(broken.blob(&broken.blobs[0])).unwrap();
+    let source = broken.path().to_str().unwrap().to_owned();
+    for to in ["oci:new:1", "oci-archive:new.tar:1"] {
+        let to = to.replace("new", dir.path().join("new").to_str().unwrap());
+        assert_eq!(longshore.run(["push", &source, &to]).code, Some(3));
+    }
+    assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
+    let here = dir.path().display();
+    for (arguments, words) in [
+        (vec![format!("oci:{here}/x:1"), format!("oci:{here}/y:1")], "stands alone"),
+        (vec![format!("oci:{here}/x:1"), "--all".into()], "takes one image"),
+        (vec![format!("oci:{here}/x:1"), "--dry-run".into()], "asks a registry"),
+        (vec!["oci:".into()], "names no place"),
+        (vec![format!("oci:{here}/x:not a tag")], "invalid tag"),
+    ] {
+        let run = longshore.run([vec!["push".to_owned(), source.clone()], arguments].concat());
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    }
+    let run = longshore.run(["push", &source, &format!("oci:{here}/no/where:1")]);
+    assert_eq!(run.code, Some(8), "{run:?}");
+}
