@@ -16,7 +16,7 @@ use crate::{
 const MOST_LOSSES: u32 = 5;
 
 /// Whoever loses uploads may be several.
-const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they share storage and secret, or sessions stick to one";
+const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they share storage and secret, or sessions stick to one; distribution before 3.0 loses one when a request of it breaks off";
 
 /// More redirects in a row are a circle.
 const MOST_REDIRECTS: u32 = 5;
