@@ -68,6 +68,11 @@ impl Session {
         Ok(())
     }
 
+    /// Returns whether a request is appending.
+    pub(super) fn is_busy(&self) -> bool {
+        staging::is_busy(&self.folder)
+    }
+
     /// Ends it; its bytes are lost.
     pub(super) fn cancel(&self) -> Result<(), Refusal> {
         if staging::cancel(&self.folder)? { Ok(()) } else { Err(unknown()) }

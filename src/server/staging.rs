@@ -10,6 +10,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +32,9 @@ const STATE: &str = "state";
 /// So many bytes of one request are at most lost when this process is killed. Each time they are synced: more often
 /// would make the disk wait.
 const CHECKPOINT: u64 = 64 << 20;
+
+/// Longer than anybody needs to see whether a file is locked.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// Bytes that nobody can see yet.
 #[derive(Debug)]
@@ -106,8 +110,12 @@ impl Staging {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Gone),
             opened => opened.context(ErrorKind::Local, opening)?,
         };
+        // Who only asks holds it for a moment.
         if file.try_lock().is_err() {
-            return Ok(Taken::Busy);
+            thread::sleep(MOMENT);
+            if file.try_lock().is_err() {
+                return Ok(Taken::Busy);
+            }
         }
         // Whoever held the lock until now may have ended it.
         let Some(State { repository, size, algorithm, hash }) = State::read(&folder)? else {
@@ -223,6 +231,11 @@ impl Drop for Staging {
             tracing::warn!("an upload's folder stays behind: {error}");
         }
     }
+}
+
+/// Returns whether somebody is appending to the upload in `folder`.
+pub(super) fn is_busy(folder: &Path) -> bool {
+    fs_err::File::open(folder.join(DATA)).is_ok_and(|data| data.file().try_lock_shared().is_err())
 }
 
 /// Gives a file another name, unless something has it already.

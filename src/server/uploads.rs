@@ -4,11 +4,14 @@
 //! buffer. Batches that were written stay when a connection breaks: the client asks how far it got,
 //! and goes on, here or at another process over the same folder.
 
+use std::time::Duration;
+
 use http::{
     HeaderMap, HeaderName, StatusCode,
     header::{CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER},
 };
 use hyper::body::Incoming;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Registry,
@@ -113,11 +116,22 @@ impl Registry {
         .await
     }
 
-    /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it?
+    /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it? A request that is appending is waited for, but not long: its
+    /// connection may just have broken, and what came of it is being saved.
     pub(super) async fn get_upload(&self, name: Name, id: String) -> Result<Reply, Refusal> {
-        let storage = self.storage.clone();
-        let session = blocking(move || Session::find(&storage, name, id)).await?;
-        Ok(self.progress(&session, StatusCode::NO_CONTENT))
+        let patience = Instant::now() + SETTLE;
+        loop {
+            let (storage, name, id) = (self.storage.clone(), name.clone(), id.clone());
+            let (session, busy) = blocking(move || {
+                let busy = Session::find(&storage, name.clone(), id.clone())?.is_busy();
+                Ok::<_, Refusal>((Session::find(&storage, name, id)?, busy))
+            })
+            .await?;
+            if !busy || Instant::now() >= patience {
+                return Ok(self.progress(&session, StatusCode::NO_CONTENT));
+            }
+            sleep(TICK).await;
+        }
     }
 
     /// `DELETE /v2/<name>/blobs/uploads/<id>`: never mind.
@@ -208,6 +222,11 @@ impl Registry {
         reply
     }
 }
+
+/// So long may it take to bring what came of a broken request to disk.
+const SETTLE: Duration = Duration::from_secs(1);
+/// A lock of another process cannot be waited for and given up at the same time.
+const TICK: Duration = Duration::from_millis(20);
 
 /// The part of a blob that a request says its body is.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -154,3 +154,23 @@ fn a_push_repeats_at_most_the_chunk_that_the_registry_was_killed_in() {
     let sent = kill_in_push(|relay| relay.hold_after((CHUNK + CHUNK / 2) as u64));
     assert!(sent <= (LARGE + CHUNK / 2 + WORDS) as u64, "{sent}");
 }
+
+#[test]
+fn a_push_that_is_killed_goes_on_in_the_middle_of_a_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, user, layout) = (Serve::start(dir.path()), Longshore::new(), Layout::of(&[LARGE]));
+    let relay = Relay::start(server.host());
+    let source = layout.path().display().to_string();
+    let destination = format!("{}/demo:1", relay.host());
+    relay.hold_after((CHUNK + CHUNK / 2) as u64);
+    let running = user.start(["push", &source, &destination]);
+    relay.wait_until_held();
+    running.kill();
+    relay.cut();
+    let before = relay.sent();
+    let run = user.run(["push", &source, &destination]);
+    assert!(run.pushed().unwrap().ends_with(&layout.root.digest.to_string()), "{run:?}");
+    // What had reached the registry is being saved when it is asked for.
+    let again = relay.sent() - before;
+    assert!(again <= (LARGE - CHUNK - CHUNK / 2 + WORDS) as u64, "{again}");
+}
