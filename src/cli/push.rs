@@ -8,7 +8,8 @@ use longshore::{
     codec::{Encoding, Recipe},
     oci::{Platform, Reference, Repository, reference::check_tag},
     push::{
-        Arrival, Format, Mirror, OpenSessions, Options, Press, Push, PushAll, Resume, Rule, Target,
+        Arrival, Forecast, Format, Mirror, OpenSessions, Options, Press, Push, PushAll, Pushed, Resume, Rule,
+        Target,
         runtime::{Ending, block_on_with_farewell},
     },
     registry::{Client, ClientOptions, Credentials, Learned, RateLimit, Sightings, Unfinished},
@@ -268,6 +269,16 @@ enum Done {
     Pushed(Vec<Outcome>),
 }
 
+impl Done {
+    fn foreseen(results: impl Iterator<Item = (String, Result<Forecast>)>) -> Self {
+        Self::Foreseen(results.map(|(name, result)| Outlook { name, result }).collect())
+    }
+
+    fn pushed(results: impl Iterator<Item = (String, Result<Pushed>)>) -> Self {
+        Self::Pushed(results.map(|(name, result)| Outcome { name, result }).collect())
+    }
+}
+
 impl Goods {
     /// Writes a layout.
     async fn put(self, args: &Args, goal: Goal, disk: &Disk, rate_limit: Option<RateLimit>) -> Result<Done> {
@@ -302,32 +313,22 @@ impl Goods {
                 let names: Vec<_> =
                     targets.iter().map(|target| args.place(&target.destination.repository)).collect();
                 let (names, push) = (names.into_iter(), Push { input, spec, targets, press, options });
-                if args.dry_run {
-                    let results = names.zip(push.forecast().await?);
-                    return Ok(Done::Foreseen(
-                        results.map(|(name, result)| Outlook { name, result }).collect(),
-                    ));
-                }
-                let results = names.zip(push.run().await?);
-                Ok(Done::Pushed(results.map(|(name, result)| Outcome { name, result }).collect()))
+                Ok(if args.dry_run {
+                    Done::foreseen(names.zip(push.forecast().await?))
+                } else {
+                    Done::pushed(names.zip(push.run().await?))
+                })
             }
             Goal::All(mirror) => {
                 let path = mirror.path.clone().unwrap_or_default();
                 let client = client(&Repository { host: mirror.host.clone(), path })?;
                 let mirror = Mirror { host: client.host().to_owned(), ..mirror };
                 let push = PushAll { input, spec, mirror, client, press, options };
-                if args.dry_run {
-                    let outlooks = push.forecast().await?.into_iter().map(|arrival| {
-                        let (name, result) = args.arrival(arrival);
-                        Outlook { name, result }
-                    });
-                    return Ok(Done::Foreseen(outlooks.collect()));
-                }
-                let outcomes = push.run().await?.into_iter().map(|arrival| {
-                    let (name, result) = args.arrival(arrival);
-                    Outcome { name, result }
-                });
-                Ok(Done::Pushed(outcomes.collect()))
+                Ok(if args.dry_run {
+                    Done::foreseen(push.forecast().await?.into_iter().map(|one| args.arrival(one)))
+                } else {
+                    Done::pushed(push.run().await?.into_iter().map(|one| args.arrival(one)))
+                })
             }
         }
     }

@@ -149,12 +149,16 @@ impl Places {
             match arrived {
                 Some(arrived) if arrived == subject => targets.push(target(repository, tags, image, client)),
                 Some(arrived) => {
-                    return Err(Error::source(format!(
-                        "it is about {subject}, which was made anew as {arrived}"
-                    ))
-                    .with_hint("push without `--compression` and `--format`, or sign the new image"));
+                    return Err(Error::source(format!("it is about {subject}, which arrived as {arrived}"))
+                        .with_hint(
+                            "leave out `--compression`, `--format` and `--platform`, or sign the new image",
+                        ));
                 }
-                None => return Err(Error::source(format!("{subject}, which it is about, did not arrive"))),
+                None => {
+                    return Err(Error::source(format!(
+                        "{subject}, which it is about, has not arrived as it is"
+                    )));
+                }
             }
         }
         if targets.is_empty() {

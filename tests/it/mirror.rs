@@ -126,7 +126,7 @@ fn what_is_about_an_image_goes_where_that_goes() {
     // An image that is made anew has another digest, which nobody has signed.
     let run = push_all(&Longshore::new(), layout.path(), &to, &["--format=docker"]);
     assert_eq!(run.code, Some(7), "{run:?}");
-    assert!(run.stderr.contains("which was made anew as sha256:"), "{}", run.stderr);
+    assert!(run.stderr.contains("which arrived as sha256:"), "{}", run.stderr);
 }
 
 #[test]

@@ -156,6 +156,24 @@ fn a_push_repeats_at_most_the_chunk_that_the_registry_was_killed_in() {
 }
 
 #[test]
+fn a_status_counts_what_is_being_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serve::start(dir.path());
+    let location = open(server.host(), "a");
+    let mut broken = Raw::connect(server.host());
+    broken.write_head("PATCH", &location, &[("Content-Length", &(2 * MIB).to_string())]).unwrap();
+    broken.write(&noise(4, MIB)).unwrap();
+    while fs_err::metadata(data(dir.path(), &location)).unwrap().len() < MIB as u64 {
+        std::thread::yield_now();
+    }
+    let mut asking = Raw::connect(server.host());
+    asking.write_head("GET", &location, &[]).unwrap();
+    drop(broken);
+    let reply = asking.reply("GET").unwrap();
+    assert_eq!((reply.status, reply.header("Range")), (204, Some("0-1048575")));
+}
+
+#[test]
 fn a_push_that_is_killed_goes_on_in_the_middle_of_a_chunk() {
     let dir = tempfile::tempdir().unwrap();
     let (server, user, layout) = (Serve::start(dir.path()), Longshore::new(), Layout::of(&[LARGE]));
@@ -170,7 +188,6 @@ fn a_push_that_is_killed_goes_on_in_the_middle_of_a_chunk() {
     let before = relay.sent();
     let run = user.run(["push", &source, &destination]);
     assert!(run.pushed().unwrap().ends_with(&layout.root.digest.to_string()), "{run:?}");
-    // What had reached the registry is being saved when it is asked for.
     let again = relay.sent() - before;
     assert!(again <= (LARGE - CHUNK - CHUNK / 2 + WORDS) as u64, "{again}");
 }
