@@ -25,7 +25,7 @@ use super::{
 /// Show the images of a source
 ///
 /// Lists every image, or the one that SOURCE names, with its manifests, config and layers as they lie there:
-/// sizes, encodings, digests. Nothing is sent or kept.
+/// sizes, encodings, digests (cut to the width of a terminal, whole elsewhere). Nothing is sent or kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   longshore inspect image.tar
@@ -74,7 +74,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     if args.json {
         context.printer.result(&ascii(&json(source, &described, &problems).to_string()))?;
     } else {
-        for line in table(source, &described) {
+        let columns = context.printer.columns().unwrap_or(usize::MAX);
+        for line in table(source, &described, columns) {
             context.printer.result(&line)?;
         }
     }
@@ -126,8 +127,9 @@ fn conclude(printer: Printer, source: &dyn Source, mut problems: Vec<Error>) -> 
     }
 }
 
-/// Returns the lines of the table: each image with its documents and their parts, the columns aligned.
-fn table(source: &dyn Source, described: &[Described]) -> Vec<String> {
+/// Returns the lines of the table: each image with its documents and their parts, aligned, and no row of these wider
+/// than `columns`.
+fn table(source: &dyn Source, described: &[Described], columns: usize) -> Vec<String> {
     let rows: Vec<Vec<Row>> = described.iter().map(|(_, _, contents)| rows(contents)).collect();
     let width = |column: fn(&Row) -> &str| {
         rows.iter().flatten().map(|row| column(row).chars().count()).max().unwrap_or_default()
@@ -140,10 +142,20 @@ fn table(source: &dyn Source, described: &[Described]) -> Vec<String> {
         lines.push(String::new());
         lines.push(format!("@{at} {names}{companion}{}", sum(contents)));
         lines.extend(rows.iter().map(|row| {
-            format!("  {:kind$}  {:how$}  {:>size$}  {}", row.kind, row.how, row.size, row.digest)
+            let row = format!("  {:kind$}  {:how$}  {:>size$}  {}", row.kind, row.how, row.size, row.digest);
+            cut(row, columns)
         }));
     }
     lines
+}
+
+/// Cuts a row that would be wrapped: it ends with a digest, whose beginning is enough to tell it from others.
+fn cut(row: String, columns: usize) -> String {
+    if row.chars().count() <= columns {
+        return row;
+    }
+    let kept: String = row.chars().take(columns.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 /// Returns how many layers an image has in all, and how large they are, those that are there twice counted once.

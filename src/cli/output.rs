@@ -52,6 +52,13 @@ impl Printer {
         self.document(format!("{}\n", printable(line)).as_bytes()).map(drop)
     }
 
+    /// Returns how many columns a result has, where it is read on a terminal.
+    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
+    pub(super) fn columns(self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        Some(size.ws_col.into()).filter(|columns| *columns > 0)
+    }
+
     /// Prints a text of our own. A reader that has gone away is no failure.
     #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
     pub(super) fn document(self, text: &[u8]) -> Result<ExitStatus, Error> {

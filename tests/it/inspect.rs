@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::support::{
     longshore::{Longshore, Run},
     samples::{self, Sample},
+    tmux::Terminal,
 };
 
 /// Kinds of samples whose images have a manifest each in `expected.json`.
@@ -20,6 +21,20 @@ const NOT_READ: [&str; 5] = [
     "hand/nix2container",
     "oci/shared-blob-dir",
 ];
+
+#[test]
+fn a_row_fits_the_terminal() {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/oci-archive/podman-save.tar");
+    let longshore = Longshore::new();
+    let command = longshore.prepare(["inspect", archive.to_str().unwrap()]);
+    let lines =
+        Terminal::run(60, 40, &command).until(|lines| lines.last().is_some_and(|line| line == "after 0"));
+    let is_layer = |line: &&String| line.starts_with("  layer");
+    let rows: Vec<_> = lines.iter().filter(is_layer).collect();
+    assert_eq!(rows.len(), 5, "{lines:#?}");
+    assert!(rows.iter().all(|row| row.chars().count() == 60 && row.ends_with('…')), "{lines:#?}");
+    assert!(rows[0].contains(" 52.1 KiB  sha256:d2fd77eae453"), "{lines:#?}");
+}
 
 #[test]
 fn an_index_is_shown_with_its_children() {

@@ -57,9 +57,7 @@ fn each_fault_is_put_where_it_belongs() {
     let destination = format!("{host}/demo:1");
 
     let file = "--digest-file=/nowhere/digest";
-    insta::assert_snapshot!(said(&run(&["push", file, &source, &destination]), 8, &[]), @r"
-    error: there is no folder for `/nowhere/digest`
-    ");
+    insta::assert_snapshot!(said(&run(&["push", file, &source, &destination]), 8, &[]), @"error: there is no folder for `/nowhere/digest`");
 
     let blob = &layout.blobs[0];
     fs_err::remove_file(layout.blob(blob)).unwrap();
@@ -114,6 +112,15 @@ fn short_help_fits_a_screen_and_long_help_has_everything() {
         assert!(!short.contains(option) && long.contains(option), "{option}");
     }
     assert!(short.contains("Examples:") && long.contains("Examples:"));
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let coloured = |longshore: Longshore| longshore.run(["push", "--no-such"]).stderr.contains('\u{1b}');
+    let forced = || Longshore::new().with_env("CLICOLOR_FORCE", "1");
+    assert!(!coloured(Longshore::new()));
+    assert!(coloured(forced()));
+    assert!(!coloured(forced().with_env("NO_COLOR", "1")));
 }
 
 #[test]
