@@ -301,10 +301,13 @@ fn words_or(verdict: &Verdict, otherwise: &str) -> String {
 }
 
 fn trial_json(trial: &Trial) -> Value {
-    let verdict = |verdict: &Verdict| match verdict {
-        Verdict::Yes => json!({ "verdict": "yes" }),
-        Verdict::No(why) => json!({ "verdict": "no", "why": why }),
-        Verdict::Unknown(why) => json!({ "verdict": "unknown", "why": why }),
+    let verdict = |verdict: &Verdict| {
+        let (verdict, why) = match verdict {
+            Verdict::Yes => ("yes", None),
+            Verdict::No(why) => ("no", Some(why)),
+            Verdict::Unknown(why) => ("unknown", Some(why)),
+        };
+        json!({ "verdict": verdict, "why": why })
     };
     let (least, most) = trial.advertised;
     json!({

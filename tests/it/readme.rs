@@ -2,7 +2,8 @@
 //!
 //! They run in a folder of their own that looks like the project, and `registry.example.com` is a registry. Two things
 //! are not repeated: building (`cargo run --release --` becomes the binary under test), and this very run of the tests
-//! (`tests/run`). In `docs`, what stands in a table as a whole `longshore` command is run too.
+//! (`tests/run`). In `docs`, what stands in a table as a whole `longshore` command is run too. Where a block of
+//! ```` ```json ```` follows, what the command prints has that shape: the same keys, with values of the same kind.
 
 use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -10,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{support::registry::Registry, wire::image::Layout};
 
@@ -88,7 +89,8 @@ fn the_commands_of_the_documents_work() {
             .flat_map(|line| line.split('`').skip(1).step_by(2));
         let whole = |span: &&str| span.contains("longshore push ") || span.contains("longshore inspect ");
         let spans = spans.filter(|span| whole(span) && !span.contains('…'));
-        for command in commands_of(&text).into_iter().chain(spans) {
+        let commands = commands_of(&text).into_iter().map(|command| (command, shape_after(command, &text)));
+        for (command, shape) in commands.chain(spans.map(|span| (span, Vec::new()))) {
             let command = command.replace("\\|", "|").replace(REGISTRY, &registry.host());
             let output = Command::new("bash")
                 .args(["-euo", "pipefail", "-c", &command])
@@ -99,6 +101,14 @@ fn the_commands_of_the_documents_work() {
                 .output()
                 .unwrap();
             assert!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
+            if !shape.is_empty() {
+                let stdout = String::from_utf8_lossy(&output.stdout);
+                let found =
+                    documents(&stdout).unwrap_or_else(|error| panic!("`{command}`: {error}: {stdout}"));
+                assert!(!found.is_empty(), "`{command}` prints nothing");
+                let odd = found.iter().find(|found| !shape.iter().any(|shape| fits(found, shape)));
+                assert!(odd.is_none(), "`{command}` prints {}", odd.unwrap());
+            }
             ran += 1;
         }
     }
@@ -109,6 +119,50 @@ fn the_commands_of_the_documents_work() {
 fn only_what_follows_a_prompt_in_a_console_is_a_command() {
     let text = "```console\n$ a --b\nanswer\n\n$ c\n```\n```sh\n$ d\n```\n$ e\n```console\n$ f\n```\n";
     assert_eq!(commands_of(text), ["a --b", "c", "f"]);
+}
+
+#[test]
+fn only_the_same_keys_and_kinds_fit() {
+    let shape = json!({ "a": 1, "b": [{ "event": "x" }, { "event": "y", "more": "" }], "c": null });
+    for (found, expected) in [
+        (json!({ "a": 2, "b": [], "c": "" }), true),
+        (json!({ "a": null, "b": [{ "event": "y", "more": "m" }], "c": 3 }), true),
+        (json!({ "a": "2", "b": [], "c": "" }), false),
+        (json!({ "a": 2, "b": [] }), false),
+        (json!({ "a": 2, "b": [], "c": "", "d": 1 }), false),
+        (json!({ "a": 2, "b": [{ "event": "x", "more": "m" }], "c": 1 }), false),
+    ] {
+        assert_eq!(fits(&found, &shape), expected, "{found}");
+    }
+}
+
+/// Returns whether one has the keys and the kinds of values of the other; `null` is of every kind.
+fn fits(found: &Value, shape: &Value) -> bool {
+    match (found, shape) {
+        (Value::Null, _) | (_, Value::Null) => true,
+        (Value::Array(found), Value::Array(shapes)) => {
+            shapes.is_empty() || found.iter().all(|found| shapes.iter().any(|shape| fits(found, shape)))
+        }
+        (Value::Object(found), Value::Object(shape)) => {
+            found.keys().eq(shape.keys())
+                && found.iter().all(|(key, found)| fits(found, &shape[key]))
+                && (found.get("event") == shape.get("event"))
+        }
+        (Value::String(_), Value::String(_)) | (Value::Bool(_), Value::Bool(_)) => true,
+        (Value::Number(_), Value::Number(_)) => true,
+        _ => false,
+    }
+}
+
+fn documents(text: &str) -> serde_json::Result<Vec<Value>> {
+    serde_json::Deserializer::from_str(text).into_iter().collect()
+}
+
+/// Returns the documents of the `json` block that follows a command.
+fn shape_after(command: &str, text: &str) -> Vec<Value> {
+    let console = format!("```console\n$ {command}\n```\n\n```json\n");
+    let Some((_, block)) = text.split_once(&console) else { return Vec::new() };
+    documents(block.split("```").next().unwrap()).unwrap()
 }
 
 fn commands_of(readme: &str) -> Vec<&str> {
