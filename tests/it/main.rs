@@ -19,6 +19,7 @@ mod inspect;
 mod mirror;
 mod ocipkg_images;
 mod on_disk;
+mod packaging;
 mod progress;
 mod readme;
 mod real_images;
