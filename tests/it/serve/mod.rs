@@ -3,6 +3,7 @@
 mod images;
 mod kills;
 mod limits;
+mod nonsense;
 mod replicas;
 mod tools;
 
