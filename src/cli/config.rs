@@ -285,10 +285,12 @@ fn with_defaults(command: Command, defaults: &Options) -> Command {
 /// Returns the registries that a command line names.
 fn hosts(matches: &ArgMatches) -> Vec<&str> {
     let Some((_, matches)) = matches.subcommand() else { return Vec::new() };
-    ["destinations", REGISTRY]
-        .into_iter()
-        .filter_map(|id| matches.try_get_many::<String>(id).ok().flatten())
-        .flatten()
+    let words = |id| matches.try_get_many::<String>(id).ok().flatten().into_iter().flatten();
+    // The words before the last are sources then.
+    let is_index = matches.try_get_one("index").is_ok_and(|index| index == Some(&true));
+    let destinations = words("destinations").rev().take(if is_index { 1 } else { usize::MAX });
+    destinations
+        .chain(words(REGISTRY))
         .filter_map(|name| name.trim_start_matches("docker://").split('/').next())
         .collect()
 }

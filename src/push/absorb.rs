@@ -53,6 +53,11 @@ impl Absorbed {
         self.layers.get(digest).ok_or_else(|| Error::internal(format!("layer {digest} did not pass by")))
     }
 
+    /// Takes in the layers of one more archive.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.layers.extend(other.layers);
+    }
+
     /// Decodes a layer that a manifest names by its plain bytes.
     pub(crate) fn reproduce(&self, digest: &Digest, encoding: Encoding, cache: &Cache) -> Result<Blob> {
         let (entry, blob) = self.layer(digest)?;

@@ -3,9 +3,11 @@
 //! One image after the other, what refers to an image after it; one that fails stops no other. A layer that several
 //! images share is encoded once and sent once: the repositories after the first one mount it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use super::{Cargo, Forecast, Intent, Mirror, Options, Press, Pushed, Target, shared_cache::SharedCache};
+use super::{
+    Cargo, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target, shared_cache::SharedCache,
+};
 use crate::{
     error::{Error, Result},
     oci::{Digest, Manifest, Reference, Repository},
@@ -61,24 +63,26 @@ impl PushAll {
     /// Pushes the images and says what became of each; an error of its own means that the source could not be read, or
     /// that two images would go to one place.
     pub async fn run(mut self) -> Result<Vec<Arrival<Pushed>>> {
-        let Some(bucket) = self.options.shared_cache.take() else { return self.deliver().await };
-        let (shared, giving) = SharedCache::begin(bucket, Arc::clone(&self.press.reporter));
-        self.press.shared = Some(shared);
+        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
         tokio::join!(self.deliver(), giving).0
     }
 
     async fn deliver(self) -> Result<Vec<Arrival<Pushed>>> {
         let arrived = |pushed: &Pushed| Some(pushed.digest.clone());
-        self.each(Intent::Push, arrived, async |cargo, image, targets| cargo.deliver(image, targets).await)
-            .await
+        self.each(Intent::Push, arrived, async |cargo, freight, targets| {
+            cargo.deliver(freight, targets).await
+        })
+        .await
     }
 
     /// Says what [`PushAll::run`] would do with each image, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Arrival<Forecast>>> {
         self.options.shared_cache = None;
         let arrived = |forecast: &Forecast| forecast.digest.clone();
-        self.each(Intent::Look, arrived, async |cargo, image, targets| cargo.forecast(image, targets).await)
-            .await
+        self.each(Intent::Look, arrived, async |cargo, freight, targets| {
+            cargo.forecast(freight, targets).await
+        })
+        .await
     }
 
     /// Does the same with every image, those that others refer to first. `arrived` says which digest came of it.
@@ -86,7 +90,7 @@ impl PushAll {
         self,
         intent: Intent,
         arrived: impl Fn(&T) -> Option<Digest>,
-        work: impl AsyncFn(&Cargo, &Image, Vec<Target>) -> Vec<Result<T>>,
+        work: impl AsyncFn(&Cargo, &Freight, Vec<Target>) -> Vec<Result<T>>,
     ) -> Result<Vec<Arrival<T>>> {
         let Self { input, spec, mirror, client, press, options } = self;
         let cargo = Cargo::load(input, &spec, None, press, options, intent).await?;
@@ -112,7 +116,7 @@ impl PushAll {
                     continue;
                 }
             };
-            let results = work(&cargo, &image, targets.clone()).await;
+            let results = work(&cargo, &Freight::Image(image.clone()), targets.clone()).await;
             for (Target { destination, .. }, result) in targets.into_iter().zip(results) {
                 let digest = result.as_ref().ok().and_then(&arrived);
                 places.note(&image, &destination.repository, digest);

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io::Read as _, sync::Arc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Intent, Options, Pushed, Target,
+    Freight, Intent, Options, Pushed, Target,
     absorb::Absorbed,
     draft::{Encodings, Finished},
     manifest,
@@ -23,7 +23,7 @@ use crate::{
     event::{Event, How},
     oci::{Descriptor, Digest, Manifest},
     plan::{self, AtHand, Facts, Need, PushPlan, Step},
-    source::{Data, Image, Source},
+    source::{Data, Source},
 };
 
 /// So many blobs are opened at once: each may be a file.
@@ -31,11 +31,11 @@ const OPEN: usize = 256;
 /// Blobs a descriptor embeds are small by nature.
 const EMBEDDED_LIMIT: u64 = 4 << 20;
 
-/// One image on its way to one repository.
+/// Freight on its way to one repository.
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub(super) source: Arc<dyn Source>,
-    pub(super) image: Image,
+    pub(super) freight: Freight,
     /// What was encoded while the source passed, where it could be read only once.
     pub(super) absorbed: Arc<Absorbed>,
     pub(super) target: Target,
@@ -125,8 +125,13 @@ impl Delivery {
     pub(super) async fn wanted(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
-            let mut wanted =
-                wanted::wanted(&*push.source, &push.image, &push.options, &push.press.cache, &push.absorbed)?;
+            let mut wanted = wanted::wanted(
+                &*push.source,
+                &push.freight,
+                &push.options,
+                &push.press.cache,
+                &push.absorbed,
+            )?;
             push.locate(&mut wanted.needs);
             Ok(wanted)
         })

@@ -95,7 +95,12 @@ impl Finishing<'_> {
         let held = match &draft.base {
             Base::Made(config, size) => {
                 let family = self.family(None, &draft.layers)?;
-                return self.made(config, *size, &draft.layers, family);
+                let made = self.made(config, *size, &draft.layers, family)?;
+                // By its config it may be known to an index that was made before.
+                if let Some(manifest) = &made {
+                    self.renamed.insert(config.clone(), manifest.descriptor());
+                }
+                return Ok(made);
             }
             Base::Held(manifest) => manifest,
         };

@@ -1,10 +1,8 @@
 //! What a push would do: the stages of a delivery up to its plan. The registry is asked by HEAD and GET only, so
 //! what it would mount is not known before it is asked for that.
 
-use std::sync::Arc;
-
 use super::{
-    Cargo, Intent, Push, Target,
+    Cargo, Freight, Intent, Push, Target,
     delivery::{Delivery, root},
     draft::Finished,
     shared_cache::SharedCache,
@@ -15,7 +13,6 @@ use crate::{
     event::PlannedBlob,
     oci::Digest,
     plan::{PushPlan, Totals},
-    source::Image,
 };
 
 /// What a push to one repository would do.
@@ -41,24 +38,19 @@ impl Push {
     /// Says what [`Push::run`] would do at each target, and does nothing there. An archive that can be read only once
     /// is encoded into the cache as it passes, as it is then.
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
-        let bucket = self.options.shared_cache.take();
-        let reporter = Arc::clone(&self.press.reporter);
-        let (mut cargo, image, targets) = self.load(Intent::Look).await?;
-        if let Some(bucket) = bucket {
-            // Nothing is encoded, so there is nothing to give.
-            let (shared, _giving) = SharedCache::begin(bucket, reporter);
-            cargo.press.shared = Some(shared);
-        }
-        Ok(cargo.forecast(&image, targets).await)
+        // Whatever is encoded as it passes is not given.
+        let _giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let (cargo, freight, targets) = self.load(Intent::Look).await?;
+        Ok(cargo.forecast(&freight, targets).await)
     }
 }
 
 impl Cargo {
     /// Says what would become of an image at each target.
-    pub(super) async fn forecast(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Forecast>> {
+    pub(super) async fn forecast(&self, freight: &Freight, targets: Vec<Target>) -> Vec<Result<Forecast>> {
         let mut forecasts = Vec::new();
         for target in targets {
-            forecasts.push(Box::pin(self.delivery(image, target).forecast()).await);
+            forecasts.push(Box::pin(self.delivery(freight, target).forecast()).await);
         }
         forecasts
     }

@@ -5,6 +5,7 @@
 
 mod absorb;
 mod all;
+mod assembly;
 #[cfg_attr(not(feature = "shared-cache"), path = "no_bucket.rs")]
 mod bucket;
 mod delivery;
@@ -20,6 +21,7 @@ mod resume;
 mod reuse;
 pub mod runtime;
 mod shared_cache;
+mod sources;
 mod spool;
 mod survey;
 mod transcode;
@@ -34,6 +36,7 @@ use self::{
     shared_cache::SharedCache,
 };
 pub use all::{Arrival, PushAll};
+pub use assembly::{Assembly, Part};
 pub use bucket::Bucket;
 pub use draft::Format;
 pub use forecast::Forecast;
@@ -45,7 +48,7 @@ use crate::{
     codec::Recipe,
     error::Result,
     event::Event,
-    oci::{Digest, Platform, Reference, Repository},
+    oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository},
     registry::{Client, Learned, Lesson, Sightings, hosts, retry::Pace, session::Settings},
     source::{Choice, Image, Input, Source, SourceSpec, choose},
 };
@@ -187,19 +190,17 @@ impl Push {
     /// failed, no tag has moved. A layer is encoded once, and mounted from one repository into the next. Dropping
     /// the future stops it.
     pub async fn run(mut self) -> Result<Vec<Result<Pushed>>> {
-        let Some(bucket) = self.options.shared_cache.take() else { return self.deliver().await };
-        let (shared, giving) = SharedCache::begin(bucket, Arc::clone(&self.press.reporter));
-        self.press.shared = Some(shared);
+        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
         tokio::join!(self.deliver(), giving).0
     }
 
     async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
-        let (cargo, image, targets) = self.load(Intent::Push).await?;
-        Ok(cargo.deliver(&image, targets).await)
+        let (cargo, freight, targets) = self.load(Intent::Push).await?;
+        Ok(cargo.deliver(&freight, targets).await)
     }
 
     /// Reads and chooses what is pushed.
-    async fn load(self, intent: Intent) -> Result<(Cargo, Image, Vec<Target>)> {
+    async fn load(self, intent: Intent) -> Result<(Cargo, Freight, Vec<Target>)> {
         let Self { input, spec, targets, press, options } = self;
         // Where an image has to be chosen, most of the archive may belong to others.
         let chosen = spec.choice != Choice::Only || options.platform.is_some();
@@ -207,11 +208,11 @@ impl Push {
         let ahead = targets.first().filter(|_| may_send).cloned();
         let cargo = Cargo::load(input, &spec, ahead, press, options, intent).await?;
         let image = choose(&*cargo.source, &spec.choice, cargo.options.platform.as_ref())?;
-        Ok((cargo, image, targets))
+        Ok((cargo, Freight::Image(image), targets))
     }
 }
 
-/// A source whose images can be delivered, one after the other.
+/// A source, or several as one, whose images can be delivered one after the other.
 #[derive(Debug)]
 struct Cargo {
     source: Arc<dyn Source>,
@@ -231,21 +232,15 @@ impl Cargo {
         options: Options,
         intent: Intent,
     ) -> Result<Self> {
-        let (source, absorbed) = match input {
-            Input::Indexed(source) => (source, Absorbed::default()),
-            Input::Pass(pass) => absorb(pass, spec.transport, &press, &options, ahead).await?,
-        };
-        for message in source.warnings() {
-            press.reporter.event(Event::Warning { message });
-        }
-        Ok(Self { source: Arc::from(source), absorbed: Arc::new(absorbed), press, options, intent })
+        let (source, absorbed) = read(input, spec, ahead, &press, &options).await?;
+        Ok(Self { source, absorbed: Arc::new(absorbed), press, options, intent })
     }
 
-    /// Returns the delivery of an image to a target.
-    fn delivery(&self, image: &Image, target: Target) -> Delivery {
+    /// Returns the delivery of freight to a target.
+    fn delivery(&self, freight: &Freight, target: Target) -> Delivery {
         Delivery {
             source: Arc::clone(&self.source),
-            image: image.clone(),
+            freight: freight.clone(),
             absorbed: Arc::clone(&self.absorbed),
             target,
             press: self.press.clone(),
@@ -254,15 +249,15 @@ impl Cargo {
         }
     }
 
-    /// Delivers an image to one target after the other, and says what became of each.
-    async fn deliver(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Pushed>> {
+    /// Delivers freight to one target after the other, and says what became of each.
+    async fn deliver(&self, freight: &Freight, targets: Vec<Target>) -> Vec<Result<Pushed>> {
         let mut results = Vec::new();
         let mut done: Vec<Repository> = Vec::new();
         for target in targets {
             let here = target.destination.repository.clone();
             let before =
                 done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
-            let mut delivery = self.delivery(image, target);
+            let mut delivery = self.delivery(freight, target);
             let mount_from = &mut delivery.options.mount_from;
             *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
             // Its state is large, and those of many would lie on one stack.
@@ -273,6 +268,43 @@ impl Cargo {
             results.push(pushed);
         }
         results
+    }
+}
+
+/// Reads what can be read once; `ahead` is where layers may be sent before the image is known.
+async fn read(
+    input: Input,
+    spec: &SourceSpec,
+    ahead: Option<Target>,
+    press: &Press,
+    options: &Options,
+) -> Result<(Arc<dyn Source>, Absorbed)> {
+    let (source, absorbed) = match input {
+        Input::Indexed(source) => (source, Absorbed::default()),
+        Input::Pass(pass) => absorb(pass, spec.transport, press, options, ahead).await?,
+    };
+    for message in source.warnings() {
+        press.reporter.event(Event::Warning { message });
+    }
+    Ok((Arc::from(source), absorbed))
+}
+
+/// What is delivered under one name.
+#[derive(Clone, Debug)]
+enum Freight {
+    /// An image of the source.
+    Image(Image),
+    /// An index that no source holds, of these images and of what only the destination may have. An image without a
+    /// manifest it names by its config.
+    Index { manifest: Manifest, images: Vec<Image>, absent: Vec<Descriptor> },
+}
+
+impl Freight {
+    fn images(&self) -> &[Image] {
+        match self {
+            Self::Image(image) => std::slice::from_ref(image),
+            Self::Index { images, .. } => images,
+        }
     }
 }
 

@@ -37,7 +37,8 @@ impl Delivery {
     /// where a push has seen it, `remembered` what the source knows.
     pub(super) fn origins(&self, remembered: &[Origin], seen: Option<&String>) -> Vec<String> {
         let here = &self.target.destination.repository;
-        let named = self.image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
+        let names = self.freight.images().iter().flat_map(|image| &image.names);
+        let named = names.filter_map(|name| name.parse::<Reference>().ok());
         let named: Vec<Repository> = named.map(|name| name.repository).collect();
         let remembered = remembered.iter().flat_map(|origin| &origin.repositories);
         let others = remembered.chain(&named).filter(|other| is_host(&other.host, &here.host));

@@ -155,13 +155,12 @@ impl Delivery {
         Manifest::parse(bytes, digest, Some(&media_type)).map(Some)
     }
 
-    /// Returns whether a child of an index may be for the machine that our image is for.
+    /// Returns whether a child of an index may be for a machine that we have an image for.
     fn may_have(&self, child: &Descriptor) -> bool {
-        match (&child.platform, &self.image.platform) {
-            (Some(theirs), _) if theirs.is_unknown() => false,
-            (Some(theirs), Some(ours)) => theirs.satisfies(ours) || ours.satisfies(theirs),
-            (None::<Platform>, _) | (_, None) => true,
-        }
+        let Some(theirs) = &child.platform else { return true };
+        let is_for_one = |ours: &Platform| theirs.satisfies(ours) || ours.satisfies(theirs);
+        let mut images = self.freight.images().iter();
+        !theirs.is_unknown() && images.any(|image| image.platform.as_ref().is_none_or(is_for_one))
     }
 
     /// Returns whether a layer is encoded as the recipe would have it. Its level cannot be seen.

@@ -1,10 +1,10 @@
 //! What an image needs, before the registry is asked: its blobs, what the source and the cache hold of each,
 //! and the documents that name them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    Options,
+    Freight, Options,
     absorb::Absorbed,
     draft::{Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
     transcode,
@@ -14,7 +14,7 @@ use crate::{
     cache::Cache,
     codec::{Compression, Recipe},
     error::{Error, Result},
-    oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, media_type},
+    oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, media_type},
     plan::{self, AtHand, Need},
     source::{
         self, Data, Image, ImageContent, Layer, Missing, Source,
@@ -69,10 +69,10 @@ impl Wanted {
     }
 }
 
-/// Lists what an image needs.
-pub(crate) fn wanted(
+/// Lists what freight needs.
+pub(super) fn wanted(
     source: &dyn Source,
-    image: &Image,
+    freight: &Freight,
     options: &Options,
     cache: &Cache,
     absorbed: &Absorbed,
@@ -84,35 +84,20 @@ pub(crate) fn wanted(
         cache,
         absorbed,
         needs: Vec::new(),
+        absent: Vec::new(),
         cached: HashMap::new(),
+        drafts: Vec::new(),
         packed: HashMap::new(),
+        seen: HashSet::new(),
     };
-    let (drafts, absent) = match &image.content {
-        ImageContent::Manifest(root) => {
-            let tree = source::resolve(source, root, options.platform.as_ref())?;
-            let drafts = tree.manifests.into_iter().map(|manifest| listing.held(manifest));
-            (drafts.collect::<Result<_>>()?, tree.missing)
-        }
-        ImageContent::Layers { config, layers, .. } => {
-            if let Some(wanted) = &options.platform {
-                require_platform(image.platform.as_ref(), wanted, &source.name())?;
-            }
-            let slots = layers.iter().map(|layer| listing.unnamed(layer)).collect::<Result<_>>()?;
-            let digest = Digest::of(config);
-            let size = config.len() as u64;
-            listing.needs.push(Need {
-                layer: Layer { name: digest.to_string(), descriptor: None, diff_id: None },
-                identity: Some((digest.clone(), size)),
-                weight: size,
-                at_hand: AtHand::Bytes(config.clone()),
-                origins: Vec::new(),
-            });
-            // What a store's own manifest says besides its layers is not pushed: the same image makes the same
-            // manifest in whatever packaging.
-            (vec![Draft { base: Base::Made(digest, size), layers: slots }], Vec::new())
-        }
-    };
-    let Listing { needs, cached, .. } = listing;
+    for image in freight.images() {
+        listing.image(image, options.platform.as_ref())?;
+    }
+    if let Freight::Index { manifest, absent, .. } = freight {
+        listing.absent.extend(absent.iter().cloned());
+        listing.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
+    }
+    let Listing { needs, absent, cached, drafts, .. } = listing;
     Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts })
 }
 
@@ -130,12 +115,52 @@ struct Listing<'a> {
     cache: &'a Cache,
     absorbed: &'a Absorbed,
     needs: Vec<Need>,
+    absent: Vec<Descriptor>,
     cached: HashMap<Digest, Blob>,
+    drafts: Vec<Draft>,
     /// How each layer will be found at the registry: one that is there twice in two encodings is sent once.
     packed: HashMap<DiffId, Compression>,
+    /// The documents that are listed already.
+    seen: HashSet<Digest>,
 }
 
 impl Listing<'_> {
+    /// Lists an image.
+    fn image(&mut self, image: &Image, platform: Option<&Platform>) -> Result<()> {
+        match &image.content {
+            ImageContent::Manifest(root) => {
+                let tree = source::resolve(self.source, root, platform)?;
+                for manifest in tree.manifests {
+                    if !self.seen.insert(manifest.digest.clone()) {
+                        continue;
+                    }
+                    let draft = self.held(manifest)?;
+                    self.drafts.push(draft);
+                }
+                self.absent.extend(tree.missing);
+            }
+            ImageContent::Layers { config, layers, .. } => {
+                if let Some(wanted) = platform {
+                    require_platform(image.platform.as_ref(), wanted, &self.source.name())?;
+                }
+                let slots = layers.iter().map(|layer| self.unnamed(layer)).collect::<Result<_>>()?;
+                let digest = Digest::of(config);
+                let size = config.len() as u64;
+                self.needs.push(Need {
+                    layer: Layer { name: digest.to_string(), descriptor: None, diff_id: None },
+                    identity: Some((digest.clone(), size)),
+                    weight: size,
+                    at_hand: AtHand::Bytes(config.clone()),
+                    origins: Vec::new(),
+                });
+                // What a store's own manifest says besides its layers is not pushed: the same image makes the same
+                // manifest in whatever packaging.
+                self.drafts.push(Draft { base: Base::Made(digest, size), layers: slots });
+            }
+        }
+        Ok(())
+    }
+
     /// Lists what a manifest of the source names.
     fn held(&mut self, manifest: Manifest) -> Result<Draft> {
         let layers = match &manifest.content {

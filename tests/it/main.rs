@@ -15,6 +15,7 @@ mod doctor;
 mod dry_run;
 mod fault_registry;
 mod file_trees;
+mod index;
 mod inspect;
 mod mirror;
 mod ocipkg_images;

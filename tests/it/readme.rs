@@ -13,7 +13,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{support::registry::Registry, wire::image::Layout};
+use crate::{
+    support::registry::Registry,
+    wire::image::{Archive, Layout, layer},
+};
 
 const BUILT_BY_CARGO: &str = "cargo run --release --";
 /// What this build may lack; `tests/run` builds everything.
@@ -69,6 +72,11 @@ fn the_commands_of_the_documents_work() {
         ("docker-archive/docker28-save-multi.tar", "images.tar"),
     ] {
         fs_err::copy(project.join("fixtures").join(fixture), home.join(name)).unwrap();
+    }
+    for architecture in ["amd64", "arm64"] {
+        let platform = json!({ "os": "linux", "architecture": architecture });
+        let image = Archive::on(platform, vec![layer(architecture.as_bytes())]);
+        fs_err::copy(image.path(), home.join(format!("{architecture}.tar"))).unwrap();
     }
     let layout = Layout::of(&[1000]);
     let copied = Command::new("cp").arg("-r").arg(layout.path()).arg(home.join("layout")).status().unwrap();

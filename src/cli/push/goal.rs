@@ -8,6 +8,8 @@ use super::{super::disk::Disk, Args};
 pub(super) enum Goal {
     /// One, to each of these.
     One(Vec<Reference>),
+    /// One of each source, as an index, to each of these.
+    Index(Vec<Reference>),
     /// All of the source.
     All(Mirror),
 }
@@ -22,9 +24,13 @@ impl Goal {
                 Some(_) => Reference::at(HERE, text),
                 None => text.parse(),
             };
-            return args.destinations.iter().map(parse).collect::<Result<_>>().map(Self::One);
+            let destinations = args.destinations().iter().map(parse).collect::<Result<_>>()?;
+            return Ok(if args.index { Self::Index(destinations) } else { Self::One(destinations) });
         }
-        let [prefix] = args.destinations.as_slice() else {
+        if args.index {
+            return Err(Error::usage("`--all` pushes many images, and `--index` makes one of them"));
+        }
+        let [prefix] = args.destinations() else {
             return Err(Error::usage("`--all` takes one DEST: what stands before every name"));
         };
         if !args.tags.is_empty() {
@@ -42,7 +48,9 @@ impl Goal {
 
     pub(super) fn hosts(&self) -> Vec<&str> {
         match self {
-            Self::One(destinations) => destinations.iter().map(|to| to.repository.host.as_str()).collect(),
+            Self::One(destinations) | Self::Index(destinations) => {
+                destinations.iter().map(|to| to.repository.host.as_str()).collect()
+            }
             Self::All(mirror) => vec![&mirror.host],
         }
     }
@@ -54,8 +62,8 @@ pub(super) fn disk(args: &Args) -> Result<Option<Disk>> {
         return Ok(None);
     }
     let found: Vec<_> =
-        args.destinations.iter().filter_map(|text| Disk::parse(text).transpose()).collect::<Result<_>>()?;
-    if !found.is_empty() && (args.destinations.len() > 1 || args.all) {
+        args.destinations().iter().filter_map(|text| Disk::parse(text).transpose()).collect::<Result<_>>()?;
+    if !found.is_empty() && (args.destinations().len() > 1 || args.all) {
         return Err(Error::usage("a destination on disk stands alone, and takes one image"));
     }
     if !found.is_empty() && args.dry_run {
@@ -66,3 +74,17 @@ pub(super) fn disk(args: &Args) -> Result<Option<Disk>> {
 
 /// Stands for the embedded registry until that has an address.
 pub(super) const HERE: &str = "127.0.0.1";
+
+impl Args {
+    /// Returns what is pushed. With `--index`, all words but the last name sources.
+    pub(super) fn sources(&self) -> Vec<&str> {
+        let more = &self.destinations[..self.destinations.len() - self.destinations().len()];
+        std::iter::once(&self.source).chain(more).map(String::as_str).collect()
+    }
+
+    /// Returns where that goes.
+    pub(super) fn destinations(&self) -> &[String] {
+        let sources = if self.index { self.destinations.len().saturating_sub(1) } else { 0 };
+        &self.destinations[sources..]
+    }
+}

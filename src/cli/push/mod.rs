@@ -12,11 +12,11 @@ use longshore::{
     codec::Recipe,
     oci::{Platform, Repository, reference::check_tag},
     push::{
-        Format, OpenSessions, Press, Resume, Rule,
+        Format, OpenSessions, Part, Press, Resume, Rule,
         runtime::{Ending, block_on_with_farewell},
     },
     registry::{Client, Credentials},
-    source::detect,
+    source::{SourceSpec, detect},
 };
 
 use self::{
@@ -44,9 +44,9 @@ use super::{
 #[command(after_help = "Examples:
   longshore push ./layout registry.example.com/demo:1
   longshore push image.tar registry.example.com/demo:1 --tag latest
-  longshore push docker-archive:images.tar:@1 localhost:5000/demo:1
   longshore push containers-storage:localhost/demo:1 registry.example.com/demo:1
   longshore push --all images.tar registry.example.com/mirror
+  longshore push --index amd64.tar arm64.tar registry.example.com/demo:1
   longshore push image.tar registry.example.com/demo:1 --dry-run
   longshore push image.tar demo:1 --into ./registry")]
 pub(super) struct Args {
@@ -58,6 +58,10 @@ pub(super) struct Args {
     /// oci-archive:FILE[:TAG]
     #[arg(value_name = "DEST", required = true)]
     destinations: Vec<String>,
+    /// Push one multi-platform index of several sources: SOURCE… DEST. A source's platform is what its config says; one
+    /// that is an index gives its children
+    #[arg(long)]
+    index: bool,
     /// One more tag for the image; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
@@ -136,7 +140,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     args.tags.iter().try_for_each(|tag| check_tag(tag))?;
-    if args.creds.password_stdin && args.source == "-" {
+    if args.creds.password_stdin && args.sources().contains(&"-") {
         return Err(Error::usage("standard input cannot be the archive and the password")
             .with_hint("log in by a file: `--authfile FILE`"));
     }
@@ -153,13 +157,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     options.shared_cache = args.cache.bucket(context)?;
     let rate_limit = rate_limit(args)?;
     // Before the password is read: standard input can be read once.
-    let (spec, source_options) = args.source_options.locate(&args.source, &context.environment)?;
+    let located =
+        args.sources().into_iter().map(|source| args.source_options.locate(source, &context.environment));
+    let located: Vec<_> = located.collect::<Result<_>>()?;
     let credentials =
         if embedded { Credentials::default() } else { args.creds.credentials(&args.access, context)? };
     let cache = args.cache.open(context)?;
     let progress = args.progress.begin(context);
     let press = Press::new(cache.clone(), progress.reporter());
-    let input = detect::open(&spec, &source_options)?;
+    let open = |(spec, options): (SourceSpec, _)| Ok(Part { input: detect::open(&spec, &options)?, spec });
+    let parts: Vec<Part> = located.into_iter().map(open).collect::<Result<_>>()?;
     if let Resume::Keep(unfinished) = &options.resume {
         unfinished.sweep();
     }
@@ -167,7 +174,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         Resume::GiveBack(open) => open.clone(),
         _ => OpenSessions::default(),
     };
-    let goods = Goods { input, spec, press, options };
+    let goods = Goods { parts, press, options };
     let push = async {
         if let Some(disk) = &disk {
             return goods.put(args, goal, disk, rate_limit).await;

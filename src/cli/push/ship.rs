@@ -1,11 +1,10 @@
 //! Pushing, once everything is open: to a registry, to the embedded one, or to a place on disk.
 
 use longshore::{
-    Result,
+    Error, Result,
     oci::{Reference, Repository},
-    push::{Arrival, Forecast, Mirror, Options, Press, Push, PushAll, Pushed, Target},
+    push::{Arrival, Assembly, Forecast, Mirror, Options, Part, Press, Push, PushAll, Pushed, Target},
     registry::{Client, RateLimit},
-    source::{Input, SourceSpec},
 };
 
 use super::{
@@ -22,8 +21,8 @@ use super::{
 
 /// What is to be pushed.
 pub(super) struct Goods {
-    pub(super) input: Input,
-    pub(super) spec: SourceSpec,
+    /// One for each source.
+    pub(super) parts: Vec<Part>,
     pub(super) press: Press,
     pub(super) options: Options,
 }
@@ -72,18 +71,30 @@ impl Goods {
         goal: Goal,
         client: impl Fn(&Repository) -> Result<Client>,
     ) -> Result<Done> {
-        let Self { input, spec, press, options } = self;
+        let Self { parts, press, options } = self;
+        let each = |destinations: Vec<Reference>| -> Result<(Vec<String>, Vec<Target>)> {
+            let target = |mut destination: Reference| {
+                let client = client(&destination.repository)?;
+                client.host().clone_into(&mut destination.repository.host);
+                let name = args.place(&destination.repository);
+                Ok((name, Target { destination, tags: args.tags.clone(), client }))
+            };
+            destinations.into_iter().map(target).collect()
+        };
         match goal {
             Goal::One(destinations) => {
-                let target = |mut destination: Reference| {
-                    let client = client(&destination.repository)?;
-                    client.host().clone_into(&mut destination.repository.host);
-                    Ok(Target { destination, tags: args.tags.clone(), client })
-                };
-                let targets: Vec<Target> = destinations.into_iter().map(target).collect::<Result<_>>()?;
-                let names: Vec<_> =
-                    targets.iter().map(|target| args.place(&target.destination.repository)).collect();
+                let (names, targets) = each(destinations)?;
+                let Part { input, spec } = only(parts)?;
                 let (names, push) = (names.into_iter(), Push { input, spec, targets, press, options });
+                Ok(if args.dry_run {
+                    Done::foreseen(names.zip(push.forecast().await?))
+                } else {
+                    Done::pushed(names.zip(push.run().await?))
+                })
+            }
+            Goal::Index(destinations) => {
+                let (names, targets) = each(destinations)?;
+                let (names, push) = (names.into_iter(), Assembly { parts, targets, press, options });
                 Ok(if args.dry_run {
                     Done::foreseen(names.zip(push.forecast().await?))
                 } else {
@@ -94,6 +105,7 @@ impl Goods {
                 let path = mirror.path.clone().unwrap_or_default();
                 let client = client(&Repository { host: mirror.host.clone(), path })?;
                 let mirror = Mirror { host: client.host().to_owned(), ..mirror };
+                let Part { input, spec } = only(parts)?;
                 let push = PushAll { input, spec, mirror, client, press, options };
                 Ok(if args.dry_run {
                     Done::foreseen(push.forecast().await?.into_iter().map(|one| args.arrival(one)))
@@ -103,6 +115,11 @@ impl Goods {
             }
         }
     }
+}
+
+/// Returns the source, where there is one.
+fn only(mut parts: Vec<Part>) -> Result<Part> {
+    parts.pop().ok_or_else(|| Error::internal("a push without a source"))
 }
 
 impl Args {

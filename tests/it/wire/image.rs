@@ -232,21 +232,30 @@ impl Archive {
     /// An image with these layers, which are changed behind the config's back.
     pub(crate) fn of_layers(layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
         let names = (0..layers.len()).map(|number| format!("{number}/layer.tar"));
-        Self::make(&names.collect::<Vec<_>>(), layers, spoil)
+        Self::make(&names.collect::<Vec<_>>(), layers, amd64(), spoil)
+    }
+
+    /// An image with these layers, whose config says that it is for this platform.
+    pub(crate) fn on(platform: Value, layers: Vec<Vec<u8>>) -> Self {
+        let names = (0..layers.len()).map(|number| format!("{number}/layer.tar"));
+        Self::make(&names.collect::<Vec<_>>(), layers, platform, |_| {})
     }
 
     /// An image with layers of these names.
     pub(crate) fn named(layers: Vec<(String, Vec<u8>)>) -> Self {
         let (names, layers): (Vec<_>, _) = layers.into_iter().unzip();
-        Self::make(&names, layers, |_| {})
+        Self::make(&names, layers, amd64(), |_| {})
     }
 
-    fn make(names: &[String], mut layers: Vec<Vec<u8>>, spoil: impl Fn(&mut Vec<u8>)) -> Self {
+    fn make(
+        names: &[String],
+        mut layers: Vec<Vec<u8>>,
+        platform: Value,
+        spoil: impl Fn(&mut Vec<u8>),
+    ) -> Self {
         let diff_ids: Vec<_> = layers.iter().map(|layer| Digest::of(&plain(layer))).collect();
-        let config = json!({
-            "architecture": "amd64", "os": "linux",
-            "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        });
+        let mut config = platform;
+        config["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
         let manifest = json!([{ "Config": "config.json", "RepoTags": ["demo:1"], "Layers": names }]);
         let dir = tempfile::tempdir().unwrap();
         let mut archive = tar::Builder::new(fs_err::File::create(dir.path().join("image.tar")).unwrap());
@@ -276,6 +285,10 @@ impl Archive {
         fs_err::write(&path, gzip(&fs_err::read(self.path()).unwrap())).unwrap();
         path
     }
+}
+
+fn amd64() -> Value {
+    json!({ "architecture": "amd64", "os": "linux" })
 }
 
 /// Returns a tar with one file.

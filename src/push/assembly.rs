@@ -1,0 +1,255 @@
+//! One index of images that lie in several places: the platforms that a build has made one by one.
+//!
+//! It is delivered as one image is, so blobs that several platforms share are encoded and sent once, and the index comes
+//! last. An image without a manifest has a digest only when its layers are encoded: until then the index knows it by its
+//! config, as [`draft`](super::draft) expects. The order of the sources is the order of the index.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    Cargo, Forecast, Freight, Intent, Options, Press, Pushed, Target, absorb::Absorbed, read,
+    shared_cache::SharedCache, sources::Sources,
+};
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::{Content, Descriptor, Digest, ImageConfig, Manifest, Platform, media_type::Family},
+    source::{Image, ImageContent, Input, Missing, Source, SourceSpec, choose, resolve, tree::read_config},
+};
+
+/// Images of several places on disk, on their way to one repository, or to several, as one multi-platform index.
+#[derive(Debug)]
+#[must_use = "a push does nothing until it is run"]
+pub struct Assembly {
+    /// Where the images lie, in the order of the index. A place that holds an index gives its children.
+    pub parts: Vec<Part>,
+    /// Where the index goes.
+    pub targets: Vec<Target>,
+    /// What encodes layers, and where they are kept.
+    pub press: Press,
+    /// How.
+    pub options: Options,
+}
+
+/// One place that an index is assembled from.
+#[derive(Debug)]
+pub struct Part {
+    /// Where the image lies.
+    pub input: Input,
+    /// What the user called that place, and which of its images is meant.
+    pub spec: SourceSpec,
+}
+
+impl Assembly {
+    /// Pushes the images by their digests and the index under its tags, to one target after the other; what
+    /// [`Push::run`](super::Push::run) says of results holds.
+    pub async fn run(mut self) -> Result<Vec<Result<Pushed>>> {
+        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        tokio::join!(self.deliver(), giving).0
+    }
+
+    async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
+        let (cargo, freight, targets) = self.load(Intent::Push).await?;
+        Ok(cargo.deliver(&freight, targets).await)
+    }
+
+    /// Says what [`Assembly::run`] would do at each target, and does nothing, as [`Push::forecast`](super::Push) does.
+    pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
+        let _giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let (cargo, freight, targets) = self.load(Intent::Look).await?;
+        Ok(cargo.forecast(&freight, targets).await)
+    }
+
+    /// Reads all sources, before anything is sent.
+    async fn load(self, intent: Intent) -> Result<(Cargo, Freight, Vec<Target>)> {
+        let Self { parts, targets, press, options } = self;
+        if options.platform.is_some() {
+            return Err(Error::usage("an index is of several platforms, and `--platform` picks one"));
+        }
+        let mut gathered = Gathered::default();
+        let mut all_absorbed = Absorbed::default();
+        for Part { input, spec } in parts {
+            let (source, absorbed) = read(input, &spec, None, &press, &options).await?;
+            let image = choose(&*source, &spec.choice, None)?;
+            gathered.add(&source, image)?;
+            all_absorbed.extend(absorbed);
+        }
+        let Gathered { entries, images, absent, sources, .. } = gathered;
+        let freight = Freight::Index { manifest: index(&entries)?, images, absent };
+        let (source, absorbed) = (Arc::new(sources), Arc::new(all_absorbed));
+        Ok((Cargo { source, absorbed, press, options, intent }, freight, targets))
+    }
+}
+
+/// The images of the sources that have been read so far.
+#[derive(Default)]
+struct Gathered {
+    entries: Vec<Entry>,
+    images: Vec<Image>,
+    /// What an index names and its source does not hold.
+    absent: Vec<Descriptor>,
+    sources: Sources,
+    /// Which source brings which platform.
+    platforms: Vec<(Platform, String)>,
+}
+
+impl Gathered {
+    /// Adds the image of a source, or all that it is an index of.
+    fn add(&mut self, source: &Arc<dyn Source>, mut image: Image) -> Result<()> {
+        let mut entries = Vec::new();
+        match &mut image.content {
+            ImageContent::Layers { config, layers, .. } => {
+                let platform = ImageConfig::parse(config, &source.name())?.platform;
+                let (digest, size) = (Digest::of(config), config.len() as u64);
+                entries.push(Entry::new(Some(Family::Oci.manifest()), digest, size).on(platform)?);
+                self.sources.adopt(source, layers);
+                self.images.push(image);
+            }
+            ImageContent::Manifest(descriptor) => {
+                self.sources.hold(source);
+                let tree = resolve(&**source, descriptor, None)?;
+                let root = tree.root();
+                match &root.content {
+                    Content::Image { .. } => {
+                        let platform = platform(&**source, root)?.or_else(|| descriptor.platform.clone());
+                        let Descriptor { media_type, digest, size, .. } = root.descriptor();
+                        entries.push(Entry::new(media_type, digest, size).on(platform)?);
+                        self.images.push(image);
+                    }
+                    Content::Index { manifests } => {
+                        entries = entries_of(root)?;
+                        for (entry, child) in entries.iter_mut().zip(manifests) {
+                            let is_child = |held: &&Manifest| held.digest == child.digest;
+                            let Some(held) = tree.manifests.iter().find(is_child) else {
+                                self.absent.push(child.clone());
+                                continue;
+                            };
+                            if entry.platform()?.is_none() {
+                                *entry = entry.clone().on(platform(&**source, held)?)?;
+                            }
+                            self.images.push(child_of(&image, child));
+                        }
+                    }
+                }
+            }
+        }
+        let name = source.name();
+        self.sources.names.push(name.clone());
+        self.check(&entries, &name)?;
+        let known = |entry: &Entry, known: &[Entry]| known.iter().any(|known| known.digest == entry.digest);
+        entries.retain(|entry| !known(entry, &self.entries));
+        self.entries.extend(entries);
+        Ok(())
+    }
+
+    /// Makes sure that there is one image for each platform. Several of one index are that index's affair.
+    fn check(&mut self, entries: &[Entry], name: &str) -> Result<()> {
+        let mut here = Vec::new();
+        for entry in entries {
+            let Some(platform) = entry.platform()? else { continue };
+            let same =
+                |(other, _): &&(Platform, String)| platform.satisfies(other) && other.satisfies(&platform);
+            if let Some((_, other)) = self.platforms.iter().find(same) {
+                return Err(Error::usage(format!("both are for {platform}: {other} and {name}")));
+            }
+            if !platform.is_unknown() {
+                here.push((platform, name.to_owned()));
+            }
+        }
+        if here.is_empty() {
+            return Err(Error::source(format!("nothing says which platform it is for: {name}")));
+        }
+        self.platforms.extend(here);
+        Ok(())
+    }
+}
+
+/// One line of an index: its own, or one that another index had, with all that was said there.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    digest: Digest,
+    size: u64,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Entry {
+    fn new(media_type: Option<String>, digest: Digest, size: u64) -> Self {
+        Self { media_type, digest, size, rest: Map::new() }
+    }
+
+    /// Says which platform it is for, where that is known.
+    fn on(mut self, platform: Option<Platform>) -> Result<Self> {
+        if let Some(platform) = platform {
+            let value = serde_json::to_value(platform).context(ErrorKind::Internal, writing)?;
+            self.rest.insert(PLATFORM.to_owned(), value);
+        }
+        Ok(self)
+    }
+
+    fn platform(&self) -> Result<Option<Platform>> {
+        let Some(value) = self.rest.get(PLATFORM) else { return Ok(None) };
+        let platform = serde_json::from_value(value.clone());
+        platform.context(ErrorKind::Source, || format!("reading the platform of {}", self.digest))
+    }
+}
+
+const PLATFORM: &str = "platform";
+
+/// Makes the index: Docker's list, if all that it names is Docker's.
+fn index(entries: &[Entry]) -> Result<Manifest> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u8,
+        media_type: String,
+        manifests: &'a [Entry],
+    }
+    let is_dockers =
+        |entry: &Entry| entry.media_type.as_deref().is_some_and(|name| Family::of(name) == Family::Docker);
+    let family = if entries.iter().all(is_dockers) { Family::Docker } else { Family::Oci };
+    let index = Index { schema_version: 2, media_type: family.index(), manifests: entries };
+    let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, writing)?;
+    let digest = Digest::of(&bytes);
+    Manifest::parse(bytes.into(), digest, None)
+}
+
+fn writing() -> String {
+    "writing an index".to_owned()
+}
+
+/// Reads the lines of an index, with whatever they say.
+fn entries_of(index: &Manifest) -> Result<Vec<Entry>> {
+    #[derive(Deserialize)]
+    struct Document {
+        manifests: Vec<Entry>,
+    }
+    let document: Document = serde_json::from_slice(&index.bytes)
+        .context(ErrorKind::Source, || format!("reading index {}", index.digest))?;
+    Ok(document.manifests)
+}
+
+/// Returns the platform that an image's config says.
+fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
+    let Content::Image { config: Some(config), .. } = &image.content else { return Ok(None) };
+    match read_config(source, config) {
+        Err(error) if error.find::<Missing>().is_some() => Ok(None),
+        // An artifact's config says nothing of platforms.
+        config => Ok(ImageConfig::parse(&config?, "").ok().and_then(|config| config.platform)),
+    }
+}
+
+/// A child of an index as an image of its own.
+fn child_of(index: &Image, child: &Descriptor) -> Image {
+    Image {
+        names: index.names.clone(),
+        platform: child.platform.clone(),
+        content: ImageContent::Manifest(child.clone()),
+        companion: false,
+    }
+}
