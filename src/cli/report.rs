@@ -6,6 +6,7 @@ use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, chain},
     layout::write::write_atomic,
+    oci::Digest,
     push::Pushed,
 };
 use serde::Serialize;
@@ -48,6 +49,8 @@ struct Arrival<'a> {
     media_type: &'a str,
     size: u64,
     tags: &'a [String],
+    /// What was pushed behind it.
+    referrers: &'a [Digest],
 }
 
 impl ReportArgs {
@@ -112,9 +115,10 @@ pub(super) fn conclude(failures: &[(&str, &Error)], of: usize, context: &Context
 
 impl Outcome {
     fn arrival(&self) -> Option<Arrival<'_>> {
-        let Pushed { digest, media_type, size, tags } = self.result.as_ref().ok()?;
+        let Pushed { digest, media_type, size, tags, referrers } = self.result.as_ref().ok()?;
         let (repository, reference) = (self.name.as_str(), format!("{}@{digest}", self.name));
-        Some(Arrival { repository, reference, digest: digest.to_string(), media_type, size: *size, tags })
+        let (digest, size) = (digest.to_string(), *size);
+        Some(Arrival { repository, reference, digest, media_type, size, tags, referrers })
     }
 
     fn failure(&self) -> Option<(&str, &Error)> {

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 
 use super::{
-    Cargo, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target, shared_cache::SharedCache,
+    Cargo, Companions, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target,
+    companions::{subject, unfold},
+    shared_cache::SharedCache,
 };
 use crate::{
     error::{Error, Result},
-    oci::{Digest, Manifest, Reference, Repository},
+    oci::{Digest, Reference, Repository},
     registry::Client,
     source::{Choice, Image, ImageContent, Input, Source, SourceSpec, choose},
 };
@@ -92,13 +94,21 @@ impl PushAll {
         arrived: impl Fn(&T) -> Option<Digest>,
         work: impl AsyncFn(&Cargo, &Freight, Vec<Target>) -> Vec<Result<T>>,
     ) -> Result<Vec<Arrival<T>>> {
-        let Self { input, spec, mirror, client, press, options } = self;
+        let Self { input, spec, mirror, client, press, mut options } = self;
+        if options.companions == Companions::Travel {
+            // They are images of the source as all others, and have results of their own.
+            options.companions = Companions::Stay;
+        }
         let cargo = Cargo::load(input, &spec, None, press, options, intent).await?;
         let platform = cargo.options.platform.as_ref();
         let images = match &spec.choice {
             Choice::Only => choose::all(&*cargo.source, platform)?,
             choice => vec![choose(&*cargo.source, choice, platform)?],
         };
+        let mut images = unfold(images, &*cargo.source);
+        if cargo.options.companions == Companions::Forget {
+            images.retain(|image| !image.companion || subject(image, &*cargo.source).is_none());
+        }
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
@@ -154,9 +164,7 @@ impl Places {
                 Some(arrived) if arrived == subject => targets.push(target(repository, tags, image, client)),
                 Some(arrived) => {
                     return Err(Error::source(format!("it is about {subject}, which arrived as {arrived}"))
-                        .with_hint(
-                            "leave out `--compression`, `--format` and `--platform`, or sign the new image",
-                        ));
+                        .with_hint("leave out `--platform`, or add `--remove-signatures`"));
                 }
                 None => {
                     return Err(Error::source(format!(
@@ -235,7 +243,7 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
 }
 
 /// Returns an image's place in a repository: under these tags, or by its digest if there are none.
-fn target(repository: &Repository, tags: &[String], image: &Image, client: &Client) -> Target {
+pub(super) fn target(repository: &Repository, tags: &[String], image: &Image, client: &Client) -> Target {
     let (tag, more) = tags.split_first().map_or((None, &[][..]), |(tag, more)| (Some(tag.clone()), more));
     let digest = digest(image).filter(|_| tag.is_none());
     let destination = Reference { repository: repository.clone(), tag, digest };
@@ -255,28 +263,9 @@ fn nowhere(what: &str) -> Error {
 }
 
 /// Returns the digest of the manifest that a source holds.
-fn digest(image: &Image) -> Option<Digest> {
+pub(super) fn digest(image: &Image) -> Option<Digest> {
     match &image.content {
         ImageContent::Manifest(descriptor) => Some(descriptor.digest.clone()),
         ImageContent::Layers { .. } => None,
     }
-}
-
-/// Returns which image a companion is about: what its manifest says, or a tag of cosign's kind.
-fn subject(image: &Image, source: &dyn Source) -> Option<Digest> {
-    let ImageContent::Manifest(descriptor) = &image.content else { return None };
-    let bytes = source.document(descriptor).ok()?;
-    let manifest =
-        Manifest::parse(bytes, descriptor.digest.clone(), descriptor.media_type.as_deref()).ok()?;
-    manifest
-        .subject
-        .map(|subject| subject.digest)
-        .or_else(|| image.names.iter().find_map(|name| tagged(name)))
-}
-
-/// Reads the digest that a tag like `sha256-<hex>.sig` is made of.
-fn tagged(name: &str) -> Option<Digest> {
-    let tag = name.rsplit([':', '/']).next()?;
-    let digest = tag.split('.').next()?.replacen('-', ":", 1);
-    digest.parse().ok()
 }

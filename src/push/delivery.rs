@@ -123,6 +123,12 @@ impl Delivery {
     }
 
     pub(super) async fn wanted(&self) -> Result<Wanted> {
+        let wanted = self.listed().await?;
+        self.check_companions(&wanted).await?;
+        Ok(wanted)
+    }
+
+    pub(super) async fn listed(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
             let mut wanted = wanted::wanted(
@@ -421,7 +427,8 @@ impl Delivery {
 }
 
 fn pushed(root: &Manifest, digest: Digest, tags: Vec<String>) -> Pushed {
-    Pushed { digest, media_type: root.media_type.clone(), size: root.bytes.len() as u64, tags }
+    let (media_type, size) = (root.media_type.clone(), root.bytes.len() as u64);
+    Pushed { digest, media_type, size, tags, referrers: Vec::new() }
 }
 
 pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {

@@ -3,7 +3,11 @@
 //! A document that the source holds changes in its descriptors alone: those of layers that were encoded, and
 //! in an index those of children that changed. Where the source has no manifest, an OCI one is made. Pure.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    str::FromStr,
+};
 
 use oci_spec::image::{DescriptorBuilder, Digest as SpecDigest, ImageManifestBuilder};
 
@@ -70,8 +74,7 @@ pub(crate) struct Finished {
 /// Puts the digests of encoded layers into the documents, from the leaves to the root; nothing comes of it as
 /// long as one is not known.
 pub(crate) fn finish(drafts: &[Draft], encoded: &Encodings, format: Format) -> Result<Option<Finished>> {
-    let mut finishing =
-        Finishing { encoded, format, renamed: HashMap::new(), notes: Vec::new(), manifests: Vec::new() };
+    let mut finishing = Finishing::new(encoded, format);
     for draft in drafts {
         let Some(manifest) = finishing.draft(draft)? else { return Ok(None) };
         finishing.manifests.push(manifest);
@@ -79,6 +82,29 @@ pub(crate) fn finish(drafts: &[Draft], encoded: &Encodings, format: Format) -> R
     finishing.note_references();
     let Finishing { manifests, notes, .. } = finishing;
     Ok(Some(Finished { manifests, notes }))
+}
+
+/// Returns which of the source's documents will be pushed as they are, and which will be made anew.
+pub(crate) fn kept_and_changed(
+    drafts: &[Draft],
+    encoded: &Encodings,
+    format: Format,
+) -> Result<(HashSet<Digest>, HashSet<Digest>)> {
+    let mut finishing = Finishing::new(encoded, format);
+    let (mut kept, mut changed) = (HashSet::new(), HashSet::new());
+    for draft in drafts {
+        let finished = finishing.draft(draft)?;
+        let Base::Held(held) = &draft.base else { continue };
+        let children: &[Descriptor] = match &held.content {
+            Content::Index { manifests } => manifests,
+            Content::Image { .. } => &[],
+        };
+        let same = finished.is_some_and(|manifest| manifest.digest == held.digest)
+            && !children.iter().any(|child| changed.contains(&child.digest));
+        let fate = if same { &mut kept } else { &mut changed };
+        fate.insert(held.digest.clone());
+    }
+    Ok((kept, changed))
 }
 
 struct Finishing<'a> {
@@ -90,7 +116,11 @@ struct Finishing<'a> {
     manifests: Vec<Manifest>,
 }
 
-impl Finishing<'_> {
+impl<'a> Finishing<'a> {
+    fn new(encoded: &'a Encodings, format: Format) -> Self {
+        Self { encoded, format, renamed: HashMap::new(), notes: Vec::new(), manifests: Vec::new() }
+    }
+
     fn draft(&mut self, draft: &Draft) -> Result<Option<Manifest>> {
         let held = match &draft.base {
             Base::Made(config, size) => {

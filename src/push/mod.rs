@@ -8,6 +8,7 @@ mod all;
 mod assembly;
 #[cfg_attr(not(feature = "shared-cache"), path = "no_bucket.rs")]
 mod bucket;
+mod companions;
 mod delivery;
 mod draft;
 mod forecast;
@@ -38,6 +39,7 @@ use self::{
 pub use all::{Arrival, PushAll};
 pub use assembly::{Assembly, Part};
 pub use bucket::Bucket;
+pub use companions::Companions;
 pub use draft::Format;
 pub use forecast::Forecast;
 pub use mirror::{Mirror, Rule};
@@ -60,6 +62,8 @@ pub struct Options {
     pub allow_nondistributable: bool,
     /// `--chunk-size`.
     pub chunk_size: Option<u64>,
+    /// What becomes of what the source holds about the image.
+    pub companions: Companions,
     /// `--format`: in which family of media types.
     pub format: Format,
     /// `--jobs`: large blobs in flight at once.
@@ -93,6 +97,7 @@ impl Default for Options {
         Self {
             allow_nondistributable: false,
             chunk_size: None,
+            companions: Companions::default(),
             format: Format::default(),
             jobs: 6,
             learned: None,
@@ -182,6 +187,8 @@ pub struct Pushed {
     pub size: u64,
     /// The tags it has been given.
     pub tags: Vec<String>,
+    /// What has been pushed with it because it is about it ([`Companions::Travel`]).
+    pub referrers: Vec<Digest>,
 }
 
 impl Push {
@@ -261,7 +268,7 @@ impl Cargo {
             let mount_from = &mut delivery.options.mount_from;
             *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
             // Its state is large, and those of many would lie on one stack.
-            let pushed = Box::pin(delivery.run()).await;
+            let pushed = Box::pin(delivery.run_accompanied()).await;
             if pushed.is_ok() {
                 done.push(here);
             }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Freight, Options,
     absorb::Absorbed,
-    draft::{Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
+    draft::{self, Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
     transcode,
 };
 use crate::{
@@ -61,6 +61,11 @@ impl Wanted {
         for need in self.needs.iter_mut().filter(|need| need.layer.diff_id.as_ref() == Some(diff_id)) {
             need.origins.push(repository.to_owned());
         }
+    }
+
+    /// Returns which of the source's documents will be pushed as they are, and which will be made anew.
+    pub(crate) fn kept_and_changed(&self, format: Format) -> Result<(HashSet<Digest>, HashSet<Digest>)> {
+        draft::kept_and_changed(&self.drafts, &self.encoded(), format)
     }
 
     /// Returns the documents as they are pushed, if all layers are known.

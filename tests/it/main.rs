@@ -8,6 +8,7 @@ mod access;
 mod architecture;
 mod bad_images;
 mod caching;
+mod companions;
 mod configuration;
 mod conformance;
 mod contract;

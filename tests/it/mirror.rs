@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     support::{
@@ -12,7 +12,7 @@ use crate::{
         registry::{Registry, Route},
         samples::Sample,
     },
-    wire::image::{INDEX, Layout},
+    wire::image::Layout,
 };
 
 fn multi() -> Sample {
@@ -26,22 +26,6 @@ fn listed(registry: &DockerRegistry, repository: &str) -> BTreeSet<String> {
     answer["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
 }
 
-/// Makes a layout list these manifests, each under these names.
-fn list(layout: &Layout, entries: &[(&Value, Option<&str>)]) {
-    let entries: Vec<_> = entries
-        .iter()
-        .map(|(descriptor, name)| {
-            let mut entry = (*descriptor).clone();
-            if let Some(name) = name {
-                entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
-            }
-            entry
-        })
-        .collect();
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
-    fs_err::write(layout.path().join("index.json"), index.to_string()).unwrap();
-}
-
 /// Two images of one layout, `a:1` and `b:1`, which share a layer.
 fn pair() -> Layout {
     let shared = crate::wire::image::noise(1, 40_000);
@@ -49,7 +33,7 @@ fn pair() -> Layout {
     let two = vec![shared, crate::wire::image::noise(3, 1000)];
     let layout = Layout::index(&[&one, &two]);
     let [a, b] = [0, 1].map(|at: usize| layout.children[at].descriptor());
-    list(&layout, &[(&a, Some("r.example/team/a:1")), (&b, Some("r.example/team/b:1"))]);
+    layout.list(&[(&a, Some("r.example/team/a:1")), (&b, Some("r.example/team/b:1"))]);
     layout
 }
 
@@ -105,18 +89,13 @@ fn what_is_about_an_image_goes_where_that_goes() {
     let (registry, layout) = (DockerRegistry::start(), pair());
     let [a, b] = [0, 1].map(|at: usize| layout.children[at].clone());
     let signature = Layout::referrer(b"a signature", &a);
-    for blob in signature.blobs.iter().chain([&signature.root.digest]) {
-        fs_err::copy(signature.blob(blob), layout.blob(blob)).unwrap();
-    }
+    layout.adopt(&signature);
     let tag = format!("sha256-{}.sig", a.digest.hex());
-    list(
-        &layout,
-        &[
-            (&signature.root.descriptor(), Some(&tag)),
-            (&a.descriptor(), Some("r.example/team/a:1")),
-            (&b.descriptor(), Some("r.example/team/b:1")),
-        ],
-    );
+    layout.list(&[
+        (&signature.root.descriptor(), Some(&tag)),
+        (&a.descriptor(), Some("r.example/team/a:1")),
+        (&b.descriptor(), Some("r.example/team/b:1")),
+    ]);
     let to = format!("{}/m", registry.host());
     let run = push_all(&Longshore::new(), layout.path(), &to, &[]);
     assert_eq!(run.code, Some(0), "{run:?}");
@@ -126,7 +105,11 @@ fn what_is_about_an_image_goes_where_that_goes() {
     // An image that is made anew has another digest, which nobody has signed.
     let run = push_all(&Longshore::new(), layout.path(), &to, &["--format=docker"]);
     assert_eq!(run.code, Some(7), "{run:?}");
-    assert!(run.stderr.contains("which arrived as sha256:"), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("would not hold for it: `{tag}`")), "{}", run.stderr);
+    let fresh = format!("{}/n", registry.host());
+    let run = push_all(&Longshore::new(), layout.path(), &fresh, &["--format=docker", "--remove-signatures"]);
+    assert_eq!((run.code, run.stdout.lines().count()), (Some(0), 2), "{run:?}");
+    assert_eq!(listed(&registry, "n/team/a"), BTreeSet::from(["1".to_owned()]));
 }
 
 #[test]

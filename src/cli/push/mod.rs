@@ -84,6 +84,12 @@ pub(super) struct Args {
     /// auto, oci or docker: the manifest's family; `auto` keeps the source's
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = typed::<Format>)]
     format: Format,
+    /// Push behind the image what SOURCE holds about it, unaltered: signatures, SBOMs, attestations (`--all` does)
+    #[arg(long)]
+    referrers: bool,
+    /// Leave behind what SOURCE holds about the image. Without this, one for which it would hold no more is refused
+    #[arg(long, conflicts_with = "referrers")]
+    remove_signatures: bool,
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,

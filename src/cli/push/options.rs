@@ -6,7 +6,7 @@ use longshore::{
     Error, Result,
     codec::{Encoding, Recipe},
     oci::{Reference, Repository},
-    push::{Format, OpenSessions, Options, Resume},
+    push::{Companions, Format, OpenSessions, Options, Resume},
     registry::{ClientOptions, Credentials, Learned, RateLimit, Sightings, Unfinished},
 };
 
@@ -42,9 +42,15 @@ pub(super) fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Con
         Some(dir) => Resume::Keep(Unfinished::new(&dir.join("uploads"))),
         None => Resume::Never,
     };
+    let companions = match (args.referrers, args.remove_signatures) {
+        (_, true) => Companions::Forget,
+        (true, false) => Companions::Travel,
+        (false, false) => Companions::Stay,
+    };
     Ok(Options {
         allow_nondistributable: args.allow_nondistributable,
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
+        companions,
         format: args.format,
         jobs: args.jobs,
         learned: state.as_ref().map(|dir| Learned::new(&dir.join("hosts"))),

@@ -83,6 +83,38 @@ impl Layout {
         Self::of_layers(&[layer.to_vec()]).altered(|manifest| manifest["subject"] = subject.descriptor())
     }
 
+    /// Lists these manifests, each under its name, and no others.
+    pub(crate) fn list(&self, entries: &[(&Value, Option<&str>)]) {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(descriptor, name)| {
+                let mut entry = (*descriptor).clone();
+                if let Some(name) = name {
+                    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+                }
+                entry
+            })
+            .collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        fs_err::write(self.path().join("index.json"), index.to_string()).unwrap();
+    }
+
+    /// Takes in an index of these documents.
+    pub(crate) fn put_index(&self, children: &[&Document]) -> Document {
+        let children: Vec<_> = children.iter().map(|child| child.descriptor()).collect();
+        let index =
+            Document::new(INDEX, &json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": children }));
+        self.put(&index.bytes);
+        index
+    }
+
+    /// Takes in what another layout holds, and lists nothing of it.
+    pub(crate) fn adopt(&self, other: &Self) {
+        for blob in other.blobs.iter().chain([&other.root.digest]) {
+            fs_err::copy(other.blob(blob), self.blob(blob)).unwrap();
+        }
+    }
+
     /// An index of an image and of what refers to it, which is listed first.
     pub(crate) fn index_with_referrer() -> Self {
         let mut layout = Self::index(&[&[noise(1, 1000)], &[noise(2, 500)]]);

@@ -1,0 +1,154 @@
+//! Signatures, SBOMs and attestations: what becomes of them when their image is pushed.
+
+use std::path::Path;
+
+use longshore::oci::Digest;
+use serde_json::Value;
+
+use crate::{
+    support::{
+        docker_registry::DockerRegistry,
+        longshore::{Longshore, Run},
+        registry::{Registry, Route},
+    },
+    wire::image::{Document, INDEX, Layout, noise},
+};
+
+const NAME: &str = "r.example/team/a:1";
+
+/// An image, its signature under cosign's tag, a referrer that the layout lists, and one that is in a list of referrers
+/// alone, as a registry keeps it.
+struct Signed {
+    layout: Layout,
+    image: Document,
+    tag: String,
+    /// The three that are about the image.
+    companions: [Document; 3],
+}
+
+impl Signed {
+    fn new() -> Self {
+        let layout = Layout::index(&[&[noise(1, 20_000)], &[noise(2, 3000)]]);
+        let image = layout.children[0].clone();
+        let signature = Layout::of_layers(&[b"a signature".to_vec()]);
+        let [listed, hidden] =
+            [&b"an SBOM"[..], b"an attestation"].map(|text| Layout::referrer(text, &image));
+        for other in [&signature, &listed, &hidden] {
+            layout.adopt(other);
+        }
+        let list = layout.put_index(&[&hidden.root]);
+        let [tag, list_tag] = ["sha256-{}.sig", "sha256-{}"].map(|tag| tag.replace("{}", image.digest.hex()));
+        layout.list(&[
+            (&signature.root.descriptor(), Some(&tag)),
+            (&image.descriptor(), Some(NAME)),
+            (&listed.root.descriptor(), None),
+            (&list.descriptor(), Some(&list_tag)),
+            (&layout.children[1].descriptor(), Some("r.example/team/b:1")),
+        ]);
+        let companions = [signature, listed, hidden].map(|layout| layout.root);
+        Self { layout, image, tag, companions }
+    }
+
+    fn push(&self, to: &str, more: &[&str]) -> Run {
+        let source = format!("{}:{NAME}", self.layout.path().display());
+        Longshore::new().run([&["push", &source, to], more].concat())
+    }
+}
+
+fn get(registry: &DockerRegistry, path: &str) -> Value {
+    let url = format!("http://{}/v2/team/a/{path}", registry.host());
+    let accept = format!("Accept: {INDEX}");
+    let output = std::process::Command::new("curl").args(["-sf", "-H", &accept, &url]).output().unwrap();
+    assert!(output.status.success(), "{url}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn referrers(registry: &DockerRegistry, subject: &Digest) -> Vec<String> {
+    let list = get(registry, &format!("manifests/sha256-{}", subject.hex()));
+    let digests = list["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap());
+    digests.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_about_an_image_travels_behind_it() {
+    let (signed, registry) = (Signed::new(), DockerRegistry::start());
+    let to = format!("{}/team/a:1", registry.host());
+    // What somebody else said of the image stays listed.
+    let other = Layout::referrer(b"of another", &signed.image);
+    let by_digest = format!("{}/team/a@{}", registry.host(), other.root.digest);
+    assert_eq!(signed.push(&to, &[]).code, Some(0));
+    assert_eq!(Longshore::new().run(["push", path(&other), &by_digest]).code, Some(0));
+
+    let run = signed.push(&to, &["--referrers", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(printed["pushed"][0]["digest"], signed.image.digest.to_string());
+    let mut expected = signed.companions.each_ref().map(|companion| companion.digest.to_string());
+    let mut found: Vec<_> = printed["pushed"][0]["referrers"].as_array().unwrap().clone();
+    found.sort_by_key(ToString::to_string);
+    expected.sort();
+    assert_eq!(found, expected);
+
+    let tags = get(&registry, "tags/list")["tags"].clone();
+    assert!(tags.as_array().unwrap().contains(&Value::from(signed.tag.as_str())), "{tags}");
+    let mut listed = referrers(&registry, &signed.image.digest);
+    let [_, sbom, attestation] = &signed.companions;
+    let mut all = [&other.root, sbom, attestation].map(|referrer| referrer.digest.to_string());
+    listed.sort();
+    all.sort();
+    assert_eq!(listed, all);
+}
+
+#[test]
+fn without_being_asked_for_it_stays() {
+    let (signed, registry) = (Signed::new(), Registry::honest());
+    let run = signed.push(&format!("{}/team/a:1", registry.host()), &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(registry.tags("team/a"), ["1"]);
+    for companion in &signed.companions {
+        assert!(registry.manifest("team/a", &companion.digest.to_string()).is_none());
+    }
+}
+
+#[test]
+fn an_image_is_not_made_anew_under_its_signatures() {
+    let (signed, registry) = (Signed::new(), Registry::honest());
+    let to = format!("{}/team/a:1", registry.host());
+    for more in
+        [&["--format=docker"][..], &["--format=docker", "--referrers"], &["--format=docker", "--dry-run"]]
+    {
+        let run = signed.push(&to, more);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        for companion in [&format!("`{}`", signed.tag), &signed.companions[1].digest.to_string()] {
+            assert!(run.stderr.contains(companion), "{companion}: {}", run.stderr);
+        }
+        assert!(run.stderr.contains("hint: `--remove-signatures`"), "{}", run.stderr);
+    }
+    assert_eq!(registry.calls(Route::Open) + registry.calls(Route::ManifestPut), 0);
+
+    let run = signed.push(&to, &["--format=docker", "--remove-signatures"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(registry.tags("team/a"), ["1"]);
+    // Nothing is said about this one.
+    let source = format!("{}:r.example/team/b:1", signed.layout.path().display());
+    let run = Longshore::new().run(["push", &source, &to, "--format=docker"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
+
+#[test]
+fn what_is_about_a_child_travels_with_its_index() {
+    let registry = Registry::honest();
+    let layout = Layout::index(&[&[noise(1, 2000)], &[noise(2, 300)]]);
+    let signature = Layout::referrer(b"a signature", &layout.children[1]);
+    layout.adopt(&signature);
+    layout.list(&[(&layout.root.descriptor(), Some("x")), (&signature.root.descriptor(), None)]);
+    let to = format!("{}/team/a:1", registry.host());
+    let run = Longshore::new().run(["push", "--referrers", path(&layout), &to]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(registry.manifest("team/a", &signature.root.digest.to_string()).is_some());
+}
+
+fn path(layout: &Layout) -> &str {
+    let path: &Path = layout.path();
+    path.to_str().unwrap()
+}
