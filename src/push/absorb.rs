@@ -100,8 +100,8 @@ async fn send_ahead(
 ) {
     let Target { client, destination: Reference { repository, .. }, .. } = target;
     let reporter = Arc::clone(&press.reporter);
-    let uploader = Uploader::new(client.clone(), repository.path.clone(), options, reporter);
-    let send = async |(name, feed): (String, Feed)| {
+    let uploader = &Uploader::new(client.clone(), repository.path.clone(), options, reporter);
+    let send = |(name, feed): (String, Feed)| async move {
         let settings = options.settings(client, true);
         // As the layer will be known once it has passed: many producers name it by its diff ID.
         let blob = source::digest_in(&name)

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use futures_util::{FutureExt as _, future::BoxFuture};
+
 use super::{
     Cargo, Companions, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target,
     companions::{subject, unfold},
@@ -71,20 +73,16 @@ impl PushAll {
 
     async fn deliver(self) -> Result<Vec<Arrival<Pushed>>> {
         let arrived = |pushed: &Pushed| Some(pushed.digest.clone());
-        self.each(Intent::Push, arrived, async |cargo, freight, targets| {
-            cargo.deliver(freight, targets).await
-        })
-        .await
+        self.each(Intent::Push, arrived, |cargo, freight, targets| cargo.deliver(freight, targets).boxed())
+            .await
     }
 
     /// Says what [`PushAll::run`] would do with each image, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Arrival<Forecast>>> {
         self.options.shared_cache = None;
         let arrived = |forecast: &Forecast| forecast.digest.clone();
-        self.each(Intent::Look, arrived, async |cargo, freight, targets| {
-            cargo.forecast(freight, targets).await
-        })
-        .await
+        self.each(Intent::Look, arrived, |cargo, freight, targets| cargo.forecast(freight, targets).boxed())
+            .await
     }
 
     /// Does the same with every image, those that others refer to first. `arrived` says which digest came of it.
@@ -92,7 +90,7 @@ impl PushAll {
         self,
         intent: Intent,
         arrived: impl Fn(&T) -> Option<Digest>,
-        work: impl AsyncFn(&Cargo, &Freight, Vec<Target>) -> Vec<Result<T>>,
+        work: impl for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>,
     ) -> Result<Vec<Arrival<T>>> {
         let Self { input, spec, mirror, client, press, mut options } = self;
         if options.companions == Companions::Travel {

@@ -322,3 +322,20 @@ enum Intent {
     Look,
     Push,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_can_change_threads() {
+        // The compiler says so.
+        fn can<T: Send, F: Future + Send>(_: fn(T) -> F) {}
+        can(Push::run);
+        can(Push::forecast);
+        can(PushAll::run);
+        can(PushAll::forecast);
+        can(Assembly::run);
+        can(Assembly::forecast);
+    }
+}

@@ -97,10 +97,14 @@ impl SharedCache {
         });
         let giver = Arc::clone(&state);
         let giving = async move {
-            let parcels = stream::unfold(inbox, async |mut inbox: mpsc::UnboundedReceiver<_>| {
+            let parcels = stream::unfold(inbox, |mut inbox: mpsc::UnboundedReceiver<_>| async move {
                 inbox.recv().await.map(|parcel| (parcel, inbox))
             });
-            parcels.for_each_concurrent(GIVING, |parcel| giver.give(parcel)).await;
+            let give = |parcel| {
+                let giver = Arc::clone(&giver);
+                async move { giver.give(parcel).await }
+            };
+            parcels.for_each_concurrent(GIVING, give).await;
         };
         (Self { state, outbox, runtime: Handle::current() }, giving)
     }
@@ -111,18 +115,20 @@ impl SharedCache {
         if state.is_left_alone() {
             return;
         }
-        let sought: Vec<_> = needs.iter_mut().filter(|need| need.at_hand == AtHand::Plain).collect();
+        let plain = needs.iter().enumerate().filter(|(_, need)| need.at_hand == AtHand::Plain);
+        let sought: Vec<_> = plain.map(|(at, need)| (at, need.layer.clone())).collect();
         let asking = stream::iter(sought)
-            .map(async |need| {
-                Ok::<_, Error>(state.entry(&need.layer, encoding).await?.map(|entry| (need, entry)))
+            .map(|(at, layer)| async move {
+                let entry = state.entry(&layer, encoding).await?;
+                Ok::<_, Error>(entry.map(|entry| (at, entry)))
             })
             .buffer_unordered(AT_ONCE)
-            .try_filter_map(async |found| Ok(found))
+            .try_filter_map(|found| async move { Ok(found) })
             .try_collect::<Vec<_>>();
         match state.bucket.in_time(asking).await {
             Ok(found) => {
-                for (need, entry) in found {
-                    (need.weight, need.at_hand) = (entry.size, AtHand::Shared(entry));
+                for (at, entry) in found {
+                    (needs[at].weight, needs[at].at_hand) = (entry.size, AtHand::Shared(entry));
                 }
             }
             Err(error) => state.leave_alone(&error),
@@ -232,7 +238,7 @@ impl State {
             return;
         }
         let name = self.bucket.name();
-        if let Err(error) = self.put(&parcel).await
+        if let Err(error) = self.put(parcel).await
             && !self.given_up.swap(true, Ordering::Relaxed)
         {
             self.warn(format!("nothing more is put into the shared cache `{name}`: {}", chain(&error)));
@@ -240,17 +246,17 @@ impl State {
     }
 
     /// Writes a blob and then its entry, unless they are there.
-    async fn put(&self, Parcel { layer, encoding, entry, blob }: &Parcel) -> Result<()> {
-        let key = entry_name(layer, *encoding);
+    async fn put(&self, Parcel { layer, encoding, entry, blob }: Parcel) -> Result<()> {
+        let key = entry_name(&layer, encoding);
         let there = self.bucket.read(&key, ENTRY_LIMIT).await?;
         let same = there
-            .is_some_and(|there| serde_json::from_slice(&there).is_ok_and(|there: Entry| there == *entry));
-        if same && !self.unfit().contains(&(layer.clone(), *encoding)) {
+            .is_some_and(|there| serde_json::from_slice(&there).is_ok_and(|there: Entry| there == entry));
+        if same && !self.unfit().contains(&(layer.clone(), encoding)) {
             return Ok(());
         }
-        self.bucket.put_blob(&blob_name(&entry.digest), blob).await?;
+        self.bucket.put_blob(&blob_name(&entry.digest), &blob).await?;
         let bytes =
-            serde_json::to_vec(entry).context(ErrorKind::Internal, || "writing an entry".to_owned())?;
+            serde_json::to_vec(&entry).context(ErrorKind::Internal, || "writing an entry".to_owned())?;
         self.bucket.put(&key, bytes.into()).await?;
         tracing::info!("put layer {layer} into the shared cache");
         Ok(())
