@@ -100,7 +100,7 @@ def timed(arguments, folder, commands):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wan")
     parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--runs", type=int, default=3)
