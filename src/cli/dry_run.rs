@@ -38,13 +38,15 @@ pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Resu
 }
 
 fn table(name: &str, forecast: &Forecast) -> Vec<String> {
-    let Forecast { digest, tags, is_there, blobs, .. } = forecast;
+    let Forecast { digest, tags, skipped, is_there, blobs, .. } = forecast;
     let name = match digest {
         Some(digest) => format!("{name}@{digest}"),
         None => format!("{name} (its digest is known when all is encoded)"),
     };
     let tags = if tags.is_empty() { String::new() } else { format!(" as {}", tags.join(", ")) };
     let mut lines = vec![format!("{name}{tags}")];
+    let skip = |(tag, digest)| format!("  skip      `{tag}`, which is there already: {digest}");
+    lines.extend(skipped.iter().map(skip));
     if *is_there {
         lines.push("  it is there: nothing would be done".to_owned());
         return lines;
@@ -109,6 +111,7 @@ fn to_json(Outlook { name, result }: &Outlook) -> Value {
             "destination": name,
             "digest": forecast.digest,
             "tags": forecast.tags,
+            "skipped": forecast.skipped,
             "isThere": forecast.is_there,
             "blobs": forecast.blobs,
             "bytes": forecast.totals.bytes,

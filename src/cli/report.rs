@@ -1,6 +1,9 @@
 //! What a push leaves for others to read: its result on standard output, and the files that were asked for.
 
-use std::path::{Path, PathBuf, absolute};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf, absolute},
+};
 
 use longshore::{
     Error, ErrorKind, Result,
@@ -51,6 +54,8 @@ struct Arrival<'a> {
     tags: &'a [String],
     /// What was pushed behind it.
     referrers: &'a [Digest],
+    /// Tags that were there before and stay, with what they stand for.
+    skipped: &'a BTreeMap<String, Digest>,
 }
 
 impl ReportArgs {
@@ -71,6 +76,13 @@ impl ReportArgs {
         let failures: Vec<_> = outcomes.iter().filter_map(Outcome::failure).collect();
         if failures.is_empty() {
             self.write_files(&arrivals)?;
+        }
+        for arrival in &arrivals {
+            for (tag, digest) in arrival.skipped {
+                let skipped =
+                    format!("skipped `{}:{tag}`, which is there already: {digest}", arrival.repository);
+                context.printer.status(&skipped);
+            }
         }
         if self.json {
             let failed =
@@ -115,10 +127,10 @@ pub(super) fn conclude(failures: &[(&str, &Error)], of: usize, context: &Context
 
 impl Outcome {
     fn arrival(&self) -> Option<Arrival<'_>> {
-        let Pushed { digest, media_type, size, tags, referrers } = self.result.as_ref().ok()?;
+        let Pushed { digest, media_type, size, tags, skipped, referrers } = self.result.as_ref().ok()?;
         let (repository, reference) = (self.name.as_str(), format!("{}@{digest}", self.name));
         let (digest, size) = (digest.to_string(), *size);
-        Some(Arrival { repository, reference, digest, media_type, size, tags, referrers })
+        Some(Arrival { repository, reference, digest, media_type, size, tags, skipped, referrers })
     }
 
     fn failure(&self) -> Option<(&str, &Error)> {

@@ -3,7 +3,7 @@
 //! One image after the other, what refers to an image after it; one that fails stops no other. A layer that several
 //! images share is encoded once and sent once: the repositories after the first one mount it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    event::Event,
     oci::{Digest, Reference, Repository},
     registry::Client,
     source::{Choice, Image, ImageContent, Input, Source, SourceSpec, choose},
@@ -72,7 +73,7 @@ impl PushAll {
     }
 
     async fn deliver(self) -> Result<Vec<Arrival<Pushed>>> {
-        let arrived = |pushed: &Pushed| Some(pushed.digest.clone());
+        let arrived = |Pushed { digest, tags, skipped, .. }: &Pushed| Fate::of(Some(digest), tags, skipped);
         self.each(Intent::Push, arrived, |cargo, freight, targets| cargo.deliver(freight, targets).boxed())
             .await
     }
@@ -80,16 +81,17 @@ impl PushAll {
     /// Says what [`PushAll::run`] would do with each image, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Arrival<Forecast>>> {
         self.options.shared_cache = None;
-        let arrived = |forecast: &Forecast| forecast.digest.clone();
+        let arrived =
+            |Forecast { digest, tags, skipped, .. }: &Forecast| Fate::of(digest.as_ref(), tags, skipped);
         self.each(Intent::Look, arrived, |cargo, freight, targets| cargo.forecast(freight, targets).boxed())
             .await
     }
 
-    /// Does the same with every image, those that others refer to first. `arrived` says which digest came of it.
+    /// Does the same with every image, those that others refer to first. `arrived` says what came of it.
     async fn each<T>(
         self,
         intent: Intent,
-        arrived: impl Fn(&T) -> Option<Digest>,
+        arrived: impl Fn(&T) -> Fate,
         work: impl for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>,
     ) -> Result<Vec<Arrival<T>>> {
         let Self { input, spec, mirror, client, press, mut options } = self;
@@ -124,10 +126,14 @@ impl PushAll {
                     continue;
                 }
             };
+            if targets.is_empty() {
+                let message = format!("`{name}` is left out, as what it is about was skipped");
+                cargo.press.reporter.event(Event::Warning { message });
+            }
             let results = work(&cargo, &Freight::Image(image.clone()), targets.clone()).await;
             for (Target { destination, .. }, result) in targets.into_iter().zip(results) {
-                let digest = result.as_ref().ok().and_then(&arrived);
-                places.note(&image, &destination.repository, digest);
+                let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
+                places.note(&image, &destination.repository, fate);
                 arrivals.push(Arrival { image: name.clone(), destination: Some(destination), result });
             }
         }
@@ -137,17 +143,38 @@ impl PushAll {
 
 /// Where images have arrived, by the digest that the source knows them by.
 #[derive(Default)]
-struct Places(HashMap<Digest, Vec<(Repository, Option<Digest>)>>);
+struct Places(HashMap<Digest, Vec<(Repository, Fate)>>);
+
+/// What became of an image in a repository.
+enum Fate {
+    /// It is there, by this digest.
+    Arrived(Digest),
+    /// This is there, and was before.
+    Skipped(Digest),
+    /// It failed, or has no digest yet.
+    Unknown,
+}
+
+impl Fate {
+    fn of(digest: Option<&Digest>, tags: &[String], skipped: &BTreeMap<String, Digest>) -> Self {
+        match digest.cloned() {
+            Some(digest) if tags.is_empty() && !skipped.is_empty() => Self::Skipped(digest),
+            Some(digest) => Self::Arrived(digest),
+            None => Self::Unknown,
+        }
+    }
+}
 
 impl Places {
     /// Takes note of what became of an image in a repository.
-    fn note(&mut self, image: &Image, repository: &Repository, arrived: Option<Digest>) {
+    fn note(&mut self, image: &Image, repository: &Repository, fate: Fate) {
         if let Some(digest) = digest(image) {
-            self.0.entry(digest).or_default().push((repository.clone(), arrived));
+            self.0.entry(digest).or_default().push((repository.clone(), fate));
         }
     }
 
-    /// Returns where a companion goes: to the repositories of the image that it is about.
+    /// Returns where a companion goes: to the repositories of the image that it is about, less those where another image
+    /// has kept the name.
     fn beside(
         &self,
         subject: &Digest,
@@ -157,21 +184,25 @@ impl Places {
         client: &Client,
     ) -> Result<Vec<Target>> {
         let mut targets = Vec::new();
-        for (repository, arrived) in self.0.get(subject).into_iter().flatten() {
-            match arrived {
-                Some(arrived) if arrived == subject => targets.push(target(repository, tags, image, client)),
-                Some(arrived) => {
+        let fates = self.0.get(subject);
+        for (repository, fate) in fates.into_iter().flatten() {
+            match fate {
+                Fate::Arrived(there) | Fate::Skipped(there) if there == subject => {
+                    targets.push(target(repository, tags, image, client));
+                }
+                Fate::Skipped(_) => {}
+                Fate::Arrived(arrived) => {
                     return Err(Error::source(format!("it is about {subject}, which arrived as {arrived}"))
                         .with_hint("leave out `--platform`, or add `--remove-signatures`"));
                 }
-                None => {
+                Fate::Unknown => {
                     return Err(Error::source(format!(
                         "{subject}, which it is about, has not arrived as it is"
                     )));
                 }
             }
         }
-        if targets.is_empty() {
+        if fates.is_none() {
             // The registry may have had it before.
             let repository = mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
             targets.push(target(&repository, tags, image, client));

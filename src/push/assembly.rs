@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Cargo, Forecast, Freight, Intent, Options, Press, Pushed, Target, absorb::Absorbed, read,
-    shared_cache::SharedCache, sources::Sources,
+    Cargo, Forecast, Freight, Intent, Options, Press, Pushed, Target, absorb::Absorbed,
+    if_exists::all_skipped, read, shared_cache::SharedCache, sources::Sources,
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
@@ -51,6 +51,11 @@ impl Assembly {
     }
 
     async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
+        if self.parts.iter().any(|part| matches!(part.input, Input::Pass(_)))
+            && let Some(skipped) = all_skipped(&self.targets, self.options.if_exists).await
+        {
+            return Ok(skipped);
+        }
         let (cargo, freight, targets) = self.load(Intent::Push).await?;
         Ok(cargo.deliver(&freight, targets).await)
     }

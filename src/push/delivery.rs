@@ -8,6 +8,7 @@ use super::{
     Freight, Intent, Options, Pushed, Target,
     absorb::Absorbed,
     draft::{Encodings, Finished},
+    if_exists::Names,
     manifest,
     press::Press,
     spool::{Feed, blocking},
@@ -79,9 +80,12 @@ impl Delivery {
     }
 
     async fn attempt(&self, reuse: bool) -> Result<Pushed> {
-        let tags = self.all_tags();
-        if let Some(original) = self.push_original(&tags).await? {
-            return Ok(pushed(&original, original.digest.clone(), tags));
+        let names = self.target.names(self.options.if_exists).await?;
+        if let Some(skipped) = self.target.skipped(&names).await? {
+            return Ok(skipped);
+        }
+        if let Some(original) = self.push_original(&names).await? {
+            return Ok(pushed(&original, original.digest.clone(), names));
         }
         let mut wanted = self.wanted().await?;
         let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
@@ -91,9 +95,12 @@ impl Delivery {
         if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
-            if self.is_there(&root.digest, &tags).await? {
-                return Ok(pushed(root, root.digest.clone(), tags));
+            names.allow(Some(&root.digest))?;
+            if self.is_there(&root.digest, &names.tags).await? {
+                return Ok(pushed(root, root.digest.clone(), names));
             }
+        } else {
+            names.allow(None)?;
         }
         let repository = &self.target.destination.repository.path;
         survey::require_manifests(&self.target.client, repository, &wanted.absent).await?;
@@ -107,7 +114,7 @@ impl Delivery {
             self.warn(note);
         }
         let Target { client, destination, .. } = &self.target;
-        let send = || manifest::send(client, &manifests, destination, &tags, &*self.press.reporter);
+        let send = || manifest::send(client, &manifests, destination, &names.tags, &*self.press.reporter);
         let digest = match send().await {
             Err(error) if manifest::misses_blob(&error) && reused > 0 => {
                 return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
@@ -119,7 +126,7 @@ impl Delivery {
             result => result?,
         };
         self.note_sightings(&wanted, &encoded);
-        Ok(pushed(root(&manifests)?, digest, tags))
+        Ok(pushed(root(&manifests)?, digest, names))
     }
 
     pub(super) async fn wanted(&self) -> Result<Wanted> {
@@ -356,17 +363,6 @@ impl Delivery {
         self.deliver(wanted, present).await.map(drop)
     }
 
-    pub(super) fn all_tags(&self) -> Vec<String> {
-        let mut tags: Vec<String> =
-            self.target.destination.tag.iter().chain(&self.target.tags).cloned().collect();
-        if tags.is_empty() && self.target.destination.digest.is_none() {
-            tags.push("latest".to_owned());
-        }
-        let mut seen = HashSet::new();
-        tags.retain(|tag| seen.insert(tag.clone()));
-        tags
-    }
-
     pub(super) fn check_destination(&self, digest: &Digest) -> Result<()> {
         match &self.target.destination.digest {
             Some(asked) if asked != digest => Err(Error::usage(format!(
@@ -426,9 +422,10 @@ impl Delivery {
     }
 }
 
-fn pushed(root: &Manifest, digest: Digest, tags: Vec<String>) -> Pushed {
+fn pushed(root: &Manifest, digest: Digest, names: Names) -> Pushed {
+    let Names { tags, skipped, .. } = names;
     let (media_type, size) = (root.media_type.clone(), root.bytes.len() as u64);
-    Pushed { digest, media_type, size, tags, referrers: Vec::new() }
+    Pushed { digest, media_type, size, tags, skipped, referrers: Vec::new() }
 }
 
 pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {

@@ -1,10 +1,13 @@
 //! What a push would do: the stages of a delivery up to its plan. The registry is asked by HEAD and GET only, so
 //! what it would mount is not known before it is asked for that.
 
+use std::collections::BTreeMap;
+
 use super::{
-    Cargo, Freight, Intent, Push, Target,
+    Cargo, Freight, Intent, Push, Pushed, Target,
     delivery::{Delivery, root},
     draft::Finished,
+    if_exists::Names,
     shared_cache::SharedCache,
     survey,
 };
@@ -22,6 +25,8 @@ pub struct Forecast {
     pub digest: Option<Digest>,
     /// The tags that it would be given.
     pub tags: Vec<String>,
+    /// The tags that would be left as they are, and what they stand for.
+    pub skipped: BTreeMap<String, Digest>,
     /// The registry has the image under all its names: nothing would be done.
     pub is_there: bool,
     /// What would be done for each blob, largest first.
@@ -58,12 +63,16 @@ impl Cargo {
 
 impl Delivery {
     async fn forecast(&self) -> Result<Forecast> {
-        let tags = self.all_tags();
+        let names = self.target.names(self.options.if_exists).await?;
+        if let Some(Pushed { digest, .. }) = self.target.skipped(&names).await? {
+            return Ok(self.told(Some(digest), names, None));
+        }
         let (client, repository) = (&self.target.client, &self.target.destination.repository.path);
-        if let Some(original) = self.original() {
+        if let Some(original) = self.original().filter(|original| names.allow(Some(&original.digest)).is_ok())
+        {
             let digest = Some(original.digest.clone());
-            if self.is_there(&original.digest, &tags).await? {
-                return Ok(self.told(digest, tags, None));
+            if self.is_there(&original.digest, &names.tags).await? {
+                return Ok(self.told(digest, names, None));
             }
             let needs = self.named_by_original(original);
             let present = survey::present(client, repository, &needs).await?;
@@ -74,7 +83,7 @@ impl Delivery {
                 .iter()
                 .map(|need| (need.identity.as_ref().map(|(digest, _)| digest), !need.origins.is_empty()));
             if facts.all(is_to_be_had) {
-                return Ok(self.told(digest, tags, Some(&self.plan(needs, present).await?)));
+                return Ok(self.told(digest, names, Some(&self.plan(needs, present).await?)));
             }
         }
         let mut wanted = self.wanted().await?;
@@ -89,22 +98,27 @@ impl Delivery {
         if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
+            names.allow(Some(&root.digest))?;
             digest = Some(root.digest.clone());
-            if self.is_there(&root.digest, &tags).await? {
-                return Ok(self.told(digest, tags, None));
+            if self.is_there(&root.digest, &names.tags).await? {
+                return Ok(self.told(digest, names, None));
             }
+        } else {
+            names.allow(None)?;
         }
         survey::require_manifests(client, repository, &wanted.absent).await?;
         let present = survey::present(client, repository, &wanted.needs).await?;
-        Ok(self.told(digest, tags, Some(&self.plan(wanted.needs, present).await?)))
+        Ok(self.told(digest, names, Some(&self.plan(wanted.needs, present).await?)))
     }
 
-    fn told(&self, digest: Option<Digest>, tags: Vec<String>, plan: Option<&PushPlan>) -> Forecast {
+    fn told(&self, digest: Option<Digest>, names: Names, plan: Option<&PushPlan>) -> Forecast {
+        let Names { tags, skipped, .. } = names;
         let settings = self.options.settings(&self.target.client, false);
         let (chunk, why) = settings.first_chunk();
         Forecast {
             digest,
             tags,
+            skipped,
             is_there: plan.is_none(),
             blobs: plan.map(PushPlan::blobs).unwrap_or_default(),
             totals: plan.map(PushPlan::totals).unwrap_or_default(),

@@ -12,6 +12,7 @@ mod companions;
 mod delivery;
 mod draft;
 mod forecast;
+mod if_exists;
 mod manifest;
 mod mirror;
 mod original;
@@ -29,11 +30,12 @@ mod transcode;
 mod upload;
 mod wanted;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use self::{
     absorb::{Absorbed, absorb},
     delivery::Delivery,
+    if_exists::all_skipped,
     shared_cache::SharedCache,
 };
 pub use all::{Arrival, PushAll};
@@ -42,6 +44,7 @@ pub use bucket::Bucket;
 pub use companions::Companions;
 pub use draft::Format;
 pub use forecast::Forecast;
+pub use if_exists::IfExists;
 pub use mirror::{Mirror, Rule};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
@@ -66,6 +69,8 @@ pub struct Options {
     pub companions: Companions,
     /// `--format`: in which family of media types.
     pub format: Format,
+    /// `--if-exists`: what becomes of tags that are there already.
+    pub if_exists: IfExists,
     /// `--jobs`: large blobs in flight at once.
     pub jobs: usize,
     /// Where what pushes find out about hosts is kept.
@@ -99,6 +104,7 @@ impl Default for Options {
             chunk_size: None,
             companions: Companions::default(),
             format: Format::default(),
+            if_exists: IfExists::default(),
             jobs: 6,
             learned: None,
             mount_from: None,
@@ -189,6 +195,9 @@ pub struct Pushed {
     pub tags: Vec<String>,
     /// What has been pushed with it because it is about it ([`Companions::Travel`]).
     pub referrers: Vec<Digest>,
+    /// The tags that were there already and were left as they are, and what they stand for ([`IfExists::Skip`]). If there
+    /// is no other, this is what the first of them stands for, and nothing was pushed.
+    pub skipped: BTreeMap<String, Digest>,
 }
 
 impl Push {
@@ -202,6 +211,11 @@ impl Push {
     }
 
     async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
+        if let Input::Pass(_) = self.input
+            && let Some(skipped) = all_skipped(&self.targets, self.options.if_exists).await
+        {
+            return Ok(skipped);
+        }
         let (cargo, freight, targets) = self.load(Intent::Push).await?;
         Ok(cargo.deliver(&freight, targets).await)
     }
@@ -211,7 +225,7 @@ impl Push {
         let Self { input, spec, targets, press, options } = self;
         // Where an image has to be chosen, most of the archive may belong to others.
         let chosen = spec.choice != Choice::Only || options.platform.is_some();
-        let may_send = intent == Intent::Push && !chosen;
+        let may_send = intent == Intent::Push && !chosen && options.if_exists == IfExists::Overwrite;
         let ahead = targets.first().filter(|_| may_send).cloned();
         let cargo = Cargo::load(input, &spec, ahead, press, options, intent).await?;
         let image = choose(&*cargo.source, &spec.choice, cargo.options.platform.as_ref())?;

@@ -4,7 +4,9 @@
 //! would make those bytes again. But the registry may have them, or another of its repositories, from which
 //! they can be mounted. Then the image keeps its digest and nothing is encoded.
 
-use super::{Freight, delivery::Delivery, draft::Format, manifest, survey, wanted::named_by};
+use super::{
+    Freight, delivery::Delivery, draft::Format, if_exists::Names, manifest, survey, wanted::named_by,
+};
 use crate::{
     codec::Recipe,
     error::Result,
@@ -35,9 +37,10 @@ impl Delivery {
 
     /// Pushes the manifest that the image was pulled with; returns it if that went well, and nothing if the
     /// registry lacks what it names.
-    pub(super) async fn push_original(&self, tags: &[String]) -> Result<Option<Manifest>> {
-        let Some(original) = self.original() else { return Ok(None) };
-        if self.is_there(&original.digest, tags).await? {
+    pub(super) async fn push_original(&self, names: &Names) -> Result<Option<Manifest>> {
+        let is_allowed = |original: &&Manifest| names.allow(Some(&original.digest)).is_ok();
+        let Some(original) = self.original().filter(is_allowed) else { return Ok(None) };
+        if self.is_there(&original.digest, &names.tags).await? {
             return Ok(Some(original.clone()));
         }
         let needs = self.named_by_original(original);
@@ -56,7 +59,7 @@ impl Delivery {
             &self.target.client,
             &manifests,
             &self.target.destination,
-            tags,
+            &names.tags,
             &*self.press.reporter,
         )
         .await?;

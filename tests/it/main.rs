@@ -16,6 +16,7 @@ mod doctor;
 mod dry_run;
 mod fault_registry;
 mod file_trees;
+mod if_exists;
 mod index;
 mod inspect;
 mod mirror;

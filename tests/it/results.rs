@@ -39,6 +39,8 @@ fn the_result_is_printed_and_written_down() {
             "mediaType": layout.root.media_type,
             "size": size,
             "tags": tags,
+            "referrers": [],
+            "skipped": {},
         })
     };
     let pushed = json!([arrival("a", &["1", "x"]), arrival("b", &["x"])]);

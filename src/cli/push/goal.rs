@@ -1,6 +1,10 @@
 //! Where a push goes, as DEST says it: to repositories, below a prefix, or to a place on disk.
 
-use longshore::{Error, Result, oci::Reference, push::Mirror};
+use longshore::{
+    Error, Result,
+    oci::Reference,
+    push::{IfExists, Mirror},
+};
 
 use super::{super::disk::Disk, Args};
 
@@ -68,6 +72,9 @@ pub(super) fn disk(args: &Args) -> Result<Option<Disk>> {
     }
     if !found.is_empty() && args.dry_run {
         return Err(Error::usage("`--dry-run` asks a registry, and DEST is none"));
+    }
+    if !found.is_empty() && args.if_exists != IfExists::Overwrite {
+        return Err(Error::usage("`--if-exists` asks a registry, and DEST is none"));
     }
     Ok(found.into_iter().next())
 }

@@ -12,7 +12,7 @@ use longshore::{
     codec::Recipe,
     oci::{Platform, Repository, reference::check_tag},
     push::{
-        Format, OpenSessions, Part, Press, Resume, Rule,
+        Format, IfExists, OpenSessions, Part, Press, Resume, Rule,
         runtime::{Ending, block_on_with_farewell},
     },
     registry::{Client, Credentials},
@@ -90,6 +90,10 @@ pub(super) struct Args {
     /// Leave behind what SOURCE holds about the image. Without this, one for which it would hold no more is refused
     #[arg(long, conflicts_with = "referrers")]
     remove_signatures: bool,
+    /// overwrite, skip or fail: what becomes of tags that are there already. They are asked for before anything is sent;
+    /// somebody else may still come in between
+    #[arg(long, value_name = "HOW", default_value = "overwrite", value_parser = typed::<IfExists>)]
+    if_exists: IfExists,
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,

@@ -52,6 +52,7 @@ pub(super) fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Con
         chunk_size: args.chunk_size.map(|size| size.as_u64()),
         companions,
         format: args.format,
+        if_exists: args.if_exists,
         jobs: args.jobs,
         learned: state.as_ref().map(|dir| Learned::new(&dir.join("hosts"))),
         mount_from: args.mount_from.clone(),
