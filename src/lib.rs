@@ -2,12 +2,12 @@
 //!
 //! The modules, left to right, each using only what stands left of it:
 //!
-//! `error ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← plan ← push ← {server, cli}`
+//! `error ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← {server, cli}`
 //!
 //! * [`oci`]: pure data (digests, descriptors, manifests, references, platforms);
 //! * [`blob`]: bytes by offset; [`codec`]: bytes to bytes; [`layout`]: OCI layouts, folder or archive;
 //! * [`source`]: places on disk that hold images; [`cache`]: encoded blobs by diff ID; [`registry`]: the wire;
-//! * [`plan`]: what has to be done, decided before anything is; [`push`]: does it;
+//! * [`plan`]: what has to be done, decided before anything is; [`bucket`]: object storage; [`push`]: does it;
 //! * `server`: the embedded registry.
 //!
 //! A push, here into the embedded registry:
@@ -68,6 +68,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod blob;
+pub mod bucket;
 pub mod cache;
 pub mod codec;
 pub mod error;

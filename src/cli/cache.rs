@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use longshore::{Error, Result, cache::Cache, error::chain, push::Bucket};
+use longshore::{Error, Result, bucket::Bucket, cache::Cache, error::chain};
 use serde_json::json;
 
 use super::{Context, ExitStatus};
@@ -22,7 +22,7 @@ pub(super) struct CacheArgs {
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// Share them with other machines in a bucket: s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER (takes the
-    /// feature `shared-cache`)
+    /// feature `buckets`)
     #[arg(long = "cache", value_name = "URL")]
     shared: Option<String>,
     /// Keep so many bytes of them: what was not used for the longest time goes first

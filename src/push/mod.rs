@@ -6,8 +6,6 @@
 mod absorb;
 mod all;
 mod assembly;
-#[cfg_attr(not(feature = "shared-cache"), path = "no_bucket.rs")]
-mod bucket;
 mod companions;
 mod delivery;
 mod draft;
@@ -40,7 +38,6 @@ use self::{
 };
 pub use all::{Arrival, PushAll};
 pub use assembly::{Assembly, Part};
-pub use bucket::Bucket;
 pub use companions::Companions;
 pub use draft::Format;
 pub use forecast::Forecast;
@@ -50,6 +47,7 @@ pub use press::Press;
 pub use resume::{OpenSessions, Resume};
 
 use crate::{
+    bucket::Bucket,
     codec::Recipe,
     error::Result,
     event::Event,

@@ -22,9 +22,10 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{bucket::Bucket, press::Press, spool::Producer};
+use super::{press::Press, spool::Producer};
 use crate::{
     blob::Blob,
+    bucket::Bucket,
     cache::{Cache, Entry, Writer, entry_name},
     codec::{Encoded, Encoding, Stopped, prove::prove_stream},
     error::{Context as _, Error, ErrorKind, Result, chain},

@@ -152,10 +152,10 @@ fn a_shared_cache_that_cannot_be_is_a_usage_error() {
         "ftp://x",
     ]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
-    let why = if cfg!(feature = "shared-cache") {
-        "error: the address of the shared cache begins with `ftp:`\nhint: write `s3://"
+    let why = if cfg!(feature = "buckets") {
+        "error: the address of the bucket begins with `ftp:`\nhint: write `s3://"
     } else {
-        "error: this longshore was built without shared caches\nhint: "
+        "error: this longshore was built without object storage\nhint: "
     };
     assert!(run.stderr.starts_with(why), "{}", run.stderr);
     assert!(!dir.path().join("demo").exists());

@@ -20,7 +20,7 @@ use crate::{
 
 const BUILT_BY_CARGO: &str = "cargo run --release --";
 /// What this build may lack; `tests/run` builds everything.
-const BUILT_WITH_BUCKETS: &str = "cargo run --release --features shared-cache --";
+const BUILT_WITH_BUCKETS: &str = "cargo run --release --features buckets --";
 const TESTS: &str = "tests/run";
 const REGISTRY: &str = "registry.example.com";
 
@@ -37,7 +37,7 @@ fn the_commands_of_the_readme_work() {
     let folder = tempfile::tempdir().unwrap();
     symlink(project.join("fixtures"), folder.path().join("fixtures")).unwrap();
     let registry = Registry::honest();
-    let lacks = |command: &str| command.starts_with(BUILT_WITH_BUCKETS) && !cfg!(feature = "shared-cache");
+    let lacks = |command: &str| command.starts_with(BUILT_WITH_BUCKETS) && !cfg!(feature = "buckets");
     for command in commands.into_iter().filter(|&command| command != TESTS && !lacks(command)) {
         let output = Command::new("bash")
             .args([

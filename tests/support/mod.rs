@@ -10,7 +10,7 @@ pub(crate) mod raw;
 pub(crate) mod read_back;
 pub(crate) mod registry;
 pub(crate) mod relay;
-#[cfg(feature = "shared-cache")]
+#[cfg(feature = "buckets")]
 pub(crate) mod s3;
 pub(crate) mod same;
 pub(crate) mod samples;

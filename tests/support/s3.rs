@@ -14,7 +14,7 @@ use std::{
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use longshore::{push::Bucket, registry::Secret};
+use longshore::{bucket::Bucket, registry::Secret};
 use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -24,7 +24,7 @@ mod resume;
 mod reuse;
 mod rules;
 mod sessions;
-#[cfg(feature = "shared-cache")]
+#[cfg(feature = "buckets")]
 mod shared_cache;
 mod words;
 

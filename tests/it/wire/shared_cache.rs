@@ -9,10 +9,11 @@ use std::{
 
 use longshore::{
     ErrorKind,
+    bucket::Bucket,
     codec::{Encoding, Recipe},
     error::chain,
     oci::{DiffId, Digest},
-    push::{Bucket, Pushed},
+    push::Pushed,
     registry::Secret,
 };
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A bucket: objects by name at S3, Google Cloud Storage or Azure, or in a folder, through object_store.
+//! Objects by name at S3, Google Cloud Storage or Azure, or in a folder, through object_store.
 //!
 //! Every verb ends in bounded time: a bucket that does not answer, or slower than encoding anew would be, is a
 //! failure like any other. What lets us in comes from the variables that the clouds' own tools read, handed down by
@@ -21,7 +21,6 @@ use tokio::{
 };
 use url::Url;
 
-use super::spool::blocking;
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result, printable},
@@ -58,7 +57,7 @@ impl Bucket {
     pub fn open(url: &str, variables: &[(String, Secret)]) -> Result<Self> {
         // What is no bucket's address may be a secret.
         let unfit = |why: &str| {
-            Error::usage(format!("the address of the shared cache {why}")).with_hint(
+            Error::usage(format!("the address of the bucket {why}")).with_hint(
                 "write `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///FOLDER`",
             )
         };
@@ -79,7 +78,7 @@ impl Bucket {
         // As in registry/transport.rs: a machine may trust nobody.
         let store = store.or_else(|_| connect(&url, variables, &trusting_mozilla(clients)));
         let store = store.map_err(|error| {
-            Error::local(format!("setting up the shared cache `{url}`: {}", words(&error)))
+            Error::local(format!("setting up the bucket `{url}`: {}", words(&error)))
                 .with_hint("look at the variables AWS_…, GOOGLE_… or AZURE_…")
         })?;
         Ok(Self { store, prefix: prefix.to_string(), name: url.to_string(), patience: PATIENCE })
@@ -92,17 +91,17 @@ impl Bucket {
     }
 
     /// Returns what messages call it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Does what may take no longer than one question.
-    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.within(self.patience, work).await
     }
 
     /// Reads a small object, if it is there. One over `limit` is as good as empty.
-    pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
+    pub(crate) async fn read(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
         self.in_time(async {
             match self.find(key).await? {
                 Some(found) if found.meta.size > limit => Ok(Some(Bytes::new())),
@@ -115,7 +114,7 @@ impl Bucket {
 
     /// Hands over the bytes of an object that should have this size, or why they end. A fault of the object is the
     /// source's, one of the bucket the network's.
-    pub(super) async fn download(&self, key: &str, size: u64, frames: mpsc::Sender<Result<Bytes>>) {
+    pub(crate) async fn download(&self, key: &str, size: u64, frames: mpsc::Sender<Result<Bytes>>) {
         let end = Instant::now() + self.allowance(size);
         let hand_over = async {
             let found = self.in_time(self.find(key)).await?;
@@ -143,7 +142,7 @@ impl Bucket {
     }
 
     /// Writes a small object.
-    pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         let limit = self.allowance(bytes.len() as u64);
         let path = self.path(key)?;
         let putting = async { self.store.put(&path, bytes.into()).await.map_err(|error| failed(&error)) };
@@ -151,7 +150,7 @@ impl Bucket {
     }
 
     /// Writes a blob, whole or not at all. Memory is one part.
-    pub(super) async fn put_blob(&self, key: &str, blob: &Blob) -> Result<()> {
+    pub(crate) async fn put_blob(&self, key: &str, blob: &Blob) -> Result<()> {
         if blob.size() <= PART {
             return self.put(key, part(blob, 0, BytesMut::new()).await?).await;
         }
@@ -248,13 +247,13 @@ fn trusting_mozilla(clients: ClientOptions) -> ClientOptions {
 
 async fn part(blob: &Blob, offset: u64, mut part: BytesMut) -> Result<Bytes> {
     let blob = blob.clone();
-    blocking(move || {
+    let reading = tokio::task::spawn_blocking(move || {
         part.resize(PART.min(blob.size() - offset) as usize, 0);
         blob.read_exact_at(&mut part, offset)
             .context(ErrorKind::Local, || format!("reading `{}` at {offset}", blob.path().display()))?;
         Ok(part.freeze())
-    })
-    .await
+    });
+    reading.await.context(ErrorKind::Internal, || "a reader broke down".into())?
 }
 
 fn failed(error: &StoreError) -> Error {
