@@ -13,7 +13,7 @@ use hyper::body::Frame;
 
 use super::{
     Registry,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, head, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, head, set},
     storage::Name,
 };
 use crate::{blob::Blob, oci::Digest};
@@ -58,24 +58,15 @@ impl Registry {
 
     /// `DELETE /v2/<name>/blobs/<digest>`: out of this repository; others keep it.
     pub(super) async fn delete_blob(&self, name: Name, digest: Digest) -> Result<Reply, Refusal> {
-        let storage = self.storage.clone();
-        blocking(move || {
-            if storage.index(&name)?.is_some_and(|index| index.listed(&digest).is_some()) {
-                let message = "this is a manifest, and deleted as one";
-                return Err(Refusal::bad_request("UNSUPPORTED", message));
-            }
-            if storage.remove(&name, &digest)? {
-                Ok(empty(StatusCode::ACCEPTED, &[]))
-            } else {
-                Err(unknown())
-            }
-        })
-        .await
+        if self.storage.remove_blob(name, digest).await? {
+            Ok(empty(StatusCode::ACCEPTED, &[]))
+        } else {
+            Err(unknown())
+        }
     }
 
     async fn open_blob(&self, name: Name, digest: Digest) -> Result<Blob, Refusal> {
-        let storage = self.storage.clone();
-        blocking(move || storage.blob(&name, &digest)).await?.ok_or_else(unknown)
+        self.storage.blob(name, digest).await?.ok_or_else(unknown)
     }
 }
 

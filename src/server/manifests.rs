@@ -1,7 +1,5 @@
 //! Manifests and tags. A manifest is taken only when everything it names is there, and kept byte for byte.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
@@ -12,15 +10,14 @@ use hyper::body::Incoming;
 
 use super::{
     Registry,
-    index::Index,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, full, head, json, set},
     routes::{Target, content_length, parameter, parameters},
-    storage::{Name, Storage},
+    storage::{Name, Needed},
 };
 use crate::{
     error::chain,
     oci::{
-        Algorithm, Content, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT,
+        Algorithm, Content, Descriptor, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT,
         media_type::is_nondistributable, reference::check_tag,
     },
 };
@@ -59,61 +56,30 @@ impl Registry {
         let declared = declared.map(|media_type| media_type.trim().to_owned());
         let reading = tokio::time::timeout(self.patience, read(headers, body));
         let bytes = reading.await.map_err(|_| Refusal::too_slow())??;
-        let storage = self.storage.clone();
-        blocking(move || {
-            let digest = match &target {
-                Target::Digest(digest) => digest_of(&bytes, digest.algorithm()),
-                Target::Tag(_) => Digest::of(&bytes),
-            };
-            if let Target::Digest(asked) = &target
-                && *asked != digest
-            {
-                let message = format!("the manifest's digest is {digest}");
-                return Err(Refusal::bad_request("DIGEST_INVALID", message));
-            }
-            let manifest = Manifest::parse(bytes, digest, declared.as_deref())
-                .map_err(|error| Refusal::bad_request("MANIFEST_INVALID", chain(&error)))?;
-            check_references(&storage, &name, &manifest)?;
-            store(&storage, &name, &target, &tags, &manifest)?;
-            let digest = manifest.digest.to_string();
-            let location = format!("/v2/{name}/manifests/{digest}");
-            let mut reply =
-                empty(StatusCode::CREATED, &[(LOCATION, &*location), (DOCKER_CONTENT_DIGEST, &*digest)]);
-            if let Some(subject) = &manifest.subject {
-                set(reply.headers_mut(), OCI_SUBJECT, &subject.digest.to_string());
-            }
-            if !tags.is_empty() {
-                set(reply.headers_mut(), OCI_TAG, &tags.join(", "));
-            }
-            Ok(reply)
-        })
-        .await
+        let sent_to = target.clone();
+        let manifest = blocking(move || parse(bytes, &sent_to, declared.as_deref())).await?;
+        self.check_references(&name, &manifest).await?;
+        let digest = manifest.digest.to_string();
+        let location = format!("/v2/{name}/manifests/{digest}");
+        let mut reply =
+            empty(StatusCode::CREATED, &[(LOCATION, &*location), (DOCKER_CONTENT_DIGEST, &*digest)]);
+        if let Some(subject) = &manifest.subject {
+            set(reply.headers_mut(), OCI_SUBJECT, &subject.digest.to_string());
+        }
+        if !tags.is_empty() {
+            set(reply.headers_mut(), OCI_TAG, &tags.join(", "));
+        }
+        self.storage.put_manifest(name, target, tags, manifest).await?;
+        Ok(reply)
     }
 
     /// `DELETE /v2/<name>/manifests/<tag or digest>`: a tag alone, or a manifest with all its tags.
     pub(super) async fn delete_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
-        let storage = self.storage.clone();
-        blocking(move || {
-            let locked = storage.lock(&name)?.ok_or_else(unknown_name)?;
-            let mut index = storage.index(&name)?.ok_or_else(unknown_name)?;
-            match &target {
-                Target::Tag(tag) => {
-                    if !index.untag(tag) {
-                        return Err(unknown());
-                    }
-                    locked.write(&index)?;
-                }
-                Target::Digest(digest) => {
-                    storage.manifest(&name, digest, None)?.ok_or_else(unknown)?;
-                    if index.remove(digest) {
-                        locked.write(&index)?;
-                    }
-                    storage.remove(&name, digest)?;
-                }
-            }
-            Ok(empty(StatusCode::ACCEPTED, &[]))
-        })
-        .await
+        match self.storage.remove_manifest(name, target).await? {
+            None => Err(unknown_name()),
+            Some(false) => Err(unknown()),
+            Some(true) => Ok(empty(StatusCode::ACCEPTED, &[])),
+        }
     }
 
     /// `GET /v2/<name>/tags/list`, all of it or `n` tags after `last`.
@@ -124,9 +90,8 @@ impl Registry {
             Some(Err(_)) => return Err(Refusal::bad_request("UNSUPPORTED", "`n` is a number")),
         };
         let last = parameter(query, "last").unwrap_or_default();
-        let (storage, repository) = (self.storage.clone(), name.clone());
-        let index = blocking(move || storage.index(&repository)).await?.ok_or_else(unknown_name)?;
-        let mut tags: Vec<&str> = index.tags().into_iter().filter(|tag| **tag > *last).collect();
+        let mut tags = self.storage.tags(name.clone()).await?.ok_or_else(unknown_name)?;
+        tags.retain(|tag| **tag > *last);
         let more = tags.len() > most;
         tags.truncate(most);
         let mut reply = json(StatusCode::OK, &serde_json::json!({"name": name.to_string(), "tags": tags}));
@@ -138,22 +103,31 @@ impl Registry {
     }
 
     async fn find_manifest(&self, name: Name, target: Target) -> Result<Manifest, Refusal> {
-        let storage = self.storage.clone();
-        blocking(move || {
-            let index = storage.index(&name)?.ok_or_else(unknown)?;
-            let entry = match &target {
-                Target::Digest(digest) => index.listed(digest),
-                Target::Tag(tag) => Some(index.tagged(tag).ok_or_else(unknown)?),
-            };
-            let digest = match (&target, entry) {
-                (Target::Digest(digest), _) => digest,
-                (_, Some(entry)) => &entry.digest,
-                _ => return Err(unknown()),
-            };
-            let declared = entry.and_then(|entry| entry.media_type.as_deref());
-            storage.manifest(&name, digest, declared)?.ok_or_else(unknown)
-        })
-        .await
+        self.storage.manifest(name, target).await?.ok_or_else(unknown)
+    }
+
+    /// Refuses a manifest that names what the repository does not have. A subject may come later, or never.
+    async fn check_references(&self, name: &Name, manifest: &Manifest) -> Result<(), Refusal> {
+        let needed = match &manifest.content {
+            Content::Image { config, layers } => {
+                let blobs = config.iter().chain(layers);
+                // Such bytes are fetched from elsewhere, and may not be passed on.
+                let elsewhere = |blob: &&Descriptor| {
+                    !blob.urls.is_empty() || blob.media_type.as_deref().is_some_and(is_nondistributable)
+                };
+                let here = blobs.filter(|blob| !elsewhere(blob));
+                here.map(|blob| Needed::Blob(blob.digest.clone())).collect()
+            }
+            Content::Index { manifests } => {
+                manifests.iter().map(|child| Needed::Manifest(child.digest.clone())).collect()
+            }
+        };
+        let missing = match self.storage.first_missing(name.clone(), needed).await? {
+            None => return Ok(()),
+            Some(Needed::Blob(digest)) => format!("blob {digest}"),
+            Some(Needed::Manifest(digest)) => format!("manifest {digest}"),
+        };
+        Err(Refusal::not_found("MANIFEST_BLOB_UNKNOWN", format!("the repository has no {missing}")))
     }
 }
 
@@ -173,78 +147,20 @@ async fn read(headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Refusal
     }
 }
 
-/// Refuses a manifest that names what the repository does not have. A subject may come later, or never.
-fn check_references(storage: &Storage, name: &Name, manifest: &Manifest) -> Result<(), Refusal> {
-    let missing = |what: &str, digest: &Digest| {
-        let message = format!("the repository has no {what} {digest}");
-        Err(Refusal::not_found("MANIFEST_BLOB_UNKNOWN", message))
+/// Makes a manifest of what was sent to a tag or digest.
+fn parse(bytes: Bytes, target: &Target, declared: Option<&str>) -> Result<Manifest, Refusal> {
+    let digest = match target {
+        Target::Digest(digest) => digest_of(&bytes, digest.algorithm()),
+        Target::Tag(_) => Digest::of(&bytes),
     };
-    match &manifest.content {
-        Content::Image { config, layers } => {
-            for blob in config.iter().chain(layers) {
-                // Such bytes are fetched from elsewhere, and may not be passed on.
-                let elsewhere =
-                    !blob.urls.is_empty() || blob.media_type.as_deref().is_some_and(is_nondistributable);
-                if !elsewhere && storage.blob(name, &blob.digest)?.is_none() {
-                    return missing("blob", &blob.digest);
-                }
-            }
-        }
-        Content::Index { manifests } => {
-            for child in manifests {
-                if storage.blob(name, &child.digest)?.is_none() {
-                    return missing("manifest", &child.digest);
-                }
-            }
-        }
+    if let Target::Digest(asked) = target
+        && *asked != digest
+    {
+        let message = format!("the manifest's digest is {digest}");
+        return Err(Refusal::bad_request("DIGEST_INVALID", message));
     }
-    Ok(())
-}
-
-/// Stores a manifest and lists it.
-fn store(
-    storage: &Storage,
-    name: &Name,
-    target: &Target,
-    tags: &[String],
-    manifest: &Manifest,
-) -> Result<(), Refusal> {
-    let locked = storage.make(name)?;
-    let mut index = storage.index(name)?.ok_or_else(unknown_name)?;
-    let before = index.clone();
-    let known = storage.blob(name, &manifest.digest)?.is_some();
-    let (_, mut staging) = storage.stage(manifest.digest.algorithm())?;
-    staging.append(std::slice::from_ref(&manifest.bytes))?;
-    storage.commit(&staging, name, &manifest.digest)?;
-    match target {
-        Target::Tag(tag) => index.tag(manifest, tag),
-        // One that was here and is not listed is the child of an index.
-        Target::Digest(_) if !known => index.list(manifest),
-        Target::Digest(_) => {}
-    }
-    for tag in tags {
-        index.tag(manifest, tag);
-    }
-    adopt_children(storage, name, &mut index, manifest)?;
-    if index != before {
-        locked.write(&index)?;
-    }
-    Ok(())
-}
-
-/// Children are found through their index, but for those that are about another manifest: whoever asks for
-/// its referrers finds them in the list.
-fn adopt_children(storage: &Storage, name: &Name, index: &mut Index, parent: &Manifest) -> crate::Result<()> {
-    let Content::Index { manifests } = &parent.content else { return Ok(()) };
-    let children: BTreeSet<&Digest> = manifests.iter().map(|child| &child.digest).collect();
-    for child in children {
-        if index.listed(child).is_some()
-            && storage.manifest(name, child, None)?.is_none_or(|child| child.subject.is_none())
-        {
-            index.adopt(child);
-        }
-    }
-    Ok(())
+    Manifest::parse(bytes, digest, declared)
+        .map_err(|error| Refusal::bad_request("MANIFEST_INVALID", chain(&error)))
 }
 
 fn sent(manifest: Manifest) -> Reply {

@@ -1,16 +1,16 @@
 //! The embedded registry: an OCI distribution server over a folder, spoken to over HTTP/1.1.
 //!
 //! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks
-//! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that touches the folder.
-//! The body of an upload flows from the socket through a hasher into a file (`staging`) and is never held; what the next
-//! request has to know of it lies beside that file (`sessions`), so several processes can serve one folder.
-//! Everything on disk can be read by other tools: each repository is an OCI layout (`storage` says how).
+//! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that they know of where things lie.
+//! In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is never held;
+//! what the next request has to know of it lies beside that file, so several processes can serve one folder. Everything
+//! there can be read by other tools: each repository is an OCI layout.
 
 mod access;
 mod answer;
 mod blobs;
 mod body;
-mod index;
+mod folder;
 mod manifests;
 mod patience;
 mod referrers;
@@ -18,7 +18,6 @@ mod reply;
 mod routes;
 mod run;
 mod sessions;
-mod staging;
 mod storage;
 mod tls;
 mod uploads;
@@ -30,14 +29,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 
 pub use self::{access::Access, run::run, tls::Tls};
 use self::{
     patience::Patient,
-    reply::{Reply, blocking, broken_down},
+    reply::{Reply, broken_down},
     storage::Storage,
 };
 use crate::error::{Context as _, ErrorKind, Result};
@@ -48,8 +47,6 @@ const GRACE: Duration = Duration::from_secs(30);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most of a request that is read ahead, and so the largest piece that a body comes in.
 const READ_BUFFER: usize = 32 << 10;
-/// So many batches of uploads are hashed and written at once. More would only take memory.
-const TURNS: usize = 16;
 /// Others wait until one of these ends.
 const MOST_CONNECTIONS: usize = 1024;
 /// How often stale uploads are looked for.
@@ -110,24 +107,11 @@ impl Server {
         let Options { root, listen, access, chunk_min, chunk_max, most_uploads, patience, .. } = options;
         let (lifetime, tls) = (options.upload_lifetime, options.tls);
         let binding = || format!("listening on `{listen}`");
-        let storage = blocking(move || {
-            let storage = Storage::open(&root)?;
-            storage.clear(lifetime)?;
-            Ok::<_, crate::Error>(storage)
-        })
-        .await?;
+        let storage = Storage::open(root).await?;
+        storage.clear(lifetime).await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
-        let registry = Registry {
-            storage,
-            access,
-            chunk_min,
-            chunk_max,
-            most_uploads,
-            patience,
-            tls,
-            turns: Semaphore::new(TURNS),
-        };
+        let registry = Registry { storage, access, chunk_min, chunk_max, most_uploads, patience, tls };
         let (stopping, stopped) = watch::channel(false);
         let registry = Arc::new(registry);
         let accepting = tokio::spawn(async move {
@@ -168,16 +152,13 @@ struct Registry {
     most_uploads: usize,
     patience: Duration,
     tls: Option<Tls>,
-    /// Leave to write a batch.
-    turns: Semaphore,
 }
 
 /// Clears the folder now and then.
 async fn clear(storage: &Storage, lifetime: Duration) -> Infallible {
     loop {
         tokio::time::sleep(CLEARING).await;
-        let storage = storage.clone();
-        if let Err(error) = blocking(move || storage.clear(lifetime)).await {
+        if let Err(error) = storage.clear(lifetime).await {
             tracing::warn!("{}", crate::error::chain(&error));
         }
     }

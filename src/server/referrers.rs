@@ -1,7 +1,6 @@
 //! Referrers: the manifests of a repository that are about another one (signatures, SBOMs, attestations).
 //!
-//! Found by reading what the repository lists. `OCI-Subject` in the answer to a PUT promises this list, and
-//! clients then keep none of their own.
+//! `OCI-Subject` in the answer to a PUT promises this list, and clients then keep none of their own.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Registry,
-    reply::{Refusal, Reply, blocking, json, set},
+    reply::{Refusal, Reply, json, set},
     routes::parameter,
-    storage::{Name, Storage},
+    storage::Name,
 };
-use crate::{
-    error::Result,
-    oci::{Descriptor, Digest, Manifest},
-};
+use crate::oci::{Descriptor, Digest, Manifest};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -31,8 +27,8 @@ impl Registry {
         query: Option<&str>,
     ) -> Result<Reply, Refusal> {
         let wanted = parameter(query, "artifactType");
-        let storage = self.storage.clone();
-        let mut referrers = blocking(move || find(&storage, &name, &subject)).await?;
+        let found = self.storage.referrers(name, subject).await?;
+        let mut referrers: Vec<_> = found.into_iter().filter_map(Referrer::new).collect();
         if let Some(wanted) = &wanted {
             referrers.retain(|referrer| referrer.artifact_type.as_ref() == Some(wanted));
         }
@@ -80,17 +76,4 @@ impl Referrer {
             annotations: kind.annotations.unwrap_or_default(),
         })
     }
-}
-
-fn find(storage: &Storage, name: &Name, subject: &Digest) -> Result<Vec<Referrer>> {
-    let Some(index) = storage.index(name)? else { return Ok(Vec::new()) };
-    let mut referrers = Vec::new();
-    for (digest, entry) in index.manifests() {
-        if let Some(manifest) = storage.manifest(name, digest, entry.media_type.as_deref())?
-            && manifest.subject.as_ref().is_some_and(|about| about.digest == *subject)
-        {
-            referrers.extend(Referrer::new(manifest));
-        }
-    }
-    Ok(referrers)
 }

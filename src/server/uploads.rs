@@ -1,8 +1,8 @@
 //! Blobs on their way in: the verbs of an upload, and the way of a body from the socket to its session.
 //!
-//! A body is held one batch at a time: while one is hashed and written, the next comes in behind it, in the socket's
-//! buffer. Batches that were written stay when a connection breaks: the client asks how far it got,
-//! and goes on, here or at another process over the same folder.
+//! A body is taken one batch at a time, when the storage has room for it; so long the next comes in behind it, in the
+//! socket's buffer. What was taken stays when a connection breaks: the client asks how far it got, and goes on, here or
+//! at another process over the same storage.
 
 use std::time::Duration;
 
@@ -16,11 +16,10 @@ use tokio::time::{Instant, sleep};
 use super::{
     Registry,
     body::Body,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, blocking, empty, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, empty, set},
     routes::{content_length, digest, parameter},
     sessions::Session,
-    staging::Staging,
-    storage::Name,
+    storage::{Name, Upload},
 };
 use crate::oci::{Algorithm, Digest};
 
@@ -40,8 +39,7 @@ impl Registry {
         let mount = parameter(query, "mount").map(|text| digest(&text)).transpose()?;
         if let Some(mount) = &mount {
             let from = parameter(query, "from").map(|from| from.parse::<Name>()).transpose()?;
-            let (storage, to, blob) = (self.storage.clone(), name.clone(), mount.clone());
-            if blocking(move || storage.mount(&to, &blob, from.as_ref())).await? {
+            if self.storage.mount(name.clone(), mount.clone(), from).await? {
                 return Ok(created(&name, mount));
             }
         }
@@ -52,27 +50,18 @@ impl Registry {
             (None, Some(name)) => Algorithm::named(&name)
                 .ok_or_else(|| Refusal::bad_request("UNSUPPORTED", "digests are sha256 or sha512"))?,
         };
-        let (storage, most) = (self.storage.clone(), self.most_uploads);
         let Some(digest) = whole else {
-            let session = blocking(move || {
-                if storage.count_uploads()? >= most {
-                    Err(too_many())
-                } else {
-                    Session::begin(&storage, name, algorithm)
-                }
-            });
-            return Ok(self.progress(&session.await?, StatusCode::ACCEPTED));
+            if self.storage.count_uploads().await? >= self.most_uploads {
+                return Err(too_many());
+            }
+            let session = self.storage.begin(name, algorithm).await?;
+            return Ok(self.progress(&session, StatusCode::ACCEPTED));
         };
-        let (_, staging) = blocking(move || storage.stage(algorithm)).await?;
         let part = Part::of(headers)?;
-        let (staging, appended) = self.append(staging, &part, body).await?;
-        appended?;
-        let storage = self.storage.clone();
-        blocking(move || {
-            storage.commit(&staging, &name, &digest)?;
-            Ok(created(&name, &digest))
-        })
-        .await
+        let mut upload = self.storage.receive(name.clone(), algorithm).await?;
+        self.append(&mut upload, &part, body).await?;
+        upload.commit(digest.clone()).await?;
+        Ok(created(&name, &digest))
     }
 
     /// `PATCH /v2/<name>/blobs/uploads/<id>`: the next bytes.
@@ -83,9 +72,8 @@ impl Registry {
         headers: &HeaderMap,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let (session, staging) = self.take(name, id, headers, body).await?;
-        drop(staging);
-        Ok(self.progress(&session, StatusCode::ACCEPTED))
+        let upload = self.take(name, id, headers, body).await?;
+        Ok(self.progress(upload.session(), StatusCode::ACCEPTED))
     }
 
     /// `PUT /v2/<name>/blobs/uploads/<id>?digest=<digest>`: the last bytes, if any are missing, and the end.
@@ -101,19 +89,9 @@ impl Registry {
         let given = parameter(query, "digest")
             .ok_or_else(|| Refusal::bad_request("DIGEST_INVALID", "the blob's digest must be given"))?;
         let digest = digest(&given)?;
-        let (session, mut staging) = self.take(name, id, headers, body).await?;
-        let storage = self.storage.clone();
-        blocking(move || {
-            let committed = storage.commit(&staging, session.name(), &digest);
-            let committed = committed.map_err(|refusal| session.or_gone(refusal));
-            // A failure of our own is no reason to send everything again.
-            if !committed.as_ref().is_err_and(Refusal::is_our_fault) {
-                staging.end();
-            }
-            committed?;
-            Ok(created(session.name(), &digest))
-        })
-        .await
+        let upload = self.take(name.clone(), id, headers, body).await?;
+        upload.commit(digest.clone()).await?;
+        Ok(created(&name, &digest))
     }
 
     /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it? A request that is appending is waited for, but not long: its
@@ -121,13 +99,8 @@ impl Registry {
     pub(super) async fn get_upload(&self, name: Name, id: String) -> Result<Reply, Refusal> {
         let patience = Instant::now() + SETTLE;
         loop {
-            let (storage, name, id) = (self.storage.clone(), name.clone(), id.clone());
-            let (session, busy) = blocking(move || {
-                let busy = Session::find(&storage, name.clone(), id.clone())?.is_busy();
-                Ok::<_, Refusal>((Session::find(&storage, name, id)?, busy))
-            })
-            .await?;
-            if !busy || Instant::now() >= patience {
+            let (session, is_busy) = self.storage.find(name.clone(), id.clone()).await?;
+            if !is_busy || Instant::now() >= patience {
                 return Ok(self.progress(&session, StatusCode::NO_CONTENT));
             }
             sleep(TICK).await;
@@ -136,8 +109,7 @@ impl Registry {
 
     /// `DELETE /v2/<name>/blobs/uploads/<id>`: never mind.
     pub(super) async fn delete_upload(&self, name: Name, id: String) -> Result<Reply, Refusal> {
-        let storage = self.storage.clone();
-        blocking(move || Session::find(&storage, name, id)?.cancel()).await?;
+        self.storage.cancel(name, id).await?;
         Ok(empty(StatusCode::NO_CONTENT, &[]))
     }
 
@@ -149,64 +121,39 @@ impl Registry {
         id: String,
         headers: &HeaderMap,
         body: &mut Incoming,
-    ) -> Result<(Session, Staging), Refusal> {
+    ) -> Result<Upload, Refusal> {
         let part = Part::of(headers)?;
-        let storage = self.storage.clone();
-        let (mut session, staging) = blocking(move || {
-            let mut session = Session::find(&storage, name, id)?;
-            let staging = session.take()?;
-            Ok::<_, Refusal>((session, staging))
-        })
-        .await?;
-        if part.first.is_some_and(|first| first != staging.size()) {
-            return Err(session.out_of_order("the bytes are not the next ones"));
+        let mut upload = self.storage.take(name, id).await?;
+        if part.first.is_some_and(|first| first != upload.session().offset) {
+            return Err(upload.session().out_of_order("the bytes are not the next ones"));
         }
-        let (mut staging, appended) = self.append(staging, &part, body).await?;
-        let taken = blocking(move || {
-            session.save(&mut staging)?;
-            Ok::<_, Refusal>((session, staging))
-        })
-        .await?;
-        appended.map(|()| taken)
+        let appended = self.append(&mut upload, &part, body).await;
+        upload.save().await?;
+        appended.map(|()| upload)
     }
 
-    /// Appends a request's body; hands back what it came to, and whether that is all.
-    async fn append(
-        &self,
-        mut staging: Staging,
-        part: &Part,
-        body: &mut Incoming,
-    ) -> Result<(Staging, Result<(), Refusal>), Refusal> {
+    /// Appends a request's body, as far as it comes.
+    async fn append(&self, upload: &mut Upload, part: &Part, body: &mut Incoming) -> Result<(), Refusal> {
         let most = self.chunk_max.unwrap_or(u64::MAX);
         if part.size.is_some_and(|size| size > most) {
-            return Ok((staging, Err(too_large(most))));
+            return Err(too_large(most));
         }
         let (mut taken, mut body) = (0, Body::new(body, self.patience));
         while let Some(first) = body.next().await {
-            // Who is slow has waited without one.
-            let turn = self.turns.acquire().await;
+            // Who is slow has waited without any.
+            upload.make_room().await?;
             let batch = body.batch(first).await;
             taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             if taken > most {
-                return Ok((staging, Err(too_large(most))));
+                return Err(too_large(most));
             }
             if part.size.is_some_and(|size| size < taken) {
-                return Ok((staging, Err(part_of_wrong_size())));
+                return Err(part_of_wrong_size());
             }
-            let written;
-            (staging, written) = blocking(move || {
-                let written = staging.append(&batch);
-                Ok::<_, Refusal>((staging, written))
-            })
-            .await?;
-            drop(turn);
-            if let Err(error) = written {
-                return Ok((staging, Err(error.into())));
-            }
+            upload.append(batch).await?;
         }
         let whole = part.size.is_none_or(|size| size == taken);
-        let appended = body.finish().and(if whole { Ok(()) } else { Err(part_of_wrong_size()) });
-        Ok((staging, appended))
+        body.finish().and(if whole { Ok(()) } else { Err(part_of_wrong_size()) })
     }
 
     /// Says how far an upload is, and how it likes to go on.

@@ -1,0 +1,142 @@
+//! What a repository lists: manifests by digest and tag, and what they are about.
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{
+        reply::Refusal,
+        routes::Target,
+        sessions::Session,
+        storage::{Name, Needed},
+    },
+    disk::Disk,
+    index::Index,
+};
+use crate::{
+    error::{Error, Result},
+    oci::{Content, Digest, Manifest},
+};
+
+impl Disk {
+    /// Takes a blob out of a repository, unless it is a manifest.
+    pub(super) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
+        if self.index(name)?.is_some_and(|index| index.listed(digest).is_some()) {
+            let message = "this is a manifest, and deleted as one";
+            return Err(Refusal::bad_request("UNSUPPORTED", message));
+        }
+        Ok(self.remove(name, digest)?)
+    }
+
+    /// Returns the first of these that a repository does not have. A manifest is a blob like any other.
+    pub(super) fn first_missing(&self, name: &Name, needed: Vec<Needed>) -> Result<Option<Needed>> {
+        for needed in needed {
+            let (Needed::Blob(digest) | Needed::Manifest(digest)) = &needed;
+            if self.blob(name, digest)?.is_none() {
+                return Ok(Some(needed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a manifest.
+    pub(super) fn find_manifest(&self, name: &Name, target: &Target) -> Result<Option<Manifest>> {
+        let Some(index) = self.index(name)? else { return Ok(None) };
+        let (digest, entry) = match target {
+            Target::Digest(digest) => (digest, index.listed(digest)),
+            Target::Tag(tag) => match index.tagged(tag) {
+                Some(entry) => (&entry.digest, Some(entry)),
+                None => return Ok(None),
+            },
+        };
+        self.manifest(name, digest, entry.and_then(|entry| entry.media_type.as_deref()))
+    }
+
+    /// Stores a manifest and lists it.
+    pub(super) fn put_manifest(
+        &self,
+        name: &Name,
+        target: &Target,
+        tags: &[String],
+        manifest: &Manifest,
+    ) -> Result<(), Refusal> {
+        let locked = self.make(name)?;
+        let gone = || Error::local(format!("the repository `{name}` has just been removed"));
+        let mut index = self.index(name)?.ok_or_else(gone)?;
+        let before = index.clone();
+        let known = self.blob(name, &manifest.digest)?.is_some();
+        let mut staging = self.stage(Session::new(name.clone()).id(), manifest.digest.algorithm())?;
+        staging.append(std::slice::from_ref(&manifest.bytes))?;
+        self.commit(&staging, name, &manifest.digest)?;
+        match target {
+            Target::Tag(tag) => index.tag(manifest, tag),
+            // One that was here and is not listed is the child of an index.
+            Target::Digest(_) if !known => index.list(manifest),
+            Target::Digest(_) => {}
+        }
+        for tag in tags {
+            index.tag(manifest, tag);
+        }
+        self.adopt_children(name, &mut index, manifest)?;
+        if index != before {
+            locked.write(&index)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a tag away, or a manifest with all its tags.
+    pub(super) fn remove_manifest(&self, name: &Name, target: &Target) -> Result<Option<bool>> {
+        let Some(locked) = self.lock(name)? else { return Ok(None) };
+        let Some(mut index) = self.index(name)? else { return Ok(None) };
+        match target {
+            Target::Tag(tag) => {
+                if !index.untag(tag) {
+                    return Ok(Some(false));
+                }
+                locked.write(&index)?;
+            }
+            Target::Digest(digest) => {
+                if self.manifest(name, digest, None)?.is_none() {
+                    return Ok(Some(false));
+                }
+                if index.remove(digest) {
+                    locked.write(&index)?;
+                }
+                self.remove(name, digest)?;
+            }
+        }
+        Ok(Some(true))
+    }
+
+    /// Returns the tags, sorted.
+    pub(super) fn tags(&self, name: &Name) -> Result<Option<Vec<String>>> {
+        Ok(self.index(name)?.map(|index| index.tags().into_iter().map(str::to_owned).collect()))
+    }
+
+    /// Returns the manifests that are about another one: found by reading what the repository lists.
+    pub(super) fn referrers(&self, name: &Name, subject: &Digest) -> Result<Vec<Manifest>> {
+        let Some(index) = self.index(name)? else { return Ok(Vec::new()) };
+        let mut referrers = Vec::new();
+        for (digest, entry) in index.manifests() {
+            let manifest = self.manifest(name, digest, entry.media_type.as_deref())?;
+            let is_about =
+                |manifest: &Manifest| manifest.subject.as_ref().is_some_and(|about| about.digest == *subject);
+            referrers.extend(manifest.filter(is_about));
+        }
+        Ok(referrers)
+    }
+
+    /// Children are found through their index, but for those that are about another manifest: whoever asks for
+    /// its referrers finds them in the list.
+    fn adopt_children(&self, name: &Name, index: &mut Index, parent: &Manifest) -> Result<()> {
+        let Content::Index { manifests } = &parent.content else { return Ok(()) };
+        let children: BTreeSet<&Digest> = manifests.iter().map(|child| &child.digest).collect();
+        for child in children {
+            if index.listed(child).is_some()
+                && self.manifest(name, child, None)?.is_none_or(|child| child.subject.is_none())
+            {
+                index.adopt(child);
+            }
+        }
+        Ok(())
+    }
+}
