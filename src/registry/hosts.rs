@@ -267,6 +267,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_is_in_the_documents() {
+        let page = include_str!("../../docs/registries.md");
+        for Known { profile, hosts, .. } in KNOWN {
+            let row = page.lines().find(|line| line.starts_with(&format!("| {} |", profile.name)));
+            let row = row.unwrap_or_else(|| panic!("{} has no row", profile.name));
+            assert!(hosts.first().is_none_or(|host| row.contains(host.trim_start_matches("*."))), "{row}");
+            let says = |what: &str| row.contains(what);
+            assert_eq!(profile.trust_range, !says("`Range` is not believed"), "{row}");
+            assert_eq!(profile.status, !says("status not asked"), "{row}");
+            assert_eq!(profile.monolithic, says("takes no chunks"), "{row}");
+            assert_eq!(profile.equal_parts, says("chunks of one size"), "{row}");
+            let size = format!("chunks of {} MiB", profile.chunk_size / MIB);
+            assert!(profile.chunk_size == Profile::ORDINARY.chunk_size || says(&size), "{row}");
+        }
+    }
+
+    #[test]
     fn hosts_are_known_by_name_in_any_case_and_with_any_port() {
         for (host, name) in [
             ("ghcr.io", "GitHub Container Registry"),
