@@ -111,7 +111,7 @@ impl FileArgs {
 
     /// Returns the places that hold credentials, in the order in which they are asked.
     fn kept(&self, context: &Context) -> Result<Credentials> {
-        let Context { environment, printer } = context;
+        let Context { environment, printer, .. } = context;
         let mut credentials = Credentials::default();
         let files = || self.auth_files(environment);
         if environment.auth_file(self.authfile.as_deref()).is_some() {

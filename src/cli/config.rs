@@ -97,6 +97,14 @@ impl Config {
         Ok(if defaults == self.defaults { Ok(matches) } else { parse(&defaults) })
     }
 
+    /// Reads the command line as it is for these destinations.
+    pub(super) fn matches_for(&self, command: &Command, destinations: &[String]) -> Result<ArgMatches> {
+        let hosts: Vec<_> = destinations.iter().map(|destination| host(destination)).collect();
+        with_defaults(command.clone(), &self.defaults_for(&hosts)?)
+            .try_get_matches()
+            .map_err(|error| Error::usage("reading the command line").because(error))
+    }
+
     /// Returns what holds for all these registries.
     fn defaults_for(&self, hosts: &[&str]) -> Result<Options> {
         let mut defaults = self.defaults.clone();
@@ -158,7 +166,8 @@ pub(super) fn with_variables(command: Command) -> Command {
 }
 
 /// Runs `longshore config`.
-pub(super) fn run(args: &Args, config: &Config, command: &Command, context: &Context) -> Result<ExitStatus> {
+pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
+    let Context { config, command, .. } = context;
     let Verb::Show { registry, json } = &args.command;
     let known = known(command);
     let width = known.keys().map(|name| name.len()).max().unwrap_or_default();
@@ -289,10 +298,13 @@ fn hosts(matches: &ArgMatches) -> Vec<&str> {
     // The words before the last are sources then.
     let is_index = matches.try_get_one("index").is_ok_and(|index| index == Some(&true));
     let destinations = words("destinations").rev().take(if is_index { 1 } else { usize::MAX });
-    destinations
-        .chain(words(REGISTRY))
-        .filter_map(|name| name.trim_start_matches("docker://").split('/').next())
-        .collect()
+    destinations.chain(words(REGISTRY)).map(|name| host(name)).collect()
+}
+
+/// Returns the registry that a destination names.
+fn host(destination: &str) -> &str {
+    let name = destination.trim_start_matches("docker://");
+    name.split_once('/').map_or(name, |(host, _)| host)
 }
 
 #[cfg(test)]

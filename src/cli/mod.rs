@@ -24,7 +24,7 @@ mod user_namespace;
 use std::{process::ExitCode, str::FromStr};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use longshore::Error;
+use longshore::{Error, Result};
 
 use self::{config::Config, environment::Environment, output::Printer};
 
@@ -75,6 +75,19 @@ impl Command {
 struct Context {
     environment: Environment,
     printer: Printer,
+    config: Config,
+    command: clap::Command,
+}
+
+impl Context {
+    /// Returns what was typed after `push`, with the configuration's defaults for these destinations.
+    fn push_args(&self, destinations: &[String]) -> Result<push::Args> {
+        let matches = self.config.matches_for(&self.command, destinations)?;
+        match Cli::from_arg_matches(&matches).map(|cli| cli.command) {
+            Ok(Command::Push(args)) => Ok(*args),
+            _ => Err(Error::internal("a push was typed and cannot be read again")),
+        }
+    }
 }
 
 /// How a command ended: well, or by a signal.
@@ -123,10 +136,10 @@ pub(crate) fn main() -> ExitCode {
     };
     let printer = Printer::new(cli.quiet && cli.verbose == 0, cli.verbose, cli.command.is_for_machines());
     printer.log();
-    let context = Context { environment, printer };
+    let context = Context { environment, printer, config, command };
     let result = match cli.command {
         Command::Cache(args) => cache::run(&args, &context),
-        Command::Config(args) => config::run(&args, &config, &command, &context),
+        Command::Config(args) => config::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Completions(args) => completions::completions(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),

@@ -37,6 +37,8 @@ pub(super) struct Outcome {
     /// `registry/repository`, or the folder it stands for.
     pub(super) name: String,
     pub(super) result: Result<Pushed>,
+    /// Whether an earlier run of the same list has done it.
+    pub(super) done_before: bool,
 }
 
 /// An image that has arrived, as `--json` prints it: `{"pushed":[…],"failed":[{"destination":…,"error":…}]}`. Keys may
@@ -56,6 +58,8 @@ struct Arrival<'a> {
     referrers: &'a [Digest],
     /// Tags that were there before and stay, with what they stand for.
     skipped: &'a BTreeMap<String, Digest>,
+    /// An earlier run of the same list has pushed it.
+    done_before: bool,
 }
 
 impl ReportArgs {
@@ -128,9 +132,17 @@ pub(super) fn conclude(failures: &[(&str, &Error)], of: usize, context: &Context
 impl Outcome {
     fn arrival(&self) -> Option<Arrival<'_>> {
         let Pushed { digest, media_type, size, tags, skipped, referrers } = self.result.as_ref().ok()?;
-        let (repository, reference) = (self.name.as_str(), format!("{}@{digest}", self.name));
-        let (digest, size) = (digest.to_string(), *size);
-        Some(Arrival { repository, reference, digest, media_type, size, tags, skipped, referrers })
+        Some(Arrival {
+            repository: &self.name,
+            reference: format!("{}@{digest}", self.name),
+            digest: digest.to_string(),
+            media_type,
+            size: *size,
+            tags,
+            referrers,
+            skipped,
+            done_before: self.done_before,
+        })
     }
 
     fn failure(&self) -> Option<(&str, &Error)> {

@@ -11,6 +11,7 @@ mod delivery;
 mod draft;
 mod forecast;
 mod if_exists;
+mod journal;
 mod manifest;
 mod mirror;
 mod original;
@@ -30,6 +31,8 @@ mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use self::{
     absorb::{Absorbed, absorb},
     delivery::Delivery,
@@ -42,6 +45,7 @@ pub use companions::Companions;
 pub use draft::Format;
 pub use forecast::Forecast;
 pub use if_exists::IfExists;
+pub use journal::{Job, Journal};
 pub use mirror::{Mirror, Rule};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
@@ -181,7 +185,7 @@ pub struct Target {
 }
 
 /// An image that has arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
     /// The digest of its manifest or index.
     pub digest: Digest,

@@ -187,7 +187,10 @@ fn an_index_can_be_written_to_disk() {
         let to = format!("{kind}:{}:v1", dir.path().join(kind).display());
         let run = push(&longshore, &[&amd64.path(), &arm64.path()], &to, &[]);
         let inspected = longshore.run(["inspect", run.pushed().unwrap(), "--verify"]);
-        assert!(inspected.code == Some(0) && inspected.stdout.contains("linux/arm64/v8"), "{inspected:?}");
+        assert_eq!(inspected.code, Some(0), "{inspected:?}");
+        for platform in ["linux/amd64", "linux/arm64/v8"] {
+            assert!(inspected.stdout.contains(platform), "{inspected:?}");
+        }
     }
 }
 

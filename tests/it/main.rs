@@ -19,6 +19,7 @@ mod file_trees;
 mod if_exists;
 mod index;
 mod inspect;
+mod list;
 mod mirror;
 mod ocipkg_images;
 mod on_disk;

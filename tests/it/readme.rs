@@ -83,6 +83,9 @@ fn the_commands_of_the_documents_work() {
     let index = json!({ "schemaVersion": 2, "manifests": [image] });
     fs_err::write(home.join("layout/index.json"), index.to_string()).unwrap();
     let registry = Registry::honest();
+    let page = fs_err::read_to_string(project.join("docs/air-gap.md")).unwrap();
+    let list = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    fs_err::write(home.join("images.yaml"), list.replace(REGISTRY, &registry.host())).unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_longshore"));
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut ran = 0;

@@ -41,6 +41,7 @@ fn the_result_is_printed_and_written_down() {
             "tags": tags,
             "referrers": [],
             "skipped": {},
+            "doneBefore": false,
         })
     };
     let pushed = json!([arrival("a", &["1", "x"]), arrival("b", &["x"])]);

@@ -19,14 +19,16 @@ pub(super) enum Goal {
 }
 
 impl Goal {
-    pub(super) fn new(args: &Args) -> Result<Self> {
+    /// Reads DEST, which may be a place on `disk`.
+    pub(super) fn new(args: &Args, disk: Option<&Disk>) -> Result<Self> {
         if !args.all {
             if !args.map.is_empty() {
                 return Err(Error::usage("`--map` is for many images").with_hint("add `--all`"));
             }
-            let parse = |text: &String| match &args.into {
-                Some(_) => Reference::at(HERE, text),
-                None => text.parse(),
+            let parse = |text: &String| match (disk, &args.into) {
+                (Some(disk), _) => disk.reference(HERE),
+                (None, Some(_)) => Reference::at(HERE, text),
+                (None, None) => text.parse(),
             };
             let destinations = args.destinations().iter().map(parse).collect::<Result<_>>()?;
             return Ok(if args.index { Self::Index(destinations) } else { Self::One(destinations) });
@@ -80,13 +82,13 @@ pub(super) fn disk(args: &Args) -> Result<Option<Disk>> {
 }
 
 /// Stands for the embedded registry until that has an address.
-pub(super) const HERE: &str = "127.0.0.1";
+const HERE: &str = "127.0.0.1";
 
 impl Args {
     /// Returns what is pushed. With `--index`, all words but the last name sources.
     pub(super) fn sources(&self) -> Vec<&str> {
         let more = &self.destinations[..self.destinations.len() - self.destinations().len()];
-        std::iter::once(&self.source).chain(more).map(String::as_str).collect()
+        self.source.iter().chain(more).map(String::as_str).collect()
     }
 
     /// Returns where that goes.

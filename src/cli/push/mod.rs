@@ -1,7 +1,11 @@
 //! `longshore push`: what was typed becomes what the library needs.
 
+mod entries;
 mod goal;
+mod list;
+mod node;
 mod options;
+mod order;
 mod ship;
 
 use std::path::PathBuf;
@@ -10,25 +14,18 @@ use bytesize::ByteSize;
 use longshore::{
     Error, Result,
     codec::Recipe,
-    oci::{Platform, Repository, reference::check_tag},
-    push::{
-        Format, IfExists, OpenSessions, Part, Press, Resume, Rule,
-        runtime::{Ending, block_on_with_farewell},
-    },
-    registry::{Client, Credentials},
-    source::{SourceSpec, detect},
+    oci::Platform,
+    push::{Format, IfExists, Rule, runtime::Ending},
 };
 
 use self::{
-    goal::{Goal, HERE, disk},
-    options::{client_options, options, rate_limit},
-    ship::{Goods, report},
+    order::{Order, Shared},
+    ship::report,
 };
 use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
     cache::CacheArgs,
-    embedded::with_registry,
     progress::ProgressArgs,
     report::ReportArgs,
     source::SourceArgs,
@@ -42,21 +39,21 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "switches are what a command line has")]
 #[command(after_help = "Examples:
-  longshore push ./layout registry.example.com/demo:1
-  longshore push image.tar registry.example.com/demo:1 --tag latest
+  longshore push ./layout registry.example.com/demo:1 --tag latest
   longshore push containers-storage:localhost/demo:1 registry.example.com/demo:1
   longshore push --all images.tar registry.example.com/mirror
+  longshore push --list images.yaml
   longshore push --index amd64.tar arm64.tar registry.example.com/demo:1
   longshore push image.tar registry.example.com/demo:1 --dry-run
   longshore push image.tar demo:1 --into ./registry")]
 pub(super) struct Args {
     /// A folder or archive that holds images, or podman's, Docker's or containerd's own storage:
     /// PATH[:REF|@DIGEST|:@N], or with a transport in front
-    #[arg(value_name = "SOURCE")]
-    source: String,
+    #[arg(value_name = "SOURCE", required_unless_present = "list")]
+    source: Option<String>,
     /// registry/repository[:tag][@digest]; without a tag, `latest`; may be several. Or one on disk: oci:DIR[:TAG],
     /// oci-archive:FILE[:TAG]
-    #[arg(value_name = "DEST", required = true)]
+    #[arg(value_name = "DEST", required_unless_present = "list")]
     destinations: Vec<String>,
     /// Push one multi-platform index of several sources: SOURCE… DEST. A source's platform is what its config says; one
     /// that is an index gives its children
@@ -71,6 +68,12 @@ pub(super) struct Args {
     /// With `--all`, names that begin with FROM begin with TO instead; may be repeated
     #[arg(long, value_name = "FROM=TO")]
     map: Vec<Rule>,
+    /// Do the pushes of this list, YAML or a line of JSON for each; `-` is standard input. An entry has `source` and
+    /// `destinations`, and may have `tags`, `platform` and `compression`; what it does not say is as on the command line.
+    /// All of it is checked before anything is sent. If the run is interrupted or something fails, the next one within a
+    /// week leaves out what is done and unchanged, without asking the registry; once all is done, all is asked again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destinations", "all", "map", "index"])]
+    list: Option<String>,
     /// Push only this platform of a multi-platform image: OS/ARCH[/VARIANT]
     #[arg(long, value_parser = typed::<Platform>)]
     platform: Option<Platform>,
@@ -123,7 +126,7 @@ pub(super) struct Args {
     /// A repository of the same registry that may have the blobs already
     #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
     mount_from: Option<String>,
-    /// Give unfinished uploads back when interrupted, and take none up
+    /// Give unfinished uploads back when interrupted, and take none up; do all of a list
     #[arg(long, help_heading = "Transfer")]
     no_resume: bool,
     /// An image at the same registry whose layers may be used again; may be repeated
@@ -149,67 +152,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
-    args.tags.iter().try_for_each(|tag| check_tag(tag))?;
+    if let Some(list) = &args.list {
+        return list::run(list, args, context);
+    }
     if args.creds.password_stdin && args.sources().contains(&"-") {
         return Err(Error::usage("standard input cannot be the archive and the password")
             .with_hint("log in by a file: `--authfile FILE`"));
     }
     args.report.check()?;
-    // A destination that cannot be is said before an archive of 50 GB is indexed.
-    let disk = disk(args)?;
-    let goal = match &disk {
-        Some(disk) => Goal::One(vec![disk.reference(HERE)?]),
-        None => Goal::new(args)?,
-    };
-    // Such a registry has another address each time.
-    let embedded = disk.is_some() || args.into.is_some();
-    let mut options = options(args, &goal.hosts(), embedded, context)?;
-    options.shared_cache = args.cache.bucket(context)?;
-    let rate_limit = rate_limit(args)?;
     // Before the password is read: standard input can be read once.
-    let located =
-        args.sources().into_iter().map(|source| args.source_options.locate(source, &context.environment));
-    let located: Vec<_> = located.collect::<Result<_>>()?;
-    let credentials =
-        if embedded { Credentials::default() } else { args.creds.credentials(&args.access, context)? };
-    let cache = args.cache.open(context)?;
-    let progress = args.progress.begin(context);
-    let press = Press::new(cache.clone(), progress.reporter());
-    let open = |(spec, options): (SourceSpec, _)| Ok(Part { input: detect::open(&spec, &options)?, spec });
-    let parts: Vec<Part> = located.into_iter().map(open).collect::<Result<_>>()?;
-    if let Resume::Keep(unfinished) = &options.resume {
-        unfinished.sweep();
-    }
-    let open = match &options.resume {
-        Resume::GiveBack(open) => open.clone(),
-        _ => OpenSessions::default(),
-    };
-    let goods = Goods { parts, press, options };
-    let push = async {
-        if let Some(disk) = &disk {
-            return goods.put(args, goal, disk, rate_limit).await;
-        }
-        if let Some(dir) = &args.into {
-            // Starting makes the folder.
-            if args.dry_run && !dir.is_dir() {
-                let words = format!("there is no folder `{}` yet: all would be sent", dir.display());
-                return Err(Error::usage(words));
-            }
-            let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
-            return with_registry(dir, rate_limit, work).await;
-        }
-        let client = |repository: &Repository| {
-            let mut client_options = client_options(args, repository, credentials.clone(), context)?;
-            client_options.rate_limit.clone_from(&rate_limit);
-            Client::new(&repository.host, client_options)
-        };
-        goods.ship(args, goal, client).await
-    };
-    let ending = block_on_with_farewell(push, open.cancel());
-    drop(progress);
-    let ending = ending?;
-    args.cache.trim(&cache, context);
-    match ending {
+    let order = Order::new(args, context)?;
+    let shared = Shared::begin(args, order.is_embedded(), context)?;
+    let parts = order.open()?;
+    let push = async |shared: &Shared| order.carry_out(parts, shared, context).await;
+    match shared.run(push, args, context)? {
         Ending::Finished(results) => report(args, results?, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
     }

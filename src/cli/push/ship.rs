@@ -34,12 +34,66 @@ pub(super) enum Done {
 }
 
 impl Done {
+    /// Nothing yet.
+    pub(super) const fn none(dry_run: bool) -> Self {
+        if dry_run { Self::Foreseen(Vec::new()) } else { Self::Pushed(Vec::new()) }
+    }
+
     fn foreseen(results: impl Iterator<Item = (String, Result<Forecast>)>) -> Self {
         Self::Foreseen(results.map(|(name, result)| Outlook { name, result }).collect())
     }
 
     fn pushed(results: impl Iterator<Item = (String, Result<Pushed>)>) -> Self {
-        Self::Pushed(results.map(|(name, result)| Outcome { name, result }).collect())
+        let outcome = |(name, result)| Outcome { name, result, done_before: false };
+        Self::Pushed(results.map(outcome).collect())
+    }
+
+    /// What an earlier run has pushed.
+    pub(super) fn before(arrived: &[(String, Pushed)]) -> Self {
+        let outcome = |(name, pushed): &(String, Pushed)| Outcome {
+            name: name.clone(),
+            result: Ok(pushed.clone()),
+            done_before: true,
+        };
+        Self::Pushed(arrived.iter().map(outcome).collect())
+    }
+
+    /// Nothing has come of it anywhere.
+    pub(super) fn failed(places: Vec<String>, error: &Error, dry_run: bool) -> Self {
+        let places = places.into_iter();
+        if dry_run {
+            Self::foreseen(places.map(|name| (name, Err(error.clone()))))
+        } else {
+            Self::pushed(places.map(|name| (name, Err(error.clone()))))
+        }
+    }
+
+    /// Adds what became of others.
+    pub(super) fn extend(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Foreseen(all), Self::Foreseen(more)) => all.extend(more),
+            (Self::Pushed(all), Self::Pushed(more)) => all.extend(more),
+            _ => {}
+        }
+    }
+
+    /// Says of failures what was being done.
+    pub(super) fn while_doing(mut self, doing: &str) -> Self {
+        let errors: Vec<&mut Error> = match &mut self {
+            Self::Foreseen(all) => all.iter_mut().filter_map(|one| one.result.as_mut().err()).collect(),
+            Self::Pushed(all) => all.iter_mut().filter_map(|one| one.result.as_mut().err()).collect(),
+        };
+        for error in errors {
+            *error = error.clone().while_doing(doing);
+        }
+        self
+    }
+
+    /// Returns what has arrived where, if all of it has.
+    pub(super) fn arrived(&self) -> Option<Vec<(String, Pushed)>> {
+        let Self::Pushed(outcomes) = self else { return None };
+        let arrived = |outcome: &Outcome| Some((outcome.name.clone(), outcome.result.as_ref().ok()?.clone()));
+        outcomes.iter().map(arrived).collect()
     }
 }
 
@@ -124,7 +178,7 @@ fn only(mut parts: Vec<Part>) -> Result<Part> {
 
 impl Args {
     /// Returns what the user knows a repository by.
-    fn place(&self, repository: &Repository) -> String {
+    pub(super) fn place(&self, repository: &Repository) -> String {
         match &self.into {
             Some(dir) => dir.join(&repository.path).display().to_string(),
             None => repository.to_string(),

@@ -1,0 +1,228 @@
+//! The entries of a list: each one push, with what it says otherwise than the command line.
+//!
+//! A mistake names its line, and all mistakes are told at once.
+
+use std::io::{Read as _, stdin};
+
+use longshore::{
+    Error, ErrorKind, Result,
+    codec::Recipe,
+    error::{Context as _, chain, similar},
+    oci::Platform,
+};
+
+use super::{
+    Args,
+    node::{self, Node, Value},
+};
+
+/// One push of a list.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) line: usize,
+    source: String,
+    pub(super) destinations: Vec<String>,
+    tags: Vec<String>,
+    platform: Option<Platform>,
+    compression: Option<Recipe>,
+}
+
+/// What is wrong with a list, by line.
+#[derive(Debug)]
+pub(super) struct Problems<'a> {
+    list: &'a str,
+    found: Vec<(usize, Error)>,
+}
+
+impl<'a> Problems<'a> {
+    pub(super) fn of(list: &'a str) -> Self {
+        Self { list, found: Vec::new() }
+    }
+
+    /// Returns a result's value, or takes note of its error.
+    pub(super) fn sift<T>(&mut self, line: usize, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.found.push((line, error))).ok()
+    }
+
+    /// Ends with all that was found, if anything was.
+    pub(super) fn check(&mut self) -> Result<()> {
+        let list = self.list.escape_debug();
+        self.found.sort_by_key(|(line, _)| *line);
+        match self.found.as_slice() {
+            [] => Ok(()),
+            [(line, error)] => Err(error.clone().while_doing(format!("`{list}`, line {line}"))),
+            several @ [(_, first), ..] => {
+                let error = Error::new(first.kind(), format!("`{list}` has {} mistakes", several.len()));
+                Err(several.iter().fold(error, |all, (line, error)| {
+                    let words =
+                        [chain(error)].into_iter().chain(error.hints().into_iter().map(str::to_owned));
+                    all.with_hint(format!("line {line}: {}", words.collect::<Vec<_>>().join("; ")))
+                }))
+            }
+        }
+    }
+}
+
+/// Reads a list; `-` is standard input.
+pub(super) fn read(list: &str, problems: &mut Problems<'_>) -> Result<Vec<Entry>> {
+    let reading = || format!("reading `{}`", list.escape_debug());
+    let mut text = String::new();
+    if list == "-" {
+        stdin().take(LIMIT).read_to_string(&mut text).context(ErrorKind::Local, reading)?;
+    } else {
+        let file = fs_err::File::open(list).context(ErrorKind::Usage, reading)?;
+        file.take(LIMIT).read_to_string(&mut text).context(ErrorKind::Local, reading)?;
+    }
+    if text.len() as u64 == LIMIT {
+        return Err(Error::usage(format!("`{}` is over the limit of {LIMIT} bytes", list.escape_debug())));
+    }
+    let entries = parse(&text, problems);
+    problems.check()?;
+    if entries.is_empty() {
+        return Err(Error::usage(format!("`{}` lists nothing", list.escape_debug())));
+    }
+    Ok(entries)
+}
+
+fn parse(text: &str, problems: &mut Problems<'_>) -> Vec<Entry> {
+    let nodes = match node::parse(text) {
+        Ok(nodes) => nodes,
+        Err((line, error)) => {
+            problems.found.push((line, error));
+            return Vec::new();
+        }
+    };
+    let entries = nodes.into_iter().flat_map(|node| match node.value {
+        Value::List(entries) => entries,
+        value => vec![Node { line: node.line, value }],
+    });
+    entries.filter_map(|node| entry(node, problems)).collect()
+}
+
+/// Reads one entry, as far as it can be.
+fn entry(node: Node, problems: &mut Problems<'_>) -> Option<Entry> {
+    let Value::Map(pairs) = node.value else {
+        let error = Error::usage("an entry has keys and values");
+        return problems
+            .sift(node.line, Err(error.with_hint("`- source: app.tar`, and below it `destinations`")));
+    };
+    let mut entry = Entry { line: node.line, ..Entry::default() };
+    let (mut seen, mut meant): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    for (key, node) in &pairs {
+        let line = node.line;
+        let known = problems.sift(line, known(key, &seen));
+        if known.is_none() {
+            meant.extend(similar(key, KEYS));
+            continue;
+        }
+        seen.push(key);
+        match key.as_str() {
+            "source" => entry.source = problems.sift(line, text(key, node)).unwrap_or_default(),
+            "destinations" => entry.destinations = problems.sift(line, texts(key, node)).unwrap_or_default(),
+            "tags" => entry.tags = problems.sift(line, texts(key, node)).unwrap_or_default(),
+            "platform" => entry.platform = problems.sift(line, text(key, node).and_then(|text| text.parse())),
+            _ => entry.compression = problems.sift(line, text(key, node).and_then(|text| text.parse())),
+        }
+    }
+    for key in ["source", "destinations"] {
+        if !seen.contains(&key) && !meant.contains(&key) {
+            problems.found.push((entry.line, Error::usage(format!("there is no `{key}`"))));
+        }
+    }
+    if entry.source == "-" {
+        let error = Error::usage("standard input cannot be a source of a list");
+        problems.found.push((entry.line, error));
+    }
+    Some(entry)
+}
+
+/// Makes sure that a key is one, and the first of its name.
+fn known(key: &str, seen: &[&str]) -> Result<()> {
+    if seen.contains(&key) {
+        return Err(Error::usage(format!("`{key}` is there twice")));
+    }
+    if KEYS.contains(&key) {
+        return Ok(());
+    }
+    let error = Error::usage(format!("there is no key `{}`", key.escape_debug()));
+    Err(match similar(key, KEYS) {
+        Some(meant) => error.with_hint(format!("did you mean `{meant}`?")),
+        None => error.with_hint(format!("there are {}", KEYS.map(|key| format!("`{key}`")).join(", "))),
+    })
+}
+
+/// What an entry may say.
+const KEYS: [&str; 5] = ["compression", "destinations", "platform", "source", "tags"];
+/// A list of 100,000 images has less.
+const LIMIT: u64 = 64 << 20;
+
+fn text(key: &str, node: &Node) -> Result<String> {
+    match &node.value {
+        Value::Text(text) if text.is_empty() => Err(Error::usage(format!("`{key}` is empty"))),
+        Value::Text(text) => Ok(text.clone()),
+        Value::List(_) | Value::Map(_) => Err(Error::usage(format!("`{key}` is one text"))),
+    }
+}
+
+/// Reads one text, or a list of them.
+fn texts(key: &str, node: &Node) -> Result<Vec<String>> {
+    match &node.value {
+        Value::List(nodes) if nodes.is_empty() => Err(Error::usage(format!("`{key}` is empty"))),
+        Value::List(nodes) => nodes.iter().map(|node| text(key, node)).collect(),
+        _ => Ok(vec![text(key, node)?]),
+    }
+}
+
+impl Entry {
+    /// Puts what the entry says in the place of what the command line does.
+    pub(super) fn over(self, mut args: Args) -> Args {
+        args.source = Some(self.source);
+        args.destinations = self.destinations;
+        if !self.tags.is_empty() {
+            args.tags = self.tags;
+        }
+        args.platform = self.platform.or(args.platform);
+        args.compression = self.compression.unwrap_or(args.compression);
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_read_as_it_is_written() {
+        let mut problems = Problems::of("list.yaml");
+        let entries = parse(
+            "- source: a.tar\n  destinations: r.example/a:1\n- {source: b.tar, tags: [1.10], platform: linux/arm64, \
+             destinations: [r.example/b, r.example/c], compression: zstd}\n",
+            &mut problems,
+        );
+        problems.check().unwrap();
+        let [a, b] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!((a.line, a.source.as_str(), a.destinations.len()), (1, "a.tar", 1));
+        assert_eq!((b.line, b.tags.as_slice(), b.destinations.len()), (3, &["1.10".to_owned()][..], 2));
+        assert_eq!(b.platform.as_ref().unwrap().to_string(), "linux/arm64");
+        assert_eq!(b.compression.unwrap().to_string(), "zstd:3");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let mut problems = Problems::of("list.yaml");
+        parse("- sorce: a.tar\n  tags:\n- b.tar\n- source: c.tar\n  source: d.tar\n", &mut problems);
+        let error = problems.check().unwrap_err();
+        assert_eq!(error.message(), "`list.yaml` has 6 mistakes");
+        insta::assert_snapshot!(error.hints().join("\n"), @r"
+        line 1: there is no key `sorce`; did you mean `source`?
+        line 1: there is no `destinations`
+        line 2: `tags` is empty
+        line 3: an entry has keys and values; `- source: app.tar`, and below it `destinations`
+        line 4: there is no `destinations`
+        line 5: `source` is there twice
+        ");
+        let mut problems = Problems::of("list.yaml");
+        parse("- source: a.tar\n  destination: r.example/a\n  destinations: r.example/a\n", &mut problems);
+        insta::assert_snapshot!(chain(&problems.check().unwrap_err()), @"`list.yaml`, line 2: there is no key `destination`");
+    }
+}

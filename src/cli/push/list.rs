@@ -1,0 +1,154 @@
+//! `push --list`: many pushes, checked before anything is sent, of which a second run does only what is left.
+
+use longshore::{
+    Error, Result,
+    push::{Job, Journal, runtime::Ending},
+    source::{Input, choose, spec::Location},
+};
+use serde_json::json;
+
+use super::{
+    super::{Context, ExitStatus},
+    Args,
+    entries::{self, Problems},
+    order::{Order, Shared},
+    ship::{Done, report},
+};
+
+/// Pushes what a file lists.
+pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStatus> {
+    if list == "-" && args.creds.password_stdin {
+        return Err(Error::usage("standard input cannot be the list and the password")
+            .with_hint("log in by a file: `--authfile FILE`"));
+    }
+    args.report.check()?;
+    let mut problems = Problems::of(list);
+    let mut pushes = Vec::new();
+    // Where rootless podman's storage is listed, this process is the second one, and the first has read the list.
+    let lost = list == "-" && context.environment.is_in_user_namespace();
+    let entries = entries::read(list, &mut problems)
+        .map_err(|error| if lost { error.with_hint("give the list as a file") } else { error })?;
+    for entry in entries {
+        let line = entry.line;
+        let args = context.push_args(&entry.destinations);
+        pushes.extend(problems.sift(line, args).map(|args| (line, entry.over(args))));
+    }
+    let mut orders = Vec::new();
+    for (line, args) in &pushes {
+        let order = problems.sift(*line, Order::new(args, context));
+        orders.extend(order.map(|order| (*line, job(&order), order)));
+    }
+    problems.check()?;
+    let mut journal = journal(list, args, context);
+    for (line, job, order) in &orders {
+        if done(journal.as_ref(), job.as_ref()).is_none() {
+            problems.sift(*line, look_into(order));
+        }
+    }
+    problems.check()?;
+    let before = orders.iter().filter(|(_, job, _)| done(journal.as_ref(), job.as_ref()).is_some()).count();
+    if before > 0 {
+        let words = format!("{before} of {} done before; `--no-resume` does them again", orders.len());
+        context.printer.status(&words);
+    }
+    let embedded = orders.iter().all(|(_, _, order)| order.is_embedded());
+    let shared = Shared::begin(args, embedded, context)?;
+    let push = async |shared: &Shared| {
+        let mut all = Done::none(args.dry_run);
+        for (_, job, order) in orders {
+            match done(journal.as_ref(), job.as_ref()) {
+                Some(_) if args.dry_run => {}
+                Some(arrived) => all.extend(Done::before(arrived)),
+                None => {
+                    let done = carry_out(order, shared, context).await;
+                    if let (Some(journal), Some(job), Some(arrived)) = (&mut journal, job, done.arrived()) {
+                        journal.note(job, arrived);
+                    }
+                    all.extend(done);
+                }
+            }
+        }
+        if let (Some(journal), true) = (journal, all.arrived().is_some()) {
+            journal.forget();
+        }
+        all
+    };
+    match shared.run(push, args, context)? {
+        Ending::Finished(all) => report(args, all, context),
+        Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
+    }
+}
+
+/// Returns what is kept of an earlier run.
+fn journal(list: &str, args: &Args, context: &Context) -> Option<Journal> {
+    let dir = context.environment.state_dir()?.join("lists");
+    let path = if list == "-" { None } else { std::path::absolute(list).ok() };
+    let name = path.map_or_else(|| list.to_owned(), |path| path.display().to_string());
+    let journal = Journal::open(&dir, &name);
+    if !args.no_resume {
+        return Some(journal);
+    }
+    if !args.dry_run {
+        journal.forget();
+    }
+    None
+}
+
+fn done<'a>(
+    journal: Option<&'a Journal>,
+    job: Option<&Job>,
+) -> Option<&'a [(String, longshore::push::Pushed)]> {
+    journal?.done(job?)
+}
+
+/// Returns by what a push is known to a later run; by nothing, if its destination can be looked at for nothing, or
+/// nothing tells whether its source has changed.
+fn job(order: &Order<'_>) -> Option<Job> {
+    let [(spec, options)] = order.sources.as_slice() else { return None };
+    if order.is_embedded() || options.from_command {
+        return None;
+    }
+    let args = order.args;
+    let asked = json!({
+        "allowNondistributable": args.allow_nondistributable,
+        "blobDir": options.blob_dir,
+        "compression": args.compression.to_string(),
+        "destinations": args.destinations,
+        "forceCompression": args.force_compression,
+        "format": args.format.to_string(),
+        "ifExists": args.if_exists.to_string(),
+        "platform": args.platform,
+        "referrers": args.referrers,
+        "removeSignatures": args.remove_signatures,
+        "tags": args.tags,
+    });
+    Job::new(&asked, spec)
+}
+
+/// Makes sure that a source can be read and holds the image, as far as that can be found out twice.
+fn look_into(order: &Order<'_>) -> Result<()> {
+    for (spec, options) in &order.sources {
+        let is_pipe = |path: &std::path::PathBuf| {
+            fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+        };
+        if options.from_command || matches!(&spec.location, Location::Path(path) if is_pipe(path)) {
+            continue;
+        }
+        if let Input::Indexed(source) = longshore::source::detect::open(spec, options)? {
+            choose(&*source, &spec.choice, order.args.platform.as_ref())?;
+        }
+    }
+    Ok(())
+}
+
+/// Pushes one entry; whatever goes wrong stops no other.
+async fn carry_out(order: Order<'_>, shared: &Shared, context: &Context) -> Done {
+    let (args, places) = (order.args, order.places());
+    let done = match order.open() {
+        Ok(parts) => Box::pin(order.carry_out(parts, shared, context)).await,
+        Err(error) => Err(error),
+    };
+    let done = done.unwrap_or_else(|error| Done::failed(places, &error, args.dry_run));
+    let source = args.source.as_deref().unwrap_or_default();
+    done.while_doing(&format!("pushing `{}`", source.escape_debug()))
+}

@@ -1,0 +1,147 @@
+//! One push as it was asked for: checked first, opened next, carried out at last.
+
+use longshore::{
+    Error, Result,
+    bucket::Bucket,
+    cache::Cache,
+    oci::{Repository, reference::check_tag},
+    push::{
+        OpenSessions, Options, Part, Press, Resume,
+        runtime::{Ending, block_on_with_farewell},
+    },
+    registry::{Client, Credentials, RateLimit},
+    source::{SourceSpec, detect, detect::SourceOptions},
+};
+
+use super::{
+    super::{Context, disk::Disk, embedded::with_registry, progress::Progress},
+    Args,
+    goal::{Goal, disk},
+    options::{client_options, options, rate_limit},
+    ship::{Done, Goods},
+};
+
+/// What all pushes of one command share.
+pub(super) struct Shared {
+    cache: Cache,
+    press: Press,
+    bucket: Option<Bucket>,
+    rate_limit: Option<RateLimit>,
+    credentials: Credentials,
+    /// The uploads to be given back at an interruption.
+    open: OpenSessions,
+    progress: Progress,
+}
+
+/// A push, of which nothing is opened yet.
+pub(super) struct Order<'a> {
+    pub(super) args: &'a Args,
+    disk: Option<Disk>,
+    goal: Goal,
+    options: Options,
+    pub(super) sources: Vec<(SourceSpec, SourceOptions)>,
+}
+
+impl Shared {
+    /// Prepares what was asked for on the command line. `embedded` pushes need no login.
+    pub(super) fn begin(args: &Args, embedded: bool, context: &Context) -> Result<Self> {
+        let bucket = args.cache.bucket(context)?;
+        let rate_limit = rate_limit(args)?;
+        let credentials =
+            if embedded { Credentials::default() } else { args.creds.credentials(&args.access, context)? };
+        let cache = args.cache.open(context)?;
+        let progress = args.progress.begin(context);
+        let press = Press::new(cache.clone(), progress.reporter());
+        let open = OpenSessions::default();
+        Ok(Self { cache, press, bucket, rate_limit, credentials, open, progress })
+    }
+
+    /// Pushes, until it is done or a signal ends it.
+    pub(super) fn run<T>(
+        self,
+        push: impl AsyncFnOnce(&Self) -> T,
+        args: &Args,
+        context: &Context,
+    ) -> Result<Ending<T>> {
+        let ending = block_on_with_farewell(push(&self), self.open.cancel());
+        // What is said from now on stands below no bars.
+        drop(self.progress);
+        let ending = ending?;
+        args.cache.trim(&self.cache, context);
+        Ok(ending)
+    }
+}
+
+impl<'a> Order<'a> {
+    /// Checks what was asked for: a destination that cannot be is said before an archive of 50 GB is indexed.
+    pub(super) fn new(args: &'a Args, context: &Context) -> Result<Self> {
+        args.tags.iter().try_for_each(|tag| check_tag(tag))?;
+        let disk = disk(args)?;
+        let goal = Goal::new(args, disk.as_ref())?;
+        let embedded = disk.is_some() || args.into.is_some();
+        let options = options(args, &goal.hosts(), embedded, context)?;
+        let locate = |source| args.source_options.locate(source, &context.environment);
+        let sources = args.sources().into_iter().map(locate).collect::<Result<_>>()?;
+        Ok(Self { args, disk, goal, options, sources })
+    }
+
+    /// Returns whether the image goes through the embedded registry, which has another address each time.
+    pub(super) fn is_embedded(&self) -> bool {
+        self.disk.is_some() || self.args.into.is_some()
+    }
+
+    /// Returns where the image goes, as the user knows it.
+    pub(super) fn places(&self) -> Vec<String> {
+        match (&self.disk, &self.goal) {
+            (Some(disk), _) => vec![disk.name()],
+            (None, Goal::One(to) | Goal::Index(to)) => {
+                to.iter().map(|to| self.args.place(&to.repository)).collect()
+            }
+            (None, Goal::All(_)) => self.args.destinations().to_vec(),
+        }
+    }
+
+    /// Opens the sources.
+    pub(super) fn open(&self) -> Result<Vec<Part>> {
+        let open = |(spec, options): &(SourceSpec, _)| {
+            Ok(Part { input: detect::open(spec, options)?, spec: spec.clone() })
+        };
+        self.sources.iter().map(open).collect()
+    }
+
+    /// Pushes, or says what that would do.
+    pub(super) async fn carry_out(
+        self,
+        parts: Vec<Part>,
+        shared: &Shared,
+        context: &Context,
+    ) -> Result<Done> {
+        let Self { args, disk, goal, mut options, .. } = self;
+        options.shared_cache.clone_from(&shared.bucket);
+        match &mut options.resume {
+            Resume::Keep(unfinished) => unfinished.sweep(),
+            Resume::GiveBack(open) => open.clone_from(&shared.open),
+            Resume::Never => {}
+        }
+        let goods = Goods { parts, press: shared.press.clone(), options };
+        let rate_limit = shared.rate_limit.clone();
+        if let Some(disk) = &disk {
+            return goods.put(args, goal, disk, rate_limit).await;
+        }
+        if let Some(dir) = &args.into {
+            // Starting makes the folder.
+            if args.dry_run && !dir.is_dir() {
+                let words = format!("there is no folder `{}` yet: all would be sent", dir.display());
+                return Err(Error::usage(words));
+            }
+            let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
+            return with_registry(dir, rate_limit, work).await;
+        }
+        let client = |repository: &Repository| {
+            let mut client_options = client_options(args, repository, shared.credentials.clone(), context)?;
+            client_options.rate_limit.clone_from(&rate_limit);
+            Client::new(&repository.host, client_options)
+        };
+        goods.ship(args, goal, client).await
+    }
+}
