@@ -19,6 +19,7 @@ mod report;
 mod serve;
 mod served_images;
 mod source;
+mod transfer;
 mod user_namespace;
 
 use std::{process::ExitCode, str::FromStr};

@@ -10,7 +10,6 @@ mod ship;
 
 use std::path::PathBuf;
 
-use bytesize::ByteSize;
 use longshore::{
     Error, Result,
     codec::Recipe,
@@ -29,6 +28,7 @@ use super::{
     progress::ProgressArgs,
     report::ReportArgs,
     source::SourceArgs,
+    transfer::TransferArgs,
     typed,
 };
 
@@ -108,21 +108,8 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) progress: ProgressArgs,
 
-    /// Large blobs sent at once
-    #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Transfer")]
-    jobs: usize,
-    /// Send chunks of this size, like `8MiB`
-    #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
-    chunk_size: Option<ByteSize>,
-    /// Send no more than this per second, all blobs together, like `2MiB`
-    #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
-    limit_rate: Option<ByteSize>,
-    /// Attempts without progress before giving up
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Transfer")]
-    retries: u32,
-    /// Give up on a connection that takes no byte for so long, like `60s`
-    #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Transfer")]
-    timeout: humantime::Duration,
+    #[command(flatten)]
+    transfer: TransferArgs,
     /// A repository of the same registry that may have the blobs already
     #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
     mount_from: Option<String>,

@@ -17,7 +17,7 @@ use super::{
     super::{Context, disk::Disk, embedded::with_registry, progress::Progress},
     Args,
     goal::{Goal, disk},
-    options::{client_options, options, rate_limit},
+    options::options,
     ship::{Done, Goods},
 };
 
@@ -46,7 +46,7 @@ impl Shared {
     /// Prepares what was asked for on the command line. `embedded` pushes need no login.
     pub(super) fn begin(args: &Args, embedded: bool, context: &Context) -> Result<Self> {
         let bucket = args.cache.bucket(context)?;
-        let rate_limit = rate_limit(args)?;
+        let rate_limit = args.transfer.rate_limit()?;
         let credentials =
             if embedded { Credentials::default() } else { args.creds.credentials(&args.access, context)? };
         let cache = args.cache.open(context)?;
@@ -138,9 +138,8 @@ impl<'a> Order<'a> {
             return with_registry(dir, rate_limit, work).await;
         }
         let client = |repository: &Repository| {
-            let mut client_options = client_options(args, repository, shared.credentials.clone(), context)?;
-            client_options.rate_limit.clone_from(&rate_limit);
-            Client::new(&repository.host, client_options)
+            let (credentials, rate_limit) = (shared.credentials.clone(), rate_limit.clone());
+            args.transfer.client(repository, &args.access, credentials, rate_limit, context)
         };
         goods.ship(args, goal, client).await
     }
