@@ -298,7 +298,7 @@ fn hosts(matches: &ArgMatches) -> Vec<&str> {
     // The words before the last are sources then.
     let is_index = matches.try_get_one("index").is_ok_and(|index| index == Some(&true));
     let destinations = words("destinations").rev().take(if is_index { 1 } else { usize::MAX });
-    destinations.chain(words(REGISTRY)).map(|name| host(name)).collect()
+    destinations.chain(words(REGISTRY)).chain(words("upstream")).map(|name| host(name)).collect()
 }
 
 /// Returns the registry that a destination names.

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use longshore::{
     Result,
-    registry::{Client, ClientOptions, Credential, RateLimit, Secret},
-    server::{Access, Options, Server},
+    registry::{Client, ClientOptions, RateLimit},
+    server::{Options, Server},
 };
-use rand::RngExt as _;
+
+use super::random_login::RandomLogin;
 
 /// Lets `work` use a registry over `dir`, no faster than it may.
 pub(super) async fn with_registry<T>(
@@ -16,14 +17,10 @@ pub(super) async fn with_registry<T>(
     rate_limit: Option<RateLimit>,
     work: impl AsyncFnOnce(Client) -> Result<T>,
 ) -> Result<T> {
-    let user = "longshore";
-    let password: String =
-        rand::rng().sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect();
-    let access = Access::basic(user, &password);
-    let server = Server::start(Options { access, ..Options::new(dir) }).await?;
+    let login = RandomLogin::new();
+    let server = Server::start(Options { access: login.access(), ..Options::new(dir) }).await?;
     let mut options = ClientOptions { rate_limit, ..ClientOptions::default() };
-    let login = Credential::Login { user: user.to_owned(), password: Secret::new(password) };
-    options.credentials.give("the embedded registry", login);
+    options.credentials.give("the embedded registry", login.credential());
     let done = work(Client::new(&server.address().to_string(), options)?).await;
     server.stop().await;
     done

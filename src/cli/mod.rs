@@ -9,12 +9,14 @@ mod doctor;
 mod dry_run;
 mod embedded;
 mod environment;
+mod gateway;
 mod inspect;
 mod login;
 mod logout;
 mod output;
 mod progress;
 mod push;
+mod random_login;
 mod report;
 mod serve;
 mod served_images;
@@ -104,7 +106,10 @@ fn command() -> clap::Command {
         let is_usual = arg.is_positional() || USUAL.contains(&arg.get_id().as_str());
         if is_usual { arg } else { arg.hide_short_help(true) }
     };
-    config::with_variables(Cli::command().mut_subcommand("push", |push| push.mut_args(short)))
+    let cli = Cli::command()
+        .mut_subcommand("push", |push| push.mut_args(short))
+        .mut_subcommand("serve", |serve| serve.mut_args(gateway::under_upstream));
+    config::with_variables(cli)
 }
 
 /// Options of `push` that are usual.

@@ -73,9 +73,14 @@ impl Printer {
 
     /// Tells what goes on.
     pub(super) fn status(self, line: &str) {
-        if !self.quiet && !self.json {
+        if self.says_status() {
             stderr(line);
         }
+    }
+
+    /// Returns whether anybody hears what goes on.
+    pub(super) const fn says_status(self) -> bool {
+        !self.quiet && !self.json
     }
 
     /// Tells what goes on, to those who want to know it all.

@@ -9,7 +9,12 @@ use longshore::{
 };
 
 use super::{
-    Context, ExitStatus, cache::CacheArgs, progress::ProgressArgs, served_images::ServedImages,
+    Context, ExitStatus,
+    cache::CacheArgs,
+    gateway::{CLIENTS, GatewayArgs, place},
+    progress::ProgressArgs,
+    random_login::RandomLogin,
+    served_images::ServedImages,
     source::SourceArgs,
 };
 
@@ -17,11 +22,15 @@ use super::{
 ///
 /// Each repository below DIR is an OCI image layout that other tools can read. Several processes may serve one folder.
 /// Prints the registry's address on standard output once it listens.
+///
+/// With `--upstream` it is a gateway: what any tool pushes into it goes on to another registry, in chunks that every proxy
+/// lets through, and the answer to the push is that registry's.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   longshore serve ./registry
   longshore serve ./registry images.tar demo:2=other.tar
-  longshore serve ./registry --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --htpasswd users")]
+  longshore serve ./registry --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --htpasswd users
+  longshore serve ./gateway --upstream registry.example.com/team --password-file password")]
 pub(super) struct Args {
     /// The folder; made if it is not there
     dir: PathBuf,
@@ -49,18 +58,24 @@ pub(super) struct Args {
     patience: humantime::Duration,
 
     /// Who may log in: a file that `htpasswd -B` writes
-    #[arg(long, value_name = "FILE", help_heading = "Access")]
+    #[arg(long, value_name = "FILE", help_heading = CLIENTS)]
     htpasswd: Option<PathBuf>,
     /// Who does not log in may pull, and no more
-    #[arg(long, help_heading = "Access")]
+    #[arg(long, help_heading = CLIENTS)]
     read_only: bool,
+    /// One more name that clients may call this registry by, besides `localhost` and its address; may be repeated. A
+    /// gateway, and what listens on loopback, refuses others: web pages of strangers could come by them
+    #[arg(long = "name", value_name = "HOST", help_heading = CLIENTS)]
+    names: Vec<String>,
     /// Speak TLS with this certificate and its chain, as PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Access")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = CLIENTS)]
     tls_cert: Option<PathBuf>,
     /// The certificate's key
-    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Access")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = CLIENTS)]
     tls_key: Option<PathBuf>,
 
+    #[command(flatten)]
+    gateway: GatewayArgs,
     #[command(flatten)]
     pub(super) progress: ProgressArgs,
     #[command(flatten)]
@@ -71,26 +86,37 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     // What is wrong with the configuration is said before archives are read.
-    let options = options(args)?;
+    let login = args.gateway.login(args.htpasswd.is_some(), args.read_only, context)?;
+    let options = options(args, login.as_ref(), context)?;
     let images = ServedImages::open(&args.images, &args.source, context)?;
     if let ExitStatus::Interrupted(signal) =
         images.push_into(&args.dir, &args.cache, &args.progress, context)?
     {
         return Ok(ExitStatus::Interrupted(signal));
     }
-    if !args.listen.ip().is_loopback() && args.htpasswd.is_none() && !args.read_only {
+    if !args.listen.ip().is_loopback() && args.htpasswd.is_none() && !args.read_only && login.is_none() {
         context.printer.warning(&format!(
             "whoever can reach {} may push: `--htpasswd FILE` asks for a login, `--read-only` refuses",
             args.listen
         ));
     }
-    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
-    server::run(options, |address| context.printer.result(&format!("{scheme}://{address}")))?;
+    let has_tls = args.tls_cert.is_some();
+    let scheme = if has_tls { "https" } else { "http" };
+    server::run(options, |address| {
+        if let Some(login) = &login {
+            args.gateway.tell(login, &place(&args.names, address), has_tls, context);
+        }
+        context.printer.result(&format!("{scheme}://{address}"))
+    })?;
     Ok(ExitStatus::Success)
 }
 
-fn options(args: &Args) -> Result<Options> {
-    let access = args.htpasswd.as_deref().map(Access::htpasswd).transpose()?.unwrap_or_default();
+fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Result<Options> {
+    let access = match (&args.htpasswd, login) {
+        (Some(file), _) => Access::htpasswd(file)?,
+        (None, Some(login)) => login.access(),
+        (None, None) => Access::default(),
+    };
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
         _ => None,
@@ -98,11 +124,13 @@ fn options(args: &Args) -> Result<Options> {
     Ok(Options {
         listen: args.listen,
         access: if args.read_only { access.or_read_only() } else { access },
+        names: args.names.clone(),
         chunk_min: args.chunk_min.map(|size| size.as_u64()),
         chunk_max: args.chunk_max.map(|size| size.as_u64()),
         most_uploads: args.most_uploads,
         patience: args.patience.into(),
         tls,
+        upstream: args.gateway.upstream(context)?,
         upload_lifetime: args.upload_lifetime.into(),
         ..Options::new(&args.dir)
     })

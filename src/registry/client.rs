@@ -1,5 +1,5 @@
 //! The verbs of one registry: do this exchange of an upload; those about blobs that may be there are in blobs.rs,
-//! those about manifests in documents.rs.
+//! those about manifests in documents.rs, what is passed on as it comes in download.rs.
 //!
 //! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
 //! is not: [`Client::exchange`] does one exchange and reports, since only its session knows what a lost answer
@@ -138,13 +138,15 @@ pub(super) struct Call {
     pub(super) payload: Payload,
     patience: Option<Duration>,
     pub(super) limit: usize,
+    leaves_body: bool,
     pool: Pool,
 }
 
 impl Call {
     pub(super) fn new(method: Method, url: Url) -> Self {
         let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-        Self { method, url, headers, payload, patience: None, limit: BODY_LIMIT, pool: Pool::Small }
+        let (limit, leaves_body) = (BODY_LIMIT, false);
+        Self { method, url, headers, payload, patience: None, limit, leaves_body, pool: Pool::Small }
     }
 }
 
@@ -161,6 +163,23 @@ impl Client {
 
     pub(super) fn auth(&self) -> &Authenticator {
         &self.0.auth
+    }
+
+    /// Asks once, however that ends, and leaves the body of a success to be read.
+    pub(super) async fn ask_once(
+        &self,
+        repository: &str,
+        mut call: Call,
+        doing: impl Fn() -> String,
+    ) -> Result<(Incoming, Duration)> {
+        let scope = Scope::of(repository);
+        call.leaves_body = true;
+        let answer = self.round_trip(&scope, &mut call).await.map_err(|fault| given_up(fault, doing()))?;
+        if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
+            return Ok((answer, self.0.timeout));
+        }
+        let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
+        Err(self.explain(repository, error))
     }
 
     pub(super) fn url(&self, repository: &str, rest: &str) -> Url {
@@ -278,6 +297,7 @@ impl Client {
                     payload: call.payload.take(),
                     patience: call.patience.unwrap_or(self.0.timeout),
                     limit: call.limit,
+                    leaves_body: call.leaves_body,
                 })
                 .await?;
             if answer.status == StatusCode::UNAUTHORIZED && ours {

@@ -17,7 +17,7 @@ use crate::{
 pub(super) const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// What we ask for when we read a manifest: both families, an index or one image.
-const MANIFEST_TYPES: [&str; 4] = [
+pub const MANIFEST_TYPES: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
     DOCKER_INDEX,

@@ -1,6 +1,7 @@
 //! The wire: one registry, spoken to over HTTP/1.1, or HTTP/2 by option.
 //!
 //! * [`Client`]: the verbs (is this blob there, put this manifest, send this upload request);
+//!   [`Download`]: an answer that is passed on as it comes;
 //! * [`session`]: what to send next in an upload, as a state machine without sockets or clock;
 //! * [`unfinished`]: what a later process needs to go on with an upload;
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
@@ -22,6 +23,7 @@ pub mod challenge;
 pub mod client;
 pub mod credentials;
 mod documents;
+mod download;
 pub(crate) mod guard;
 mod helper;
 mod host_files;
@@ -47,7 +49,8 @@ pub use body::UploadBody;
 pub use certificates::Certificates;
 pub use client::Client;
 pub use credentials::{Credential, Credentials, Secret};
-pub use documents::Receipt;
+pub use documents::{MANIFEST_TYPES, Receipt};
+pub use download::{Download, Question};
 pub use learned::{Learned, Lesson};
 pub use location::Location;
 pub use options::ClientOptions;

@@ -150,7 +150,7 @@ impl Token {
 /// A question without headers or body.
 fn ask(method: Method, url: Url) -> Outgoing {
     let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-    Outgoing { method, url, headers, payload, patience: PATIENCE, limit: ANSWER_LIMIT }
+    Outgoing { method, url, headers, payload, patience: PATIENCE, limit: ANSWER_LIMIT, leaves_body: false }
 }
 
 /// Reads how long a JWT lives. ACR sends no `expires_in`.

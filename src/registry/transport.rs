@@ -68,6 +68,8 @@ pub(crate) struct Outgoing {
     pub(crate) patience: Duration,
     /// So much of the answer's body is read.
     pub(crate) limit: usize,
+    /// Of a success nothing is read: its body is left to whoever asked.
+    pub(crate) leaves_body: bool,
 }
 
 /// A request's body.
@@ -104,6 +106,8 @@ pub(crate) struct Incoming {
     pub(crate) body: Bytes,
     /// The body ended by itself, within the limit.
     pub(crate) whole: bool,
+    /// What can still be read, where the body was left.
+    pub(crate) rest: Option<reqwest::Response>,
     pub(crate) elapsed: Duration,
 }
 
@@ -243,7 +247,7 @@ impl Transport {
     }
 
     async fn exchange(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
-        let Outgoing { method, url, headers, payload, patience, limit } = outgoing;
+        let Outgoing { method, url, headers, payload, patience, limit, leaves_body } = outgoing;
         let client = self.client(&url).map_err(Fault::Fatal)?;
         let carries = !matches!(method, Method::GET | Method::HEAD);
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
@@ -273,6 +277,9 @@ impl Transport {
             let mut response = client.execute(request).await?;
             meter.touch();
             let mut body = BytesMut::new();
+            if leaves_body && response.status().is_success() {
+                return Ok((response, Bytes::new(), false));
+            }
             let whole = loop {
                 match response.chunk().await {
                     Ok(Some(bytes)) if body.len() + bytes.len() > limit => {
@@ -295,7 +302,8 @@ impl Transport {
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
         self.heed(status, &headers);
-        Ok(Incoming { url, status, version, headers, body, whole, elapsed: meter.elapsed() })
+        let rest = (leaves_body && status.is_success()).then_some(response);
+        Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed: meter.elapsed() })
     }
 
     /// Draws the consequences that concern everybody.

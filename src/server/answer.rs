@@ -39,11 +39,18 @@ impl Registry {
 
     async fn dispatch(&self, head: &http::request::Parts, body: &mut Incoming) -> Result<Reply, Refusal> {
         let (headers, query, path) = (&head.headers, head.uri.query(), head.uri.path());
+        if let Some(gate) = &self.gate {
+            gate.check(&head.uri, headers)?;
+        }
         // Whoever watches over processes has no password.
         if path != HEALTH {
             self.access.check(&head.method, path, headers).await?;
         }
-        match (Route::parse(path)?, &head.method) {
+        let route = Route::parse(path)?;
+        if let Some(reply) = self.relayed(&route, head).await? {
+            return Ok(reply);
+        }
+        match (route, &head.method) {
             (Route::Health, &Method::GET | &Method::HEAD) => self.health().await,
             (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
             (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest).await,

@@ -58,7 +58,10 @@ impl Registry {
         let bytes = reading.await.map_err(|_| Refusal::too_slow())??;
         let sent_to = target.clone();
         let manifest = blocking(move || parse(bytes, &sent_to, declared.as_deref())).await?;
-        self.check_references(&name, &manifest).await?;
+        match &self.gateway {
+            Some(gateway) => gateway.pass_on(&self.storage, &name, &target, &tags, &manifest).await?,
+            None => self.check_references(&name, &manifest).await?,
+        }
         let digest = manifest.digest.to_string();
         let location = format!("/v2/{name}/manifests/{digest}");
         let mut reply =
@@ -102,7 +105,7 @@ impl Registry {
         Ok(reply)
     }
 
-    async fn find_manifest(&self, name: Name, target: Target) -> Result<Manifest, Refusal> {
+    pub(super) async fn find_manifest(&self, name: Name, target: Target) -> Result<Manifest, Refusal> {
         self.storage.manifest(name, target).await?.ok_or_else(unknown)
     }
 

@@ -11,6 +11,8 @@ mod answer;
 mod blobs;
 mod body;
 mod folder;
+mod gate;
+mod gateway;
 mod manifests;
 mod patience;
 mod referrers;
@@ -21,6 +23,7 @@ mod sessions;
 mod storage;
 mod tls;
 mod uploads;
+mod upstream;
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -33,8 +36,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::{access::Access, run::run, tls::Tls};
+pub use self::{access::Access, run::run, tls::Tls, upstream::Upstream};
 use self::{
+    gate::Gate,
+    gateway::Gateway,
     patience::Patient,
     reply::{Reply, broken_down},
     storage::Storage,
@@ -61,6 +66,9 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Who may use it.
     pub access: Access,
+    /// What clients may call it besides `localhost` and its address. Other names are refused where it listens on
+    /// loopback, has an upstream or has names: web pages reach it by these.
+    pub names: Vec<String>,
     /// Announced to clients: chunks but the last should not be smaller.
     pub chunk_min: Option<u64>,
     /// Announced and enforced: bodies of uploads may not be larger.
@@ -71,6 +79,9 @@ pub struct Options {
     pub patience: Duration,
     /// Speaks TLS with this certificate.
     pub tls: Option<Tls>,
+    /// Passes pushes on to another registry, and pulls from there what the folder does not hold. Whoever may use this
+    /// registry uses that one by our credentials.
+    pub upstream: Option<Upstream>,
     /// An upload that nobody has touched for so long is given up.
     pub upload_lifetime: Duration,
 }
@@ -82,11 +93,13 @@ impl Options {
             root: root.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             access: Access::default(),
+            names: Vec::new(),
             chunk_min: None,
             chunk_max: None,
             most_uploads: 1000,
             patience: Duration::from_secs(60),
             tls: None,
+            upstream: None,
             upload_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -104,14 +117,19 @@ pub struct Server {
 impl Server {
     /// Opens the folder, binds the address and begins to answer.
     pub async fn start(options: Options) -> Result<Self> {
-        let Options { root, listen, access, chunk_min, chunk_max, most_uploads, patience, .. } = options;
+        let Options { root, listen, access, names, chunk_min, chunk_max, most_uploads, patience, .. } =
+            options;
         let (lifetime, tls) = (options.upload_lifetime, options.tls);
+        let gateway = options.upstream.map(Gateway::new);
+        let is_picky = listen.ip().to_canonical().is_loopback() || gateway.is_some() || !names.is_empty();
+        let gate = is_picky.then(|| Gate::new(listen.ip(), &names));
         let binding = || format!("listening on `{listen}`");
         let storage = Storage::open(root).await?;
         storage.clear(lifetime).await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
-        let registry = Registry { storage, access, chunk_min, chunk_max, most_uploads, patience, tls };
+        let registry =
+            Registry { storage, gate, access, chunk_min, chunk_max, most_uploads, patience, tls, gateway };
         let (stopping, stopped) = watch::channel(false);
         let registry = Arc::new(registry);
         let accepting = tokio::spawn(async move {
@@ -146,12 +164,16 @@ impl Drop for Server {
 /// What every request sees.
 struct Registry {
     storage: Storage,
+    /// Where names matter.
+    gate: Option<Gate>,
     access: Access,
     chunk_min: Option<u64>,
     chunk_max: Option<u64>,
     most_uploads: usize,
     patience: Duration,
     tls: Option<Tls>,
+    /// Where there is an upstream.
+    gateway: Option<Gateway>,
 }
 
 /// Clears the folder now and then.

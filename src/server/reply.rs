@@ -3,7 +3,7 @@
 //! A failure of our own (a full disk, a damaged folder) is told to the log in full and to the client in a
 //! sentence: it may be anybody.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use bytes::Bytes;
 use http::{
@@ -11,6 +11,7 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+use hyper::ext::ReasonPhrase;
 
 use crate::error::{Error, Result, chain};
 
@@ -29,15 +30,19 @@ pub(super) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     headers: Vec<(HeaderName, String)>,
 }
 
 impl Refusal {
     /// Refuses with one of the distribution specification's codes.
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), headers: Vec::new() }
+    pub(super) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { status, code: code.into(), message: message.into(), headers: Vec::new() }
     }
 
     /// Refuses something that is not there.
@@ -70,6 +75,13 @@ impl Refusal {
     pub(super) fn reply(self) -> Reply {
         let body = serde_json::json!({"errors": [{"code": self.code, "message": self.message}]});
         let mut reply = json(self.status, &body);
+        // All that docker and podman show of such an answer is its first line.
+        let first = format!("{}: {}", self.status.canonical_reason().unwrap_or_default(), self.message);
+        if self.is_our_fault()
+            && let Ok(first) = ReasonPhrase::try_from(first)
+        {
+            reply.extensions_mut().insert(first);
+        }
         for (name, value) in self.headers {
             set(reply.headers_mut(), name, &value);
         }

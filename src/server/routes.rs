@@ -1,6 +1,8 @@
 //! What a request asks for: its path taken apart and checked, so that nothing behind this file sees a name,
 //! tag or digest that could be anything else, and the small things that several verbs read. No I/O.
 
+use std::fmt;
+
 use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
 use url::form_urlencoded;
 
@@ -69,6 +71,15 @@ impl Route {
             "manifests" => Ok(Self::Manifest(name.parse()?, Target::parse(last)?)),
             "referrers" => Ok(Self::Referrers(name.parse()?, digest(last)?)),
             _ => Err(nowhere()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Digest(digest) => digest.fmt(f),
+            Self::Tag(tag) => f.write_str(tag),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Fixture {
     async fn begin(&self, method: Method, path: &str, bytes: &[u8], sent: usize) -> TcpStream {
         let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
         let length = bytes.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&bytes[..sent]).await.unwrap();
         let id = path.split('?').next().unwrap().rsplit('/').next().unwrap();
@@ -436,8 +436,9 @@ async fn nobody_gets_out_of_the_folder() {
     {
         // By hand: an HTTP library would resolve the dots.
         let mut stream = TcpStream::connect(registry.server.address()).await.unwrap();
-        let request =
-            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).await.unwrap();
@@ -487,7 +488,8 @@ async fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
     let mut stream = TcpStream::connect(registry.server.address()).await.unwrap();
     // More than the socket's buffers take.
     let bytes = vec![0; 32 << 20];
-    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    let head =
+        format!("PATCH {location} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", bytes.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&bytes).await.unwrap();
     let mut reply = [0; 12];
@@ -501,8 +503,9 @@ async fn a_client_that_asks_first_is_spared_its_body() {
     let location = registry.open("a").await;
     for (length, first_line) in [(5, "HTTP/1.1 413 Payload Too Large"), (4, "HTTP/1.1 100 Continue")] {
         let mut stream = TcpStream::connect(registry.server.address()).await.unwrap();
-        let head =
-            format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n");
+        let head = format!(
+            "PATCH {location} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\n"
+        );
         stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n").as_bytes()).await.unwrap();
         let mut reply = vec![0; first_line.len()];
         stream.read_exact(&mut reply).await.unwrap();

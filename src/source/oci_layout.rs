@@ -67,6 +67,12 @@ impl OciLayout {
         Ok(Self { name, place: Place::Archive(index), manifests })
     }
 
+    /// One image over the blobs of a layout that does not list it; its manifest is embedded in its descriptor. Messages
+    /// call it `name`.
+    pub fn unlisted(root: Descriptor, blobs: PathBuf, name: String) -> Self {
+        Self { name, place: Place::Blobs(blobs), manifests: vec![root] }
+    }
+
     /// Finds the bytes that a descriptor names, of the size it says.
     pub(super) fn find(&self, descriptor: &Descriptor) -> Result<EntryData> {
         let digest = &descriptor.digest;

@@ -29,9 +29,14 @@ impl Podman {
         self.run(&["pull", "--quiet", "--tls-verify=false", reference])
     }
 
-    /// Loads an archive.
-    pub(crate) fn load(&self, archive: &Path) -> Result<(), String> {
-        self.run(&["load", "--quiet", "--input", &archive.display().to_string()]).map(drop)
+    /// Pushes an image to `host/repository:tag` at a registry that speaks plain HTTP.
+    pub(crate) fn push(&self, image: &str, reference: &str) -> Result<(), String> {
+        self.run(&["push", "--quiet", "--tls-verify=false", image, reference]).map(drop)
+    }
+
+    /// Loads an archive; returns what podman says of it.
+    pub(crate) fn load(&self, archive: &Path) -> Result<String, String> {
+        self.run(&["load", "--quiet", "--input", &archive.display().to_string()])
     }
 
     /// Returns where the file tree of an image is.

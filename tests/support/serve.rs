@@ -13,6 +13,7 @@ use super::log::Log;
 pub(crate) struct Serve {
     process: Child,
     host: String,
+    stderr: Log,
 }
 
 /// Somebody may have taken the port of one that was killed, for a moment.
@@ -50,6 +51,11 @@ impl Serve {
         self.process.id()
     }
 
+    /// Returns what it writes to standard error.
+    pub(crate) fn stderr(&self) -> Log {
+        self.stderr.clone()
+    }
+
     /// Kills it, as `kill -9` does.
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
@@ -84,7 +90,7 @@ impl Serve {
         let stdout = Log::follow(process.stdout.take().expect("it is piped"));
         let stderr = Log::follow(process.stderr.take().expect("it is piped"));
         if let Some(host) = stdout.find(|line| Some(line.split_once("://")?.1.to_owned())) {
-            return Ok(Self { process, host });
+            return Ok(Self { process, host, stderr });
         }
         process.wait().unwrap();
         Err(stderr.all().join("\n"))

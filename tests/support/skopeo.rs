@@ -17,8 +17,14 @@ pub(crate) fn copy(reference: &str, to: &str, options: &[&str]) -> Result<(), St
 
 /// Copies an image into a registry that speaks plain HTTP, as `host/repository:tag`.
 pub(crate) fn push(from: &str, reference: &str) -> Result<(), String> {
+    push_with(from, reference, &[])
+}
+
+/// Does the same with more options.
+pub(crate) fn push_with(from: &str, reference: &str, options: &[&str]) -> Result<(), String> {
     let to = format!("docker://{reference}");
-    skopeo(&["copy", "--quiet", "--dest-tls-verify=false", from, &to]).map(drop)
+    let arguments = ["copy", "--quiet", "--dest-tls-verify=false"];
+    skopeo(&[&arguments, options, &[from, &to]].concat()).map(drop)
 }
 
 /// Writes an image of one packaging in another.

@@ -137,6 +137,11 @@ impl Disk {
         Ok(true)
     }
 
+    /// Returns the folder that a repository's blobs are in, where it has some.
+    pub(super) fn blobs(&self, name: &Name) -> PathBuf {
+        self.folder(name).join(BLOBS)
+    }
+
     /// Opens a blob of a repository.
     pub(super) fn blob(&self, name: &Name, digest: &Digest) -> Result<Option<Blob>> {
         existing(Blob::open(&write::blob_path(&self.folder(name), digest)))

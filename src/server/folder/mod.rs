@@ -53,6 +53,11 @@ impl Folder {
         self.on_disk(Disk::count_uploads).await
     }
 
+    /// Returns the folder that a repository's blobs are in, where it has some.
+    pub(super) fn blobs(&self, name: &Name) -> PathBuf {
+        self.disk.blobs(name)
+    }
+
     /// Opens a blob of a repository.
     pub(super) async fn blob(&self, name: Name, digest: Digest) -> Result<Option<Blob>> {
         self.on_disk(move |disk| disk.blob(&name, &digest)).await

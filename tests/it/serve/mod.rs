@@ -1,5 +1,6 @@
 //! `longshore serve` as its users run it: a process over a folder, or several.
 
+mod gateway;
 mod images;
 mod kills;
 mod limits;

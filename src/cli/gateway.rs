@@ -1,0 +1,134 @@
+//! `serve --upstream`: where pushes are passed on to, and who may have that done.
+//!
+//! Whoever uses a gateway uses its upstream by our credentials. So it asks for a login unless it is told otherwise, and
+//! where no users are named it makes one up.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use longshore::{Error, Result, oci::Repository, push::Resume, server::Upstream};
+
+use super::{
+    Context,
+    access::{AccessArgs, CredsArgs},
+    login::registry,
+    random_login::RandomLogin,
+    transfer::TransferArgs,
+};
+
+/// Options of a gateway.
+#[derive(Debug, clap::Args)]
+pub(super) struct GatewayArgs {
+    /// Pass pushes on to this registry, in chunks and with our login there, and take pulls from it: HOST[:PORT][/PREFIX],
+    /// where PREFIX stands before every repository
+    #[arg(long, value_name = "REGISTRY", conflicts_with = "images", help_heading = UPSTREAM)]
+    upstream: Option<String>,
+    /// Let everybody who reaches this gateway use the upstream by our credentials
+    #[arg(long, requires = "upstream", help_heading = CLIENTS)]
+    pub(super) allow_anonymous: bool,
+    /// Write the password that a gateway makes up, for the user `longshore`, to this file and not to standard error
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "upstream",
+        conflicts_with_all = ["allow_anonymous", "htpasswd"],
+        help_heading = CLIENTS
+    )]
+    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    transfer: TransferArgs,
+    #[command(flatten)]
+    creds: CredsArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// The heading of who may use a registry that we serve.
+pub(super) const CLIENTS: &str = "Clients";
+/// The heading of how its upstream is spoken with.
+const UPSTREAM: &str = "Upstream";
+
+/// Puts what other commands say of their registry under the heading of the upstream.
+pub(super) fn under_upstream(arg: clap::Arg) -> clap::Arg {
+    match arg.get_help_heading() {
+        Some("Access" | "Transfer") => arg.help_heading(UPSTREAM),
+        _ => arg,
+    }
+}
+
+impl GatewayArgs {
+    /// Returns whether this is a gateway.
+    pub(super) const fn is_one(&self) -> bool {
+        self.upstream.is_some()
+    }
+
+    /// Returns the upstream, if there is one.
+    pub(super) fn upstream(&self, context: &Context) -> Result<Option<Upstream>> {
+        let Some(upstream) = &self.upstream else { return Ok(None) };
+        let key = registry(upstream)?;
+        let repository = Repository { host: key.host().to_owned(), path: key.path().to_owned() };
+        let credentials = self.creds.credentials(&self.access, context)?;
+        let rate_limit = self.transfer.rate_limit()?;
+        let client = self.transfer.client(&repository, &self.access, credentials, rate_limit, context)?;
+        let options = self.transfer.options(context);
+        if let Resume::Keep(unfinished) = &options.resume {
+            unfinished.sweep();
+        }
+        let prefix = Some(repository.path).filter(|path| !path.is_empty());
+        Ok(Some(Upstream { client, prefix, options }))
+    }
+
+    /// Makes up a login, where a gateway needs one.
+    pub(super) fn login(
+        &self,
+        has_users: bool,
+        read_only: bool,
+        context: &Context,
+    ) -> Result<Option<RandomLogin>> {
+        if !self.is_one() {
+            return Ok(None);
+        }
+        if read_only && !self.allow_anonymous {
+            let words =
+                "with `--read-only` everybody may pull, and from an upstream that is by our credentials";
+            return Err(Error::usage(words).with_hint("`--allow-anonymous` says that they may"));
+        }
+        if self.allow_anonymous && has_users && !read_only {
+            let words = "`--htpasswd` asks for a login, and `--allow-anonymous` does not";
+            return Err(
+                Error::usage(words).with_hint("`--read-only` besides lets everybody pull, and users push")
+            );
+        }
+        if self.allow_anonymous || has_users {
+            return Ok(None);
+        }
+        let login = RandomLogin::new();
+        match &self.password_file {
+            Some(file) => login.write(file)?,
+            None if context.printer.says_status() => {}
+            None => {
+                return Err(Error::usage("nobody would see the password that the gateway makes up")
+                    .with_hint("`--password-file FILE` keeps it"));
+            }
+        }
+        Ok(Some(login))
+    }
+
+    /// Tells how to log in at `place`.
+    pub(super) fn tell(&self, login: &RandomLogin, place: &str, has_tls: bool, context: &Context) {
+        let (known, from) = match &self.password_file {
+            Some(file) => (format!("in `{}`", file.display()), format!(" < {}", file.display())),
+            None => (format!("`{}`", login.password()), String::new()),
+        };
+        let tls = if has_tls { "" } else { " --tls-verify=false" };
+        let user = RandomLogin::USER;
+        context.printer.status(&format!("clients log in as `{user}`, with the password {known}:"));
+        context
+            .printer
+            .status(&format!("  podman login{tls} --username {user} --password-stdin {place}{from}"));
+    }
+}
+
+/// Returns what clients call a registry at this address.
+pub(super) fn place(names: &[String], address: SocketAddr) -> String {
+    names.first().map_or_else(|| address.to_string(), |name| format!("{name}:{}", address.port()))
+}

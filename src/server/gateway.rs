@@ -1,0 +1,168 @@
+//! What a gateway does before and instead of the folder: pushes go on to the upstream, pulls of what is not in the
+//! folder come from there.
+//!
+//! Blobs are taken into the folder as by any registry. At the PUT of a manifest the image is pushed from there, by the
+//! same push as any other image on disk, and only what the upstream has confirmed is stored and tagged here. A tag is
+//! the upstream's to know: it may have moved there. What is named by digest is the same wherever it lies. Nobody else
+//! can delete what others pushed through us.
+
+use std::{path::PathBuf, sync::Arc};
+
+use http::{Method, StatusCode, request::Parts};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{
+    Registry,
+    reply::{Refusal, Reply},
+    routes::{Route, Target},
+    storage::{Name, Storage},
+    upstream::Upstream,
+};
+use crate::{
+    cache::Cache,
+    error::{Error, ErrorKind, Result, chain},
+    event::{Event, Reporter},
+    oci::{Descriptor, Manifest, Reference},
+    push::{self, Press, Push},
+    source::{Choice, Input, SourceSpec, oci_layout::OciLayout, spec::Location},
+};
+
+/// A registry that stands before another one.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    upstream: Upstream,
+}
+
+impl Gateway {
+    /// Stands before `upstream`.
+    pub(super) const fn new(upstream: Upstream) -> Self {
+        Self { upstream }
+    }
+
+    /// Pushes an image that a client has pushed to us; returns once the upstream has confirmed all of it.
+    pub(super) async fn pass_on(
+        &self,
+        storage: &Storage,
+        name: &Name,
+        target: &Target,
+        tags: &[String],
+        manifest: &Manifest,
+    ) -> Result<(), Refusal> {
+        let told = |error| self.upstream.refusal(error);
+        let repository = self.upstream.repository(name).map_err(told)?;
+        let (tag, digest) = match target {
+            Target::Tag(tag) => (Some(tag.clone()), None),
+            Target::Digest(digest) => (None, Some(digest.clone())),
+        };
+        let destination = Reference { repository, tag, digest };
+        let push = self.push(storage.blobs(name), destination, tags, manifest);
+        let pushed = alone(push).await.and_then(|mut results| match results.pop() {
+            Some(result) => result,
+            None => Err(Error::internal("a push without a result")),
+        });
+        let pushed = pushed.map_err(told)?;
+        tracing::info!("passed on {name} as {}", pushed.digest);
+        Ok(())
+    }
+
+    fn push(&self, blobs: PathBuf, destination: Reference, tags: &[String], manifest: &Manifest) -> Push {
+        let root =
+            Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.bytes.len() as u64);
+        // It is stored when the upstream has it.
+        let root = Descriptor { data: Some(manifest.bytes.to_vec()), ..root };
+        let spec =
+            SourceSpec { transport: None, location: Location::Path(blobs.clone()), choice: Choice::Only };
+        let Upstream { client, options, .. } = self.upstream.clone();
+        Push {
+            // Nothing is encoded, and so nothing is kept there.
+            press: Press::new(Cache::scratch(&blobs), Arc::new(Log)),
+            input: Input::Indexed(Box::new(OciLayout::unlisted(root, blobs, format!("`{destination}`")))),
+            spec,
+            targets: vec![push::Target { destination, tags: tags.to_vec(), client }],
+            options,
+        }
+    }
+}
+
+/// Runs a push on a thread of its own, which it does not leave. It goes on when nobody waits for it any more.
+async fn alone(push: Push) -> Result<Vec<Result<push::Pushed>>> {
+    let (told, done) = oneshot::channel();
+    let runtime = Handle::current();
+    let run = move || drop(told.send(runtime.block_on(push.run())));
+    let thread = std::thread::Builder::new().name("upstream".to_owned()).spawn(run);
+    thread.map_err(|error| Error::local("starting a thread").because(error))?;
+    done.await.map_err(|_| Error::internal("a push broke down"))?
+}
+
+impl Registry {
+    /// Answers what is the upstream's to answer; nothing if the folder does.
+    pub(super) async fn relayed(&self, route: &Route, head: &Parts) -> Result<Option<Reply>, Refusal> {
+        let Some(Gateway { upstream, .. }) = &self.gateway else { return Ok(None) };
+        let reads = matches!(head.method, Method::GET | Method::HEAD);
+        let (name, path, unknown) = match route {
+            Route::Blob(name, digest) if reads => (name, format!("blobs/{digest}"), "BLOB_UNKNOWN"),
+            Route::Manifest(name, target) if reads => {
+                (name, format!("manifests/{target}"), "MANIFEST_UNKNOWN")
+            }
+            Route::Referrers(name, digest) if reads => (name, format!("referrers/{digest}"), "UNSUPPORTED"),
+            Route::Tags(name) if reads => (name, "tags/list".to_owned(), "NAME_UNKNOWN"),
+            Route::Blob(..) | Route::Manifest(..) if head.method == Method::DELETE => {
+                let message = "a gateway deletes nothing: ask its upstream to";
+                return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message));
+            }
+            _ => return Ok(None),
+        };
+        if self.is_known_here(route, &head.method).await? {
+            return Ok(None);
+        }
+        match upstream.relay(name, &path, head).await {
+            Ok(Some(reply)) => Ok(Some(reply)),
+            Ok(None) => Err(Refusal::not_found(unknown, "the upstream has nothing of this name")),
+            Err(error) if self.can_stand_in(route, head, &error).await => {
+                tracing::warn!("{}; the folder has to do", chain(&error));
+                Ok(None)
+            }
+            Err(error) => Err(upstream.refusal(error)),
+        }
+    }
+
+    /// Returns whether the folder holds what a digest names. A client that only asks whether a manifest is there may
+    /// leave its push at that, and has to hear of the upstream's.
+    async fn is_known_here(&self, route: &Route, method: &Method) -> Result<bool, Refusal> {
+        let (name, digest) = match route {
+            Route::Blob(name, digest) => (name, digest),
+            Route::Manifest(name, Target::Digest(digest)) if method == Method::GET => (name, digest),
+            _ => return Ok(false),
+        };
+        Ok(self.storage.blob(name.clone(), digest.clone()).await?.is_some())
+    }
+
+    /// Returns whether the folder may answer for an upstream that does not.
+    async fn can_stand_in(&self, route: &Route, head: &Parts, error: &Error) -> bool {
+        match route {
+            // To a client this means that it has to send it. Why the upstream does not take it is said in the end, by
+            // an answer that has words.
+            Route::Blob(..) => head.method == Method::HEAD,
+            Route::Manifest(name, target) => {
+                error.kind() == ErrorKind::Network
+                    && self.find_manifest(name.clone(), target.clone()).await.is_ok()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Tells the log what a push has to say.
+struct Log;
+
+impl Reporter for Log {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Warning { message } => tracing::warn!("{message}"),
+            Event::Waiting { blob, pause, why } => {
+                tracing::info!("{blob}: trying again in {:.1} s: {why}", pause.as_secs_f64());
+            }
+            _ => {}
+        }
+    }
+}

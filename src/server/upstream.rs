@@ -1,0 +1,146 @@
+//! The registry behind this one, and what clients hear of it.
+//!
+//! It is spoken to with our credentials, so nothing of these may be in what clients hear: an error goes into the log as
+//! it is, and to the client in the words of the registry, without the hints that name logins. A refusal keeps the
+//! status it came with where a client can make something of that. Never 401: the client would show its own password
+//! once more, and the upstream did not mean that one.
+
+use http::{
+    HeaderMap, HeaderName, Method, Response, StatusCode,
+    header::{ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LINK, RANGE},
+    request::Parts,
+};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+
+use futures_util::TryStreamExt as _;
+
+use super::{
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty},
+    storage::Name,
+};
+use crate::{
+    error::{Error, ErrorKind, Result, chain},
+    oci::{Reference, Repository},
+    push,
+    registry::{Client, MANIFEST_TYPES, Question, RegistryError},
+    source::Missing,
+};
+
+/// The registry behind a gateway.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The registry, and how to speak with it.
+    pub client: Client,
+    /// What stands before the names of its repositories.
+    pub prefix: Option<String>,
+    /// How images are sent there. They stay what they are: encodings and formats are not asked for here.
+    pub options: push::Options,
+}
+
+impl Upstream {
+    /// Returns which repository of the upstream is meant by one of ours.
+    pub(super) fn repository(&self, name: &Name) -> Result<Repository> {
+        let path = self.prefix.as_ref().map_or_else(|| name.to_string(), |prefix| format!("{prefix}/{name}"));
+        Ok(Reference::at(self.client.host(), &path)?.repository)
+    }
+
+    /// Asks the upstream what a client asks us, and hands its answer on as it comes; nothing if it is not there. `path`
+    /// is what stands behind the repository's name.
+    pub(super) async fn relay(&self, name: &Name, path: &str, head: &Parts) -> Result<Option<Reply>> {
+        let question = Question {
+            method: head.method.clone(),
+            path: path.to_owned(),
+            query: head.uri.query().map(str::to_owned),
+            headers: asked(&head.headers),
+        };
+        let repository = self.repository(name)?.path;
+        let Some(download) = self.client.download(&repository, question).await? else { return Ok(None) };
+        let mut reply = if head.method == Method::HEAD {
+            empty(StatusCode::OK, &[])
+        } else {
+            Response::new(StreamBody::new(download.frames.map_ok(Frame::data)).boxed_unsync())
+        };
+        *reply.status_mut() = download.status;
+        for name in PASSED_ON {
+            if let Some(value) = download.headers.get(&name) {
+                reply.headers_mut().insert(name, value.clone());
+            }
+        }
+        if let Some(next) = download.headers.get(LINK).and_then(|link| next(link.to_str().ok()?, name, path))
+        {
+            reply.headers_mut().insert(LINK, next);
+        }
+        Ok(Some(reply))
+    }
+
+    /// Tells a client why the upstream does not do what was asked for.
+    pub(super) fn refusal(&self, error: Error) -> Refusal {
+        let (host, words) = (self.client.host(), chain(&error));
+        let refused = error.find::<RegistryError>();
+        let code = |otherwise: &'static str| {
+            refused.and_then(|refused| refused.code.clone()).unwrap_or_else(|| otherwise.to_owned())
+        };
+        let advised = || std::iter::once(words.as_str()).chain(error.hints()).collect::<Vec<_>>().join("; ");
+        let refusal = match error.kind() {
+            ErrorKind::Denied => {
+                let message = format!(
+                    "{host} does not let this gateway in: {words}; who runs the gateway logs in by `longshore login {host}`"
+                );
+                Refusal::new(StatusCode::FORBIDDEN, code("DENIED"), message)
+            }
+            ErrorKind::Network => {
+                let message = format!("{host} cannot be reached: {words}");
+                Refusal::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", message)
+            }
+            ErrorKind::Refused => {
+                let status = refused.and_then(|refused| StatusCode::from_u16(refused.status).ok());
+                let status = status.filter(StatusCode::is_client_error).unwrap_or(StatusCode::BAD_GATEWAY);
+                Refusal::new(status, code("UNKNOWN"), format!("{host} refuses: {}", advised()))
+            }
+            ErrorKind::Source if error.find::<Missing>().is_some() => {
+                Refusal::not_found("MANIFEST_BLOB_UNKNOWN", advised())
+            }
+            ErrorKind::Source => Refusal::bad_request("MANIFEST_INVALID", advised()),
+            ErrorKind::Usage => Refusal::bad_request("NAME_INVALID", advised()),
+            _ => return error.into(),
+        };
+        tracing::warn!("{host}: {}", advised());
+        refusal
+    }
+}
+
+/// What of an answer concerns our client. Cookies, challenges and who is behind the upstream do not.
+const PASSED_ON: [HeaderName; 6] = [
+    ACCEPT_RANGES,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    DOCKER_CONTENT_DIGEST,
+    HeaderName::from_static("oci-filters-applied"),
+];
+
+/// Returns what of a question concerns the upstream.
+fn asked(headers: &HeaderMap) -> HeaderMap {
+    let mut asked = HeaderMap::new();
+    for name in [ACCEPT, RANGE] {
+        for value in headers.get_all(&name) {
+            asked.append(&name, value.clone());
+        }
+    }
+    // Without it older registries give a manifest that nobody has pushed.
+    if !asked.contains_key(ACCEPT) {
+        for media_type in MANIFEST_TYPES {
+            asked.append(ACCEPT, HeaderValue::from_static(media_type));
+        }
+        asked.append(ACCEPT, HeaderValue::from_static("*/*"));
+    }
+    asked
+}
+
+/// Has the link to the next page lead back here.
+fn next(link: &str, name: &Name, path: &str) -> Option<HeaderValue> {
+    let (url, rest) = link.strip_prefix('<')?.split_once('>')?;
+    let (_, query) = url.split_once('?')?;
+    HeaderValue::try_from(format!("</v2/{name}/{path}?{query}>{rest}")).ok()
+}
