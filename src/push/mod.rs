@@ -151,9 +151,9 @@ impl Options {
     fn learn(&self, client: &Client, mut lesson: Lesson) {
         let Some(learned) = &self.learned else { return };
         if client.rate_limit().is_some() {
-            lesson.rate = learned.lesson(client.host()).rate;
+            lesson.rate = None;
         }
-        learned.teach(client.host(), lesson);
+        learned.add(client.host(), lesson);
     }
 }
 

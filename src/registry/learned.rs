@@ -6,6 +6,7 @@
 
 use std::{
     path::Path,
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -116,7 +117,14 @@ impl Learned {
         Some(Kept { lesson, limits_left, speed_left })
     }
 
-    /// Remembers what a push has found out. If that fails the next push finds it out again.
+    /// Remembers what a push has found out besides what is known: one that met with no limit has not looked for it.
+    pub fn add(&self, host: &str, lesson: Lesson) {
+        // Nothing is behind the lock that could be half done.
+        let _one_at_a_time = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.teach(host, self.lesson(host).and(lesson));
+    }
+
+    /// Remembers what was found out instead of what is known. If that fails the next push finds it out again.
     pub fn teach(&self, host: &str, lesson: Lesson) {
         let known = self.lesson(host);
         let limits = |lesson: Lesson| (lesson.body_limit, lesson.equal_parts);
@@ -154,6 +162,8 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Pushes of one process run side by side.
+static ADDING: Mutex<()> = Mutex::new(());
 /// Proxies are reconfigured.
 const LIMITS_LAST: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Machines move.
@@ -182,6 +192,17 @@ mod tests {
         }
         fs_err::write(learned.files.path("a.example:5000"), "{").unwrap();
         assert_eq!(learned.lesson("a.example:5000"), Lesson::default());
+    }
+
+    #[test]
+    fn who_met_with_no_limit_forgets_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let learned = Learned::new(dir.path());
+        learned.add("h", LESSON);
+        learned.add("h", Lesson::default());
+        assert_eq!(learned.lesson("h"), LESSON);
+        learned.teach("h", Lesson::default());
+        assert_eq!(learned.lesson("h"), Lesson::default());
     }
 
     #[test]
