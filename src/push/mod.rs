@@ -4,6 +4,7 @@
 //! chosen and delivered to each target. Each stage has its file; their order is delivery.rs.
 
 mod absorb;
+mod ahead;
 mod all;
 mod assembly;
 mod companions;
@@ -39,6 +40,7 @@ use self::{
     if_exists::all_skipped,
     shared_cache::SharedCache,
 };
+pub use ahead::send_ahead;
 pub use all::{Arrival, PushAll};
 pub use assembly::{Assembly, Part};
 pub use companions::Companions;

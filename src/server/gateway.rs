@@ -1,28 +1,34 @@
 //! What a gateway does before and instead of the folder: pushes go on to the upstream, pulls of what is not in the
 //! folder come from there.
 //!
-//! Blobs are taken into the folder as by any registry. At the PUT of a manifest the image is pushed from there, by the
-//! same push as any other image on disk, and only what the upstream has confirmed is stored and tagged here. A tag is
+//! Blobs are taken into the folder as by any registry, and are sent ahead from there. At the PUT of a manifest the image
+//! is pushed, by the same push as any other image on disk, and only what the upstream has confirmed is stored and tagged
+//! here. A tag is
 //! the upstream's to know: it may have moved there. What is named by digest is the same wherever it lies. Nobody else
 //! can delete what others pushed through us.
 
 use std::{path::PathBuf, sync::Arc};
 
 use http::{Method, StatusCode, request::Parts};
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, oneshot},
+};
 
 use super::{
     Registry,
     reply::{Refusal, Reply},
     routes::{Route, Target},
     storage::{Name, Storage},
+    turns::Turns,
     upstream::Upstream,
 };
 use crate::{
     cache::Cache,
     error::{Error, ErrorKind, Result, chain},
     event::{Event, Reporter},
-    oci::{Descriptor, Manifest, Reference},
+    layout::read,
+    oci::{Content, Descriptor, Digest, Manifest, Reference},
     push::{self, Press, Push},
     source::{Choice, Input, SourceSpec, oci_layout::OciLayout, spec::Location},
 };
@@ -31,12 +37,16 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Gateway {
     upstream: Upstream,
+    turns: Turns,
+    /// Blobs that may be sent ahead at once.
+    ahead: Semaphore,
 }
 
 impl Gateway {
     /// Stands before `upstream`.
-    pub(super) const fn new(upstream: Upstream) -> Self {
-        Self { upstream }
+    pub(super) fn new(upstream: Upstream) -> Self {
+        let ahead = Semaphore::new(upstream.options.jobs.max(1));
+        Self { upstream, turns: Turns::default(), ahead }
     }
 
     /// Pushes an image that a client has pushed to us; returns once the upstream has confirmed all of it.
@@ -55,8 +65,14 @@ impl Gateway {
             Target::Digest(digest) => (None, Some(digest.clone())),
         };
         let destination = Reference { repository, tag, digest };
+        let repository = &destination.repository.path;
+        let _turn = self.turns.take(repository, &manifest.digest).await;
+        for digest in named(manifest) {
+            // What is on its way has not to be sent twice.
+            drop(self.turns.take(repository, digest).await);
+        }
         let push = self.push(storage.blobs(name), destination, tags, manifest);
-        let pushed = alone(push).await.and_then(|mut results| match results.pop() {
+        let pushed = alone(move || push.run()).await.and_then(|mut results| match results.pop() {
             Some(result) => result,
             None => Err(Error::internal("a push without a result")),
         });
@@ -84,20 +100,54 @@ impl Gateway {
     }
 }
 
+/// Returns what a manifest names.
+fn named(manifest: &Manifest) -> impl Iterator<Item = &Digest> {
+    let (config, all) = match &manifest.content {
+        Content::Image { config, layers } => (config.as_ref(), layers),
+        Content::Index { manifests } => (None, manifests),
+    };
+    config.into_iter().chain(all).map(|descriptor| &descriptor.digest)
+}
+
 /// Runs a push on a thread of its own, which it does not leave. It goes on when nobody waits for it any more.
-async fn alone(push: Push) -> Result<Vec<Result<push::Pushed>>> {
+async fn alone<T, F>(begin: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>>,
+{
     let (told, done) = oneshot::channel();
     let runtime = Handle::current();
-    let run = move || drop(told.send(runtime.block_on(push.run())));
+    let run = move || drop(told.send(runtime.block_on(begin())));
     let thread = std::thread::Builder::new().name("upstream".to_owned()).spawn(run);
     thread.map_err(|error| Error::local("starting a thread").because(error))?;
     done.await.map_err(|_| Error::internal("a push broke down"))?
 }
 
 impl Registry {
+    /// Begins to send a blob that has come in, if there is an upstream: the image that it is of is pushed the sooner, and
+    /// few clients wait for that as long as for a body.
+    pub(super) fn send_ahead(&self, name: &Name, digest: Digest) {
+        let Some(gateway) = self.gateway.clone() else { return };
+        let Ok(repository) = gateway.upstream.repository(name) else { return };
+        let Some(turn) = gateway.turns.try_take(&repository.path, &digest) else { return };
+        let blobs = self.storage.blobs(name);
+        tokio::spawn(async move {
+            let _place = gateway.ahead.acquire().await;
+            let Upstream { client, options, .. } = gateway.upstream.clone();
+            let sent = alone(async move || {
+                let Some(blob) = read::open_blob(&blobs, &digest)? else { return Ok(()) };
+                push::send_ahead(&client, &repository.path, blob, &digest, &options, Arc::new(Log)).await
+            });
+            if let Err(error) = sent.await {
+                tracing::debug!("a blob was not sent ahead: {}", chain(&error));
+            }
+            drop(turn);
+        });
+    }
+
     /// Answers what is the upstream's to answer; nothing if the folder does.
     pub(super) async fn relayed(&self, route: &Route, head: &Parts) -> Result<Option<Reply>, Refusal> {
-        let Some(Gateway { upstream, .. }) = &self.gateway else { return Ok(None) };
+        let Some(Gateway { upstream, .. }) = self.gateway.as_deref() else { return Ok(None) };
         let reads = matches!(head.method, Method::GET | Method::HEAD);
         let (name, path, unknown) = match route {
             Route::Blob(name, digest) if reads => (name, format!("blobs/{digest}"), "BLOB_UNKNOWN"),

@@ -22,6 +22,7 @@ mod run;
 mod sessions;
 mod storage;
 mod tls;
+mod turns;
 mod uploads;
 mod upstream;
 
@@ -120,7 +121,7 @@ impl Server {
         let Options { root, listen, access, names, chunk_min, chunk_max, most_uploads, patience, .. } =
             options;
         let (lifetime, tls) = (options.upload_lifetime, options.tls);
-        let gateway = options.upstream.map(Gateway::new);
+        let gateway = options.upstream.map(Gateway::new).map(Arc::new);
         let is_picky = listen.ip().to_canonical().is_loopback() || gateway.is_some() || !names.is_empty();
         let gate = is_picky.then(|| Gate::new(listen.ip(), &names));
         let binding = || format!("listening on `{listen}`");
@@ -173,7 +174,7 @@ struct Registry {
     patience: Duration,
     tls: Option<Tls>,
     /// Where there is an upstream.
-    gateway: Option<Gateway>,
+    gateway: Option<Arc<Gateway>>,
 }
 
 /// Clears the folder now and then.

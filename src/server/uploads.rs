@@ -61,7 +61,9 @@ impl Registry {
         let mut upload = self.storage.receive(name.clone(), algorithm).await?;
         self.append(&mut upload, &part, body).await?;
         upload.commit(digest.clone()).await?;
-        Ok(created(&name, &digest))
+        let reply = created(&name, &digest);
+        self.send_ahead(&name, digest);
+        Ok(reply)
     }
 
     /// `PATCH /v2/<name>/blobs/uploads/<id>`: the next bytes.
@@ -91,7 +93,9 @@ impl Registry {
         let digest = digest(&given)?;
         let upload = self.take(name.clone(), id, headers, body).await?;
         upload.commit(digest.clone()).await?;
-        Ok(created(&name, &digest))
+        let reply = created(&name, &digest);
+        self.send_ahead(&name, digest);
+        Ok(reply)
     }
 
     /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it? A request that is appending is waited for, but not long: its

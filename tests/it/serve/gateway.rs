@@ -386,6 +386,39 @@ fn referrers_are_the_upstreams() {
 }
 
 #[test]
+fn blobs_leave_before_the_manifest_has_come() {
+    let (dir, registry, layout) = (tempfile::tempdir().unwrap(), Registry::honest(), image());
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    put_blobs(serve.host(), "demo", &layout);
+    registry.wait_for(Route::Commit, layout.blobs.len());
+    // A whole one in one request as well.
+    let target = format!("/v2/demo/blobs/uploads/?digest={}", Digest::of(b"whole"));
+    assert_eq!(send(serve.host(), "POST", &target, &[], b"whole").status, 201);
+    registry.wait_for(Route::Commit, layout.blobs.len() + 1);
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &layout).status, 201);
+    assert_eq!(registry.calls(Route::Commit), layout.blobs.len() + 1);
+    assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
+}
+
+#[test]
+fn who_asks_again_waits_for_what_was_begun() {
+    let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+    let registry = Registry::start(Script::new().on(Route::ManifestPut, 1, held));
+    let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[1000]));
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    put_blobs(serve.host(), "demo", &layout);
+    let again = std::thread::scope(|scope| {
+        let put = || put_manifest(serve.host(), "demo", "1", &layout).status;
+        let first = scope.spawn(put);
+        registry.wait_for(Route::ManifestPut, 1);
+        let again = scope.spawn(put);
+        registry.release();
+        [first, again].map(|put| put.join().unwrap())
+    });
+    assert_eq!((again, registry.calls(Route::ManifestPut)), ([201, 201], 1));
+}
+
+#[test]
 fn a_push_goes_on_when_its_client_has_gone() {
     let held = Fault::Await { route: Route::Other, calls: usize::MAX };
     let registry = Registry::start(Script::new().on(Route::ManifestPut, 1, held));
