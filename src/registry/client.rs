@@ -27,7 +27,7 @@ use super::{
     options::ClientOptions,
     rate_limit::RateLimit,
     registry_error::BODY_LIMIT,
-    retry::{Backoff, Budget, Pace, is_transient, retry_after},
+    retry::{Backoff, Budget, is_transient, retry_after},
     session::{Fault, Reply, Request},
     transport::{Incoming, Outgoing, Payload, Pool, Transport},
 };
@@ -50,10 +50,7 @@ struct Inner {
     host: String,
     transport: Transport,
     auth: Authenticator,
-    timeout: Duration,
-    commit_timeout: Duration,
-    retries: u32,
-    pace: Pace,
+    options: ClientOptions,
     /// Bytes per second of the newest body, to guess how long the next one takes.
     speed: AtomicU64,
 }
@@ -65,13 +62,17 @@ impl Client {
         Ok(Self(Arc::new(Inner {
             host: host.to_owned(),
             transport,
-            auth: Authenticator::new(host, options.credentials),
-            timeout: options.timeout,
-            commit_timeout: options.commit_timeout,
-            retries: options.retries,
-            pace: options.pace,
+            auth: Authenticator::new(host, options.credentials.clone()),
+            options,
             speed: AtomicU64::new(0),
         })))
+    }
+
+    /// Returns a client that knows nothing of who was let in and who was not, and reads again what credentials there are.
+    pub fn anew(&self) -> Result<Self> {
+        let mut options = self.0.options.clone();
+        options.credentials = options.credentials.reread()?;
+        Self::new(self.host(), options)
     }
 
     /// Does one exchange of an upload, with `body` where the request has one.
@@ -176,7 +177,7 @@ impl Client {
         call.leaves_body = true;
         let answer = self.round_trip(&scope, &mut call).await.map_err(|fault| given_up(fault, doing()))?;
         if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
-            return Ok((answer, self.0.timeout));
+            return Ok((answer, self.0.options.timeout));
         }
         let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
         Err(self.explain(repository, error))
@@ -194,7 +195,7 @@ impl Client {
             Request::Cancel { location } => (None, Call::new(Method::DELETE, location.0.clone())),
             Request::Commit { location, digest, body } => {
                 let mut call = Call::new(Method::PUT, location.with_digest(digest));
-                call.patience = Some(self.0.commit_timeout);
+                call.patience = Some(self.0.options.commit_timeout);
                 (*body, call)
             }
             Request::Exists { digest } => {
@@ -247,8 +248,8 @@ impl Client {
         doing: impl Fn() -> String,
     ) -> Result<Incoming> {
         let scope = Scope::of(repository);
-        let mut backoff = Backoff::new(self.0.pace);
-        let mut budget = Budget::new(self.0.retries);
+        let mut backoff = Backoff::new(self.0.options.pace);
+        let mut budget = Budget::new(self.0.options.retries);
         loop {
             let (error, asked) = match self.round_trip(&scope, &mut call).await {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
@@ -295,7 +296,7 @@ impl Client {
                     url,
                     headers,
                     payload: call.payload.take(),
-                    patience: call.patience.unwrap_or(self.0.timeout),
+                    patience: call.patience.unwrap_or(self.0.options.timeout),
                     limit: call.limit,
                     leaves_body: call.leaves_body,
                 })
@@ -396,6 +397,7 @@ mod tests {
         credentials::{Credential, Credentials, Secret},
         documents::MANIFEST_LIMIT,
         proxies::Proxies,
+        retry::Pace,
         session::Mount,
     };
 

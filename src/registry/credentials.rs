@@ -5,7 +5,12 @@
 //! command line reads); the first that has something for the repository wins. A helper has to be asked, which takes
 //! a program: looking only says which one is next. A secret has no `Display`, and its `Debug` is empty.
 
-use std::{collections::HashMap, fmt, io, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     auth_file::{AuthFile, Found},
@@ -73,6 +78,8 @@ pub struct Credentials {
 struct Place {
     /// What the user knows it by.
     label: String,
+    /// Where it was read, and may be read again.
+    path: Option<PathBuf>,
     content: Content,
 }
 
@@ -121,13 +128,16 @@ impl Credentials {
 
     /// Adds a configuration file, which may be missing.
     pub fn give_file(&mut self, path: &Path) -> Result<()> {
-        let content = match fs_err::read(path) {
-            Ok(bytes) => Content::File(AuthFile::parse(&path.display().to_string(), &bytes)?),
-            Err(error) if is_missing(&error) => Content::Missing,
-            Err(error) => return Err(Error::local("reading credentials").because(error)),
-        };
-        self.add(&format!("`{}`", path.display()), content);
+        let (label, path) = (format!("`{}`", path.display()), Some(path.to_owned()));
+        let content = Content::Missing;
+        self.places.push(Place { label, path, content }.read()?);
         Ok(())
+    }
+
+    /// Reads all files once more: others write them too.
+    pub(super) fn reread(self) -> Result<Self> {
+        let places = self.places.into_iter().map(Place::read).collect::<Result<_>>()?;
+        Ok(Self { places, ..self })
     }
 
     /// Adds the helper `docker-credential-NAME` for every registry; `label` says what names it.
@@ -138,7 +148,7 @@ impl Credentials {
     /// Finds what is to be shown to `host` for a repository of it, as far as that can be said after these answers.
     pub(super) fn find(&self, host: &str, repository: &str, answers: &Answers) -> Result<Login> {
         let mut looked = Vec::new();
-        for Place { label, content } in &self.places {
+        for Place { label, content, .. } in &self.places {
             let found: Vec<_> = match content {
                 Content::File(file) => file.find(host, repository).collect(),
                 Content::Given(credential) => vec![Found::Credential(credential)],
@@ -170,7 +180,20 @@ impl Credentials {
     }
 
     fn add(&mut self, label: &str, content: Content) {
-        self.places.push(Place { label: label.to_owned(), content });
+        self.places.push(Place { label: label.to_owned(), path: None, content });
+    }
+}
+
+impl Place {
+    /// Reads the place's file, if it is one.
+    fn read(self) -> Result<Self> {
+        let Some(path) = &self.path else { return Ok(self) };
+        let content = match fs_err::read(path) {
+            Ok(bytes) => Content::File(AuthFile::parse(&path.display().to_string(), &bytes)?),
+            Err(error) if is_missing(&error) => Content::Missing,
+            Err(error) => return Err(Error::local("reading credentials").because(error)),
+        };
+        Ok(Self { content, ..self })
     }
 }
 

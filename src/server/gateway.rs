@@ -7,7 +7,13 @@
 //! the upstream's to know: it may have moved there. What is named by digest is the same wherever it lies. Nobody else
 //! can delete what others pushed through us.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use http::{Method, StatusCode, request::Parts};
 use tokio::{
@@ -36,7 +42,9 @@ use crate::{
 /// A registry that stands before another one.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    upstream: Upstream,
+    upstream: Mutex<Upstream>,
+    /// The upstream did not let us in.
+    denied: AtomicBool,
     turns: Turns,
     /// Blobs that may be sent ahead at once.
     ahead: Semaphore,
@@ -46,7 +54,36 @@ impl Gateway {
     /// Stands before `upstream`.
     pub(super) fn new(upstream: Upstream) -> Self {
         let ahead = Semaphore::new(upstream.options.jobs.max(1));
-        Self { upstream, turns: Turns::default(), ahead }
+        let (upstream, denied) = (Mutex::new(upstream), AtomicBool::default());
+        Self { upstream, denied, turns: Turns::default(), ahead }
+    }
+
+    fn upstream(&self) -> Upstream {
+        self.lock().clone()
+    }
+
+    /// Returns the upstream for what begins anew: a push in its manifest, a pull in its tag. Where we were not let in
+    /// before, whoever runs the gateway may have logged in since.
+    async fn upstream_anew(&self) -> Upstream {
+        if self.denied.swap(false, Ordering::Relaxed) {
+            let client = self.upstream().client;
+            match blocking(move || client.anew()).await {
+                Ok(client) => self.lock().client = client,
+                Err(error) => tracing::warn!("{}", chain(&error)),
+            }
+        }
+        self.upstream()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Upstream> {
+        // Nothing that is done to it can be left half done.
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of why the upstream did not do what was asked for.
+    fn note(&self, error: Error) -> Error {
+        self.denied.fetch_or(error.kind() == ErrorKind::Denied, Ordering::Relaxed);
+        error
     }
 
     /// Pushes an image that a client has pushed to us; returns once the upstream has confirmed all of it.
@@ -58,8 +95,8 @@ impl Gateway {
         tags: &[String],
         manifest: &Manifest,
     ) -> Result<(), Refusal> {
-        let told = |error| self.upstream.refusal(error);
-        let repository = self.upstream.repository(name).map_err(told)?;
+        let upstream = self.upstream_anew().await;
+        let repository = upstream.repository(name).map_err(|error| upstream.refusal(error))?;
         let (tag, digest) = match target {
             Target::Tag(tag) => (Some(tag.clone()), None),
             Target::Digest(digest) => (None, Some(digest.clone())),
@@ -71,32 +108,37 @@ impl Gateway {
             // What is on its way has not to be sent twice.
             drop(self.turns.take(repository, digest).await);
         }
-        let push = self.push(storage.blobs(name), destination, tags, manifest);
+        let push = push(&upstream, storage.blobs(name), destination, tags, manifest);
         let pushed = alone(move || push.run()).await.and_then(|mut results| match results.pop() {
             Some(result) => result,
             None => Err(Error::internal("a push without a result")),
         });
-        let pushed = pushed.map_err(told)?;
+        let pushed = pushed.map_err(|error| upstream.refusal(self.note(error)))?;
         tracing::info!("passed on {name} as {}", pushed.digest);
         Ok(())
     }
+}
 
-    fn push(&self, blobs: PathBuf, destination: Reference, tags: &[String], manifest: &Manifest) -> Push {
-        let root =
-            Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.bytes.len() as u64);
-        // It is stored when the upstream has it.
-        let root = Descriptor { data: Some(manifest.bytes.to_vec()), ..root };
-        let spec =
-            SourceSpec { transport: None, location: Location::Path(blobs.clone()), choice: Choice::Only };
-        let Upstream { client, options, .. } = self.upstream.clone();
-        Push {
-            // Nothing is encoded, and so nothing is kept there.
-            press: Press::new(Cache::scratch(&blobs), Arc::new(Log)),
-            input: Input::Indexed(Box::new(OciLayout::unlisted(root, blobs, format!("`{destination}`")))),
-            spec,
-            targets: vec![push::Target { destination, tags: tags.to_vec(), client }],
-            options,
-        }
+/// Returns the push of an image whose blobs are in this folder, or at the upstream.
+fn push(
+    upstream: &Upstream,
+    blobs: PathBuf,
+    destination: Reference,
+    tags: &[String],
+    manifest: &Manifest,
+) -> Push {
+    let root = Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.bytes.len() as u64);
+    // It is stored when the upstream has it.
+    let root = Descriptor { data: Some(manifest.bytes.to_vec()), ..root };
+    let spec = SourceSpec { transport: None, location: Location::Path(blobs.clone()), choice: Choice::Only };
+    let Upstream { client, options, .. } = upstream.clone();
+    Push {
+        // Nothing is encoded, and so nothing is kept there.
+        press: Press::new(Cache::scratch(&blobs), Arc::new(Log)),
+        input: Input::Indexed(Box::new(OciLayout::unlisted(root, blobs, format!("`{destination}`")))),
+        spec,
+        targets: vec![push::Target { destination, tags: tags.to_vec(), client }],
+        options,
     }
 }
 
@@ -128,17 +170,18 @@ impl Registry {
     /// few clients wait for that as long as for a body.
     pub(super) fn send_ahead(&self, name: &Name, digest: Digest) {
         let Some(gateway) = self.gateway.clone() else { return };
-        let Ok(repository) = gateway.upstream.repository(name) else { return };
+        let upstream = gateway.upstream();
+        let Ok(repository) = upstream.repository(name) else { return };
         let Some(turn) = gateway.turns.try_take(&repository.path, &digest) else { return };
         let blobs = self.storage.blobs(name);
         tokio::spawn(async move {
             let _place = gateway.ahead.acquire().await;
-            let Upstream { client, options, .. } = gateway.upstream.clone();
+            let Upstream { client, options, .. } = upstream;
             let sent = alone(async move || {
                 let Some(blob) = read::open_blob(&blobs, &digest)? else { return Ok(()) };
                 push::send_ahead(&client, &repository.path, blob, &digest, &options, Arc::new(Log)).await
             });
-            if let Err(error) = sent.await {
+            if let Err(error) = sent.await.map_err(|error| gateway.note(error)) {
                 tracing::debug!("a blob was not sent ahead: {}", chain(&error));
             }
             drop(turn);
@@ -147,7 +190,7 @@ impl Registry {
 
     /// Answers what is the upstream's to answer; nothing if the folder does.
     pub(super) async fn relayed(&self, route: &Route, head: &Parts) -> Result<Option<Reply>, Refusal> {
-        let Some(Gateway { upstream, .. }) = self.gateway.as_deref() else { return Ok(None) };
+        let Some(gateway) = &self.gateway else { return Ok(None) };
         let reads = matches!(head.method, Method::GET | Method::HEAD);
         let (name, path, unknown) = match route {
             Route::Blob(name, digest) if reads => (name, format!("blobs/{digest}"), "BLOB_UNKNOWN"),
@@ -165,7 +208,11 @@ impl Registry {
         if self.is_known_here(route, &head.method).await? {
             return Ok(None);
         }
-        match upstream.relay(name, &path, head).await {
+        let upstream = match route {
+            Route::Manifest(..) => gateway.upstream_anew().await,
+            _ => gateway.upstream(),
+        };
+        match upstream.relay(name, &path, head).await.map_err(|error| gateway.note(error)) {
             Ok(Some(reply)) => Ok(Some(reply)),
             Ok(None) => Err(Refusal::not_found(unknown, "the upstream has nothing of this name")),
             Err(error) if self.can_stand_in(route, head, &error).await => {

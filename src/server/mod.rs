@@ -2,9 +2,10 @@
 //!
 //! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks
 //! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that they know of where things lie.
-//! In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is never held;
-//! what the next request has to know of it lies beside that file, so several processes can serve one folder. Everything
-//! there can be read by other tools: each repository is an OCI layout.
+//! Before them stand `access` and `gate` (who may come in, and by which name), and where there is an `upstream`,
+//! `gateway`. In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is never
+//! held; what the next request has to know of it lies beside that file, so several processes can serve one folder.
+//! Everything there can be read by other tools: each repository is an OCI layout.
 
 mod access;
 mod answer;

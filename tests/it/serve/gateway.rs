@@ -266,6 +266,21 @@ fn who_runs_the_gateway_has_to_log_in_and_clients_hear_no_more_than_that() {
 }
 
 #[test]
+fn who_runs_the_gateway_may_log_in_while_it_runs() {
+    let auth = Auth::Bearer { user: "me", password: "s3cret", expires_in: None };
+    let registry = Registry::start(Script::new().manners(Manners { auth, ..Manners::default() }));
+    let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[1000]));
+    let file = dir.path().join("auth.json");
+    let option = format!("--authfile={}", file.display());
+    let serve = gateway(dir.path(), &registry.host(), &[&option]);
+    put_blobs(serve.host(), "demo", &layout);
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &layout).status, 403);
+    fs_err::write(&file, json!({"auths": {registry.host(): {"auth": LOGIN}}}).to_string()).unwrap();
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &layout).status, 201);
+    assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
+}
+
+#[test]
 fn a_refusal_comes_with_its_status_and_words() {
     let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[1000]));
     let words = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"there is no such project"}]}"#;
