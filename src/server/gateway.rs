@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Registry,
-    reply::{Refusal, Reply},
+    reply::{Refusal, Reply, blocking},
     routes::{Route, Target},
     storage::{Name, Storage},
     turns::Turns,

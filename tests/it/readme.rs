@@ -3,7 +3,8 @@
 //! They run in a folder of their own that looks like the project, and `registry.example.com` is a registry. Two things
 //! are not repeated: building (`cargo run --release --` becomes the binary under test), and this very run of the tests
 //! (`tests/run`). In `docs`, what stands in a table as a whole `longshore` command is run too. Where a block of
-//! ```` ```json ```` follows, what the command prints has that shape: the same keys, with values of the same kind.
+//! ```` ```json ```` follows, what the command prints has that shape: the same keys, with values of the same kind. What
+//! serves goes on until the document ends, on a port of its own that stands for `localhost:5000`.
 
 use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -14,13 +15,14 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    support::registry::Registry,
+    support::{capability::is_unavailable, registry::Registry, serve::Serve},
     wire::image::{Archive, Layout, layer},
 };
 
 const BUILT_BY_CARGO: &str = "cargo run --release --";
 const TESTS: &str = "tests/run";
 const REGISTRY: &str = "registry.example.com";
+const SERVED: &str = "localhost:5000";
 
 #[test]
 fn the_commands_of_the_readme_work() {
@@ -98,19 +100,32 @@ fn the_commands_of_the_documents_work() {
         let whole = |span: &&str| span.contains("longshore push ") || span.contains("longshore inspect ");
         let spans = spans.filter(|span| whole(span) && !span.contains('…'));
         let commands = commands_of(&text).into_iter().map(|command| (command, shape_after(command, &text)));
+        let mut serving: Option<Serve> = None;
         for (command, shape) in commands.chain(spans.map(|span| (span, Vec::new()))) {
-            if command.contains(" --cache ") && !cfg!(feature = "buckets") {
+            let lacks = |tool| command.starts_with(tool) && is_unavailable(tool);
+            let is_missing = command.contains(" --cache ") && !cfg!(feature = "buckets");
+            if is_missing || ["podman", "skopeo"].into_iter().any(lacks) {
                 continue;
             }
             let command = command.replace("\\|", "|").replace(REGISTRY, &registry.host());
-            let output = Command::new("bash")
-                .args(["-euo", "pipefail", "-c", &command])
-                .current_dir(home)
-                .env("HOME", home)
-                .env("PATH", &path)
-                .env_remove("XDG_CACHE_HOME")
-                .output()
-                .unwrap();
+            let run = |command: &str| {
+                let mut bash = Command::new("bash");
+                bash.args(["-euo", "pipefail", "-c", command])
+                    .current_dir(home)
+                    .env("HOME", home)
+                    .env("PATH", &path)
+                    .env("REGISTRY_AUTH_FILE", home.join("auth.json"))
+                    .env_remove("XDG_CACHE_HOME");
+                bash
+            };
+            if command.starts_with("longshore serve ") {
+                serving =
+                    Some(Serve::run(&mut run(&format!("exec {command} --listen 127.0.0.1:0"))).unwrap());
+                ran += 1;
+                continue;
+            }
+            let served = serving.as_ref().map_or(SERVED, Serve::host);
+            let output = run(&command.replace(SERVED, served)).output().unwrap();
             assert!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
             if !shape.is_empty() {
                 let stdout = String::from_utf8_lossy(&output.stdout);

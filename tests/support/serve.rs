@@ -73,7 +73,8 @@ impl Serve {
     }
 
     fn listen(dir: &Path, address: &str, arguments: &[&str]) -> Result<Self, String> {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_longshore"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command
             .arg("serve")
             .args(["--listen", address])
             .args(arguments.iter().take_while(|argument| argument.starts_with("--")))
@@ -81,12 +82,14 @@ impl Serve {
             .args(arguments.iter().skip_while(|argument| argument.starts_with("--")))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .env("HOME", dir);
+        Self::run(&mut command)
+    }
+
+    /// Runs a command that serves, and waits until it listens; returns what it complains of if it ends before.
+    pub(crate) fn run(command: &mut Command) -> Result<Self, String> {
+        let streams = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = streams.spawn().unwrap();
         let stdout = Log::follow(process.stdout.take().expect("it is piped"));
         let stderr = Log::follow(process.stderr.take().expect("it is piped"));
         if let Some(host) = stdout.find(|line| Some(line.split_once("://")?.1.to_owned())) {
