@@ -16,10 +16,7 @@ use std::{
 };
 
 use http::{Method, StatusCode, request::Parts};
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, oneshot},
-};
+use tokio::sync::Semaphore;
 
 use super::{
     Registry,
@@ -109,7 +106,7 @@ impl Gateway {
             drop(self.turns.take(repository, digest).await);
         }
         let push = push(&upstream, storage.blobs(name), destination, tags, manifest);
-        let pushed = alone(move || push.run()).await.and_then(|mut results| match results.pop() {
+        let pushed = alone(push.run()).await.and_then(|mut results| match results.pop() {
             Some(result) => result,
             None => Err(Error::internal("a push without a result")),
         });
@@ -151,18 +148,9 @@ fn named(manifest: &Manifest) -> impl Iterator<Item = &Digest> {
     config.into_iter().chain(all).map(|descriptor| &descriptor.digest)
 }
 
-/// Runs a push on a thread of its own, which it does not leave. It goes on when nobody waits for it any more.
-async fn alone<T, F>(begin: impl FnOnce() -> F + Send + 'static) -> Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>>,
-{
-    let (told, done) = oneshot::channel();
-    let runtime = Handle::current();
-    let run = move || drop(told.send(runtime.block_on(begin())));
-    let thread = std::thread::Builder::new().name("upstream".to_owned()).spawn(run);
-    thread.map_err(|error| Error::local("starting a thread").because(error))?;
-    done.await.map_err(|_| Error::internal("a push broke down"))?
+/// Goes on with a push when nobody waits for it any more.
+async fn alone<T: Send + 'static>(push: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(push).await.map_err(|_| Error::internal("a push broke down"))?
 }
 
 impl Registry {
@@ -177,7 +165,7 @@ impl Registry {
         tokio::spawn(async move {
             let _place = gateway.ahead.acquire().await;
             let Upstream { client, options, .. } = upstream;
-            let sent = alone(async move || {
+            let sent = alone(async move {
                 let Some(blob) = read::open_blob(&blobs, &digest)? else { return Ok(()) };
                 push::send_ahead(&client, &repository.path, blob, &digest, &options, Arc::new(Log)).await
             });
