@@ -62,9 +62,13 @@ impl GatewayArgs {
     }
 
     /// Returns the upstream, if there is one.
-    pub(super) fn upstream(&self, context: &Context) -> Result<Option<Upstream>> {
+    pub(super) fn upstream(&self, listen: SocketAddr, context: &Context) -> Result<Option<Upstream>> {
         let Some(upstream) = &self.upstream else { return Ok(None) };
         let key = registry(upstream)?;
+        if [listen.to_string(), format!("localhost:{}", listen.port())].iter().any(|own| own == key.host()) {
+            return Err(Error::usage(format!("the gateway would be its own upstream: `{}`", key.host()))
+                .with_hint("`--listen ADDRESS` puts it elsewhere"));
+        }
         let repository = Repository { host: key.host().to_owned(), path: key.path().to_owned() };
         let credentials = self.creds.credentials(&self.access, context)?;
         let rate_limit = self.transfer.rate_limit()?;

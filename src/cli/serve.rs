@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
 use longshore::{
-    Result,
+    Error, Result,
     server::{self, Access, Options, Tls},
 };
 
@@ -121,6 +121,9 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
         (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
         _ => None,
     };
+    if let Some(name) = args.names.iter().find(|name| name.contains([':', '/'])) {
+        return Err(Error::usage(format!("`--name` takes a host without a port: `{}`", name.escape_debug())));
+    }
     Ok(Options {
         listen: args.listen,
         access: if args.read_only { access.or_read_only() } else { access },
@@ -130,7 +133,7 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
         most_uploads: args.most_uploads,
         patience: args.patience.into(),
         tls,
-        upstream: args.gateway.upstream(context)?,
+        upstream: args.gateway.upstream(args.listen, context)?,
         upload_lifetime: args.upload_lifetime.into(),
         ..Options::new(&args.dir)
     })

@@ -2,8 +2,9 @@
 //! they may.
 //!
 //! Passwords are not kept. What bcrypt has found right once is known by the digest of `name:password`: bcrypt is slow
-//! on purpose, and clients show the same password with every request. It runs for one guess at a time, so that
-//! guessers wait for each other and not everybody for them.
+//! on purpose, and clients show the same password with every request. How long two digests take to be compared says
+//! nothing about a password. bcrypt runs for one guess at a time, so that guessers wait for each other and not everybody
+//! for them.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -43,16 +43,21 @@ pub(super) struct Gateway {
     /// The upstream did not let us in.
     denied: AtomicBool,
     turns: Turns,
-    /// Blobs that may be sent ahead at once.
+    /// Leave to send a blob ahead.
     ahead: Semaphore,
+    /// Leave to push an image.
+    images: Semaphore,
 }
+
+/// So many images are pushed at once. Each takes what a push takes.
+const IMAGES: usize = 8;
 
 impl Gateway {
     /// Stands before `upstream`.
     pub(super) fn new(upstream: Upstream) -> Self {
         let ahead = Semaphore::new(upstream.options.jobs.max(1));
         let (upstream, denied) = (Mutex::new(upstream), AtomicBool::default());
-        Self { upstream, denied, turns: Turns::default(), ahead }
+        Self { upstream, denied, turns: Turns::default(), ahead, images: Semaphore::new(IMAGES) }
     }
 
     fn upstream(&self) -> Upstream {
@@ -105,6 +110,8 @@ impl Gateway {
             // What is on its way has not to be sent twice.
             drop(self.turns.take(repository, digest).await);
         }
+        // Not before: who waits for somebody else must not keep them waiting.
+        let _leave = self.images.acquire().await;
         let push = push(&upstream, storage.blobs(name), destination, tags, manifest);
         let pushed = alone(push.run()).await.and_then(|mut results| match results.pop() {
             Some(result) => result,
@@ -163,7 +170,7 @@ impl Registry {
         let Some(turn) = gateway.turns.try_take(&repository.path, &digest) else { return };
         let blobs = self.storage.blobs(name);
         tokio::spawn(async move {
-            let _place = gateway.ahead.acquire().await;
+            let _leave = gateway.ahead.acquire().await;
             let Upstream { client, options, .. } = upstream;
             let sent = alone(async move {
                 let Some(blob) = read::open_blob(&blobs, &digest)? else { return Ok(()) };

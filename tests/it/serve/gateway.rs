@@ -552,6 +552,10 @@ fn who_would_lend_our_credentials_without_a_word_is_asked_back() {
     for arguments in [["--allow-anonymous"], ["--password-file=p"]] {
         assert!(Serve::fail(dir.path(), &arguments).contains("--upstream"), "{arguments:?}");
     }
+    let own = ["--upstream=localhost:5999/a", "--allow-anonymous"];
+    let stderr = Longshore::new().run([&["serve", "--listen=127.0.0.1:5999", "x"], &own[..]].concat()).stderr;
+    assert!(stderr.contains("its own upstream"), "{stderr}");
+    assert!(Serve::fail(dir.path(), &["--name=registry:5000"]).contains("without a port"));
     let bad = Serve::fail(dir.path(), &["--upstream=127.0.0.1:1/demo:1", "--allow-anonymous"]);
     assert!(bad.contains("is an image, no registry"), "{bad}");
     assert!(!PathBuf::from("p").exists());
