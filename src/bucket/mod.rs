@@ -8,3 +8,5 @@
 mod present;
 
 pub use present::Bucket;
+#[cfg(all(feature = "buckets", feature = "server"))]
+pub(crate) use present::failed;

@@ -13,7 +13,7 @@ use http::HeaderValue;
 use object_store::{
     Certificate, ClientOptions, Error as StoreError, GetResult, ObjectStore, ObjectStoreExt as _,
     ObjectStoreScheme, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
+    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, multipart::MultipartStore, path::Path,
 };
 use tokio::{
     sync::mpsc,
@@ -40,6 +40,9 @@ const PARTS: u64 = 10_000;
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
+    /// The same, for objects in parts that are named one by one; a folder has none.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the embedded registry has such"))]
+    parts: Option<Arc<dyn MultipartStore>>,
     prefix: String,
     name: String,
     patience: Duration,
@@ -77,11 +80,19 @@ impl Bucket {
         let store = connect(&url, variables, &clients);
         // As in registry/transport.rs: a machine may trust nobody.
         let store = store.or_else(|_| connect(&url, variables, &trusting_mozilla(clients)));
-        let store = store.map_err(|error| {
+        let (store, parts) = store.map_err(|error| {
             Error::local(format!("setting up the bucket `{url}`: {}", words(&error)))
                 .with_hint("look at the variables AWS_…, GOOGLE_… or AZURE_…")
         })?;
-        Ok(Self { store, prefix: prefix.to_string(), name: url.to_string(), patience: PATIENCE })
+        Ok(Self { store, parts, prefix: prefix.to_string(), name: url.to_string(), patience: PATIENCE })
+    }
+
+    /// Makes one in memory.
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) fn in_memory() -> Self {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let parts = Some(Arc::clone(&store) as Arc<dyn MultipartStore>);
+        Self { store, parts, prefix: String::new(), name: "memory".into(), patience: PATIENCE }
     }
 
     /// Sets how long a question may take, and how long a transfer may stand still.
@@ -192,27 +203,44 @@ impl Bucket {
         }
     }
 
-    fn path(&self, key: &str) -> Result<Path> {
+    /// Returns the objects, by the paths of [`Bucket::path`].
+    #[cfg(feature = "server")]
+    pub(crate) fn objects(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    /// Returns what puts objects in parts, if that can be done here.
+    #[cfg(feature = "server")]
+    pub(crate) fn parts(&self) -> Option<&Arc<dyn MultipartStore>> {
+        self.parts.as_ref()
+    }
+
+    /// Returns where an object lies.
+    pub(crate) fn path(&self, key: &str) -> Result<Path> {
         Path::parse(format!("{}/{key}", self.prefix))
             .context(ErrorKind::Usage, || format!("`{}` has a prefix that cannot be", self.name))
     }
 
     /// Returns how long the transfer of so many bytes may take.
-    fn allowance(&self, size: u64) -> Duration {
+    pub(crate) fn allowance(&self, size: u64) -> Duration {
         self.patience + Duration::from_secs(size / SLOWEST)
     }
 
-    async fn within<T>(&self, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Does what may take so long.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let late = || Error::new(ErrorKind::Network, format!("no answer within {limit:?}"));
         timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
-fn connect(
-    url: &Url,
-    variables: &[(String, Secret)],
-    clients: &ClientOptions,
-) -> Result<Arc<dyn ObjectStore>, StoreError> {
+/// A store's objects, and what puts them in parts.
+type Store = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
+
+fn connect(url: &Url, variables: &[(String, Secret)], clients: &ClientOptions) -> Result<Store, StoreError> {
     /// The builders are alike and share no trait. Each takes what is its own of the variables.
     macro_rules! built {
         ($builder:ty) => {{
@@ -227,14 +255,15 @@ fn connect(
                     Err(_) => builder,
                 }
             });
-            Arc::new(builder.build()?)
+            let store = Arc::new(builder.build()?);
+            (Arc::clone(&store) as Arc<dyn ObjectStore>, Some(store as Arc<dyn MultipartStore>))
         }};
     }
     Ok(match url.scheme() {
         "s3" => built!(AmazonS3Builder),
         "gs" => built!(GoogleCloudStorageBuilder),
         "az" => built!(MicrosoftAzureBuilder),
-        _ => Arc::new(LocalFileSystem::new()),
+        _ => (Arc::new(LocalFileSystem::new()), None),
     })
 }
 
@@ -256,7 +285,8 @@ async fn part(blob: &Blob, offset: u64, mut part: BytesMut) -> Result<Bytes> {
     reading.await.context(ErrorKind::Internal, || "a reader broke down".into())?
 }
 
-fn failed(error: &StoreError) -> Error {
+/// Returns a failure of the bucket.
+pub(crate) fn failed(error: &StoreError) -> Error {
     Error::new(ErrorKind::Network, words(error))
 }
 

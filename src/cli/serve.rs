@@ -1,11 +1,15 @@
 //! `longshore serve`: the embedded registry over a folder, until a signal ends it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use bytesize::ByteSize;
 use longshore::{
     Error, Result,
-    server::{self, Access, Options, Tls},
+    bucket::Bucket,
+    server::{self, Access, Options, Place, Tls},
 };
 
 use super::{
@@ -18,10 +22,11 @@ use super::{
     source::SourceArgs,
 };
 
-/// Serve a folder as a registry
+/// Serve a folder or bucket as a registry
 ///
-/// Each repository below DIR is an OCI image layout that other tools can read. Several processes may serve one folder.
-/// Prints the registry's address on standard output once it listens.
+/// Each repository below the folder DIR is an OCI image layout that other tools can read. Several processes may serve one
+/// folder, and any number, on any machines, one bucket (takes the feature `buckets`). Prints the registry's address on
+/// standard output once it listens.
 ///
 /// With `--upstream` it is a gateway: what any tool pushes into it goes on to another registry, in chunks that every proxy
 /// lets through, and the answer to the push is that registry's.
@@ -29,10 +34,11 @@ use super::{
 #[command(after_help = "Examples:
   longshore serve ./registry
   longshore serve ./registry images.tar demo:2=other.tar
+  longshore serve s3://bucket/registry
   longshore serve ./registry --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --htpasswd users
   longshore serve ./gateway --upstream registry.example.com/team --password-file password")]
 pub(super) struct Args {
-    /// The folder; made if it is not there
+    /// The folder, made if it is not there, or a bucket: s3://BUCKET/PREFIX, gs://… or az://…
     dir: PathBuf,
     /// Images to serve besides what is there: [NAME[:TAG]=]SOURCE. Without a name, all images of SOURCE under the
     /// names that they have in it, less their hosts
@@ -90,7 +96,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let options = options(args, login.as_ref(), context)?;
     let images = ServedImages::open(&args.images, &args.source, context)?;
     if let ExitStatus::Interrupted(signal) =
-        images.push_into(&args.dir, &args.cache, &args.progress, context)?
+        images.push_into(options.place.clone(), &args.cache, &args.progress, context)?
     {
         return Ok(ExitStatus::Interrupted(signal));
     }
@@ -135,6 +141,18 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
         tls,
         upstream: args.gateway.upstream(args.listen, context)?,
         upload_lifetime: args.upload_lifetime.into(),
-        ..Options::new(&args.dir)
+        ..Options::new(folder_or_bucket(&args.dir, context)?)
+    })
+}
+
+/// Tells a bucket's address from the path of a folder.
+fn folder_or_bucket(typed: &Path, context: &Context) -> Result<Place> {
+    let address = typed.to_str().filter(|text| {
+        text.split_once("://")
+            .is_some_and(|(scheme, _)| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    });
+    Ok(match address {
+        Some(address) => Bucket::open(address, &context.environment.cloud_variables())?.into(),
+        None => typed.into(),
     })
 }

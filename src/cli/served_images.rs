@@ -2,8 +2,6 @@
 //!
 //! They go through a registry of their own that nobody else can use, by the same push as to any other.
 
-use std::path::Path;
-
 use longshore::{
     Error, Result,
     oci::Reference,
@@ -12,6 +10,7 @@ use longshore::{
         runtime::{Ending, block_on},
     },
     registry::Client,
+    server::Place,
     source::{
         SourceSpec,
         detect::{self, SourceOptions},
@@ -47,10 +46,10 @@ impl ServedImages {
         Ok(Self(images))
     }
 
-    /// Pushes them into `dir`.
+    /// Pushes them into `place`.
     pub(super) fn push_into(
         self,
-        dir: &Path,
+        place: Place,
         cache: &CacheArgs,
         progress: &ProgressArgs,
         context: &Context,
@@ -61,7 +60,7 @@ impl ServedImages {
         let opened = cache.open(context)?;
         let progress = progress.begin(context);
         let press = Press::new(opened.clone(), progress.reporter());
-        let ending = block_on(with_registry(dir, None, async |client| {
+        let ending = block_on(with_registry(place, None, async |client| {
             for image in self.0 {
                 image.push(&client, &press, context).await?;
             }

@@ -3,7 +3,9 @@
 use std::{io, ops::Range};
 
 use bytes::Bytes;
-use futures_util::stream;
+#[cfg(feature = "buckets")]
+use futures_util::TryStreamExt as _;
+use futures_util::{Stream, stream};
 use http::{
     HeaderMap, Response, StatusCode,
     header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE},
@@ -14,7 +16,7 @@ use hyper::body::Frame;
 use super::{
     Registry,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, head, set},
-    storage::Name,
+    storage::{Name, Stored},
 };
 use crate::{blob::Blob, oci::Digest};
 
@@ -65,7 +67,7 @@ impl Registry {
         }
     }
 
-    async fn open_blob(&self, name: Name, digest: Digest) -> Result<Blob, Refusal> {
+    async fn open_blob(&self, name: Name, digest: Digest) -> Result<Stored, Refusal> {
         self.storage.blob(name, digest).await?.ok_or_else(unknown)
     }
 }
@@ -102,9 +104,29 @@ impl Asked {
 }
 
 /// An answer that reads a range of a blob as the client takes it.
-fn sent(blob: Blob, digest: &Digest, status: StatusCode, range: Range<u64>) -> Reply {
+fn sent(blob: Stored, digest: &Digest, status: StatusCode, range: Range<u64>) -> Reply {
     let length = range.end - range.start;
-    let pieces = stream::try_unfold((blob, range), |(blob, range)| async move {
+    let body = match blob {
+        Stored::Folder(blob) => StreamBody::new(pieces(blob, range)).boxed_unsync(),
+        #[cfg(feature = "buckets")]
+        Stored::Objects(blob) => {
+            StreamBody::new(blob.bytes(range).map_ok(Frame::data).map_err(io::Error::other)).boxed_unsync()
+        }
+    };
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    let (digest, headers) = (digest.to_string(), reply.headers_mut());
+    headers.insert(CONTENT_LENGTH, length.into());
+    set(headers, CONTENT_TYPE, "application/octet-stream");
+    set(headers, ACCEPT_RANGES, "bytes");
+    set(headers, ETAG, &format!("\"{digest}\""));
+    set(headers, DOCKER_CONTENT_DIGEST, &digest);
+    reply
+}
+
+/// Reads a range of a file, piece by piece.
+fn pieces(blob: Blob, range: Range<u64>) -> impl Stream<Item = io::Result<Frame<Bytes>>> {
+    stream::try_unfold((blob, range), |(blob, range)| async move {
         if range.is_empty() {
             return Ok(None);
         }
@@ -116,16 +138,7 @@ fn sent(blob: Blob, digest: &Digest, status: StatusCode, range: Range<u64>) -> R
         });
         let (blob, piece) = read.await.map_err(io::Error::other)??;
         Ok(Some((Frame::data(piece), (blob, end..range.end))))
-    });
-    let mut reply = Response::new(StreamBody::new(pieces).boxed_unsync());
-    *reply.status_mut() = status;
-    let (digest, headers) = (digest.to_string(), reply.headers_mut());
-    headers.insert(CONTENT_LENGTH, length.into());
-    set(headers, CONTENT_TYPE, "application/octet-stream");
-    set(headers, ACCEPT_RANGES, "bytes");
-    set(headers, ETAG, &format!("\"{digest}\""));
-    set(headers, DOCKER_CONTENT_DIGEST, &digest);
-    reply
+    })
 }
 
 #[cfg(test)]

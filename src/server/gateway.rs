@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Registry,
+    folder::Folder,
     reply::{Refusal, Reply, blocking},
     routes::{Route, Target},
     storage::{Name, Storage},
@@ -39,6 +40,8 @@ use crate::{
 /// A registry that stands before another one.
 #[derive(Debug)]
 pub(super) struct Gateway {
+    /// What clients push lies here.
+    folder: Folder,
     upstream: Mutex<Upstream>,
     /// The upstream did not let us in.
     denied: AtomicBool,
@@ -54,10 +57,24 @@ const IMAGES: usize = 8;
 
 impl Gateway {
     /// Stands before `upstream`.
-    pub(super) fn new(upstream: Upstream) -> Self {
+    #[cfg_attr(
+        not(feature = "buckets"),
+        expect(clippy::unnecessary_wraps, reason = "there is no bucket then")
+    )]
+    pub(super) fn new(upstream: Upstream, storage: &Storage) -> Result<Self> {
+        let folder = match storage {
+            Storage::Folder(folder) => folder.clone(),
+            #[cfg(feature = "buckets")]
+            Storage::Objects(_) => {
+                return Err(Error::usage(
+                    "a gateway keeps what it passes on in a folder, and not in a bucket",
+                ));
+            }
+        };
         let ahead = Semaphore::new(upstream.options.jobs.max(1));
         let (upstream, denied) = (Mutex::new(upstream), AtomicBool::default());
-        Self { upstream, denied, turns: Turns::default(), ahead, images: Semaphore::new(IMAGES) }
+        let images = Semaphore::new(IMAGES);
+        Ok(Self { folder, upstream, denied, turns: Turns::default(), ahead, images })
     }
 
     fn upstream(&self) -> Upstream {
@@ -91,7 +108,6 @@ impl Gateway {
     /// Pushes an image that a client has pushed to us; returns once the upstream has confirmed all of it.
     pub(super) async fn pass_on(
         &self,
-        storage: &Storage,
         name: &Name,
         target: &Target,
         tags: &[String],
@@ -112,7 +128,7 @@ impl Gateway {
         }
         // Not before: who waits for somebody else must not keep them waiting.
         let _leave = self.images.acquire().await;
-        let push = push(&upstream, storage.blobs(name), destination, tags, manifest);
+        let push = push(&upstream, self.folder.blobs(name), destination, tags, manifest);
         let pushed = alone(push.run()).await.and_then(|mut results| match results.pop() {
             Some(result) => result,
             None => Err(Error::internal("a push without a result")),
@@ -168,7 +184,7 @@ impl Registry {
         let upstream = gateway.upstream();
         let Ok(repository) = upstream.repository(name) else { return };
         let Some(turn) = gateway.turns.try_take(&repository.path, &digest) else { return };
-        let blobs = self.storage.blobs(name);
+        let blobs = gateway.folder.blobs(name);
         tokio::spawn(async move {
             let _leave = gateway.ahead.acquire().await;
             let Upstream { client, options, .. } = upstream;

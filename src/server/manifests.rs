@@ -59,7 +59,7 @@ impl Registry {
         let sent_to = target.clone();
         let manifest = blocking(move || parse(bytes, &sent_to, declared.as_deref())).await?;
         match &self.gateway {
-            Some(gateway) => gateway.pass_on(&self.storage, &name, &target, &tags, &manifest).await?,
+            Some(gateway) => gateway.pass_on(&name, &target, &tags, &manifest).await?,
             None => self.check_references(&name, &manifest).await?,
         }
         let digest = manifest.digest.to_string();

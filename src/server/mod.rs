@@ -1,11 +1,12 @@
-//! The embedded registry: an OCI distribution server over a folder, spoken to over HTTP/1.1.
+//! The embedded registry: an OCI distribution server over a folder or a bucket, spoken to over HTTP/1.1.
 //!
 //! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks
 //! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that they know of where things lie.
 //! Before them stand `access` and `gate` (who may come in, and by which name), and where there is an `upstream`,
 //! `gateway`. In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is never
 //! held; what the next request has to know of it lies beside that file, so several processes can serve one folder.
-//! Everything there can be read by other tools: each repository is an OCI layout.
+//! Everything there can be read by other tools: each repository is an OCI layout. In a bucket (`objects`) it is collected
+//! to parts, and any number of processes can serve one bucket.
 
 mod access;
 mod answer;
@@ -15,6 +16,8 @@ mod folder;
 mod gate;
 mod gateway;
 mod manifests;
+#[cfg(feature = "buckets")]
+mod objects;
 mod patience;
 mod referrers;
 mod reply;
@@ -27,7 +30,7 @@ mod turns;
 mod uploads;
 mod upstream;
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -38,7 +41,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::{access::Access, run::run, tls::Tls, upstream::Upstream};
+pub use self::{access::Access, run::run, storage::Place, tls::Tls, upstream::Upstream};
 use self::{
     gate::Gate,
     gateway::Gateway,
@@ -62,8 +65,8 @@ const CLEARING: Duration = Duration::from_secs(60 * 60);
 /// What a registry is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder that holds everything; made if it is not there.
-    pub root: PathBuf,
+    /// Where it keeps what it has.
+    pub place: Place,
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Who may use it.
@@ -89,10 +92,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Serves `root` to everybody on this machine, on a free port.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    /// Serves a place to everybody on this machine, on a free port.
+    pub fn new(place: impl Into<Place>) -> Self {
         Self {
-            root: root.into(),
+            place: place.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             access: Access::default(),
             names: Vec::new(),
@@ -117,16 +120,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the folder, binds the address and begins to answer.
+    /// Opens the place, binds the address and begins to answer.
     pub async fn start(options: Options) -> Result<Self> {
-        let Options { root, listen, access, names, chunk_min, chunk_max, most_uploads, patience, .. } =
+        let Options { place, listen, access, names, chunk_min, chunk_max, most_uploads, patience, .. } =
             options;
         let (lifetime, tls) = (options.upload_lifetime, options.tls);
-        let gateway = options.upstream.map(Gateway::new).map(Arc::new);
+        let binding = || format!("listening on `{listen}`");
+        let storage = Storage::open(place).await?;
+        let gateway =
+            options.upstream.map(|upstream| Gateway::new(upstream, &storage)).transpose()?.map(Arc::new);
         let is_picky = listen.ip().to_canonical().is_loopback() || gateway.is_some() || !names.is_empty();
         let gate = is_picky.then(|| Gate::new(listen.ip(), &names));
-        let binding = || format!("listening on `{listen}`");
-        let storage = Storage::open(root).await?;
         storage.clear(lifetime).await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
@@ -178,7 +182,7 @@ struct Registry {
     gateway: Option<Arc<Gateway>>,
 }
 
-/// Clears the folder now and then.
+/// Clears the place now and then.
 async fn clear(storage: &Storage, lifetime: Duration) -> Infallible {
     loop {
         tokio::time::sleep(CLEARING).await;

@@ -13,7 +13,7 @@ use http::{
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
 
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, ErrorKind, Result, chain};
 
 /// An answer's body: bytes at hand, or a file as it is read.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -99,6 +99,9 @@ impl From<Error> for Refusal {
         );
         if full {
             Self::new(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the registry's disk is full")
+        } else if error.kind() == ErrorKind::Network {
+            let message = "what the registry keeps its blobs in does not answer: its log says why";
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
         } else {
             let message = "the registry failed: its log says why";
             Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message)

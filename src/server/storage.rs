@@ -1,15 +1,250 @@
 //! What the registry has, as the handlers see it: repositories with their blobs, manifests and tags, and uploads on
-//! their way in. They know nothing of files, locks or what a repository lists: that is `folder`.
+//! their way in. They know nothing of files, objects or locks: that is `folder` and `objects`, which do the same.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
-pub(super) use super::folder::{Folder as Storage, Upload};
-use super::reply::Refusal;
+use bytes::Bytes;
+
+#[cfg(feature = "buckets")]
+use super::objects::{self, Objects};
+use super::{
+    folder::{self, Folder},
+    reply::Refusal,
+    routes::Target,
+    sessions::Session,
+};
 use crate::{
+    blob::Blob,
+    bucket::Bucket,
     error::Result,
     layout::{BLOBS, INDEX, OCI_LAYOUT},
-    oci::{Digest, Repository},
+    oci::{Algorithm, Digest, Manifest, Repository},
 };
+
+/// Where a registry keeps what it has.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Place {
+    /// A bucket, for any number of processes on any machines.
+    Bucket(Bucket),
+    /// A folder, for the processes of one machine; made if it is not there.
+    Folder(PathBuf),
+}
+
+impl From<PathBuf> for Place {
+    fn from(folder: PathBuf) -> Self {
+        Self::Folder(folder)
+    }
+}
+
+impl From<&Path> for Place {
+    fn from(folder: &Path) -> Self {
+        Self::Folder(folder.to_owned())
+    }
+}
+
+impl From<Bucket> for Place {
+    fn from(bucket: Bucket) -> Self {
+        Self::Bucket(bucket)
+    }
+}
+
+/// Everything the registry has.
+#[derive(Clone, Debug)]
+pub(super) enum Storage {
+    Folder(Folder),
+    #[cfg(feature = "buckets")]
+    Objects(Objects),
+}
+
+/// An upload that one request appends to.
+#[derive(Debug)]
+#[must_use = "what is not saved or committed does not count"]
+pub(super) enum Upload {
+    Folder(folder::Upload),
+    #[cfg(feature = "buckets")]
+    Objects(objects::Upload),
+}
+
+/// A blob to be read.
+pub(super) enum Stored {
+    Folder(Blob),
+    #[cfg(feature = "buckets")]
+    Objects(objects::Stored),
+}
+
+/// Does the same with either.
+macro_rules! each {
+    ($type:ident, $value:expr, $each:ident => $do:expr) => {
+        match $value {
+            $type::Folder($each) => $do,
+            #[cfg(feature = "buckets")]
+            $type::Objects($each) => $do,
+        }
+    };
+    // And says which it was.
+    ($type:ident, $value:expr, $each:ident => $do:expr, as $as:ident) => {
+        match $value {
+            $type::Folder($each) => $as::Folder($do),
+            #[cfg(feature = "buckets")]
+            $type::Objects($each) => $as::Objects($do),
+        }
+    };
+}
+
+impl Storage {
+    /// Opens a place, and makes what has to be there.
+    pub(super) async fn open(place: Place) -> Result<Self> {
+        Ok(match place {
+            Place::Folder(root) => Self::Folder(Folder::open(root).await?),
+            #[cfg(feature = "buckets")]
+            Place::Bucket(bucket) => Self::Objects(Objects::open(bucket).await?),
+            #[cfg(not(feature = "buckets"))]
+            Place::Bucket(bucket) => bucket.never(),
+        })
+    }
+
+    /// Clears what nobody needs, such as uploads that were not touched for `lifetime`.
+    pub(super) async fn clear(&self, lifetime: Duration) -> Result<()> {
+        each!(Self, self, storage => storage.clear(lifetime).await)
+    }
+
+    /// Returns how many uploads there are.
+    pub(super) async fn count_uploads(&self) -> Result<usize> {
+        each!(Self, self, storage => storage.count_uploads().await)
+    }
+
+    /// Opens a blob of a repository.
+    pub(super) async fn blob(&self, name: Name, digest: Digest) -> Result<Option<Stored>> {
+        Ok(match self {
+            Self::Folder(folder) => folder.blob(name, digest).await?.map(Stored::Folder),
+            #[cfg(feature = "buckets")]
+            Self::Objects(objects) => objects.blob(name, digest).await?.map(Stored::Objects),
+        })
+    }
+
+    /// Makes a blob of one repository (of any, if none is named and that can be found out) one of another, without
+    /// copying it. Returns whether there was such a blob.
+    pub(super) async fn mount(&self, name: Name, digest: Digest, from: Option<Name>) -> Result<bool> {
+        each!(Self, self, storage => storage.mount(name, digest, from).await)
+    }
+
+    /// Takes a blob out of a repository. Returns whether it was there.
+    pub(super) async fn remove_blob(&self, name: Name, digest: Digest) -> Result<bool, Refusal> {
+        each!(Self, self, storage => storage.remove_blob(name, digest).await)
+    }
+
+    /// Returns the first of these that a repository does not have.
+    pub(super) async fn first_missing(&self, name: Name, needed: Vec<Needed>) -> Result<Option<Needed>> {
+        each!(Self, self, storage => storage.first_missing(name, needed).await)
+    }
+
+    /// Finds a manifest.
+    pub(super) async fn manifest(&self, name: Name, target: Target) -> Result<Option<Manifest>> {
+        each!(Self, self, storage => storage.manifest(name, target).await)
+    }
+
+    /// Stores a manifest under what it was sent to, and these tags.
+    pub(super) async fn put_manifest(
+        &self,
+        name: Name,
+        target: Target,
+        tags: Vec<String>,
+        manifest: Manifest,
+    ) -> Result<(), Refusal> {
+        each!(Self, self, storage => storage.put_manifest(name, target, tags, manifest).await)
+    }
+
+    /// Takes a tag away, or a manifest with all its tags. Returns whether it was there; nothing if there is no such
+    /// repository.
+    pub(super) async fn remove_manifest(&self, name: Name, target: Target) -> Result<Option<bool>> {
+        each!(Self, self, storage => storage.remove_manifest(name, target).await)
+    }
+
+    /// Returns the tags of a repository, sorted; nothing if there is no such repository.
+    pub(super) async fn tags(&self, name: Name) -> Result<Option<Vec<String>>> {
+        each!(Self, self, storage => storage.tags(name).await)
+    }
+
+    /// Returns the manifests that are about another one.
+    pub(super) async fn referrers(&self, name: Name, subject: Digest) -> Result<Vec<Manifest>> {
+        each!(Self, self, storage => storage.referrers(name, subject).await)
+    }
+
+    /// Begins an upload that other requests go on with.
+    pub(super) async fn begin(&self, name: Name, algorithm: Algorithm) -> Result<Session> {
+        each!(Self, self, storage => storage.begin(name, algorithm).await)
+    }
+
+    /// Begins an upload of one request, which commits or discards it.
+    pub(super) async fn receive(&self, name: Name, algorithm: Algorithm) -> Result<Upload> {
+        Ok(each!(Self, self, storage => storage.receive(name, algorithm).await?, as Upload))
+    }
+
+    /// Finds an upload, and whether a request is saving what has come of it.
+    pub(super) async fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
+        each!(Self, self, storage => storage.find(name, id).await)
+    }
+
+    /// Goes on with an upload, here or where another process has left it.
+    pub(super) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
+        Ok(each!(Self, self, storage => storage.take(name, id).await?, as Upload))
+    }
+
+    /// Ends an upload; its bytes are lost.
+    pub(super) async fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
+        each!(Self, self, storage => storage.cancel(name, id).await)
+    }
+}
+
+impl Upload {
+    /// Returns what is known of it.
+    pub(super) fn session(&self) -> &Session {
+        each!(Self, self, upload => upload.session())
+    }
+
+    /// Waits for its client.
+    pub(super) async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        each!(Self, self, upload => upload.wait_for(next).await)
+    }
+
+    /// Waits until it may take a batch.
+    pub(super) async fn make_room(&mut self) -> Result<(), Refusal> {
+        each!(Self, self, upload => upload.make_room().await)
+    }
+
+    /// Takes the next bytes.
+    pub(super) async fn append(&mut self, batch: Vec<Bytes>) -> Result<(), Refusal> {
+        each!(Self, self, upload => upload.append(batch).await)
+    }
+
+    /// Makes what was appended count, for other requests too.
+    pub(super) async fn save(&mut self) -> Result<(), Refusal> {
+        each!(Self, self, upload => upload.save().await)
+    }
+
+    /// Ends it as a blob of its repository, if its bytes are what `digest` says; otherwise they are lost.
+    pub(super) async fn commit(self, digest: Digest) -> Result<(), Refusal> {
+        each!(Self, self, upload => upload.commit(digest).await)
+    }
+
+    /// Throws one of a single request away.
+    pub(super) async fn discard(self) {
+        each!(Self, self, upload => upload.discard().await);
+    }
+}
+
+impl Stored {
+    /// Returns how many bytes it has.
+    pub(super) fn size(&self) -> u64 {
+        each!(Self, self, blob => blob.size())
+    }
+}
 
 /// A repository's name, safe as a path below the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,4 +283,14 @@ pub(super) enum Needed {
     Blob(Digest),
     /// A child of an index.
     Manifest(Digest),
+}
+
+/// Refuses bytes that are not what they should be.
+pub(super) fn wrong_digest(found: &Digest, digest: &Digest) -> Refusal {
+    Refusal::bad_request("DIGEST_INVALID", format!("the digest of the bytes is {found}, not {digest}"))
+}
+
+/// Refuses to delete a manifest as a blob.
+pub(super) fn manifest_as_blob() -> Refusal {
+    Refusal::bad_request("UNSUPPORTED", "this is a manifest, and deleted as one")
 }

@@ -59,7 +59,10 @@ impl Registry {
         };
         let part = Part::of(headers)?;
         let mut upload = self.storage.receive(name.clone(), algorithm).await?;
-        self.append(&mut upload, &part, body).await?;
+        if let Err(refusal) = self.append(&mut upload, &part, body).await {
+            upload.discard().await;
+            return Err(refusal);
+        }
         upload.commit(digest.clone()).await?;
         let reply = created(&name, &digest);
         self.send_ahead(&name, digest);
@@ -143,8 +146,8 @@ impl Registry {
             return Err(too_large(most));
         }
         let (mut taken, mut body) = (0, Body::new(body, self.patience));
-        while let Some(first) = body.next().await {
-            // Who is slow has waited without any.
+        // Who is slow waits without room.
+        while let Some(first) = upload.wait_for(body.next()).await? {
             upload.make_room().await?;
             let batch = body.batch(first).await;
             taken += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();

@@ -46,7 +46,9 @@ fn steps(action: &str) -> Vec<String> {
                 inside = false;
             }
             (None, true) if line.starts_with("        ") => {
-                steps.last_mut().unwrap().push_str(&format!("{text}\n"));
+                let step = steps.last_mut().unwrap();
+                step.push_str(text);
+                step.push('\n');
             }
             _ => inside = false,
         }

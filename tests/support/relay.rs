@@ -27,6 +27,8 @@ struct Line {
 
 #[derive(Default)]
 struct Flow {
+    /// Whom new connections reach.
+    target: String,
     /// Bytes of clients that were passed on.
     sent: u64,
     limit: Option<Limit>,
@@ -48,16 +50,24 @@ impl Relay {
     pub(crate) fn start(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let (line, target) = (Arc::new(Line::default()), target.to_owned());
+        let line = Arc::new(Line::default());
         let relay = Self { host, line: Arc::clone(&line) };
+        target.clone_into(&mut line.flow().target);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // Without a server the client sees its connection end.
+                let target = line.flow().target.clone();
                 let Ok(server) = TcpStream::connect(&target) else { continue };
                 line.join(&client, &server);
             }
         });
         relay
+    }
+
+    /// Leads new connections to another host.
+    #[cfg(feature = "buckets")]
+    pub(crate) fn lead_to(&self, target: &str) {
+        target.clone_into(&mut self.line.flow().target);
     }
 
     /// Returns `127.0.0.1:PORT`.

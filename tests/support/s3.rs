@@ -1,10 +1,14 @@
 //! A real S3 server (s3s-fs) on a loopback port, which wants its requests signed; and a relay before it, for a
 //! connection that breaks down in the middle.
+//!
+//! S3 heeds conditions (`If-Match`, `If-None-Match: *`) and s3s-fs does not: they are decided before it is asked, so
+//! that the server is as heedful as S3, or as heedless as some others.
 
 use std::{
+    collections::HashMap,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,12 +16,27 @@ use std::{
     thread,
 };
 
-use hyper::server::conn::http1;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ETAG, IF_MATCH, IF_NONE_MATCH},
+};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::rt::TokioIo;
 use longshore::{bucket::Bucket, registry::Secret};
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{
+    Body, S3Error,
+    auth::SimpleAuth,
+    service::{S3ServiceBuilder, SharedS3Service},
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+/// What a request to write may be answered with, by the path of what it writes: each object's last entity tag.
+type Tags = tokio::sync::Mutex<HashMap<String, HeaderValue>>;
 
 /// The bucket.
 const BUCKET: &str = "fleet";
@@ -32,7 +51,19 @@ pub(crate) struct S3 {
 }
 
 impl S3 {
+    /// The address of a registry in the bucket.
+    pub(crate) const REGISTRY: &str = "s3://fleet/registry";
+
     pub(crate) fn start() -> Self {
+        Self::with(true)
+    }
+
+    /// Starts one that writes whatever the conditions are.
+    pub(crate) fn heedless() -> Self {
+        Self::with(false)
+    }
+
+    fn with(heeds_conditions: bool) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs_err::create_dir(root.path().join(BUCKET)).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
@@ -42,10 +73,20 @@ impl S3 {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let address = listener.local_addr().unwrap();
+        let (tags, folder) = (Arc::new(Tags::default()), root.path().to_owned());
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(socket), service.clone());
+                let (service, tags, folder) = (service.clone(), Arc::clone(&tags), folder.clone());
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let (service, tags, folder) = (service.clone(), Arc::clone(&tags), folder.clone());
+                    async move {
+                        if request.method() != Method::PUT || !heeds_conditions {
+                            return service.call(request).await;
+                        }
+                        put(request, &service, &tags, &folder).await
+                    }
+                });
+                let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
                 // Whoever asked knows how it ended.
                 tokio::spawn(async { connection.await.ok() });
             }
@@ -90,10 +131,49 @@ impl S3 {
         Bucket::open(&Self::url(), &variables).unwrap()
     }
 
+    /// Returns where the server keeps what lies in the registry.
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.root.path().join(BUCKET).join("registry")
+    }
+
+    /// Returns how many parts lie there that are no object's.
+    pub(crate) fn loose_parts(&self) -> usize {
+        let files = fs_err::read_dir(self.root.path()).unwrap();
+        files.filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains(".part-")).count()
+    }
+
     /// Returns where the server keeps what lies in the bucket.
     pub(crate) fn folder(&self) -> PathBuf {
         self.root.path().join(BUCKET).join("cache/v1")
     }
+}
+
+/// Writes an object, one at a time, if it is what the request's conditions say.
+async fn put(
+    request: Request<Incoming>,
+    service: &SharedS3Service,
+    tags: &Tags,
+    folder: &Path,
+) -> Result<Response<Body>, S3Error> {
+    let path = request.uri().path().to_owned();
+    let exists = folder.join(path.trim_start_matches('/')).exists();
+    let mut tags = tags.lock().await;
+    let headers = request.headers();
+    let is_as_it_was = headers.get(IF_MATCH).is_none_or(|tag| exists && tags.get(&path) == Some(tag));
+    let is_new = headers.get(IF_NONE_MATCH).is_none_or(|_| !exists);
+    if !is_as_it_was || !is_new {
+        let mut refusal =
+            Response::new(Body::from("<Error><Code>PreconditionFailed</Code></Error>".to_owned()));
+        *refusal.status_mut() = StatusCode::PRECONDITION_FAILED;
+        return Ok(refusal);
+    }
+    if request.uri().query().is_some_and(|query| query.contains("partNumber")) {
+        drop(tags);
+        return service.call(request).await;
+    }
+    let reply = service.call(request).await?;
+    tags.extend(reply.headers().get(ETAG).map(|tag| (path, tag.clone())));
+    Ok(reply)
 }
 
 /// Passes bytes on in both directions, until so many have come back; then it holds its peace, and the connection.

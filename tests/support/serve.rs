@@ -1,6 +1,9 @@
-//! `longshore serve` as a process of its own, over a folder that others may serve too.
+//! `longshore serve` as a process of its own, over a folder or bucket that others may serve too.
 
+#[cfg(feature = "buckets")]
+use std::net::SocketAddr;
 use std::{
+    ffi::OsStr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -8,12 +11,21 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::log::Log;
+#[cfg(feature = "buckets")]
+use super::s3::{S3, SECRET_KEY};
 
 /// A running `longshore serve`; it is killed when dropped.
 pub(crate) struct Serve {
     process: Child,
     host: String,
     stderr: Log,
+}
+
+/// What it serves, and how it gets there.
+struct Place<'a> {
+    argument: &'a OsStr,
+    home: &'a Path,
+    variables: Vec<(String, String)>,
 }
 
 /// Somebody may have taken the port of one that was killed, for a moment.
@@ -28,6 +40,20 @@ impl Serve {
     /// Starts one with more arguments.
     pub(crate) fn start_with(dir: &Path, arguments: &[&str]) -> Self {
         Self::listen(dir, "127.0.0.1:0", arguments).unwrap_or_else(|stderr| panic!("{stderr}"))
+    }
+
+    /// Starts one over a bucket.
+    #[cfg(feature = "buckets")]
+    pub(crate) fn over(server: &S3, arguments: &[&str]) -> Self {
+        Self::over_address(server.address(), arguments).unwrap_or_else(|stderr| panic!("{stderr}"))
+    }
+
+    /// Starts one over the bucket of a server at some address; returns what it complains of if it cannot.
+    #[cfg(feature = "buckets")]
+    pub(crate) fn over_address(server: SocketAddr, arguments: &[&str]) -> Result<Self, String> {
+        let variables = S3::variables(server, SECRET_KEY);
+        let place = Place { argument: S3::REGISTRY.as_ref(), home: Path::new("/nonexistent"), variables };
+        Self::listen_over(&place, "127.0.0.1:0", arguments)
     }
 
     /// Starts another one where one that was killed has listened.
@@ -73,16 +99,22 @@ impl Serve {
     }
 
     fn listen(dir: &Path, address: &str, arguments: &[&str]) -> Result<Self, String> {
+        let place = Place { argument: dir.as_os_str(), home: dir, variables: Vec::new() };
+        Self::listen_over(&place, address, arguments)
+    }
+
+    fn listen_over(place: &Place<'_>, address: &str, arguments: &[&str]) -> Result<Self, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
         command
             .arg("serve")
             .args(["--listen", address])
             .args(arguments.iter().take_while(|argument| argument.starts_with("--")))
-            .arg(dir)
+            .arg(place.argument)
             .args(arguments.iter().skip_while(|argument| argument.starts_with("--")))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", dir);
+            .env("HOME", place.home)
+            .envs(place.variables.iter().map(|(name, value)| (name, value)));
         Self::run(&mut command)
     }
 

@@ -135,7 +135,7 @@ impl<'a> Order<'a> {
                 return Err(Error::usage(words));
             }
             let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
-            return with_registry(dir, rate_limit, work).await;
+            return with_registry(dir.as_path(), rate_limit, work).await;
         }
         let client = |repository: &Repository| {
             let (credentials, rate_limit) = (shared.credentials.clone(), rate_limit.clone());

@@ -17,7 +17,10 @@ use std::{
 };
 
 use super::{
-    super::{reply::Refusal, storage::Name},
+    super::{
+        reply::Refusal,
+        storage::{Name, wrong_digest},
+    },
     index::Index,
     staging::{self, Staging},
 };
@@ -84,8 +87,7 @@ impl Disk {
     pub(super) fn commit(&self, staging: &Staging, name: &Name, digest: &Digest) -> Result<(), Refusal> {
         let found = staging.digest(digest.algorithm())?;
         if found != *digest {
-            let message = format!("the digest of the bytes is {found}, not {digest}");
-            return Err(Refusal::bad_request("DIGEST_INVALID", message));
+            return Err(wrong_digest(&found, digest));
         }
         let shared = self.shared(digest);
         if !shared.exists() {

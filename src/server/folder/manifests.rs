@@ -7,7 +7,7 @@ use super::{
         reply::Refusal,
         routes::Target,
         sessions::Session,
-        storage::{Name, Needed},
+        storage::{Name, Needed, manifest_as_blob},
     },
     disk::Disk,
     index::Index,
@@ -21,8 +21,7 @@ impl Disk {
     /// Takes a blob out of a repository, unless it is a manifest.
     pub(super) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
         if self.index(name)?.is_some_and(|index| index.listed(digest).is_some()) {
-            let message = "this is a manifest, and deleted as one";
-            return Err(Refusal::bad_request("UNSUPPORTED", message));
+            return Err(manifest_as_blob());
         }
         Ok(self.remove(name, digest)?)
     }

@@ -44,15 +44,23 @@ impl Upload {
         &self.session
     }
 
+    /// Waits for its client.
+    pub(in crate::server) async fn wait_for<T>(
+        &mut self,
+        next: impl Future<Output = T>,
+    ) -> Result<T, Refusal> {
+        Ok(next.await)
+    }
+
     /// Waits for leave to write a batch.
-    pub(in crate::server) async fn make_room(&mut self) -> Result<()> {
+    pub(in crate::server) async fn make_room(&mut self) -> Result<(), Refusal> {
         self.turn = Arc::clone(&self.folder.turns).acquire_owned().await.ok();
         Ok(())
     }
 
     /// Takes the next bytes.
-    pub(in crate::server) async fn append(&mut self, batch: Vec<Bytes>) -> Result<()> {
-        let appended = self.with(move |_, staging| staging.append(&batch)).await;
+    pub(in crate::server) async fn append(&mut self, batch: Vec<Bytes>) -> Result<(), Refusal> {
+        let appended = self.with(move |_, staging| Ok(staging.append(&batch)?)).await;
         self.turn = None;
         appended
     }
@@ -83,6 +91,10 @@ impl Upload {
         })
         .await
     }
+
+    /// Throws it away, if it is not kept.
+    #[expect(clippy::unused_async, reason = "as in objects")]
+    pub(in crate::server) async fn discard(self) {}
 
     async fn with<T, E>(
         &mut self,

@@ -13,9 +13,13 @@ fn tags(reply: &Reply) -> Vec<String> {
     list["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
 }
 
-#[test]
-fn tags_come_in_order_and_in_pages() {
-    let registry = Registry::start();
+cases! {
+    tags_come_in_order_and_in_pages;
+    a_repository_without_tags_lists_none;
+    what_has_no_referrers_has_an_empty_list_of_them;
+}
+
+fn tags_come_in_order_and_in_pages(registry: &Registry) {
     let reply = registry.get("/v2/a/b/tags/list");
     assert_eq!((reply.status, &*code(&reply)), (404, "NAME_UNKNOWN"));
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string();
@@ -35,7 +39,7 @@ fn tags_come_in_order_and_in_pages() {
             assert_eq!(page.len(), most);
             let (next, relation) = link.split_once('>').unwrap();
             assert_eq!(relation, "; rel=\"next\"");
-            target = next.trim_start_matches('<').to_owned();
+            next.trim_start_matches('<').clone_into(&mut target);
         }
         assert_eq!(found, sorted, "{most}");
     }
@@ -50,17 +54,13 @@ fn tags_come_in_order_and_in_pages() {
     assert_eq!(tags(&registry.get("/v2/a/b/tags/list?last=3")), sorted[3..]);
 }
 
-#[test]
-fn a_repository_without_tags_lists_none() {
-    let registry = Registry::start();
+fn a_repository_without_tags_lists_none(registry: &Registry) {
     let digest = Digest::of(b"{}");
     assert_eq!(registry.blob("a/b", &digest, b"{}").status, 201);
     assert!(tags(&registry.get("/v2/a/b/tags/list")).is_empty());
 }
 
-#[test]
-fn what_has_no_referrers_has_an_empty_list_of_them() {
-    let registry = Registry::start();
+fn what_has_no_referrers_has_an_empty_list_of_them(registry: &Registry) {
     let digest = Digest::of(b"nothing");
     for query in ["", "?artifactType=x%2Fy"] {
         let reply = registry.get(&format!("/v2/a/referrers/{digest}{query}"));

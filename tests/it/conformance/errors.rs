@@ -6,9 +6,15 @@ use serde_json::json;
 use super::{Registry, code};
 use crate::wire::image::{INDEX, MANIFEST};
 
-#[test]
-fn what_is_not_there_is_unknown() {
-    let registry = Registry::start();
+cases! {
+    what_is_not_there_is_unknown;
+    names_that_are_none_are_refused;
+    digests_that_are_none_are_refused;
+    manifests_that_are_none_are_refused;
+    what_cannot_be_done_is_unsupported;
+}
+
+fn what_is_not_there_is_unknown(registry: &Registry) {
     let digest = Digest::of(b"missing");
     for (target, expected) in [
         (format!("/v2/a/manifests/{digest}"), "MANIFEST_UNKNOWN"),
@@ -28,9 +34,7 @@ fn what_is_not_there_is_unknown() {
     }
 }
 
-#[test]
-fn names_that_are_none_are_refused() {
-    let registry = Registry::start();
+fn names_that_are_none_are_refused(registry: &Registry) {
     let long = "a/".repeat(127) + "ab";
     for name in ["A", "a//b", "-a", "a_", "_uploads", "..", "a/..", "a/../b", "index.json", "a%2fb", &*long] {
         for (method, rest) in [("POST", "blobs/uploads/"), ("GET", "tags/list"), ("PUT", "manifests/1")] {
@@ -42,9 +46,7 @@ fn names_that_are_none_are_refused() {
     assert_eq!(registry.send("POST", &format!("/v2/{}/blobs/uploads/", &long[2..]), &[], b"").status, 202);
 }
 
-#[test]
-fn digests_that_are_none_are_refused() {
-    let registry = Registry::start();
+fn digests_that_are_none_are_refused(registry: &Registry) {
     for method in ["PUT", "GET", "DELETE"] {
         let target = "/v2/a/manifests/sha256:baddigeststring";
         let reply = registry.send(method, target, &[("Content-Type", MANIFEST)], b"{}");
@@ -56,9 +58,7 @@ fn digests_that_are_none_are_refused() {
     assert_eq!((reply.status, &*code(&reply)), (400, "DIGEST_INVALID"));
 }
 
-#[test]
-fn manifests_that_are_none_are_refused() {
-    let registry = Registry::start();
+fn manifests_that_are_none_are_refused(registry: &Registry) {
     let missing = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
         "config": { "mediaType": "x/y", "digest": Digest::of(b"missing"), "size": 7 },
@@ -75,9 +75,7 @@ fn manifests_that_are_none_are_refused() {
     assert_eq!(registry.get("/v2/a/manifests/1").status, 404);
 }
 
-#[test]
-fn what_cannot_be_done_is_unsupported() {
-    let registry = Registry::start();
+fn what_cannot_be_done_is_unsupported(registry: &Registry) {
     for (method, target) in [("POST", "/v2/"), ("PATCH", "/v2/a/manifests/1"), ("PUT", "/v2/a/tags/list")] {
         let reply = registry.send(method, target, &[], b"");
         assert_eq!((reply.status, &*code(&reply)), (405, "UNSUPPORTED"), "{method} {target}");

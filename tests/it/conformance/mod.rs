@@ -1,6 +1,26 @@
 //! What the OCI distribution specification 1.1 asks of a registry, case by case as its conformance tests group them:
 //! pull, push, content discovery and content management, with every way to bring a blob and every kind of manifest,
-//! by SHA-256 and by SHA-512. Spoken byte by byte to `longshore serve`.
+//! by SHA-256 and by SHA-512. Spoken byte by byte to `longshore serve`, over a folder and over a bucket.
+
+/// Makes of each case two tests: the registry lies in a folder, or in a bucket.
+macro_rules! cases {
+    ($($case:ident;)*) => {
+        mod folder {
+            $(#[test]
+            fn $case() {
+                super::$case(&crate::conformance::Registry::in_folder());
+            })*
+        }
+
+        #[cfg(feature = "buckets")]
+        mod bucket {
+            $(#[test]
+            fn $case() {
+                super::$case(&crate::conformance::Registry::in_bucket());
+            })*
+        }
+    };
+}
 
 mod blobs;
 mod discovery;
@@ -12,6 +32,8 @@ use longshore::oci::{Algorithm, Digest, Hasher};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[cfg(feature = "buckets")]
+use crate::support::s3::S3;
 use crate::support::{
     raw::{Raw, Reply},
     serve::Serve,
@@ -37,16 +59,30 @@ const CODES: [&str; 14] = [
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
-/// A registry over an empty folder.
+/// A registry that has nothing yet.
 struct Registry {
     serve: Serve,
-    dir: TempDir,
+    /// Where it keeps what it has, if that is a folder.
+    dir: Option<TempDir>,
+    #[cfg(feature = "buckets")]
+    _bucket: Option<S3>,
 }
 
 impl Registry {
-    fn start() -> Self {
+    fn in_folder() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { serve: Serve::start(dir.path()), dir }
+        Self {
+            serve: Serve::start(dir.path()),
+            dir: Some(dir),
+            #[cfg(feature = "buckets")]
+            _bucket: None,
+        }
+    }
+
+    #[cfg(feature = "buckets")]
+    fn in_bucket() -> Self {
+        let bucket = S3::start();
+        Self { serve: Serve::over(&bucket, &[]), dir: None, _bucket: Some(bucket) }
     }
 
     /// Sends one request; a refusal is worded as the specification has it.
@@ -118,9 +154,11 @@ fn with(location: &str, parameter: &str) -> String {
     format!("{location}{separator}{parameter}")
 }
 
-#[test]
-fn the_registry_says_that_it_is_one() {
-    let registry = Registry::start();
+cases! {
+    the_registry_says_that_it_is_one;
+}
+
+fn the_registry_says_that_it_is_one(registry: &Registry) {
     for target in ["/v2/", "/v2"] {
         assert_eq!(registry.get(target).status, 200);
         assert_eq!(registry.head(target).status, 200);

@@ -323,3 +323,18 @@ fn with_a_certificate_it_speaks_tls() {
     let stderr = Serve::fail(dir.path(), &[&arguments[0], &format!("--tls-key={}", certificate.display())]);
     assert!(stderr.contains("holds no private key"), "{stderr}");
 }
+
+#[test]
+fn what_is_no_place_for_a_registry_is_said_to_be_none() {
+    let (built, here) = (cfg!(feature = "buckets"), std::path::Path::new("file:///tmp"));
+    let words = if built {
+        "a registry cannot lie at such an address\nhint: a folder is served by its path"
+    } else {
+        "error: this longshore was built without object storage\nhint: build it with `--features buckets`"
+    };
+    let stderr = Serve::fail(here, &[]);
+    assert!(stderr.contains(words), "{stderr}");
+    let stderr = Serve::fail(std::path::Path::new("s4://bucket"), &[]);
+    let words = if built { "the address of the bucket begins with `s4:`" } else { words };
+    assert!(stderr.contains(words), "{stderr}");
+}

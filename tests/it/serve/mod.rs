@@ -1,5 +1,7 @@
 //! `longshore serve` as its users run it: a process over a folder, or several.
 
+#[cfg(feature = "buckets")]
+mod bucket;
 mod gateway;
 mod images;
 mod kills;
