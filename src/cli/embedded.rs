@@ -23,3 +23,28 @@ pub(super) async fn with_registry<T>(
     server.stop().await;
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore::{
+        ErrorKind,
+        oci::Digest,
+        push::runtime::{Ending, block_on},
+    };
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_can_use_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ending = block_on(with_registry(dir.path(), None, async |client| {
+            let stranger = Client::new(client.host(), ClientOptions::default())?;
+            let blob = Digest::of(b"none");
+            assert_eq!(stranger.head_blob("a", &blob).await.unwrap_err().kind(), ErrorKind::Denied);
+            assert_eq!(client.head_blob("a", &blob).await?, None);
+            Ok(())
+        }));
+        let Ending::Finished(result) = ending.unwrap() else { panic!("nobody has interrupted it") };
+        result.unwrap();
+    }
+}

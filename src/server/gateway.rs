@@ -3,9 +3,8 @@
 //!
 //! Blobs are taken into the folder as by any registry, and are sent ahead from there. At the PUT of a manifest the image
 //! is pushed, by the same push as any other image on disk, and only what the upstream has confirmed is stored and tagged
-//! here. A tag is
-//! the upstream's to know: it may have moved there. What is named by digest is the same wherever it lies. Nobody else
-//! can delete what others pushed through us.
+//! here. A tag is the upstream's to know: it may have moved there. What is named by digest is the same wherever it lies.
+//! Nothing is deleted through a gateway.
 
 use std::{
     path::PathBuf,

@@ -5,6 +5,7 @@
 //! status it came with where a client can make something of that. Never 401: the client would show its own password
 //! once more, and the upstream did not mean that one.
 
+use futures_util::TryStreamExt as _;
 use http::{
     HeaderMap, HeaderName, Method, Response, StatusCode,
     header::{ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LINK, RANGE},
@@ -12,8 +13,6 @@ use http::{
 };
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-
-use futures_util::TryStreamExt as _;
 
 use super::{
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty},
