@@ -165,18 +165,18 @@ fn only_the_same_keys_and_kinds_fit() {
 /// Returns whether one has the keys and the kinds of values of the other; `null` is of every kind.
 fn fits(found: &Value, shape: &Value) -> bool {
     match (found, shape) {
-        (Value::Null, _) | (_, Value::Null) => true,
         (Value::Array(found), Value::Array(shapes)) => {
             shapes.is_empty() || found.iter().all(|found| shapes.iter().any(|shape| fits(found, shape)))
         }
         (Value::Object(found), Value::Object(shape)) => {
             found.keys().eq(shape.keys())
                 && found.iter().all(|(key, found)| fits(found, &shape[key]))
-                && (found.get("event") == shape.get("event"))
+                && found.get("event") == shape.get("event")
         }
-        (Value::String(_), Value::String(_)) | (Value::Bool(_), Value::Bool(_)) => true,
-        (Value::Number(_), Value::Number(_)) => true,
-        _ => false,
+        (found, shape) => {
+            let same_kind = std::mem::discriminant(found) == std::mem::discriminant(shape);
+            same_kind || found.is_null() || shape.is_null()
+        }
     }
 }
 
