@@ -18,6 +18,7 @@ use super::{
     Options, Target,
     press::{Press, Until},
     spool::{Feed, blocking},
+    traffic::Traffic,
     upload::Uploader,
 };
 use crate::{
@@ -100,7 +101,8 @@ async fn send_ahead(
 ) {
     let Target { client, destination: Reference { repository, .. }, .. } = target;
     let reporter = Arc::clone(&press.reporter);
-    let uploader = &Uploader::new(client.clone(), repository.path.clone(), options, reporter);
+    let traffic = Traffic::new(options.jobs);
+    let uploader = &Uploader::new(client.clone(), repository.path.clone(), options, traffic, reporter);
     let send = |(name, feed): (String, Feed)| async move {
         let settings = options.settings(client, true);
         // As the layer will be known once it has passed: many producers name it by its diff ID.

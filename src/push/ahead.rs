@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Options, spool::Feed, upload::Uploader};
+use super::{Options, spool::Feed, traffic::Traffic, upload::Uploader};
 use crate::{
     blob::Blob,
     error::Result,
@@ -24,7 +24,8 @@ pub async fn send_ahead(
     let name = digest.to_string();
     let expected = Descriptor::new("", digest.clone(), blob.size());
     let feed = Feed::stored(blob, expected, name.clone());
-    let uploader = Uploader::new(client.clone(), repository.to_owned(), options, reporter);
+    let traffic = Traffic::new(options.jobs);
+    let uploader = Uploader::new(client.clone(), repository.to_owned(), options, traffic, reporter);
     let sent = uploader.upload(feed, options.settings(client, true), &name, Some(name.clone())).await;
     options.learn(client, uploader.lesson());
     sent.map(drop)

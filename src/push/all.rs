@@ -1,11 +1,11 @@
 //! Every image of a source, each to a repository of its own.
 //!
-//! One image after the other, what refers to an image after it; one that fails stops no other. A layer that several
-//! images share is encoded once and sent once: the repositories after the first one mount it.
+//! Several images side by side, then one after the other what refers to an image; one that fails stops no other. A layer
+//! that several images share is encoded once and sent once: the repositories after the first one mount it.
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
     Cargo, Companions, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target,
@@ -92,7 +92,7 @@ impl PushAll {
         self,
         intent: Intent,
         arrived: impl Fn(&T) -> Fate,
-        work: impl for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>,
+        work: impl Work<T>,
     ) -> Result<Vec<Arrival<T>>> {
         let Self { input, spec, mirror, client, press, mut options } = self;
         if options.companions == Companions::Travel {
@@ -112,34 +112,77 @@ impl PushAll {
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
+        let consignments = consign(images, &*cargo.source, &mirror, &client)?;
+        let (companions, subjects): (Vec<_>, Vec<_>) =
+            consignments.into_iter().partition(|consignment| consignment.image.companion);
+        let carried: Vec<_> = stream::iter(subjects)
+            .map(|Consignment { image, name, place }| {
+                let targets =
+                    place.and_then(|place| place.here(&image, &Places::default(), &mirror, &client));
+                let (cargo, work) = (&cargo, &work);
+                async move {
+                    let carried = carry(cargo, work, &image, targets).await;
+                    (image, name, carried)
+                }
+            })
+            .buffered(SIDE_BY_SIDE)
+            .collect()
+            .await;
         let mut places = Places::default();
         let mut arrivals = Vec::new();
-        for Consignment { image, name, place } in consign(images, &*cargo.source, &mirror, &client)? {
-            let targets = place.and_then(|place| match place {
-                Place::Here(targets) => Ok(targets),
-                Place::Beside { subject, tags } => places.beside(&subject, &tags, &image, &mirror, &client),
-            });
-            let targets = match targets {
-                Ok(targets) => targets,
-                Err(error) => {
-                    arrivals.push(Arrival { image: name, destination: None, result: Err(error) });
-                    continue;
-                }
-            };
-            if targets.is_empty() {
+        for (image, name, carried) in carried {
+            arrivals.extend(places.note(&image, &name, carried, &arrived));
+        }
+        // What refers to a referrer comes after it as long as the source lists it so.
+        for Consignment { image, name, place } in companions {
+            let targets = place.and_then(|place| place.here(&image, &places, &mirror, &client));
+            if targets.as_ref().is_ok_and(Vec::is_empty) {
                 let message = format!("`{name}` is left out, as what it is about was skipped");
                 cargo.press.reporter.event(Event::Warning { message });
+                continue;
             }
-            let results = work(&cargo, &Freight::Image(image.clone()), targets.clone()).await;
-            for (Target { destination, .. }, result) in targets.into_iter().zip(results) {
-                let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
-                places.note(&image, &destination.repository, fate);
-                arrivals.push(Arrival { image: name.clone(), destination: Some(destination), result });
-            }
+            let carried = carry(&cargo, &work, &image, targets).await;
+            arrivals.extend(places.note(&image, &name, carried, &arrived));
         }
         Ok(arrivals)
     }
 }
+
+/// What is done with an image and its targets.
+trait Work<T>: for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>> {}
+
+impl<T, F> Work<T> for F where
+    F: for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>
+{
+}
+
+/// What became of an image at each target, or why it has none.
+type Carried<T> = Result<Vec<(Target, Result<T>)>>;
+
+async fn carry<T>(
+    cargo: &Cargo,
+    work: &impl Work<T>,
+    image: &Image,
+    targets: Result<Vec<Target>>,
+) -> Carried<T> {
+    let targets = targets?;
+    let freight = Freight::Image(image.clone());
+    let results = work(cargo, &freight, targets.clone()).await;
+    Ok(targets.into_iter().zip(results).collect())
+}
+
+impl Place {
+    /// Returns where an image goes, once it is known where the others have gone.
+    fn here(self, image: &Image, places: &Places, mirror: &Mirror, client: &Client) -> Result<Vec<Target>> {
+        match self {
+            Self::Here(targets) => Ok(targets),
+            Self::Beside { subject, tags } => places.beside(&subject, &tags, image, mirror, client),
+        }
+    }
+}
+
+/// So many images are under way at once: enough that some are sent while others are asked for.
+const SIDE_BY_SIDE: usize = 4;
 
 /// Where images have arrived, by the digest that the source knows them by.
 #[derive(Default)]
@@ -166,11 +209,29 @@ impl Fate {
 }
 
 impl Places {
-    /// Takes note of what became of an image in a repository.
-    fn note(&mut self, image: &Image, repository: &Repository, fate: Fate) {
-        if let Some(digest) = digest(image) {
-            self.0.entry(digest).or_default().push((repository.clone(), fate));
+    /// Takes note of what became of an image.
+    fn note<T>(
+        &mut self,
+        image: &Image,
+        name: &str,
+        carried: Carried<T>,
+        arrived: impl Fn(&T) -> Fate,
+    ) -> Vec<Arrival<T>> {
+        let carried = match carried {
+            Ok(carried) => carried,
+            Err(error) => {
+                return vec![Arrival { image: name.to_owned(), destination: None, result: Err(error) }];
+            }
+        };
+        let mut arrivals = Vec::new();
+        for (Target { destination, .. }, result) in carried {
+            if let Some(digest) = digest(image) {
+                let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
+                self.0.entry(digest).or_default().push((destination.repository.clone(), fate));
+            }
+            arrivals.push(Arrival { image: name.to_owned(), destination: Some(destination), result });
         }
+        arrivals
     }
 
     /// Returns where a companion goes: to the repositories of the image that it is about, less those where another image
@@ -211,7 +272,7 @@ impl Places {
     }
 }
 
-/// Finds out where every image goes, those that others refer to first.
+/// Finds out where every image goes.
 fn consign(
     images: Vec<Image>,
     source: &dyn Source,
@@ -236,8 +297,6 @@ fn consign(
         }
         consignments.push(Consignment { image, name, place });
     }
-    // What refers to a referrer comes after it as long as the source lists it so.
-    consignments.sort_by_key(|consignment| consignment.image.companion);
     Ok(consignments)
 }
 

@@ -83,8 +83,8 @@ impl Assembly {
         }
         let Gathered { entries, images, absent, sources, .. } = gathered;
         let freight = Freight::Index { manifest: index(&entries)?, images, absent };
-        let (source, absorbed) = (Arc::new(sources), Arc::new(all_absorbed));
-        Ok((Cargo { source, absorbed, press, options, intent }, freight, targets))
+        let cargo = Cargo::new(Arc::new(sources), all_absorbed, press, options, intent);
+        Ok((cargo, freight, targets))
     }
 }
 

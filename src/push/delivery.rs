@@ -1,6 +1,6 @@
 //! The stages of one push, in the order that keeps a tag from moving early.
 
-use std::{collections::HashSet, io::Read as _, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -11,26 +11,24 @@ use super::{
     if_exists::Names,
     manifest,
     press::Press,
+    send::DamagedEntry,
     spool::{Feed, blocking},
     survey,
-    transcode::{Job, NotShared, Work, Workshop},
+    traffic::Traffic,
+    transcode::{Job, Work, Workshop},
     upload::Uploader,
     wanted::{self, Wanted},
 };
 use crate::{
-    blob,
-    codec::ENCODER_VERSION,
     error::{self, Error, ErrorKind, Result},
     event::{Event, How},
-    oci::{Descriptor, Digest, Manifest},
+    oci::{Digest, Manifest},
     plan::{self, AtHand, Facts, Need, PushPlan, Step},
-    source::{Data, Source},
+    source::Source,
 };
 
-/// So many blobs are opened at once: each may be a file.
-const OPEN: usize = 256;
-/// Blobs a descriptor embeds are small by nature.
-const EMBEDDED_LIMIT: u64 = 4 << 20;
+/// So many blobs wait for their turn at once.
+const WAITING: usize = 1024;
 
 /// Freight on its way to one repository.
 #[derive(Clone, Debug)]
@@ -42,13 +40,9 @@ pub(super) struct Delivery {
     pub(super) target: Target,
     pub(super) press: Press,
     pub(super) options: Options,
+    pub(super) traffic: Traffic,
     pub(super) intent: Intent,
 }
-
-/// Beneath an error: what the cache held was not what it promised. It has been dropped.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the cache entry was damaged and has been dropped")]
-struct DamagedEntry;
 
 /// Beneath an error: a layer that was to be used again is not there after all.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -114,7 +108,8 @@ impl Delivery {
             self.warn(note);
         }
         let Target { client, destination, .. } = &self.target;
-        let send = || manifest::send(client, &manifests, destination, &names.tags, &*self.press.reporter);
+        let (traffic, reporter) = (&self.traffic, &*self.press.reporter);
+        let send = || manifest::send(client, &manifests, destination, &names.tags, traffic, reporter);
         let digest = match send().await {
             Err(error) if manifest::misses_blob(&error) && reused > 0 => {
                 return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
@@ -207,7 +202,7 @@ impl Delivery {
                 let sealed = self.send(uploader, &need, &step, feed, wanted).await?;
                 Ok((need.layer.diff_id, sealed))
             })
-            .buffer_unordered(OPEN)
+            .buffer_unordered(WAITING)
             .try_collect()
             .await;
         self.options.learn(&self.target.client, uploader.lesson());
@@ -222,121 +217,20 @@ impl Delivery {
     pub(super) fn uploader(&self) -> Uploader {
         let Target { client, destination, .. } = &self.target;
         let (client, repository) = (client.clone(), destination.repository.path.clone());
-        Uploader::new(client, repository, &self.options, Arc::clone(&self.press.reporter))
-    }
-
-    /// Sends one blob.
-    async fn send(
-        &self,
-        uploader: &Uploader,
-        need: &Need,
-        step: &Step,
-        feed: Option<Feed>,
-        wanted: &Wanted,
-    ) -> Result<(Digest, u64)> {
-        let mut settings = self.options.settings(&self.target.client, feed.is_some());
-        if let Step::Mount { from } = step {
-            settings.mount_from = Some(from.clone());
-        }
-        let name = &need.layer.name;
-        let mut feed = match feed {
-            Some(feed) => feed,
-            None if matches!(need.at_hand, AtHand::Missing(_)) => return uploader.mount_only(need).await,
-            None => self.feed(need, wanted).await?,
-        };
-        let instead = feed.take_instead();
-        let blob = || Some(self.lasting_name(need));
-        let sent = match step {
-            Step::Fetch { present: true, .. } => self.checked(feed, name).await,
-            _ => uploader.upload(feed, settings.clone(), name, blob()).await,
-        };
-        let sent = match (sent, instead) {
-            (Err(error), Some(instead)) if error.find::<NotShared>().is_some() => {
-                uploader.upload(instead, settings, name, blob()).await
-            }
-            (sent, _) => sent,
-        };
-        match sent {
-            Err(error) if error.kind() == ErrorKind::Source => self.drop_damaged(need, wanted, error),
-            result => result,
-        }
-    }
-
-    /// Returns what a later push knows a blob by: a layer by what its bytes are made from and how, since its digest
-    /// may not be known then.
-    fn lasting_name(&self, need: &Need) -> String {
-        match (&need.layer.diff_id, &need.at_hand, &need.identity) {
-            (Some(diff_id), AtHand::Cached | AtHand::Plain | AtHand::Shared(_), _) => {
-                format!("{diff_id} as {} by {ENCODER_VERSION}", self.options.recipe.encoding())
-            }
-            (_, _, Some((digest, _))) => digest.to_string(),
-            (Some(diff_id), _, None) => format!("{diff_id} as it lies there"),
-            (None, _, None) => need.layer.name.clone(),
-        }
-    }
-
-    /// Waits until it is known that a blob at the registry is the layer that it is said to be.
-    async fn checked(&self, mut feed: Feed, name: &str) -> Result<(Digest, u64)> {
-        let (digest, size) = feed.sealed().await?;
-        self.confirmed(name, &digest, How::Present, size);
-        Ok((digest, size))
-    }
-
-    /// Opens what a blob known by digest is sent from.
-    async fn feed(&self, need: &Need, wanted: &Wanted) -> Result<Feed> {
-        let (digest, size) = identity(need)?;
-        if let AtHand::Bytes(bytes) = &need.at_hand {
-            return Ok(Feed::memory(bytes.clone(), digest));
-        }
-        let name = need.layer.name.clone();
-        let expected = Descriptor::new("", digest.clone(), size);
-        if let Some(blob) = wanted.cached.get(&digest) {
-            return Ok(Feed::stored(blob.clone(), expected, name));
-        }
-        let (source, absorbed, cache) =
-            (Arc::clone(&self.source), Arc::clone(&self.absorbed), Arc::clone(&self.press.cache));
-        let (layer, encoding) = (need.layer.clone(), self.options.recipe.encoding());
-        blocking(move || match source.open(&layer)? {
-            Data::Absorbed(plain) => {
-                Ok(Feed::stored(absorbed.reproduce(&plain, encoding, &cache)?, expected, name))
-            }
-            Data::Stored(blob) => Ok(Feed::stored(blob, expected, name)),
-            Data::Stream(mut stream) => {
-                let mut bytes = Vec::new();
-                std::io::Read::take(&mut stream, EMBEDDED_LIMIT + 1)
-                    .read_to_end(&mut bytes)
-                    .map_err(|error| Error::source(format!("reading `{name}`")).because(error))?;
-                let found = Digest::of(&bytes);
-                if found != expected.digest {
-                    return Err(blob::mismatch(&name, &expected, bytes.len() as u64, &found));
-                }
-                Ok(Feed::memory(bytes.into(), found))
-            }
-        })
-        .await
-    }
-
-    /// What the cache promised and the bytes are not is dropped, so that the next attempt finds the truth.
-    fn drop_damaged<T>(&self, need: &Need, wanted: &Wanted, error: Error) -> Result<T> {
-        let (Some((digest, _)), Some(diff_id)) = (&need.identity, &need.layer.diff_id) else {
-            return Err(error);
-        };
-        let message = if let Some(blob) = wanted.cached.get(digest) {
-            self.press.cache.forget(diff_id, self.options.recipe.encoding())?;
-            format!("the cached blob `{}` was damaged", blob.path().display())
-        } else if self.press.cache.proven(digest)?.is_some() {
-            self.press.cache.disprove(digest)?;
-            format!("`{}` is no longer what it was", need.layer.name)
-        } else {
-            return Err(error);
-        };
-        Err(Error::source(message).because(DamagedEntry))
+        Uploader::new(
+            client,
+            repository,
+            &self.options,
+            self.traffic.clone(),
+            Arc::clone(&self.press.reporter),
+        )
     }
 
     /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
     /// again, sends what is missing; if nothing seems to be, everything. Once.
     async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
         self.warn(format!("{}; looking again for what is missing", error::chain(error)));
+        self.traffic.forget();
         tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
         // What was encoded in this run is in the cache now.
         *wanted = self.wanted().await?;
@@ -412,7 +306,7 @@ impl Delivery {
         }
     }
 
-    fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
+    pub(super) fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
         let (blob, digest) = (name.to_owned(), digest.to_string());
         self.press.reporter.event(Event::Confirmed { blob, digest, how, size });
     }
@@ -430,10 +324,4 @@ fn pushed(root: &Manifest, digest: Digest, names: Names) -> Pushed {
 
 pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {
     manifests.last().ok_or_else(|| Error::internal("an image without a manifest"))
-}
-
-fn identity(need: &Need) -> Result<(Digest, u64)> {
-    need.identity
-        .clone()
-        .ok_or_else(|| Error::internal(format!("the digest of `{}` is not known", need.layer.name)))
 }

@@ -4,6 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use oci_spec::image::MediaType;
 
+use super::traffic::Traffic;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
@@ -14,25 +15,26 @@ use crate::{
 /// Sends manifests, children before their index and subjects before what refers to them, and at last the root under
 /// every tag, or under its digest where there is no tag. Returns the digest that the registry knows the root by: under a tag it is kept by
 /// SHA-256, whatever the source knew it by.
-pub(crate) async fn send(
+pub(super) async fn send(
     client: &Client,
     manifests: &[Manifest],
     destination: &Reference,
     tags: &[String],
+    traffic: &Traffic,
     reporter: &dyn Reporter,
 ) -> Result<Digest> {
     let Some((root, children)) = manifests.split_last() else {
         return Err(Error::internal("an image without a manifest"));
     };
     for child in subjects_first(children) {
-        put(client, destination, &child.digest.to_string(), child, reporter).await?;
+        put(client, destination, &child.digest.to_string(), child, traffic, reporter).await?;
     }
     if tags.is_empty() {
-        return put(client, destination, &root.digest.to_string(), root, reporter).await;
+        return put(client, destination, &root.digest.to_string(), root, traffic, reporter).await;
     }
     let mut known_by = root.digest.clone();
     for tag in tags {
-        known_by = put(client, destination, tag, root, reporter).await?;
+        known_by = put(client, destination, tag, root, traffic, reporter).await?;
     }
     Ok(known_by)
 }
@@ -67,11 +69,13 @@ async fn put(
     destination: &Reference,
     name: &str,
     manifest: &Manifest,
+    traffic: &Traffic,
     reporter: &dyn Reporter,
 ) -> Result<Digest> {
     let repository = &destination.repository.path;
     let receipt = client.put_manifest(repository, name, &manifest.media_type, manifest.bytes.clone()).await?;
     if let (Some(subject), false) = (&manifest.subject, receipt.subject) {
+        let _turn = traffic.referrers.lock().await;
         list_referrer(client, repository, subject, manifest).await?;
     }
     reporter.event(Event::Manifest { reference: name.to_owned(), digest: manifest.digest.to_string() });

@@ -22,10 +22,12 @@ mod recall;
 mod resume;
 mod reuse;
 pub mod runtime;
+mod send;
 mod shared_cache;
 mod sources;
 mod spool;
 mod survey;
+mod traffic;
 mod transcode;
 mod upload;
 mod wanted;
@@ -39,6 +41,7 @@ use self::{
     delivery::Delivery,
     if_exists::all_skipped,
     shared_cache::SharedCache,
+    traffic::Traffic,
 };
 pub use ahead::send_ahead;
 pub use all::{Arrival, PushAll};
@@ -244,6 +247,7 @@ struct Cargo {
     absorbed: Arc<Absorbed>,
     press: Press,
     options: Options,
+    traffic: Traffic,
     intent: Intent,
 }
 
@@ -258,7 +262,18 @@ impl Cargo {
         intent: Intent,
     ) -> Result<Self> {
         let (source, absorbed) = read(input, spec, ahead, &press, &options).await?;
-        Ok(Self { source, absorbed: Arc::new(absorbed), press, options, intent })
+        Ok(Self::new(source, absorbed, press, options, intent))
+    }
+
+    fn new(
+        source: Arc<dyn Source>,
+        absorbed: Absorbed,
+        press: Press,
+        options: Options,
+        intent: Intent,
+    ) -> Self {
+        let traffic = Traffic::new(options.jobs);
+        Self { source, absorbed: Arc::new(absorbed), press, options, traffic, intent }
     }
 
     /// Returns the delivery of freight to a target.
@@ -270,6 +285,7 @@ impl Cargo {
             target,
             press: self.press.clone(),
             options: self.options.clone(),
+            traffic: self.traffic.clone(),
             intent: self.intent,
         }
     }

@@ -60,6 +60,7 @@ impl Delivery {
             &manifests,
             &self.target.destination,
             &names.tags,
+            &self.traffic,
             &*self.press.reporter,
         )
         .await?;

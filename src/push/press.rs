@@ -1,6 +1,11 @@
 //! Presses plain layers into the cache, while whoever wants their bytes can follow.
 
-use std::{io::Read, num::NonZero, ops::ControlFlow, sync::Arc};
+use std::{
+    io::Read,
+    num::NonZero,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{shared_cache::SharedCache, spool::Producer};
 use crate::{
@@ -22,6 +27,8 @@ pub struct Press {
     pub reporter: Arc<dyn Reporter>,
     /// Who is given what was encoded, during a push.
     pub(super) shared: Option<SharedCache>,
+    /// Taken while a layer is encoded, whatever image it is of.
+    turn: Arc<Mutex<()>>,
 }
 
 /// When to stop in the middle of a layer.
@@ -37,7 +44,7 @@ impl Press {
     /// Encodes on all cores into `cache`.
     pub fn new(cache: Cache, reporter: Arc<dyn Reporter>) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { cache: Arc::new(cache), workers, reporter, shared: None }
+        Self { cache: Arc::new(cache), workers, reporter, shared: None, turn: Arc::default() }
     }
 
     /// Encodes all of `plain`; `name` is what the layer is called. The followers of `output` see the bytes as
@@ -50,6 +57,7 @@ impl Press {
         output: &Producer,
         until: Until,
     ) -> Result<(Encoded, Writer)> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut writer = self.cache.writer()?;
         output.begin(Blob::from_file(writer.blob_file(), u64::MAX))?;
         let encoded = codec::transcode(plain, encoding, self.workers, &mut writer, &|progress| {

@@ -1,8 +1,8 @@
 //! Drives upload sessions: does what the state machine says, one blob at a time, many blobs at once.
 //!
 //! Large blobs share `--jobs` places. Small blobs, of at most one chunk, have a pool of their own, because they
-//! cost round trips and not bandwidth: its connections are the transport's to count, its bytes are counted here. No
-//! decision about the protocol is made here (registry/session.rs makes them all).
+//! cost round trips and not bandwidth: its connections are the transport's to count, its bytes are counted in
+//! traffic.rs. No decision about the protocol is made here (registry/session.rs makes them all).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -10,15 +10,15 @@ use std::sync::{
 };
 
 use futures_util::TryStreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Options,
     resume::{Resume, Trail},
     spool::Feed,
+    traffic::Traffic,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{ErrorKind, Result},
     event::{Event, How, Reporter},
     oci::Digest,
     plan::{self, Need},
@@ -28,10 +28,6 @@ use crate::{
     },
 };
 
-/// Bytes of small blobs in flight at once, in KiB: a semaphore counts in `u32`. What is larger is no small blob, even
-/// where chunks are.
-const SMALL_KIB: u32 = 16 << 10;
-
 /// Sends blobs to one repository.
 #[derive(Debug)]
 pub(crate) struct Uploader {
@@ -39,41 +35,24 @@ pub(crate) struct Uploader {
     repository: String,
     resume: Resume,
     reporter: Arc<dyn Reporter>,
-    places: Places,
+    traffic: Traffic,
     /// Bytes handed to the network so far, repeats included.
     sent: Arc<AtomicU64>,
     /// What the blobs so far have taught about the host: in force for all that come after.
     lesson: Mutex<Lesson>,
 }
 
-/// Who may send at the same time.
-#[derive(Debug)]
-struct Places {
-    chunked: Arc<Semaphore>,
-    small_kib: Arc<Semaphore>,
-}
-
-/// A place taken; given back when dropped.
-#[derive(Debug)]
-struct Place {
-    pool: Pool,
-    _permits: OwnedSemaphorePermit,
-}
-
 impl Uploader {
-    /// Prepares uploads to a repository, `--jobs` large blobs at a time.
+    /// Prepares uploads to a repository, as far as others leave room.
     pub(crate) fn new(
         client: Client,
         repository: String,
         options: &Options,
+        traffic: Traffic,
         reporter: Arc<dyn Reporter>,
     ) -> Self {
-        let (jobs, resume) = (options.jobs, options.resume.clone());
-        let places = Places {
-            chunked: Arc::new(Semaphore::new(jobs.max(1))),
-            small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
-        };
-        Self { client, repository, resume, reporter, places, sent: Arc::default(), lesson: Mutex::default() }
+        let resume = options.resume.clone();
+        Self { client, repository, resume, reporter, traffic, sent: Arc::default(), lesson: Mutex::default() }
     }
 
     /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by, `blob` what
@@ -125,7 +104,7 @@ impl Uploader {
                 Action::Send(request) => {
                     if place.is_none() {
                         let size = spool.sealed().map(|(_, size)| *size);
-                        place = Some(self.places.take(size.filter(|size| *size <= one_chunk)).await?);
+                        place = Some(self.traffic.place(size.filter(|size| *size <= one_chunk)).await?);
                     }
                     let pool = place.as_ref().map_or(Pool::Chunked, |place| place.pool);
                     match self.exchange(name, &feed, &request, pool).await {
@@ -241,18 +220,5 @@ impl Uploader {
         if let Err(fault) = self.client.exchange(&self.repository, &request, None, Pool::Chunked).await {
             tracing::debug!(?fault, "the session could not be cancelled");
         }
-    }
-}
-
-impl Places {
-    /// Waits for a place for a blob whose size is known if it is at most one chunk.
-    async fn take(&self, one_chunk: Option<u64>) -> Result<Place> {
-        let small = one_chunk.and_then(|size| u32::try_from(size.div_ceil(1024)).ok());
-        let (pool, permits) = match small.filter(|kib| *kib <= SMALL_KIB) {
-            Some(kib) => (Pool::Small, Arc::clone(&self.small_kib).acquire_many_owned(kib.max(1)).await),
-            None => (Pool::Chunked, Arc::clone(&self.chunked).acquire_owned().await),
-        };
-        let permits = permits.map_err(|_| Error::internal("a pool of connections was closed"))?;
-        Ok(Place { pool, _permits: permits })
     }
 }

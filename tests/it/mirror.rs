@@ -12,7 +12,7 @@ use crate::{
         registry::{Registry, Route},
         samples::Sample,
     },
-    wire::image::Layout,
+    wire::image::{Document, Layout, noise},
 };
 
 fn multi() -> Sample {
@@ -28,9 +28,9 @@ fn listed(registry: &DockerRegistry, repository: &str) -> BTreeSet<String> {
 
 /// Two images of one layout, `a:1` and `b:1`, which share a layer.
 fn pair() -> Layout {
-    let shared = crate::wire::image::noise(1, 40_000);
-    let one = vec![shared.clone(), crate::wire::image::noise(2, 1000)];
-    let two = vec![shared, crate::wire::image::noise(3, 1000)];
+    let shared = noise(1, 40_000);
+    let one = vec![shared.clone(), noise(2, 1000)];
+    let two = vec![shared, noise(3, 1000)];
     let layout = Layout::index(&[&one, &two]);
     let [a, b] = [0, 1].map(|at: usize| layout.children[at].descriptor());
     layout.list(&[(&a, Some("r.example/team/a:1")), (&b, Some("r.example/team/b:1"))]);
@@ -67,6 +67,38 @@ fn a_shared_layer_is_sent_once() {
     assert!(sent < 50_000, "{sent}: the layer of 40,000 bytes went over the line more than once");
     for repository in ["m/team/a", "m/team/b"] {
         assert!(registry.tags(repository).contains(&"1".to_owned()), "{repository}");
+    }
+}
+
+#[test]
+fn images_go_side_by_side_and_every_blob_once() {
+    let (longshore, registry) = (Longshore::new(), Registry::honest());
+    // A ring: each image has a layer of its own, and shares one with each of its neighbours.
+    let shared: Vec<_> = (0..12).map(|seed| noise(seed + 1, 50_000)).collect();
+    let layers =
+        |at: usize| vec![shared[at].clone(), shared[(at + 1) % 12].clone(), noise(100 + at as u64, 1000)];
+    let images: Vec<_> = (0..12).map(layers).collect();
+    let layout = Layout::index(&images.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let descriptors: Vec<_> = layout.children.iter().map(Document::descriptor).collect();
+    let names: Vec<_> =
+        (0..12).map(|at| format!("r.example/team/{}:{at}", ["a", "b", "c"][at % 3])).collect();
+    let entries: Vec<_> =
+        descriptors.iter().zip(&names).map(|(entry, name)| (entry, Some(name.as_str()))).collect();
+    layout.list(&entries);
+    let run = push_all(&longshore, layout.path(), &format!("{}/m", registry.host()), &["--json", "--jobs=3"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let distinct: u64 = layout.blobs.iter().map(|blob| layout.read(blob).len() as u64).sum();
+    let sent: u64 =
+        [Route::Open, Route::Patch, Route::Commit].map(|route| registry.bytes(route)).iter().sum();
+    assert_eq!(sent, distinct);
+    // What became of each is told in the order of the source.
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    let digests: Vec<_> = printed["pushed"].as_array().unwrap().iter().map(|one| &one["digest"]).collect();
+    assert_eq!(digests, descriptors.iter().map(|entry| &entry["digest"]).collect::<Vec<_>>());
+    for (at, name) in names.iter().enumerate() {
+        let repository = name.split(['/', ':']).nth(2).unwrap();
+        let arrived = registry.manifest(&format!("m/team/{repository}"), &at.to_string()).unwrap().1;
+        assert_eq!(arrived, layout.children[at].bytes, "{name}");
     }
 }
 
