@@ -7,7 +7,7 @@ use std::{
 
 use longshore::oci::Digest;
 
-use super::{MIB, offset, open, patch, put, send};
+use super::{MIB, offset, open, patch, peak, put, send};
 use crate::{
     support::{
         capability::is_unavailable,
@@ -216,6 +216,37 @@ fn stale_uploads_are_given_up_and_live_ones_are_not() {
     assert_eq!(offset(serve.host(), &live), 9 * MIB);
     let digest = Digest::of(&noise(1, 9 * MIB));
     assert_eq!(put(serve.host(), &live, &digest, b"").status, 201);
+}
+
+#[test]
+fn many_uploads_at_once_take_turns_at_little_memory() {
+    let s3 = S3::start();
+    let serve = Serve::over(&s3, &[]);
+    let bytes = noise(1, 18 * MIB);
+    let digest = Digest::of(&bytes);
+    let length = bytes.len().to_string();
+    let begin = |_| {
+        let mut raw = Raw::connect(serve.host());
+        let target = format!("{}?digest={digest}", open(serve.host(), "a"));
+        raw.write_head("PUT", &target, &[("Content-Length", &length)]).unwrap();
+        raw
+    };
+    let mut uploads: Vec<_> = (0..16).map(begin).collect();
+    // Nobody sends the second half before all have sent the first.
+    for piece in bytes.chunks(9 * MIB) {
+        std::thread::scope(|scope| {
+            for raw in &mut uploads {
+                scope.spawn(|| raw.write(piece).unwrap());
+            }
+        });
+    }
+    for raw in &mut uploads {
+        assert_eq!(raw.reply("PUT").unwrap().status, 201);
+    }
+    assert_eq!(blob(serve.host(), "a", &digest), (200, digest.clone()));
+    // Eight parts of 8 MiB, and what it takes to send them.
+    let peak = peak(&serve);
+    assert!(peak < 110 << 10, "{peak} KiB");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use longshore::oci::Digest;
 
-use super::{MIB, open, patch, put, send};
+use super::{MIB, open, patch, peak, put, send};
 use crate::{
     support::{
         capability::is_unavailable,
@@ -274,13 +274,8 @@ fn a_hundred_uploads_at_once_take_little_memory() {
     for raw in &mut uploads {
         assert_eq!(raw.reply("PUT").unwrap().status, 201);
     }
-    let status = fs_err::read_to_string(format!("/proc/{}/status", serve.id())).unwrap();
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
-    };
     // Of 32 MiB; the program itself is a file, of less than 10 MiB where it is not built for tests.
-    let peak = kib("VmHWM:") - kib("RssFile:");
+    let peak = peak(&serve);
     assert!(peak < 22 << 10, "{peak} KiB");
 }
 

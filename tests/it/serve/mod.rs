@@ -12,7 +12,10 @@ mod tools;
 
 use longshore::oci::Digest;
 
-use crate::support::raw::{Raw, Reply};
+use crate::support::{
+    raw::{Raw, Reply},
+    serve::Serve,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -41,6 +44,16 @@ fn patch(host: &str, location: &str, first: usize, bytes: &[u8]) -> Reply {
 #[track_caller]
 fn put(host: &str, location: &str, digest: &Digest, bytes: &[u8]) -> Reply {
     send(host, "PUT", &format!("{location}?digest={digest}"), &[], bytes)
+}
+
+/// Returns the most memory that a process has had, less its files, in KiB.
+fn peak(serve: &Serve) -> u64 {
+    let status = fs_err::read_to_string(format!("/proc/{}/status", serve.id())).unwrap();
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
+    };
+    kib("VmHWM:") - kib("RssFile:")
 }
 
 /// Asks how many bytes of an upload there are; one or none are not told apart.
