@@ -26,7 +26,10 @@ impl Registry {
                 refusal.reply()
             }
         };
-        let (status, milliseconds) = (reply.status().as_u16(), begun.elapsed().as_millis());
+        let route = Route::parse(head.uri.path()).map_or("none", |route| route.kind());
+        let took = begun.elapsed();
+        self.metrics.count(&head.method, route, reply.status(), took);
+        let (status, milliseconds) = (reply.status().as_u16(), took.as_millis());
         tracing::info!(%peer, method = %head.method, path = head.uri.path(), status, milliseconds, "answered");
         // A connection that is closed with bytes unread is reset, and the reset overtakes the answer: a client
         // in the middle of its body would see a broken pipe and not why (RFC 9112, 9.6). One that waits to be
@@ -52,6 +55,7 @@ impl Registry {
         }
         match (route, &head.method) {
             (Route::Health, &Method::GET | &Method::HEAD) => self.health().await,
+            (Route::Metrics, &Method::GET | &Method::HEAD) => self.get_metrics().await,
             (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
             (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest).await,
             (Route::Blob(name, digest), &Method::GET) => self.get_blob(name, digest, headers).await,

@@ -16,6 +16,7 @@ mod folder;
 mod gate;
 mod gateway;
 mod manifests;
+mod metrics;
 #[cfg(feature = "buckets")]
 mod objects;
 mod patience;
@@ -45,6 +46,7 @@ pub use self::{access::Access, run::run, storage::Place, tls::Tls, upstream::Ups
 use self::{
     gate::Gate,
     gateway::Gateway,
+    metrics::Metrics,
     patience::Patient,
     reply::{Reply, broken_down},
     storage::Storage,
@@ -134,8 +136,18 @@ impl Server {
         storage.clear(lifetime).await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
-        let registry =
-            Registry { storage, gate, access, chunk_min, chunk_max, most_uploads, patience, tls, gateway };
+        let registry = Registry {
+            storage,
+            gate,
+            access,
+            chunk_min,
+            chunk_max,
+            most_uploads,
+            patience,
+            tls,
+            gateway,
+            metrics: Metrics::default(),
+        };
         let (stopping, stopped) = watch::channel(false);
         let registry = Arc::new(registry);
         let accepting = tokio::spawn(async move {
@@ -180,6 +192,7 @@ struct Registry {
     tls: Option<Tls>,
     /// Where there is an upstream.
     gateway: Option<Arc<Gateway>>,
+    metrics: Metrics,
 }
 
 /// Clears the place now and then.
@@ -221,7 +234,7 @@ async fn begin(stream: TcpStream, peer: SocketAddr, registry: Arc<Registry>, sto
         tracing::debug!("the connection is gone already: {error}");
         return;
     }
-    let stream = Patient::new(stream, registry.patience);
+    let stream = Patient::new(stream, registry.patience, Arc::clone(&registry.metrics.traffic));
     match &registry.tls {
         None => converse(stream, peer, registry, stopped).await,
         Some(tls) => {

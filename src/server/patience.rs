@@ -1,8 +1,10 @@
-//! A connection whose other end must take what it is sent: who asks for a blob and does not read it is cut.
+//! A connection whose other end must take what it is sent: who asks for a blob and does not read it is cut. Its bytes are
+//! counted.
 
 use std::{
     io,
     pin::Pin,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,19 +14,28 @@ use tokio::{
     time::Sleep,
 };
 
+use super::metrics::Traffic;
+
 /// A connection that breaks when nothing could be written for a time.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,
+    traffic: Arc<Traffic>,
     /// Since the last write that could not go on.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
     /// Waits for so long.
-    pub(super) const fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, waiting: None }
+    pub(super) const fn new(stream: S, patience: Duration, traffic: Arc<Traffic>) -> Self {
+        Self { stream, patience, traffic, waiting: None }
+    }
+
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(size)) = written {
+            self.traffic.sent.fetch_add(*size as u64, Ordering::Relaxed);
+        }
     }
 
     /// Says whether what could not be written has waited for too long.
@@ -46,7 +57,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.traffic.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        read
     }
 }
 
@@ -57,6 +71,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count(&written);
         self.judge(context, written)
     }
 
@@ -66,6 +81,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.count(&written);
         self.judge(context, written)
     }
 
@@ -93,7 +109,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_is_cut_and_who_reads_is_not() {
         let (mut reader, ours) = tokio::io::duplex(16);
-        let mut patient = Patient::new(ours, Duration::from_millis(20));
+        let mut patient = Patient::new(ours, Duration::from_millis(20), Arc::default());
         let (read, written) = tokio::join!(
             async {
                 let mut bytes = [0; 100];

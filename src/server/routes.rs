@@ -12,6 +12,9 @@ use crate::oci::{Digest, reference};
 /// Where processes are asked whether they are well.
 pub(super) const HEALTH: &str = "/healthz";
 
+/// Where it is counted what the registry has done.
+const METRICS: &str = "/metrics";
+
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -21,6 +24,8 @@ pub(super) enum Route {
     Health,
     /// `/v2/<name>/manifests/<tag or digest>`
     Manifest(Name, Target),
+    /// [`METRICS`]
+    Metrics,
     /// `/v2/<name>/referrers/<digest>`
     Referrers(Name, Digest),
     /// `/v2/`
@@ -49,6 +54,9 @@ impl Route {
         if path == HEALTH {
             return Ok(Self::Health);
         }
+        if path == METRICS {
+            return Ok(Self::Metrics);
+        }
         let path = path.strip_prefix("/v2").ok_or_else(nowhere)?;
         if matches!(path, "" | "/") {
             return Ok(Self::Root);
@@ -71,6 +79,21 @@ impl Route {
             "manifests" => Ok(Self::Manifest(name.parse()?, Target::parse(last)?)),
             "referrers" => Ok(Self::Referrers(name.parse()?, digest(last)?)),
             _ => Err(nowhere()),
+        }
+    }
+
+    /// Returns what kind of path it is.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Blob(..) => "blob",
+            Self::Health => "health",
+            Self::Manifest(..) => "manifest",
+            Self::Metrics => "metrics",
+            Self::Referrers(..) => "referrers",
+            Self::Root => "root",
+            Self::Tags(..) => "tags",
+            Self::Upload(..) => "upload",
+            Self::Uploads(..) => "uploads",
         }
     }
 }
@@ -135,6 +158,7 @@ mod tests {
         let (name, of_empty) = ("a/tags/b".parse::<Name>().unwrap(), Digest::of(b""));
         for (path, route) in [
             ("/healthz".to_owned(), Route::Health),
+            ("/metrics".to_owned(), Route::Metrics),
             ("/v2/".to_owned(), Route::Root),
             ("/v2".to_owned(), Route::Root),
             ("/v2/a/tags/b/tags/list".to_owned(), Route::Tags(name.clone())),

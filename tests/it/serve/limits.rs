@@ -333,3 +333,35 @@ fn what_is_no_place_for_a_registry_is_said_to_be_none() {
     let words = if built { "the address of the bucket begins with `s4:`" } else { words };
     assert!(stderr.contains(words), "{stderr}");
 }
+
+#[test]
+fn what_it_has_done_is_counted_for_who_may_ask() {
+    let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let serve = Serve::start_with(dir.path(), &[&users(home.path())]);
+    let bytes = noise(1, MIB);
+    let digest = Digest::of(&bytes);
+    let target = format!("/v2/a/blobs/uploads/?digest={digest}");
+    assert_eq!(send(serve.host(), "POST", &target, &[LOGIN], &bytes).status, 201);
+    assert_eq!(post(&serve, &[LOGIN]).status, 202);
+    assert_eq!(send(serve.host(), "GET", &format!("/v2/a/blobs/{digest}"), &[LOGIN], b"").status, 200);
+    assert_eq!(send(serve.host(), "GET", "/metrics", &[], b"").status, 401);
+    let reply = send(serve.host(), "GET", "/metrics", &[LOGIN], b"");
+    assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = reply.text();
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in\n{text}")).parse::<usize>().unwrap()
+    };
+    let requests = |method, route, status| {
+        let labels = format!("{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}}");
+        value(&format!("longshore_requests_total{labels}"))
+    };
+    let counted =
+        [("POST", "uploads", 201), ("POST", "uploads", 202), ("GET", "blob", 200), ("GET", "metrics", 401)];
+    assert_eq!(counted.map(|(method, route, status)| requests(method, route, status)), [1; 4]);
+    let durations = "longshore_request_duration_seconds_count{method=\"POST\",route=\"uploads\"}";
+    assert_eq!((value(durations), value("longshore_open_uploads")), (2, 1));
+    for traffic in ["longshore_received_bytes_total", "longshore_sent_bytes_total"] {
+        assert!(value(traffic) > MIB, "{text}");
+    }
+}
