@@ -157,7 +157,7 @@ impl Objects {
 
     /// Returns whether nobody has replaced what is known of an upload.
     pub(super) async fn is_still(&self, session: &Session, was: &Version) -> Result<bool> {
-        Ok(self.state(session.id()).await?.is_some_and(|(_, version)| version == *was))
+        Ok(self.state(session.id()).await?.is_some_and(|(_, version)| version.is(was)))
     }
 
     /// Says why an upload cannot be gone on with: another request has.

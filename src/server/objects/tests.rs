@@ -296,6 +296,21 @@ async fn a_manifest_keeps_its_type_and_goes_with_its_tags() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_slowly_is_saved_all_the_same() {
+    let fixture = Fixture::new();
+    let id = fixture.begin().await;
+    let mut upload = fixture.take(&id).await;
+    for saved in [0, 0, 3, 3, 5] {
+        upload.make_room().await.unwrap();
+        upload.append(vec![Bytes::from_static(b"a")]).await.unwrap();
+        assert_eq!(fixture.find(&id).await.unwrap(), saved);
+        tokio::time::advance(Duration::from_secs(31)).await;
+    }
+    upload.commit(Digest::of(b"aaaaa")).await.unwrap();
+    assert_eq!(fixture.read(&Digest::of(b"aaaaa")).await.unwrap(), b"aaaaa");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_slow_gives_its_memory_to_who_waits() {
     let fixture = Fixture::new();
     let replica = fixture.replica().await;

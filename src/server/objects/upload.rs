@@ -4,11 +4,14 @@
 //! object in parts, one of them on its way while the next is filled. The last object of a request may be short: the next
 //! request reads it back and writes a longer one. What was written counts once the upload's document says so.
 
-use std::{future::Future, mem};
+use std::{future::Future, mem, time::Duration};
 
 use bytes::{Buf as _, Bytes};
 use object_store::multipart::PartId;
-use tokio::{task::JoinHandle, time::timeout_at};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     super::{
@@ -29,6 +32,8 @@ use crate::{
 
 /// So many bytes of one request are at most lost when this process is killed.
 const CHECKPOINT: u64 = 256 << 20;
+/// What comes in is saved so often, however slowly it comes: the upload of a live client never looks stale.
+const OFTEN: Duration = Duration::from_secs(60);
 
 /// An upload that one request appends to.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ struct Writer {
     session: Session,
     state: State,
     version: Version,
+    /// When that was written, or found.
+    saved: Instant,
     /// Of all bytes up to the part's `hashed`.
     hasher: Hasher,
     part: Option<Part>,
@@ -81,6 +88,7 @@ impl Upload {
             session: session.clone(),
             state,
             version,
+            saved: Instant::now(),
             hasher,
             part: None,
             hashed: 0,
@@ -203,7 +211,8 @@ impl Writer {
             }
         }
         let is_long = self.object.as_ref().is_some_and(|object| object.size >= CHECKPOINT);
-        if is_long || self.part.as_mut().is_some_and(Part::is_overdue) {
+        let is_late = self.saved.elapsed() >= OFTEN;
+        if is_long || is_late || self.part.as_mut().is_some_and(Part::is_overdue) {
             self.save().await?;
         }
         Ok(())
@@ -282,7 +291,7 @@ impl Writer {
         match self.objects.replace(&self.state, &self.version).await? {
             None => Err(self.objects.overtaken(&self.session).await),
             Some(version) => {
-                self.version = version;
+                (self.version, self.saved) = (version, Instant::now());
                 if let Some(Writing { name, id }) = self.abandoned.take() {
                     self.objects.store.abort(&piece_key(&self.state.body.upload, &name), &id).await;
                 }
