@@ -1,4 +1,4 @@
-//! Bytes by offset: a regular file, or a span of one.
+//! Bytes by offset: a regular file, several in a row, or a span of these.
 //!
 //! Whatever has bytes at rest (a layout's blob, an entry inside a tar, a cache entry) is a [`Blob`]. It is
 //! opened so that nothing can hang (no FIFO, no device), read by offset from any thread, and never written.
@@ -15,13 +15,20 @@ use crate::{
     oci::{Descriptor, Digest, Hasher},
 };
 
-/// A span of a regular file, open for reading.
+/// A span of a regular file, or of several that are one, open for reading.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    file: Arc<fs_err::File>,
+    bytes: Bytes,
     start: u64,
     size: u64,
     through_link: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Bytes {
+    File(Arc<fs_err::File>),
+    /// Each with the offset at which it begins.
+    Row(Arc<[(u64, Blob)]>),
 }
 
 impl Blob {
@@ -37,19 +44,32 @@ impl Blob {
         if !metadata.is_file() {
             return Err(Error::source(format!("`{}` is not a regular file", path.display())));
         }
-        Ok(Self { file: Arc::new(file), start: 0, size: metadata.len(), through_link })
+        Ok(Self { bytes: Bytes::File(Arc::new(file)), start: 0, size: metadata.len(), through_link })
     }
 
     /// Makes a blob of a file that is open already, like a cache entry in the making.
     pub fn from_file(file: Arc<fs_err::File>, size: u64) -> Self {
-        Self { file, start: 0, size, through_link: false }
+        Self { bytes: Bytes::File(file), start: 0, size, through_link: false }
+    }
+
+    /// Makes one blob of several, one after the other.
+    pub fn row(blobs: Vec<Self>) -> Self {
+        let through_link = blobs.iter().any(Self::through_link);
+        let mut size = 0;
+        let starts = blobs.into_iter().map(|blob| {
+            let start = size;
+            size += blob.size;
+            (start, blob)
+        });
+        let bytes = Bytes::Row(starts.collect());
+        Self { bytes, start: 0, size, through_link }
     }
 
     /// Returns a part of these bytes, if they reach that far.
     pub fn slice(&self, start: u64, size: u64) -> Option<Self> {
         let end = start.checked_add(size)?;
         (end <= self.size).then(|| Self {
-            file: Arc::clone(&self.file),
+            bytes: self.bytes.clone(),
             start: self.start + start,
             size,
             through_link: self.through_link,
@@ -67,14 +87,42 @@ impl Blob {
         self.through_link
     }
 
-    /// Returns the file's path, for messages.
+    /// Returns the file's path, for messages; of several that of the one in which these bytes begin.
     pub fn path(&self) -> PathBuf {
-        self.file.path().to_owned()
+        match &self.bytes {
+            Bytes::File(file) => file.path().to_owned(),
+            Bytes::Row(row) => at(row, self.start).map(|(_, blob)| blob.path()).unwrap_or_default(),
+        }
     }
 
     /// Reads at `offset` of the blob until `buffer` is full.
-    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.file().read_exact_at(buffer, self.start + offset)
+    pub fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        if let Bytes::File(file) = &self.bytes {
+            return file.file().read_exact_at(buffer, self.start + offset);
+        }
+        while !buffer.is_empty() {
+            let read = self.read_at(buffer, offset)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buffer = &mut buffer[read..];
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads some bytes at `offset`; none where there are none.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let offset = self.start + offset;
+        match &self.bytes {
+            Bytes::File(file) => file.file().read_at(buffer, offset),
+            Bytes::Row(row) => {
+                let Some((start, blob)) = at(row, offset) else { return Ok(0) };
+                let room =
+                    buffer.len().min(usize::try_from(start + blob.size - offset).unwrap_or(usize::MAX));
+                blob.read_at(&mut buffer[..room], offset - start)
+            }
+        }
     }
 
     /// Returns a reader from the first to the last byte.
@@ -131,7 +179,7 @@ impl Read for BlobReader {
         if wanted == 0 {
             return Ok(0);
         }
-        let read = self.blob.file.file().read_at(&mut buffer[..wanted], self.blob.start + self.offset)?;
+        let read = self.blob.read_at(&mut buffer[..wanted], self.offset)?;
         if read == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -141,6 +189,12 @@ impl Read for BlobReader {
         self.offset += read as u64;
         Ok(read)
     }
+}
+
+/// Returns the one of a row in which a byte lies.
+fn at(row: &[(u64, Blob)], offset: u64) -> Option<&(u64, Blob)> {
+    let after = row.partition_point(|(start, _)| *start <= offset);
+    row[..after].last().filter(|(start, blob)| offset - start < blob.size)
 }
 
 fn nonblocking() -> std::fs::OpenOptions {
@@ -179,6 +233,28 @@ mod tests {
         assert!(blob.slice(8, 3).is_none());
         assert!(blob.slice(u64::MAX, 2).is_none());
         assert!(blob.read_all(9, "it").unwrap_err().message().contains("limit"));
+    }
+
+    #[test]
+    fn several_files_are_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = ["0123", "", "4", "56789"].into_iter().zip(0..).map(|(text, name)| {
+            let path = dir.path().join(name.to_string());
+            fs_err::write(&path, text).unwrap();
+            Blob::open(&path).unwrap()
+        });
+        let row = Blob::row(blobs.collect());
+        for (start, size) in [(0, 10), (2, 5), (3, 1), (4, 1), (5, 5), (10, 0)] {
+            let expected = &b"0123456789"[start as usize..][..size as usize];
+            let part = row.slice(start, size).unwrap();
+            assert_eq!(part.read_all(10, "part").unwrap(), expected);
+            let mut read = Vec::new();
+            part.reader().read_to_end(&mut read).unwrap();
+            assert_eq!(read, expected);
+        }
+        assert!(row.slice(5, 6).is_none());
+        assert!(row.read_exact_at(&mut [0; 2], 9).is_err());
+        assert_eq!(row.slice(4, 3).unwrap().path(), dir.path().join("2"));
     }
 
     #[test]
