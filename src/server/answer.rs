@@ -71,6 +71,7 @@ impl Registry {
                 self.put_manifest(name, target, query, headers, body).await
             }
             (Route::Manifest(name, target), &Method::DELETE) => self.delete_manifest(name, target).await,
+            (Route::Catalog, &Method::GET) => self.get_catalog(query).await,
             (Route::Tags(name), &Method::GET) => self.get_tags(name, query).await,
             (Route::Referrers(name, digest), &Method::GET) => self.get_referrers(name, digest, query).await,
             _ => Err(no_such_method()),

@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{CONTENT_TYPE, ETAG, LINK, LOCATION},
+    header::{CONTENT_TYPE, ETAG, LOCATION},
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use super::{
     Registry,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, full, head, json, set},
-    routes::{Target, content_length, parameter, parameters},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, full, head, set},
+    routes::{Target, content_length, parameters},
     storage::{Name, Needed},
 };
 use crate::{
@@ -83,26 +83,6 @@ impl Registry {
             Some(false) => Err(unknown()),
             Some(true) => Ok(empty(StatusCode::ACCEPTED, &[])),
         }
-    }
-
-    /// `GET /v2/<name>/tags/list`, all of it or `n` tags after `last`.
-    pub(super) async fn get_tags(&self, name: Name, query: Option<&str>) -> Result<Reply, Refusal> {
-        let most = match parameter(query, "n").map(|n| n.parse::<usize>()) {
-            None => usize::MAX,
-            Some(Ok(most)) => most,
-            Some(Err(_)) => return Err(Refusal::bad_request("UNSUPPORTED", "`n` is a number")),
-        };
-        let last = parameter(query, "last").unwrap_or_default();
-        let mut tags = self.storage.tags(name.clone()).await?.ok_or_else(unknown_name)?;
-        tags.retain(|tag| **tag > *last);
-        let more = tags.len() > most;
-        tags.truncate(most);
-        let mut reply = json(StatusCode::OK, &serde_json::json!({"name": name.to_string(), "tags": tags}));
-        if let (true, Some(last)) = (more, tags.last()) {
-            let next = format!("</v2/{name}/tags/list?n={most}&last={last}>; rel=\"next\"");
-            set(reply.headers_mut(), LINK, &next);
-        }
-        Ok(reply)
     }
 
     pub(super) async fn find_manifest(&self, name: Name, target: Target) -> Result<Manifest, Refusal> {
@@ -184,6 +164,6 @@ fn unknown() -> Refusal {
     Refusal::not_found("MANIFEST_UNKNOWN", "the repository has no such manifest")
 }
 
-fn unknown_name() -> Refusal {
+pub(super) fn unknown_name() -> Refusal {
     Refusal::not_found("NAME_UNKNOWN", "there is no such repository")
 }

@@ -15,6 +15,7 @@ mod body;
 mod folder;
 mod gate;
 mod gateway;
+mod lists;
 mod manifests;
 mod metrics;
 #[cfg(feature = "buckets")]

@@ -20,6 +20,8 @@ const METRICS: &str = "/metrics";
 pub(super) enum Route {
     /// `/v2/<name>/blobs/<digest>`
     Blob(Name, Digest),
+    /// `/v2/_catalog`
+    Catalog,
     /// [`HEALTH`]
     Health,
     /// `/v2/<name>/manifests/<tag or digest>`
@@ -62,6 +64,9 @@ impl Route {
             return Ok(Self::Root);
         }
         let path = path.strip_prefix('/').ok_or_else(nowhere)?;
+        if path == "_catalog" {
+            return Ok(Self::Catalog);
+        }
         if let Some(name) = path.strip_suffix("/tags/list") {
             return Ok(Self::Tags(name.parse()?));
         }
@@ -161,6 +166,7 @@ mod tests {
             ("/metrics".to_owned(), Route::Metrics),
             ("/v2/".to_owned(), Route::Root),
             ("/v2".to_owned(), Route::Root),
+            ("/v2/_catalog".to_owned(), Route::Catalog),
             ("/v2/a/tags/b/tags/list".to_owned(), Route::Tags(name.clone())),
             ("/v2/a/tags/b/blobs/uploads".to_owned(), Route::Uploads(name.clone())),
             ("/v2/a/tags/b/blobs/uploads/".to_owned(), Route::Uploads(name.clone())),

@@ -166,6 +166,15 @@ impl Storage {
         each!(Self, self, storage => storage.remove_manifest(name, target).await)
     }
 
+    /// Returns the names of all repositories, sorted; nothing of a bucket, where each would cost a request.
+    pub(super) async fn repositories(&self) -> Result<Option<Vec<String>>> {
+        match self {
+            Self::Folder(folder) => folder.repositories().await.map(Some),
+            #[cfg(feature = "buckets")]
+            Self::Objects(_) => Ok(None),
+        }
+    }
+
     /// Returns the tags of a repository, sorted; nothing if there is no such repository.
     pub(super) async fn tags(&self, name: Name) -> Result<Option<Vec<String>>> {
         each!(Self, self, storage => storage.tags(name).await)

@@ -405,6 +405,21 @@ async fn tags_come_sorted_and_in_pages() {
 }
 
 #[tokio::test]
+async fn repositories_come_sorted_and_in_pages() {
+    let registry = Fixture::start().await;
+    assert_eq!(registry.get("/v2/_catalog").await.text().await.unwrap(), r#"{"repositories":[]}"#);
+    for name in ["b", "a/b", "a"] {
+        registry.image(name, "1", b"layer").await;
+    }
+    let reply = registry.get("/v2/_catalog?n=2").await;
+    let link = header(&reply, "link").to_owned();
+    assert_eq!(reply.text().await.unwrap(), r#"{"repositories":["a","a/b"]}"#);
+    let next = link.split_once('>').unwrap().0.trim_start_matches('<');
+    assert_eq!(registry.get(next).await.text().await.unwrap(), r#"{"repositories":["b"]}"#);
+    assert_eq!(registry.status(Method::POST, "/v2/_catalog").await, 405);
+}
+
+#[tokio::test]
 async fn what_is_about_a_manifest_is_found_from_it() {
     let registry = Fixture::start().await;
     let (config, layer) = (registry.blob("a", b"{}").await, registry.blob("a", b"sbom").await);

@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use walkdir::{DirEntry, WalkDir};
+
 use super::{
     super::{
         reply::Refusal,
@@ -163,6 +165,22 @@ impl Disk {
         let bytes = blob.read_all(MANIFEST_LIMIT, "a manifest")?;
         // A config or layer has a digest too, and is no manifest.
         Ok(Manifest::parse(bytes.into(), digest.clone(), declared).ok())
+    }
+
+    /// Returns the names of all repositories, sorted.
+    pub(super) fn repositories(&self) -> Vec<String> {
+        // What cannot be read is no repository, nor is what a layout holds.
+        let is_outside = |entry: &DirEntry| {
+            let name = entry.file_name().to_str().unwrap_or("_");
+            entry.file_type().is_dir() && !name.starts_with('_') && name != BLOBS
+        };
+        let folders = WalkDir::new(&self.root).min_depth(1).into_iter().filter_entry(is_outside);
+        let layouts = folders.filter_map(Result::ok).filter(|folder| folder.path().join(INDEX).is_file());
+        let name = |layout: DirEntry| Some(layout.path().strip_prefix(&self.root).ok()?.to_str()?.to_owned());
+        let mut names: Vec<_> = layouts.filter_map(name).collect();
+        names.retain(|name| name.parse::<Name>().is_ok());
+        names.sort();
+        names
     }
 
     /// Reads what a repository lists; nothing if there is no such repository.

@@ -53,6 +53,11 @@ impl Folder {
         self.on_disk(Disk::count_uploads).await
     }
 
+    /// Returns the names of all repositories, sorted.
+    pub(super) async fn repositories(&self) -> Result<Vec<String>> {
+        self.on_disk(|disk| Ok(disk.repositories())).await
+    }
+
     /// Returns the folder that a repository's blobs are in, where it has some.
     pub(super) fn blobs(&self, name: &Name) -> PathBuf {
         self.disk.blobs(name)
