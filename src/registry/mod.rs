@@ -29,6 +29,7 @@ mod helper;
 mod host_files;
 pub mod hosts;
 pub mod learned;
+mod listing;
 pub mod location;
 pub mod login;
 pub mod options;
