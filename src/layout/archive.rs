@@ -1,14 +1,96 @@
 //! Writes a layout as one file, an OCI archive: the same bytes for the same layout.
+//!
+//! Entries are written in the order given, without a copy of them: what an archive holds is known before it begins,
+//! and so is its size.
 
-use std::{io::Write as _, path::Path};
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+};
 
-use tar::{Builder, EntryType, Header};
+use tar::{EntryType, Header};
 
 use super::{BLOBS, INDEX, OCI_LAYOUT, write};
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::{
+    blob::mismatch,
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::{Descriptor, Hasher},
+};
+
+/// Writes an archive entry by entry. Owners and times are nobody's and none.
+#[derive(Debug)]
+#[must_use = "an archive has an end"]
+pub struct ArchiveWriter<W> {
+    to: W,
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    /// Begins an archive.
+    pub const fn new(to: W) -> Self {
+        Self { to }
+    }
+
+    /// Writes a file of `size` bytes.
+    pub fn append(&mut self, name: &str, size: u64, bytes: &mut dyn Read) -> Result<()> {
+        self.write(header(name, size)?.as_bytes())?;
+        let mut frame = vec![0; FRAME];
+        let mut left = size;
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(FRAME).min(FRAME);
+            let reading = || format!("reading `{name}`");
+            let read = bytes.read(&mut frame[..wanted]).context(ErrorKind::Source, reading)?;
+            if read == 0 {
+                return Err(Error::source(format!("`{name}` ends {left} bytes too early")));
+            }
+            self.write(&frame[..read])?;
+            left -= read as u64;
+        }
+        let padding = (size.next_multiple_of(BLOCK) - size) as usize;
+        self.write(&[0; BLOCK as usize][..padding])
+    }
+
+    /// Writes a blob, which must be what its descriptor says; `name` is what an error calls it.
+    pub fn append_blob(&mut self, blob: &Descriptor, bytes: &mut dyn Read, name: &str) -> Result<()> {
+        let mut hashed = Hashed { bytes, hasher: Hasher::new(blob.digest.algorithm()) };
+        self.append(&write::blob_name(&blob.digest), blob.size, &mut hashed)?;
+        let found = hashed.hasher.finish();
+        if found == blob.digest { Ok(()) } else { Err(mismatch(name, blob, blob.size, &found)) }
+    }
+
+    /// Ends the archive.
+    pub fn finish(mut self) -> Result<W> {
+        self.write(&[0; END])?;
+        self.to.flush().map_err(unwritten)?;
+        Ok(self.to)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.to.write_all(bytes).map_err(unwritten)
+    }
+}
+
+/// Bytes that are hashed as they pass.
+struct Hashed<'a> {
+    bytes: &'a mut dyn Read,
+    hasher: Hasher,
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// Returns how large an archive is of files of these sizes.
+pub fn archive_size(sizes: impl IntoIterator<Item = u64>) -> u64 {
+    let entries = sizes.into_iter().map(|size| BLOCK + size.next_multiple_of(BLOCK));
+    entries.sum::<u64>() + END as u64
+}
 
 /// Writes the layout in `dir` to `file`, whole or not at all. The small documents come first, so that a reader of a
-/// pipe knows what follows; owners and times are nobody's and none.
+/// pipe knows what follows.
 pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     let writing = || format!("writing `{}`", file.display());
     let beside = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -25,18 +107,45 @@ pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     }
     blobs.sort();
     names.extend(blobs);
-    let mut archive = Builder::new(std::io::BufWriter::with_capacity(1 << 20, temp.as_file_mut()));
+    let mut archive = ArchiveWriter::new(temp.as_file_mut());
     for name in names {
-        let source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
-        let mut header = Header::new_ustar();
-        header.set_entry_type(EntryType::Regular);
-        header.set_mode(0o644);
-        header.set_size(source.metadata().context(ErrorKind::Local, writing)?.len());
-        archive.append_data(&mut header, &name, source).context(ErrorKind::Local, writing)?;
+        let mut source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
+        let size = source.metadata().context(ErrorKind::Local, writing)?.len();
+        archive.append(&name, size, &mut source)?;
     }
-    archive.into_inner().and_then(|mut buffer| buffer.flush()).context(ErrorKind::Local, writing)?;
+    archive.finish()?;
     write::persist(temp, file)
 }
+
+fn header(name: &str, size: u64) -> Result<Header> {
+    let mut header = if size < USTAR_LIMIT { Header::new_ustar() } else { Header::new_gnu() };
+    header.set_path(name).context(ErrorKind::Internal, || format!("naming `{name}`"))?;
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_size(size);
+    for id in [Header::set_uid, Header::set_gid, Header::set_mtime] {
+        id(&mut header, 0);
+    }
+    header.set_cksum();
+    Ok(header)
+}
+
+/// Puts a failed write into words, unless whoever writes has done so.
+fn unwritten(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(foreign) => Error::local("writing an archive").because(foreign),
+    }
+}
+
+/// Tar's unit.
+const BLOCK: u64 = 512;
+/// Two blocks of nothing end an archive.
+const END: usize = 1024;
+/// Larger files have sizes that only GNU's headers hold.
+const USTAR_LIMIT: u64 = 8 << 30;
+/// What is written passes in pieces of this size.
+const FRAME: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -69,5 +178,30 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 5);
         assert_eq!(names[..2], [OCI_LAYOUT, INDEX]);
+    }
+
+    #[test]
+    fn a_blob_is_what_its_descriptor_says() {
+        let mut archive = ArchiveWriter::new(Vec::new());
+        let right = Descriptor::new("", Digest::of(b"right"), 5);
+        archive.append_blob(&right, &mut &b"right"[..], "it").unwrap();
+        for (bytes, words) in
+            [(&b"wrong"[..], "digest mismatch in `it`"), (b"righ", "ends 1 bytes too early")]
+        {
+            let error = archive.append_blob(&right, &mut { bytes }, "it").unwrap_err();
+            assert!(error.kind() == ErrorKind::Source && error.message().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_size_is_known_before() {
+        let sizes = [0, 1, 511, 512, 513, 600_000];
+        let mut archive = ArchiveWriter::new(Vec::new());
+        for size in sizes {
+            archive.append("file", size, &mut io::repeat(1)).unwrap();
+        }
+        assert_eq!(archive.finish().unwrap().len() as u64, archive_size(sizes));
+        let huge = header("file", 9 << 30).unwrap();
+        assert_eq!((huge.size().unwrap(), huge.as_gnu().is_some()), (9 << 30, true));
     }
 }

@@ -3,7 +3,10 @@
 //! Shared by whoever deals in layouts: the sources read them, the cache and the embedded registry are some.
 
 pub mod archive;
+pub mod left_out;
 pub mod merge;
+pub mod output;
+pub mod parts;
 pub mod read;
 pub mod write;
 

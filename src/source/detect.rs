@@ -32,7 +32,10 @@ use crate::{
     blob::Blob,
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
-    layout::{BLOBS, INDEX, OCI_LAYOUT},
+    layout::{
+        BLOBS, INDEX, OCI_LAYOUT,
+        parts::{LIST_LIMIT, Parts},
+    },
 };
 
 /// What else may be said about a source.
@@ -205,6 +208,13 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
     if Compression::detect(&head) != Compression::None {
         let file = fs_err::File::open(path).context(ErrorKind::Source, reading)?;
         return pass(Box::new(file), name).map(Input::Pass);
+    }
+    if Parts::begins(&head) {
+        let parts = Parts::parse(&blob.read_all(LIST_LIMIT, name)?);
+        let whole = parts.and_then(|parts| parts.open(path.parent().unwrap_or(Path::new(""))));
+        let index = whole.and_then(|whole| Index::of(&whole));
+        return from_index(index.map_err(|error| error.while_doing(reading()))?, name, transport)
+            .map(Input::Indexed);
     }
     if !is_tar(&head) {
         if head.trim_ascii_start().starts_with(b"{") && blob.size() <= DESCRIPTION_LIMIT {

@@ -47,6 +47,7 @@ pub use tree::{Tree, resolve};
 use crate::{
     blob::Blob,
     error::Result,
+    layout::left_out::LeftOut,
     oci::{Descriptor, DiffId, Digest, Manifest, Platform, Repository},
 };
 
@@ -70,6 +71,11 @@ pub trait Source: Send + Sync {
     /// remembers. Only a hint: what cannot be read is nothing.
     fn origins(&self, _blob: &Layer) -> Vec<Origin> {
         Vec::new()
+    }
+
+    /// Returns what is left out on purpose: its images name it, and the site that they go to is said to have it.
+    fn left_out(&self) -> Option<&LeftOut> {
+        None
     }
 
     /// Returns how many plain bytes a layer has that would have to be produced, if that is on record.
@@ -190,7 +196,7 @@ impl Layer {
 pub struct Origin {
     /// The digest it has there.
     pub digest: Digest,
-    /// The repositories, the likeliest first. A host may lack its port.
+    /// The repositories, the likeliest first. A host may lack its port, or be empty: that is every registry.
     pub repositories: Vec<Repository>,
 }
 

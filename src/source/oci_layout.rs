@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Missing, Source,
+    Data, Image, ImageContent, Layer, Missing, Origin, Source,
     archive::{EntryData, Index},
     blobs,
 };
@@ -21,9 +21,10 @@ use crate::{
     error::Result,
     layout::{
         BLOBS, CONTAINERD_NAME, INDEX, OCI_LAYOUT, REF_NAME,
+        left_out::{Absent, LEFT_OUT, LEFT_OUT_LIMIT, LeftOut},
         read::{self, INDEX_LIMIT, OCI_LAYOUT_LIMIT},
     },
-    oci::{Descriptor, Manifest, Platform, media_type::is_image_config},
+    oci::{Descriptor, Digest, Manifest, Platform, Repository, media_type::is_image_config},
 };
 
 /// An OCI layout.
@@ -32,6 +33,7 @@ pub struct OciLayout {
     name: String,
     place: Place,
     manifests: Vec<Descriptor>,
+    left_out: Option<LeftOut>,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl OciLayout {
         };
         let manifests = manifests().map_err(|error| error.while_doing(format!("reading {name}")))?;
         let blobs = blob_dir.map_or_else(|| dir.join(BLOBS), Path::to_owned);
-        Ok(Self { name, place: Place::Blobs(blobs), manifests })
+        Ok(Self { name, place: Place::Blobs(blobs), manifests, left_out: None })
     }
 
     /// Reads the layout in an archive, which messages call `name`.
@@ -64,13 +66,15 @@ impl OciLayout {
             read::check_version(&index.read(OCI_LAYOUT, OCI_LAYOUT_LIMIT)?)?;
         }
         let manifests = read::parse_index(&index.read(INDEX, INDEX_LIMIT)?)?;
-        Ok(Self { name, place: Place::Archive(index), manifests })
+        let left_out = index.contains(LEFT_OUT).then(|| index.read(LEFT_OUT, LEFT_OUT_LIMIT));
+        let left_out = left_out.transpose()?.map(|bytes| LeftOut::parse(&bytes)).transpose()?;
+        Ok(Self { name, place: Place::Archive(index), manifests, left_out })
     }
 
     /// One image over the blobs of a layout that does not list it; its manifest is embedded in its descriptor. Messages
     /// call it `name`.
     pub fn unlisted(root: Descriptor, blobs: PathBuf, name: String) -> Self {
-        Self { name, place: Place::Blobs(blobs), manifests: vec![root] }
+        Self { name, place: Place::Blobs(blobs), manifests: vec![root], left_out: None }
     }
 
     /// Finds the bytes that a descriptor names, of the size it says.
@@ -87,7 +91,17 @@ impl OciLayout {
                 }
             }
         };
-        blobs::fitting(found, descriptor)
+        blobs::fitting(found, descriptor).map_err(|error| match self.absent(digest) {
+            Some(_) => error.with_hint(
+                "the bundle leaves out what its base has: push that before, or bundle with a newer inventory",
+            ),
+            None => error,
+        })
+    }
+
+    /// Returns what is known of a blob that was left out on purpose.
+    fn absent(&self, digest: &Digest) -> Option<&Absent> {
+        self.left_out.as_ref()?.find(digest)
     }
 
     /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
@@ -142,6 +156,18 @@ impl Source for OciLayout {
     fn open(&self, layer: &Layer) -> Result<Data> {
         let data = blobs::described(layer).and_then(|layer| self.find(layer)).and_then(EntryData::into_data);
         data.map_err(|error| error.while_doing(format!("reading {}", self.name)))
+    }
+
+    fn origins(&self, blob: &Layer) -> Vec<Origin> {
+        let digest = blob.descriptor.as_ref().map(|descriptor| &descriptor.digest);
+        let Some(absent) = digest.and_then(|digest| self.absent(digest)) else { return Vec::new() };
+        let anywhere = |path: &String| Repository::new("", path).ok();
+        let repositories = absent.repositories.iter().filter_map(anywhere).collect();
+        vec![Origin { digest: absent.digest.clone(), repositories }]
+    }
+
+    fn left_out(&self) -> Option<&LeftOut> {
+        self.left_out.as_ref()
     }
 }
 
