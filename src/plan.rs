@@ -117,8 +117,16 @@ pub struct PushPlan {
     pub steps: Vec<(Need, Step)>,
 }
 
-/// Decides the step for each need.
+/// Decides the step for each need. What is neither in the source nor at the registry is named, all of it.
 pub fn plan(needs: Vec<Need>, facts: &Facts) -> Result<PushPlan> {
+    let is_nowhere = |need: &&Need| {
+        let known = need.identity.as_ref().is_some_and(|(digest, _)| facts.present.contains(digest));
+        matches!(need.at_hand, AtHand::Missing(_)) && need.origins.is_empty() && !known
+    };
+    let nowhere: Vec<&Need> = needs.iter().filter(is_nowhere).collect();
+    if !nowhere.is_empty() {
+        return Err(missing(&nowhere));
+    }
     let mut steps = needs
         .into_iter()
         .map(|need| step(&need, facts).map(|step| (need, step)))
@@ -149,19 +157,27 @@ fn step(need: &Need, facts: &Facts) -> Result<Step> {
     }
     match (need.origins.first(), &need.at_hand) {
         (Some(from), _) => Ok(Step::Mount { from: from.clone() }),
-        (None, AtHand::Missing(_)) => Err(missing(need)),
+        (None, AtHand::Missing(_)) => Err(missing(&[need])),
         (None, _) => Ok(Step::Upload),
     }
 }
 
-/// Says that a blob is neither in the source nor at the registry.
-pub fn missing(need: &Need) -> Error {
-    let error = Error::source(format!(
-        "blob `{}` is missing in the source, and the registry does not have it",
-        need.layer.name
-    ));
-    let hints = if let AtHand::Missing(hints) = &need.at_hand { hints.as_slice() } else { &[] };
-    hints.iter().fold(error.because(Missing), Error::with_hint)
+/// Says that blobs are neither in the source nor at the registry.
+pub fn missing(needs: &[&Need]) -> Error {
+    let names: Vec<_> = needs.iter().map(|need| format!("`{}`", need.layer.name)).collect();
+    let words = match names.as_slice() {
+        [name] => format!("blob {name} is missing in the source, and the registry does not have it"),
+        names => {
+            let (count, names) = (names.len(), names.join(", "));
+            format!("{count} blobs are missing in the source, and the registry does not have them: {names}")
+        }
+    };
+    let mut hints: Vec<&String> = Vec::new();
+    for need in needs {
+        let AtHand::Missing(more) = &need.at_hand else { continue };
+        hints.extend(more.iter().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
+    }
+    hints.into_iter().fold(Error::source(words).because(Missing), Error::with_hint)
 }
 
 impl PushPlan {
@@ -339,6 +355,10 @@ mod tests {
         let error = plan(vec![gone.clone()], &Facts::default()).unwrap_err();
         assert!(error.message().contains("missing"), "{error}");
         assert!(error.find::<Missing>().is_some());
+        assert_eq!(error.hints(), ["fetch it"]);
+        let also = need("also gone", 1, true, AtHand::Missing(vec!["fetch it".into()]));
+        let error = plan(vec![gone.clone(), also], &Facts::default()).unwrap_err();
+        assert!(error.message().ends_with("does not have them: `gone`, `also gone`"), "{error}");
         assert_eq!(error.hints(), ["fetch it"]);
         let gone = Need { origins: vec!["base".into(), "other".into()], ..gone };
         let steps = plan(vec![gone], &Facts::default()).unwrap().steps;

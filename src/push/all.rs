@@ -17,7 +17,7 @@ use crate::{
     event::Event,
     oci::{Digest, Reference, Repository},
     registry::Client,
-    source::{Choice, Image, ImageContent, Input, Source, SourceSpec, choose},
+    source::{Choice, Image, ImageContent, Input, Missing, Source, SourceSpec, choose},
 };
 
 /// All images of a place on disk, on their way to one registry.
@@ -113,6 +113,9 @@ impl PushAll {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
         let consignments = consign(images, &*cargo.source, &mirror, &client)?;
+        if intent == Intent::Push {
+            require_left_out(&cargo, &consignments, &mirror, &client).await?;
+        }
         let (companions, subjects): (Vec<_>, Vec<_>) =
             consignments.into_iter().partition(|consignment| consignment.image.companion);
         let carried: Vec<_> = stream::iter(subjects)
@@ -184,6 +187,43 @@ impl Place {
 /// So many images are under way at once: enough that some are sent while others are asked for.
 const SIDE_BY_SIDE: usize = 4;
 
+/// Makes sure, before any tag moves, that what the source leaves out is where its images go. Names all that is not.
+async fn require_left_out(
+    cargo: &Cargo,
+    consignments: &[Consignment],
+    mirror: &Mirror,
+    client: &Client,
+) -> Result<()> {
+    if cargo.source.left_out().is_none() {
+        return Ok(());
+    }
+    let mut places = Places::default();
+    let mut missing: Vec<(&str, Error)> = Vec::new();
+    for Consignment { image, name, place } in consignments {
+        let targets = match place {
+            Ok(Place::Here(targets)) => targets.clone(),
+            Ok(Place::Beside { subject, tags }) => {
+                places.beside(subject, tags, image, mirror, client).unwrap_or_default()
+            }
+            Err(_) => Vec::new(),
+        };
+        for target in targets {
+            let fate = digest(image).map_or(Fate::Unknown, Fate::Arrived);
+            places.settle(image, &target.destination.repository, fate);
+            let delivery = cargo.delivery(&Freight::Image(image.clone()), target);
+            match Box::pin(delivery.require_left_out()).await {
+                Err(error) if error.find::<Missing>().is_some() => missing.push((name, error)),
+                result => result?,
+            }
+        }
+    }
+    let Some((_, first)) = missing.first() else { return Ok(()) };
+    let words: Vec<_> =
+        missing.iter().map(|(name, error)| format!("`{name}`: {}", error.message())).collect();
+    let error = Error::source(format!("nothing was pushed: {}", words.join("; "))).because(Missing);
+    Err(first.hints().into_iter().fold(error, Error::with_hint))
+}
+
 /// Where images have arrived, by the digest that the source knows them by.
 #[derive(Default)]
 struct Places(HashMap<Digest, Vec<(Repository, Fate)>>);
@@ -209,6 +249,13 @@ impl Fate {
 }
 
 impl Places {
+    /// Takes note of an image's fate in a repository.
+    fn settle(&mut self, image: &Image, repository: &Repository, fate: Fate) {
+        if let Some(digest) = digest(image) {
+            self.0.entry(digest).or_default().push((repository.clone(), fate));
+        }
+    }
+
     /// Takes note of what became of an image.
     fn note<T>(
         &mut self,
@@ -225,10 +272,8 @@ impl Places {
         };
         let mut arrivals = Vec::new();
         for (Target { destination, .. }, result) in carried {
-            if let Some(digest) = digest(image) {
-                let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
-                self.0.entry(digest).or_default().push((destination.repository.clone(), fate));
-            }
+            let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
+            self.settle(image, &destination.repository, fate);
             arrivals.push(Arrival { image: name.to_owned(), destination: Some(destination), result });
         }
         arrivals

@@ -158,12 +158,24 @@ impl Delivery {
     /// Decides what is to be done.
     pub(super) async fn plan(&self, mut needs: Vec<Need>, present: HashSet<Digest>) -> Result<PushPlan> {
         let source = Arc::clone(&self.source);
-        let (needs, present) = blocking(move || {
+        let (mut needs, present) = blocking(move || {
             survey::check_at_hand(&*source, &mut needs, &present)?;
             Ok((needs, present))
         })
         .await?;
+        survey::seek(&self.target.client, &mut needs, &present).await;
         plan::plan(needs, &Facts { present, encoding: self.options.recipe.encoding() })
+    }
+
+    /// Makes sure that what the source leaves out is at the registry.
+    pub(super) async fn require_left_out(&self) -> Result<()> {
+        let Some(left_out) = self.source.left_out() else { return Ok(()) };
+        let mut needs = self.wanted().await?.needs;
+        needs
+            .retain(|need| need.identity.as_ref().is_some_and(|(digest, _)| left_out.find(digest).is_some()));
+        let present =
+            survey::present(&self.target.client, &self.target.destination.repository.path, &needs).await?;
+        self.plan(needs, present).await.map(drop)
     }
 
     async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<Encodings> {

@@ -53,10 +53,11 @@ impl Delivery {
     }
 }
 
-/// Returns whether somebody's word for a host means this registry: containerd leaves its port out.
+/// Returns whether somebody's word for a host means this registry: containerd leaves its port out, and a bundle all of
+/// it.
 fn is_host(word: &str, host: &str) -> bool {
     let port = |rest: &str| rest.strip_prefix(':').is_some_and(|port| !port.contains([':', ']']));
-    word == host || host.strip_prefix(word).is_some_and(port)
+    word.is_empty() || word == host || host.strip_prefix(word).is_some_and(port)
 }
 
 /// More are not asked: each may cost a request for each blob.
@@ -71,6 +72,7 @@ mod tests {
         for (word, host, means) in [
             ("r.example.com", "r.example.com", true),
             ("127.0.0.1", "127.0.0.1:5000", true),
+            ("", "127.0.0.1:5000", true),
             ("[::1]", "[::1]:5000", true),
             ("127.0.0.1:5000", "127.0.0.1:5001", false),
             ("127.0.0.1:5000", "127.0.0.1", false),

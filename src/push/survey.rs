@@ -62,6 +62,34 @@ pub(crate) async fn require_manifests(
     Ok(())
 }
 
+/// Looks where else at the registry the blobs are that nobody has here: a mount brings them from there, and from nowhere
+/// else.
+pub(crate) async fn seek(client: &Client, needs: &mut [Need], present: &HashSet<Digest>) {
+    let mut sought = Vec::new();
+    for (at, need) in needs.iter_mut().enumerate() {
+        let Some((digest, size)) = need.identity.clone() else { continue };
+        if matches!(need.at_hand, AtHand::Missing(_)) && !present.contains(&digest) {
+            sought.push((at, digest, size, std::mem::take(&mut need.origins)));
+        }
+    }
+    let found: Vec<_> = stream::iter(sought)
+        .map(|(at, digest, size, origins)| async move {
+            for from in origins {
+                // A repository that we may not look into cannot be mounted from.
+                if client.head_blob(&from, &digest).await.is_ok_and(|found| found == Some(size)) {
+                    return Some((at, from));
+                }
+            }
+            None
+        })
+        .buffer_unordered(HEADS)
+        .collect()
+        .await;
+    for (at, from) in found.into_iter().flatten() {
+        needs[at].origins.push(from);
+    }
+}
+
 /// Looks at each blob that will have to be sent: a damaged source is found before the first byte leaves. A
 /// blob that was reached through a symlink is hashed as a whole.
 pub(crate) fn check_at_hand(

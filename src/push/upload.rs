@@ -153,7 +153,7 @@ impl Uploader {
 
     /// Brings a blob to the registry whose bytes are not at hand: by mount, or not at all.
     pub(crate) async fn mount_only(&self, need: &Need) -> Result<(Digest, u64)> {
-        let mut failure = plan::missing(need);
+        let mut failure = plan::missing(&[need]);
         let Some((digest, size)) = need.identity.clone() else { return Err(failure) };
         for from in &need.origins {
             match self.mount(&digest, from).await {

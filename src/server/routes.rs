@@ -91,6 +91,7 @@ impl Route {
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Blob(..) => "blob",
+            Self::Catalog => "catalog",
             Self::Health => "health",
             Self::Manifest(..) => "manifest",
             Self::Metrics => "metrics",
