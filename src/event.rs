@@ -101,6 +101,15 @@ pub enum Event {
         /// In one line.
         message: String,
     },
+    /// A file grows.
+    Written {
+        /// The file.
+        file: String,
+        /// So many bytes of it are written.
+        bytes: u64,
+        /// Of so many.
+        size: u64,
+    },
 }
 
 /// What is to be done for one blob.

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Everything that prints, asks the environment or knows clap is here.
 
 mod access;
+mod bundle;
 mod cache;
 mod completions;
 mod config;
@@ -11,12 +12,14 @@ mod embedded;
 mod environment;
 mod gateway;
 mod inspect;
+mod inventory;
 mod login;
 mod logout;
 mod output;
 mod progress;
 mod push;
 mod random_login;
+mod recipe;
 mod report;
 mod serve;
 mod served_images;
@@ -50,11 +53,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bundle(Box<bundle::Args>),
     Cache(cache::Args),
     Config(config::Args),
     Doctor(Box<doctor::Args>),
     Completions(completions::CompletionsArgs),
     Inspect(inspect::Args),
+    Inventory(Box<inventory::Args>),
     Login(login::Args),
     Logout(logout::Args),
     Man(completions::ManArgs),
@@ -66,6 +71,7 @@ impl Command {
     /// Returns whether standard error is for machines.
     fn is_for_machines(&self) -> bool {
         match self {
+            Self::Bundle(args) => args.progress.is_json(),
             Self::Push(args) => args.progress.is_json(),
             Self::Serve(args) => args.progress.is_json(),
             _ => false,
@@ -144,11 +150,13 @@ pub(crate) fn main() -> ExitCode {
     printer.log();
     let context = Context { environment, printer, config, command };
     let result = match cli.command {
+        Command::Bundle(args) => bundle::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),
         Command::Config(args) => config::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Completions(args) => completions::completions(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
+        Command::Inventory(args) => inventory::run(&args, &context),
         Command::Login(args) => login::run(&args, &context),
         Command::Logout(args) => logout::run(&args, &context),
         Command::Man(args) => completions::man(&args, &context),

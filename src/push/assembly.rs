@@ -33,7 +33,7 @@ pub struct Assembly {
     pub options: Options,
 }
 
-/// One place that an index is assembled from.
+/// One place that an index is assembled from, or a bundle.
 #[derive(Debug)]
 pub struct Part {
     /// Where the image lies.

@@ -5,7 +5,7 @@
 //! given (distribution-spec, "referrers tag schema"): what it lists is pushed, and the destination's list kept by
 //! whoever pushes a referrer ([`super::manifest`]).
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Format, Freight, Options, Pushed,
@@ -76,26 +76,30 @@ impl Delivery {
         let delivery = self.clone();
         blocking(move || about(&*delivery.source, kept)).await
     }
+}
 
-    /// Refuses an image that is made anew while the source holds something about it.
-    pub(super) async fn check_companions(&self, wanted: &Wanted) -> Result<()> {
-        let (_, changed) = wanted.kept_and_changed(self.options.format)?;
-        if changed.is_empty() || self.options.companions == Companions::Forget {
-            return Ok(());
-        }
-        let delivery = self.clone();
-        let stale = blocking(move || about(&*delivery.source, changed)).await?;
-        if stale.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<_> = stale.iter().map(Companion::name).collect();
-        Err(Error::usage(format!(
-            "the image would be made anew, and what the source holds about it would not hold for it: {}",
-            names.join(", ")
-        ))
-        .with_hint("leave out `--compression` and `--format` to push it as it is")
-        .with_hint("`--remove-signatures` pushes the new one alone"))
+/// Refuses an image that is made anew while the source holds something about it.
+pub(super) async fn check_companions(
+    source: &Arc<dyn Source>,
+    wanted: &Wanted,
+    options: &Options,
+) -> Result<()> {
+    let (_, changed) = wanted.kept_and_changed(options.format)?;
+    if changed.is_empty() || options.companions == Companions::Forget {
+        return Ok(());
     }
+    let source = Arc::clone(source);
+    let stale = blocking(move || about(&*source, changed)).await?;
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = stale.iter().map(Companion::name).collect();
+    Err(Error::usage(format!(
+        "the image would be made anew, and what the source holds about it would not hold for it: {}",
+        names.join(", ")
+    ))
+    .with_hint("leave out `--compression` and `--format` to push it as it is")
+    .with_hint("`--remove-signatures` pushes the new one alone"))
 }
 
 /// An image that is there for the sake of another one.

@@ -7,6 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::{
     Freight, Intent, Options, Pushed, Target,
     absorb::Absorbed,
+    companions::check_companions,
     draft::{Encodings, Finished},
     if_exists::Names,
     manifest,
@@ -126,7 +127,7 @@ impl Delivery {
 
     pub(super) async fn wanted(&self) -> Result<Wanted> {
         let wanted = self.listed().await?;
-        self.check_companions(&wanted).await?;
+        check_companions(&self.source, &wanted, &self.options).await?;
         Ok(wanted)
     }
 

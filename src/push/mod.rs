@@ -7,16 +7,19 @@ mod absorb;
 mod ahead;
 mod all;
 mod assembly;
+mod bundle;
 mod companions;
 mod delivery;
 mod draft;
 mod forecast;
 mod if_exists;
+pub mod inventory;
 mod journal;
 mod manifest;
 mod mirror;
 mod original;
 mod origins;
+mod pack;
 mod press;
 mod recall;
 mod resume;
@@ -26,6 +29,7 @@ mod send;
 mod shared_cache;
 mod sources;
 mod spool;
+pub mod stocktaking;
 mod survey;
 mod traffic;
 mod transcode;
@@ -46,6 +50,7 @@ use self::{
 pub use ahead::send_ahead;
 pub use all::{Arrival, PushAll};
 pub use assembly::{Assembly, Part};
+pub use bundle::{Bundle, Bundled, BundledImage};
 pub use companions::Companions;
 pub use draft::Format;
 pub use forecast::Forecast;
@@ -370,6 +375,7 @@ mod tests {
         can(PushAll::run);
         can(PushAll::forecast);
         can(Assembly::run);
+        can(Bundle::write);
         can(Assembly::forecast);
     }
 }

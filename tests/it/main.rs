@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod architecture;
 mod bad_images;
+mod bundle;
 mod caching;
 mod companions;
 mod configuration;

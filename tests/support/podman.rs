@@ -39,6 +39,13 @@ impl Podman {
         self.run(&["load", "--quiet", "--input", &archive.display().to_string()])
     }
 
+    /// Saves images, all in one archive.
+    pub(crate) fn save(&self, images: &[&str], archive: &Path) -> Result<(), String> {
+        let archive = archive.display().to_string();
+        self.run(&[&["save", "--quiet", "--multi-image-archive", "--output", &archive], images].concat())
+            .map(drop)
+    }
+
     /// Returns where the file tree of an image is.
     pub(crate) fn mount(&self, reference: &str) -> Result<PathBuf, String> {
         self.run(&["image", "mount", reference]).map(PathBuf::from)

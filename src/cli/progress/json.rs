@@ -17,7 +17,7 @@ use crate::cli::output::Printer;
 /// A line of `--progress json`: `seconds` since the first one and the fields of what happened, whose kind is `event`.
 /// What happens at the same moment in two threads may come in either order.
 ///
-/// What happens during a push is an [`Event`], as that type describes it; `encoded`, `hashed` and `sent` come at most
+/// What happens during a push is an [`Event`], as that type describes it; `encoded`, `hashed`, `sent` and `written` come at most
 /// once a second for each blob. The others are:
 ///
 /// * `{"event":"failed","message":…,"causes":[…],"hints":[…],"exitCode":N}`: why the command, or the push to one of
@@ -105,6 +105,7 @@ impl Reporter for Json {
             Event::Encoded { blob, .. } => self.is_due("encoded", blob),
             Event::Hashed { blob, .. } => self.is_due("hashed", blob),
             Event::Sent { blob, .. } => self.is_due("sent", blob),
+            Event::Written { file, .. } => self.is_due("written", file),
             _ => true,
         };
         if due {

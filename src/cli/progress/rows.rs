@@ -77,6 +77,7 @@ pub(super) fn words(phase: &Phase, now: Instant) -> String {
             let left = until.saturating_duration_since(now) + Duration::from_millis(999);
             format!("waiting {}: {why}", span(left))
         }
+        Phase::Writing => "writing".to_owned(),
     }
 }
 

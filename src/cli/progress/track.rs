@@ -69,6 +69,8 @@ pub(super) enum Phase {
         until: Instant,
         why: String,
     },
+    /// A file of ours.
+    Writing,
 }
 
 /// All blobs together.
@@ -116,6 +118,11 @@ impl Track {
             Event::Acknowledged { blob, offset, size } => {
                 let blob = self.sending(blob, now);
                 (blob.acknowledged, blob.size) = (*offset, size.or(blob.size));
+            }
+            Event::Written { file, bytes, size } => {
+                self.speed.count(*bytes, now);
+                let file = self.busy(file, Phase::Writing, now);
+                (file.acknowledged, file.size) = (*bytes, Some(*size));
             }
             Event::Waiting { blob, pause, why } => {
                 self.busy(blob, Phase::Waiting { until: now + *pause, why: why.clone() }, now);
@@ -224,6 +231,7 @@ impl Blob {
         let fresh = self.made.is_some_and(|made| now.saturating_duration_since(made) < FRESH);
         Some(match phase {
             Phase::Waiting { until, .. } if *until > now => phase.clone(),
+            Phase::Writing => Phase::Writing,
             _ if self.size.is_some_and(|size| self.acknowledged >= size && size > 0) => Phase::Closing,
             Phase::Encoding { .. } if fresh => {
                 let of = |source: u64| (self.plain * 100 / source.max(1)).min(100);
@@ -297,6 +305,19 @@ mod tests {
 
     fn phases(track: &Track, now: Instant) -> Vec<(&str, Phase)> {
         track.in_flight(now).map(|(name, _, phase)| (name, phase)).collect()
+    }
+
+    #[test]
+    fn a_file_grows_until_it_is_whole() {
+        let (mut track, start) = (Track::default(), Instant::now());
+        for (second, bytes) in [(1, 10 * MIB), (2, 40 * MIB)] {
+            let written = Event::Written { file: "b.tar".into(), bytes, size: 100 * MIB };
+            track.hear(&written, start + Duration::from_secs(second));
+        }
+        let now = start + Duration::from_secs(3);
+        assert_eq!(phases(&track, now), [("b.tar", Phase::Writing)]);
+        let total = track.total(now);
+        assert_eq!((total.acknowledged, total.size, total.speed), (40 * MIB, 100 * MIB, 20 * MIB));
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Entry {
             args.tags = self.tags;
         }
         args.platform = self.platform.or(args.platform);
-        args.compression = self.compression.unwrap_or(args.compression);
+        args.recipe.compression = self.compression.unwrap_or(args.recipe.compression);
         args
     }
 }

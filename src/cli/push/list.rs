@@ -112,10 +112,10 @@ fn job(order: &Order<'_>) -> Option<Job> {
     let asked = json!({
         "allowNondistributable": args.allow_nondistributable,
         "blobDir": options.blob_dir,
-        "compression": args.compression.to_string(),
+        "compression": args.recipe.compression.to_string(),
         "destinations": args.destinations,
-        "forceCompression": args.force_compression,
-        "format": args.format.to_string(),
+        "forceCompression": args.recipe.force_compression,
+        "format": args.recipe.format.to_string(),
         "ifExists": args.if_exists.to_string(),
         "platform": args.platform,
         "referrers": args.referrers,

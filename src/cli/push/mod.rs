@@ -12,9 +12,8 @@ use std::path::PathBuf;
 
 use longshore::{
     Error, Result,
-    codec::Recipe,
     oci::Platform,
-    push::{Format, IfExists, Rule, runtime::Ending},
+    push::{IfExists, Rule, runtime::Ending},
 };
 
 use self::{
@@ -26,6 +25,7 @@ use super::{
     access::{AccessArgs, CredsArgs},
     cache::CacheArgs,
     progress::ProgressArgs,
+    recipe::RecipeArgs,
     report::ReportArgs,
     source::SourceArgs,
     transfer::TransferArgs,
@@ -77,16 +77,8 @@ pub(super) struct Args {
     /// Push only this platform of a multi-platform image: OS/ARCH[/VARIANT]
     #[arg(long, value_parser = typed::<Platform>)]
     platform: Option<Platform>,
-    /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded. `keep` alters nothing that a manifest in
-    /// the source names, and makes other plain layers gzip
-    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = typed::<Recipe>)]
-    compression: Recipe,
-    /// Encode layers too that are in that encoding already
-    #[arg(long)]
-    force_compression: bool,
-    /// auto, oci or docker: the manifest's family; `auto` keeps the source's
-    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = typed::<Format>)]
-    format: Format,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// Push behind the image what SOURCE holds about it, unaltered: signatures, SBOMs, attestations (`--all` does)
     #[arg(long)]
     referrers: bool,

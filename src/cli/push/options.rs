@@ -2,26 +2,13 @@
 
 use longshore::{
     Error, Result,
-    codec::{Encoding, Recipe},
     oci::Reference,
-    push::{Companions, Format, OpenSessions, Options, Resume},
+    push::{Companions, OpenSessions, Options, Resume},
 };
 
 use super::{super::Context, Args};
 
 pub(super) fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Context) -> Result<Options> {
-    let recipe = match args.compression {
-        Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: args.force_compression },
-        Recipe::Keep if args.force_compression => {
-            return Err(Error::usage("`--force-compression` does not say how")
-                .with_hint("say it by `--compression gzip` or `--compression zstd`"));
-        }
-        Recipe::Keep => Recipe::Keep,
-    };
-    if args.format == Format::Docker && matches!(recipe.encoding(), Encoding::Zstd { .. }) {
-        return Err(Error::usage("Docker's manifests have no zstd layers")
-            .with_hint("leave `--format docker` out, or say `--compression gzip`"));
-    }
     let mut reuse_from = Vec::new();
     for text in &args.reuse_from {
         let reference: Reference = text.parse()?;
@@ -46,12 +33,12 @@ pub(super) fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Con
     Ok(Options {
         allow_nondistributable: args.allow_nondistributable,
         companions,
-        format: args.format,
+        format: args.recipe.format,
         if_exists: args.if_exists,
         mount_from: args.mount_from.clone(),
         platform: args.platform.clone(),
-        recipe,
-        reuse: !args.no_reuse && !args.force_compression,
+        recipe: args.recipe.recipe()?,
+        reuse: !args.no_reuse && !args.recipe.force_compression,
         reuse_from,
         resume,
         sightings: usual.sightings.filter(|_| !embedded),

@@ -62,6 +62,8 @@ pub(crate) enum Route {
     BlobHead,
     /// `DELETE` of a session.
     Cancel,
+    /// `/v2/_catalog`.
+    Catalog,
     /// `PUT` of a session.
     Commit,
     ManifestGet,
@@ -76,6 +78,7 @@ pub(crate) enum Route {
     Referrers,
     /// `GET` of a session.
     Status,
+    Tags,
     Token,
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use longshore::oci::{Digest, Hasher};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     http::{Answer, Head},
@@ -58,6 +58,10 @@ impl Call {
             (route, place)
         } else if let Some(place) = split("/referrers/") {
             (Route::Referrers, place)
+        } else if let Some(place) = split("/tags/list") {
+            (Route::Tags, place)
+        } else if rest == "_catalog" {
+            (Route::Catalog, Default::default())
         } else {
             (Route::Other, Default::default())
         };
@@ -147,6 +151,7 @@ impl Store {
             Route::Base => Ok(Answer::new(200)),
             Route::BlobGet | Route::BlobHead => self.get_blob(call),
             Route::Cancel => self.cancel(call),
+            Route::Catalog => Ok(listed("repositories", self.repositories.keys().cloned().collect())),
             Route::Commit => self.commit(manners, base, call, body),
             Route::ManifestGet | Route::ManifestHead => self.get_manifest(call),
             Route::ManifestPut => self.put_manifest(manners, base, call, body),
@@ -155,6 +160,10 @@ impl Store {
             Route::Patch => self.patch(manners, base, call, &body),
             Route::Referrers => self.referrers(manners, call),
             Route::Status => self.status(manners, base, call),
+            Route::Tags if !self.repositories.contains_key(&call.repository) => {
+                Err(Refusal::new(404, "NAME_UNKNOWN", "no such repository"))
+            }
+            Route::Tags => Ok(listed("tags", self.tags(&call.repository))),
             Route::Other | Route::Token => Err(Refusal::new(404, "UNSUPPORTED", "no such route")),
         };
         done.unwrap_or_else(|refusal| refusal.answer(manners))
@@ -343,11 +352,11 @@ impl Store {
         });
         let listed: Vec<_> = referring
             .map(|(digest, (media_type, bytes))| {
-                serde_json::json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+                json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
             })
             .collect();
         let mut answer = Answer::new(200).with("Content-Type", "application/vnd.oci.image.index.v1+json");
-        answer.body = serde_json::json!({ "schemaVersion": 2, "manifests": listed }).to_string().into();
+        answer.body = json!({ "schemaVersion": 2, "manifests": listed }).to_string().into();
         Ok(answer)
     }
 
@@ -443,7 +452,7 @@ impl Refusal {
         }
         let mut answer = Answer::new(self.status).with("Content-Type", "application/json");
         let error = serde_json::json!({ "code": self.code, "message": self.message, "detail": self.detail });
-        answer.body = serde_json::json!({ "errors": [error] }).to_string().into();
+        answer.body = json!({ "errors": [error] }).to_string().into();
         answer
     }
 }
@@ -473,6 +482,14 @@ fn hash(like: &Digest, bytes: &[u8]) -> Digest {
 }
 
 /// Returns first and last byte of a `Content-Range`, in the specification's form and no other.
+/// Answers with a list of names, all on one page.
+fn listed(key: &str, mut names: Vec<String>) -> Answer {
+    names.sort();
+    let mut answer = Answer::new(200).with("Content-Type", "application/json");
+    answer.body = json!({ key: names }).to_string().into_bytes();
+    answer
+}
+
 fn content_range(head: &Head) -> Option<(usize, usize)> {
     let (start, end) = head.header("Content-Range")?.split_once('-')?;
     let digits =

@@ -1,0 +1,43 @@
+//! What becomes of an image on its way, alike for every command that makes something of one.
+
+use longshore::{
+    Error, Result,
+    codec::{Encoding, Recipe},
+    push::Format,
+};
+
+use super::typed;
+
+/// Options of how layers are encoded and what manifests are.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct RecipeArgs {
+    /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded. `keep` alters nothing that a manifest in
+    /// the source names, and makes other plain layers gzip
+    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = typed::<Recipe>)]
+    pub(super) compression: Recipe,
+    /// Encode layers too that are in that encoding already
+    #[arg(long)]
+    pub(super) force_compression: bool,
+    /// auto, oci or docker: the manifest's family; `auto` keeps the source's
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = typed::<Format>)]
+    pub(super) format: Format,
+}
+
+impl RecipeArgs {
+    /// Returns how layers are encoded.
+    pub(super) fn recipe(&self) -> Result<Recipe> {
+        let recipe = match self.compression {
+            Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: self.force_compression },
+            Recipe::Keep if self.force_compression => {
+                return Err(Error::usage("`--force-compression` does not say how")
+                    .with_hint("say it by `--compression gzip` or `--compression zstd`"));
+            }
+            Recipe::Keep => Recipe::Keep,
+        };
+        if self.format == Format::Docker && matches!(recipe.encoding(), Encoding::Zstd { .. }) {
+            return Err(Error::usage("Docker's manifests have no zstd layers")
+                .with_hint("leave `--format docker` out, or say `--compression gzip`"));
+        }
+        Ok(recipe)
+    }
+}

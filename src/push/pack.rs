@@ -1,0 +1,202 @@
+//! Packs the images of one source for a bundle: what a push would send of each, and where its bytes are.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Cargo, Companions, Freight,
+    all::digest,
+    bundle::Contents,
+    companions::{check_companions, subject, unfold},
+    draft::{Encodings, Finished},
+    spool::{Feed, blocking},
+    survey,
+    transcode::{Job, NotShared, Work, Workshop},
+    wanted::{self, Wanted},
+};
+use crate::{
+    error::{Error, Result},
+    event::Event,
+    oci::{DiffId, Digest, Manifest},
+    plan::{AtHand, Need},
+    source::{Choice, Image, Layer, Missing, choose},
+};
+
+/// Packs the images of a source.
+pub(super) struct Packer {
+    pub(super) cargo: Arc<Cargo>,
+    /// Its place among the sources.
+    pub(super) at: usize,
+}
+
+/// A blob of a bundle, and where its bytes are.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    pub(super) size: u64,
+    pub(super) place: Place,
+}
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// In the cache, or taken over while the source at this place passed.
+    Encoded(usize, DiffId),
+    Memory(Bytes),
+    /// In the source at this place.
+    Source(usize, Layer),
+}
+
+impl Packer {
+    /// Packs the images that are meant: each with its companions, which come last.
+    pub(super) async fn pack(&self, choice: &Choice, contents: &mut Contents) -> Result<()> {
+        let Cargo { source, options, .. } = &*self.cargo;
+        let platform = options.platform.as_ref();
+        let images = match choice {
+            Choice::Only => choose::all(&**source, platform)?,
+            choice => vec![choose(&**source, choice, platform)?],
+        };
+        let mut images = unfold(images, &**source);
+        if options.companions == Companions::Forget {
+            images.retain(|image| !image.companion || subject(image, &**source).is_none());
+        }
+        if images.is_empty() {
+            return Err(Error::source("it holds no images"));
+        }
+        let (companions, images): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| image.companion);
+        let mut became = HashMap::new();
+        for image in images.iter().chain(&companions) {
+            if let Some(about) = subject(image, &**source)
+                && let Some(now) = became.get(&about).filter(|now| **now != about)
+            {
+                let words = format!("what is about {about}, which becomes {now}, would not hold for it");
+                return Err(
+                    Error::usage(words).with_hint("leave out `--platform`, or add `--remove-signatures`")
+                );
+            }
+            let root = self.pack_image(image, contents).await?;
+            if let Some(digest) = digest(image) {
+                became.insert(digest, root);
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs an image with all that belongs to it; returns the digest it has in the bundle.
+    async fn pack_image(&self, image: &Image, contents: &mut Contents) -> Result<Digest> {
+        let (cargo, freight) = (Arc::clone(&self.cargo), Freight::Image(image.clone()));
+        let mut wanted = blocking(move || {
+            let Cargo { source, absorbed, press, options, .. } = &*cargo;
+            wanted::wanted(&**source, &freight, options, &press.cache, absorbed)
+        })
+        .await?;
+        check_companions(&self.cargo.source, &wanted, &self.cargo.options).await?;
+        if let Some(child) = wanted.absent.iter().find(|child| !contents.base.has_manifest(&child.digest)) {
+            return Err(Error::source(format!("manifest {} is missing in the source", child.digest))
+                .because(Missing)
+                .with_hint("bundle one platform by `--platform`"));
+        }
+        if let Some(shared) = &self.cargo.press.shared {
+            shared.ask(&mut wanted.needs, self.cargo.options.recipe.encoding()).await;
+        }
+        let encoded = self.encode(&mut wanted).await?;
+        let finished = wanted.finish(&encoded, self.cargo.options.format)?;
+        let Finished { manifests, notes } =
+            finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
+        for note in notes {
+            self.warn(note);
+        }
+        let root = super::delivery::root(&manifests)?.clone();
+        self.add_blobs(image, wanted.needs, contents).await?;
+        for Manifest { digest, bytes, .. } in manifests {
+            let packed = Packed { size: bytes.len() as u64, place: Place::Memory(bytes) };
+            contents.blobs.insert(digest, packed);
+        }
+        contents.list(image, &root)?;
+        Ok(root.digest)
+    }
+
+    /// Encodes the layers that have to be, or has them from the shared cache, and finds out the digests of those that go as they are.
+    async fn encode(&self, wanted: &mut Wanted) -> Result<Encodings> {
+        let encoding = self.cargo.options.recipe.encoding();
+        let (mut jobs, mut feeds) = (Vec::new(), Vec::new());
+        for need in wanted.needs.iter_mut().filter(|need| need.identity.is_none()) {
+            let (output, feed) = Feed::growing();
+            let (work, feed) = match &need.at_hand {
+                AtHand::Plain => (Work::Encode(encoding), feed),
+                AtHand::Shared(entry) => {
+                    let (instead, other) = Feed::growing();
+                    (Work::Fetch { entry: entry.clone(), encoding, instead }, feed.or(other))
+                }
+                _ => (Work::Prove, feed),
+            };
+            jobs.push(Job { layer: need.layer.clone(), work, output });
+            feeds.push((need, feed));
+        }
+        let Cargo { source, press, .. } = &*self.cargo;
+        let working = Workshop { source: Arc::clone(source), press: press.clone() }.start(jobs)?;
+        let mut failure = None;
+        for (need, mut feed) in feeds {
+            let instead = feed.take_instead();
+            let sealed = match (feed.sealed().await, instead) {
+                (Err(error), Some(mut instead)) if error.find::<NotShared>().is_some() => {
+                    instead.sealed().await
+                }
+                (sealed, _) => sealed,
+            };
+            match sealed {
+                Ok(sealed) => need.identity = Some(sealed),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        // What is encoded is in the cache now.
+        blocking(move || working.join()).await?;
+        failure.map_or_else(|| Ok(wanted.encoded()), Err)
+    }
+
+    /// Adds what an image needs to the bundle, or to what that leaves out.
+    async fn add_blobs(&self, image: &Image, mut needs: Vec<Need>, contents: &mut Contents) -> Result<()> {
+        let known = needs.iter().filter_map(|need| Some(&need.identity.as_ref()?.0));
+        let there = known.filter(|digest| contents.base.has_blob(digest)).cloned().collect();
+        let cargo = Arc::clone(&self.cargo);
+        let needs = blocking(move || {
+            survey::check_at_hand(&*cargo.source, &mut needs, &there)?;
+            Ok(needs)
+        })
+        .await?;
+        require(image, &needs)?;
+        for Need { layer, identity, at_hand, .. } in needs {
+            if at_hand == AtHand::Foreign {
+                continue;
+            }
+            let (digest, size) = identity
+                .ok_or_else(|| Error::internal(format!("the digest of `{}` is not known", layer.name)))?;
+            let place = match (at_hand, &layer.diff_id) {
+                (AtHand::Bytes(bytes), _) => Place::Memory(bytes),
+                (AtHand::Cached | AtHand::Plain | AtHand::Shared(_), Some(diff_id)) => {
+                    Place::Encoded(self.at, diff_id.clone())
+                }
+                _ => Place::Source(self.at, layer),
+            };
+            contents.add(digest, Packed { size, place });
+        }
+        Ok(())
+    }
+
+    fn warn(&self, message: String) {
+        self.cargo.press.reporter.event(Event::Warning { message });
+    }
+}
+
+/// Names all blobs of an image that are missing.
+fn require(image: &Image, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> =
+        needs.iter().filter(|need| matches!(need.at_hand, AtHand::Missing(_))).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let names: Vec<_> = missing.iter().map(|need| format!("`{}`", need.layer.name)).collect();
+    let called = image.names.first().map(|name| format!(" of `{name}`")).unwrap_or_default();
+    let error =
+        Error::source(format!("missing in the source{called}: {}", names.join(", "))).because(Missing);
+    let AtHand::Missing(hints) = &first.at_hand else { return Err(error) };
+    Err(hints.iter().fold(error, Error::with_hint))
+}
