@@ -155,7 +155,8 @@ impl Config {
 pub(super) fn with_variables(command: Command) -> Command {
     command.mut_subcommands(with_variables).mut_args(|option| match option.get_long().map(variable) {
         Some(variable) if is_settable(&option) => {
-            let option = option.env(variable);
+            // That there is one is said once, and not at every option.
+            let option = option.env(variable).hide_env(true);
             match option.get_action() {
                 ArgAction::SetTrue => option.value_parser(FalseyValueParser::new()),
                 _ => option,

@@ -40,6 +40,10 @@ use self::{config::Config, environment::Environment, output::Printer};
 /// place and sent in chunks that every proxy lets through.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    after_help = "Every option can be set by a variable (`--chunk-size`: LONGSHORE_CHUNK_SIZE) or in a file:
+`longshore config show` says what counts, and where it is said."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -106,21 +110,40 @@ enum ExitStatus {
     Interrupted(u8),
 }
 
-/// Returns the command line. `push -h` fits a screen: what is not usual is left to `--help`.
+/// Returns the command line. Every `-h` fits a screen: what is not usual is left to `--help`.
 fn command() -> clap::Command {
     let short = |arg: clap::Arg| {
         let is_usual = arg.is_positional() || USUAL.contains(&arg.get_id().as_str());
         if is_usual { arg } else { arg.hide_short_help(true) }
     };
-    let cli = Cli::command()
-        .mut_subcommand("push", |push| push.mut_args(short))
-        .mut_subcommand("serve", |serve| serve.mut_args(gateway::under_upstream));
+    let mut cli = Cli::command().mut_subcommand("serve", |serve| serve.mut_args(gateway::under_upstream));
+    for long in ["bundle", "inventory", "push", "serve"] {
+        cli = cli.mut_subcommand(long, |command| command.mut_args(short));
+    }
     config::with_variables(cli)
 }
 
-/// Options of `push` that are usual.
-const USUAL: [&str; 9] =
-    ["chunk_size", "compression", "creds", "digest_file", "dry_run", "into", "json", "platform", "tags"];
+/// Options of long commands that are usual.
+const USUAL: [&str; 18] = [
+    "base",
+    "chunk_size",
+    "compression",
+    "creds",
+    "digest_file",
+    "dry_run",
+    "htpasswd",
+    "into",
+    "json",
+    "listen",
+    "output",
+    "platform",
+    "read_only",
+    "split",
+    "tags",
+    "tls_cert",
+    "tls_key",
+    "upstream",
+];
 
 /// Reads the value of an option; what may help stands behind what is wrong.
 fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {

@@ -97,8 +97,9 @@ fn one_of_several_that_fails_is_named() {
 
 #[test]
 fn short_help_fits_a_screen_and_long_help_has_everything() {
-    for command in [&["-h"][..], &["push", "-h"], &["inspect", "-h"], &["cache", "-h"], &["login", "-h"]] {
-        let help = run(command).stdout;
+    let commands = ["bundle", "cache", "doctor", "inspect", "inventory", "login", "push", "serve"];
+    for help in commands.map(|command| run(&[command, "-h"]).stdout).into_iter().chain([run(&["-h"]).stdout])
+    {
         assert!(help.lines().count() <= 44, "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     }
