@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, header::WWW_AUTHENTICATE};
 use longshore::{
     blob::Blob,
+    layout::{left_out::LeftOut, parts::Parts},
     oci::{Digest, ImageConfig, Manifest, Reference},
     registry::{Location, challenge::Challenge, session::range},
     source::{
@@ -30,8 +31,10 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("archive", archive),
     ("bolt", bolt),
     ("challenge", challenge),
+    ("left-out", left_out),
     ("location", location),
     ("manifest", manifest),
+    ("parts", parts),
     ("range", range),
     ("reference", reference),
     ("tar-split", tar_split),
@@ -93,6 +96,14 @@ fn challenge(data: &[u8]) {
     drop(Challenge::read(&values.map(|value| (WWW_AUTHENTICATE, value)).collect()));
 }
 
+/// What a bundle says it leaves out reads as it is written.
+fn left_out(data: &[u8]) {
+    if let Ok(read) = LeftOut::parse(data) {
+        let bytes = read.to_bytes().expect("it can be written");
+        assert_eq!(LeftOut::parse(&bytes).ok(), Some(read), "it reads what it writes");
+    }
+}
+
 /// Where an upload goes on: anywhere on the registry's own host, or on another one by https only.
 fn location(data: &[u8]) {
     let request: Url = "https://registry.example.com/v2/demo/blobs/uploads/".parse().expect("a URL");
@@ -111,6 +122,14 @@ fn manifest(data: &[u8]) {
         }
     }
     drop(ImageConfig::parse(data, "fuzz"));
+}
+
+/// The parts of a file lie beside their list, and are as many as its size demands.
+fn parts(data: &[u8]) {
+    if let Ok(parts) = Parts::parse(data) {
+        assert!(parts.parts.iter().all(|part| !part.name.contains('/')), "{parts:?}");
+        assert_eq!(parts.size.div_ceil(parts.each), parts.parts.len() as u64, "{parts:?}");
+    }
 }
 
 /// What a `Range` header claims fits its words: no number appears from nowhere.

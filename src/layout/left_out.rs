@@ -56,7 +56,7 @@ impl LeftOut {
         let read: Self = serde_json::from_slice(bytes)
             .context(ErrorKind::Source, || format!("`{LEFT_OUT}` is not valid"))?;
         if read.version == VERSION {
-            Ok(read)
+            Ok(Self::new(read.blobs))
         } else {
             let words = format!("unsupported version of `{LEFT_OUT}`: {}", read.version);
             Err(Error::source(words).with_hint("a newer longshore reads it"))

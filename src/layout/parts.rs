@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fmt::Write as _,
     num::NonZero,
     path::Path,
@@ -86,8 +87,12 @@ impl Parts {
                 .context(ErrorKind::Internal, || "writing a list of parts".to_owned())?;
         }
         write::write_atomic(path, text.as_bytes())?;
-        let stale = earlier.into_iter().flat_map(|earlier| earlier.parts);
-        for Part { name, .. } in stale.filter(|old| self.parts.iter().all(|part| part.name != old.name)) {
+        let list = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let stale = earlier.into_iter().flat_map(|earlier| earlier.parts).filter(|old| {
+            // Whatever the earlier list names besides, it is not ours to take away.
+            is_part(&old.name, list) && self.parts.iter().all(|part| part.name != old.name)
+        });
+        for Part { name, .. } in stale {
             // What stays is in nobody's way.
             fs_err::remove_file(path.with_file_name(name)).ok();
         }
@@ -152,6 +157,12 @@ pub const LIST_LIMIT: u64 = 1 << 20;
 /// How a list begins: a comment for `sha256sum`.
 const MARK: &str = "# longshore parts 1: ";
 
+/// Returns whether a file is called as a part of this list is.
+fn is_part(name: &str, list: &str) -> bool {
+    let number = list.strip_suffix(".parts").and_then(|file| name.strip_prefix(file)?.strip_prefix('.'));
+    number.is_some_and(|number| number.len() >= 3 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +197,19 @@ mod tests {
         ] {
             assert!(Parts::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_new_list_takes_away_parts_of_the_old_one_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("f.parts");
+        parts(dir.path(), b"0123456789", 4);
+        fs_err::write(dir.path().join("mine"), "mine").unwrap();
+        let text = fs_err::read_to_string(&list).unwrap().replace("f.001", "mine");
+        fs_err::write(&list, text).unwrap();
+        parts(dir.path(), b"0123", 4);
+        let left = |name: &str| dir.path().join(name).exists();
+        assert_eq!(["f.000", "f.002", "mine"].map(left), [true, false, true]);
     }
 
     #[test]
