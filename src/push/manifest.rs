@@ -8,13 +8,14 @@ use super::traffic::Traffic;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
-    oci::{Content, Descriptor, Digest, Manifest, Reference},
-    registry::{Client, RegistryError},
+    oci::{Algorithm, Content, Descriptor, Digest, Manifest, Reference},
+    registry::{Client, Receipt, RegistryError},
 };
 
 /// Sends manifests, children before their index and subjects before what refers to them, and at last the root under
-/// every tag, or under its digest where there is no tag. Returns the digest that the registry knows the root by: under a tag it is kept by
-/// SHA-256, whatever the source knew it by.
+/// every tag, or under its digest where there is no tag. Returns the digest that the registry knows the root by: under
+/// a tag it is kept by SHA-256, whatever the source knew it by. Who asked for another digest gets that one, and the
+/// tags along with it where the registry takes them so.
 pub(super) async fn send(
     client: &Client,
     manifests: &[Manifest],
@@ -27,16 +28,23 @@ pub(super) async fn send(
         return Err(Error::internal("an image without a manifest"));
     };
     for child in subjects_first(children) {
-        put(client, destination, &child.digest.to_string(), child, traffic, reporter).await?;
+        put(client, destination, &child.digest.to_string(), &[], child, traffic, reporter).await?;
     }
-    if tags.is_empty() {
-        return put(client, destination, &root.digest.to_string(), root, traffic, reporter).await;
+    let asked_by = destination.digest.as_ref().map(Digest::algorithm);
+    let by_digest = tags.is_empty() || asked_by.is_some_and(|algorithm| algorithm != Algorithm::Sha256);
+    let (mut known_by, mut taken) = (None, Vec::new());
+    if by_digest {
+        let name = root.digest.to_string();
+        let receipt = put(client, destination, &name, tags, root, traffic, reporter).await?;
+        (known_by, taken) = (receipt.digest, receipt.tags);
     }
-    let mut known_by = root.digest.clone();
-    for tag in tags {
-        known_by = put(client, destination, tag, root, traffic, reporter).await?;
+    for tag in tags.iter().filter(|tag| !taken.contains(tag)) {
+        let receipt = put(client, destination, tag, &[], root, traffic, reporter).await?;
+        if !by_digest {
+            known_by = receipt.digest;
+        }
     }
-    Ok(known_by)
+    Ok(known_by.unwrap_or_else(|| root.digest.clone()))
 }
 
 /// Puts whatever a manifest is about before it, where both go out: registries may refuse what refers to nothing
@@ -68,18 +76,23 @@ async fn put(
     client: &Client,
     destination: &Reference,
     name: &str,
+    tags: &[String],
     manifest: &Manifest,
     traffic: &Traffic,
     reporter: &dyn Reporter,
-) -> Result<Digest> {
+) -> Result<Receipt> {
     let repository = &destination.repository.path;
-    let receipt = client.put_manifest(repository, name, &manifest.media_type, manifest.bytes.clone()).await?;
+    let (media_type, bytes) = (&manifest.media_type, manifest.bytes.clone());
+    let receipt = client.put_manifest(repository, name, tags, media_type, bytes).await?;
     if let (Some(subject), false) = (&manifest.subject, receipt.subject) {
         let _turn = traffic.referrers.lock().await;
         list_referrer(client, repository, subject, manifest).await?;
     }
-    reporter.event(Event::Manifest { reference: name.to_owned(), digest: manifest.digest.to_string() });
-    Ok(receipt.digest.unwrap_or_else(|| manifest.digest.clone()))
+    for reference in std::iter::once(name).chain(receipt.tags.iter().map(String::as_str)) {
+        let (reference, digest) = (reference.to_owned(), manifest.digest.to_string());
+        reporter.event(Event::Manifest { reference, digest });
+    }
+    Ok(receipt)
 }
 
 /// Where the registry keeps no list of referrers itself (no `OCI-Subject` in its answer), the client does, as
@@ -110,7 +123,7 @@ async fn list_referrer(
     }
     list.push(referrer(manifest)?);
     let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, || "writing an index".to_owned())?;
-    client.put_manifest(repository, &tag, MediaType::ImageIndex.as_ref(), bytes.into()).await.map(drop)
+    client.put_manifest(repository, &tag, &[], MediaType::ImageIndex.as_ref(), bytes.into()).await.map(drop)
 }
 
 /// The descriptor of a referrer carries its artifact type (or its config's media type) and its annotations.

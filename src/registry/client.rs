@@ -973,8 +973,9 @@ mod tests {
         })
         .await;
         let client = server.client(options());
-        let receipt = client.put_manifest("demo", "1", "text/plain; x=1", manifest.clone()).await.unwrap();
-        assert_eq!(receipt, Receipt { digest: Some(digest), subject: true });
+        let receipt =
+            client.put_manifest("demo", "1", &[], "text/plain; x=1", manifest.clone()).await.unwrap();
+        assert_eq!(receipt, Receipt { digest: Some(digest), subject: true, tags: Vec::new() });
         let last = server.seen().pop().unwrap();
         assert_eq!(last.line, "PUT /v2/demo/manifests/1");
         assert_eq!(last.header("content-type"), Some("text/plain; x=1"));
@@ -984,18 +985,21 @@ mod tests {
         let liar =
             Server::start(|_| say(201, &[&format!("Docker-Content-Digest: {}", Digest::of(b"y"))], "")).await;
         let error =
-            liar.client(options()).put_manifest("demo", "1", "a/b", manifest.clone()).await.unwrap_err();
+            liar.client(options()).put_manifest("demo", "1", &[], "a/b", manifest.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(chain(&error).contains("the registry stored sha256:"), "{error:?}");
 
         let absent = Server::start(|_| say(404, &[], r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#)).await;
-        let error =
-            absent.client(options()).put_manifest("demo", "1", "a/b", manifest.clone()).await.unwrap_err();
+        let error = absent
+            .client(options())
+            .put_manifest("demo", "1", &[], "a/b", manifest.clone())
+            .await
+            .unwrap_err();
         assert_eq!(error.find::<RegistryError>().unwrap().code.as_deref(), Some("NAME_UNKNOWN"));
         assert_eq!(absent.seen().len(), 1);
 
         let busy = Server::start(|_| say(503, &[], "")).await;
-        let error = busy.client(options()).put_manifest("demo", "1", "a/b", manifest).await.unwrap_err();
+        let error = busy.client(options()).put_manifest("demo", "1", &[], "a/b", manifest).await.unwrap_err();
         assert_eq!((error.kind(), busy.seen().len()), (ErrorKind::Network, 3));
     }
 

@@ -31,6 +31,8 @@ pub struct Receipt {
     pub digest: Option<Digest>,
     /// It understood `subject`: referrers are found without a tag.
     pub subject: bool,
+    /// The further tags that it took.
+    pub tags: Vec<String>,
 }
 
 impl Client {
@@ -66,18 +68,23 @@ impl Client {
         Ok(Some((media_type.to_owned(), answer.body)))
     }
 
-    /// Puts a manifest under a tag or its digest.
+    /// Puts a manifest under a tag or its digest; under a digest also under `tags`, as many as the registry takes so.
     pub async fn put_manifest(
         &self,
         repository: &str,
         reference: &str,
+        tags: &[String],
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Receipt> {
         let doing = || format!("pushing the manifest to `{}`", self.named(repository, reference));
         let content_type = HeaderValue::from_str(media_type)
             .map_err(|_| Error::source(format!("invalid media type: `{}`", media_type.escape_debug())))?;
-        let mut call = Call::new(Method::PUT, self.url(repository, &format!("manifests/{reference}")));
+        let mut url = self.url(repository, &format!("manifests/{reference}"));
+        if !tags.is_empty() {
+            url.query_pairs_mut().extend_pairs(tags.iter().map(|tag| ("tag", tag)));
+        }
+        let mut call = Call::new(Method::PUT, url);
         call.headers.insert(header::CONTENT_TYPE, content_type);
         call.payload = Payload::Bytes(bytes.clone());
         let answer = self.insist(repository, call, doing).await;
@@ -92,7 +99,10 @@ impl Client {
                 return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
             }
         }
-        Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject") })
+        let taken = answer.headers.get_all("oci-tag").iter().filter_map(|value| value.to_str().ok());
+        let taken: Vec<_> = taken.flat_map(|value| value.split(',')).map(str::trim).collect();
+        let tags = tags.iter().filter(|tag| taken.contains(&tag.as_str())).cloned().collect();
+        Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject"), tags })
     }
 
     fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {

@@ -135,6 +135,27 @@ fn our_own_push_hears_the_upstreams_digest() {
 }
 
 #[test]
+fn what_is_pushed_by_sha512_is_known_by_it_at_the_upstream() {
+    let (dirs, layout) = ([(); 2].map(|()| tempfile::tempdir().unwrap()), Layout::of(&[1000]).by_sha512());
+    let upstream = Serve::start(dirs[0].path());
+    let serve = gateway(dirs[1].path(), upstream.host(), &[]);
+    put_blobs(serve.host(), "demo", &layout);
+    let digest = layout.root.digest.to_string();
+    let reply = put_manifest(serve.host(), "demo", &format!("{digest}?tag=1&tag=2"), &layout);
+    assert_eq!((reply.status, reply.header("OCI-Tag")), (201, Some("1, 2")), "{reply:?}");
+    for host in [upstream.host(), serve.host()] {
+        for reference in ["1", "2", &digest] {
+            let there = send(host, "GET", &format!("/v2/demo/manifests/{reference}"), &[], b"");
+            assert_eq!(there.header("Docker-Content-Digest"), Some(&*digest), "{reference}: {there:?}");
+            assert_eq!(there.body, layout.root.bytes);
+        }
+    }
+    // The upstream was asked for nothing else.
+    let kept = fs_err::read(dirs[0].path().join("demo/index.json")).unwrap();
+    assert!(!String::from_utf8(kept).unwrap().contains("sha256:"));
+}
+
+#[test]
 fn a_body_limit_is_met_once_and_remembered() {
     let manners = Manners { body_limit: Some(MIB as u64), ..Manners::default() };
     let registry = Registry::start(Script::new().manners(manners));

@@ -194,6 +194,19 @@ fn rule_35_what_the_source_knows_by_sha512_is_named_as_the_registry_knows_it() {
 }
 
 #[test]
+fn rule_35_who_asks_for_sha512_gets_it_and_the_tags_besides() {
+    let layout = Layout::of(&[1000]).by_sha512();
+    let registry = Registry::honest();
+    let path = layout.path().display().to_string();
+    let destination = format!("{}/demo:1@{}", registry.host(), layout.root.digest);
+    let run = Longshore::new().run(["push", &path, &destination, "--tag=2"]);
+    assert_eq!(run.pushed(), Ok(&*format!("{}/demo@{}", registry.host(), layout.root.digest)));
+    for reference in ["1", "2", &layout.root.digest.to_string()] {
+        assert_eq!(registry.manifest("demo", reference).unwrap().1, layout.root.bytes, "{reference}");
+    }
+}
+
+#[test]
 fn rule_35_a_missing_location_is_fine() {
     pushed(&Layout::of(&[1000]), Script::new().always(Route::ManifestPut, Fault::Location(None)));
 }
