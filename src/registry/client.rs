@@ -982,6 +982,12 @@ mod tests {
         assert_eq!((last.header("content-length"), last.body.as_slice()), (Some("2"), b"{}".as_slice()));
         assert_eq!(server.seen().len(), 3);
 
+        let tagger = Server::start(|_| say(201, &["OCI-Tag: 2,0", "OCI-Tag: 4"], "")).await;
+        let (client, tags) = (tagger.client(options()), ["2", "3", "4"].map(str::to_owned));
+        let receipt = client.put_manifest("demo", "sha256:0", &tags, "a/b", manifest.clone()).await.unwrap();
+        assert_eq!(receipt.tags, ["2", "4"]);
+        assert_eq!(tagger.seen()[0].line, "PUT /v2/demo/manifests/sha256:0?tag=2&tag=3&tag=4");
+
         let liar =
             Server::start(|_| say(201, &[&format!("Docker-Content-Digest: {}", Digest::of(b"y"))], "")).await;
         let error =

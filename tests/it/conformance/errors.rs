@@ -1,7 +1,7 @@
 //! What is wrong with a request, in the specification's words.
 
 use longshore::oci::Digest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Registry, code};
 use crate::wire::image::{INDEX, MANIFEST};
@@ -11,6 +11,7 @@ cases! {
     names_that_are_none_are_refused;
     digests_that_are_none_are_refused;
     manifests_that_are_none_are_refused;
+    manifests_with_something_missing_are_refused;
     what_cannot_be_done_is_unsupported;
 }
 
@@ -73,6 +74,35 @@ fn manifests_that_are_none_are_refused(registry: &Registry) {
         assert_eq!((reply.status, &*code(&reply)), (status, expected));
     }
     assert_eq!(registry.get("/v2/a/manifests/1").status, 404);
+}
+
+/// Sparse images lack a layer or a platform. A registry may refuse them, and this one does.
+fn manifests_with_something_missing_are_refused(registry: &Registry) {
+    let config = Digest::of(b"{}");
+    assert_eq!(registry.blob("a", &config, b"{}").status, 201);
+    let named = |media_type: &str, digest: &Digest, size: usize| json!({ "mediaType": media_type, "digest": digest, "size": size });
+    let image = |layers: &[Value]| json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": named("x/y", &config, 2), "layers": layers });
+    let whole = image(&[]).to_string();
+    let there = Digest::of(whole.as_bytes());
+    assert_eq!(registry.manifest("a", &there.to_string(), MANIFEST, whole.as_bytes()).status, 201);
+    let missing = Digest::of(b"missing");
+    let without_layer = image(&[named("x/y", &config, 2), named("x/y", &missing, 7)]);
+    let without_platform = json!({
+        "schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [named(MANIFEST, &there, whole.len()), named(MANIFEST, &missing, 7)],
+    });
+    for (media_type, document) in [(MANIFEST, without_layer), (INDEX, without_platform)] {
+        let bytes = document.to_string().into_bytes();
+        let digest = Digest::of(&bytes).to_string();
+        for reference in ["sparse", &digest] {
+            let reply = registry.manifest("a", reference, media_type, &bytes);
+            assert_eq!((reply.status, &*code(&reply)), (404, "MANIFEST_BLOB_UNKNOWN"), "{media_type}");
+            assert!(reply.text().contains(&missing.to_string()), "{reply:?}");
+            assert_eq!(registry.get(&format!("/v2/a/manifests/{reference}")).status, 404);
+        }
+    }
+    let tags = registry.get("/v2/a/tags/list").text();
+    assert!(!tags.contains("sparse"), "{tags}");
 }
 
 fn what_cannot_be_done_is_unsupported(registry: &Registry) {
