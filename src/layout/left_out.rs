@@ -45,6 +45,11 @@ impl LeftOut {
         Self { version: VERSION, blobs }
     }
 
+    /// Lists what another bundle leaves out too.
+    pub fn extend(&mut self, other: &Self) {
+        *self = Self::new(self.blobs.iter().chain(&other.blobs).cloned().collect());
+    }
+
     /// Returns what is known of a blob, if it was left out.
     pub fn find(&self, digest: &Digest) -> Option<&Absent> {
         let at = self.blobs.binary_search_by(|absent| absent.digest.cmp(digest)).ok()?;
@@ -88,6 +93,13 @@ mod tests {
         assert_eq!(LeftOut::parse(text.as_bytes()).unwrap(), list);
         assert_eq!(list.find(&Digest::of(b"")).unwrap().size, 3);
         assert_eq!(list.find(&Digest::of(b"x")), None);
+        // Others may write it in another order.
+        let absent = |text: &[u8]| Absent { digest: Digest::of(text), size: 1, repositories: Vec::new() };
+        let mut blobs = [absent(b"a"), absent(b"b"), absent(b"c")].to_vec();
+        blobs.sort_by(|one, other| other.digest.cmp(&one.digest));
+        let text = serde_json::to_vec(&LeftOut { version: VERSION, blobs }).unwrap();
+        let read = LeftOut::parse(&text).unwrap();
+        assert!([b"a", b"b", b"c"].iter().all(|name| read.find(&Digest::of(&name[..])).is_some()));
         for (wrong, words) in [("{}", "not valid"), (r#"{"version":2,"leftOut":[]}"#, "version of")] {
             let error = LeftOut::parse(wrong.as_bytes()).unwrap_err();
             assert!(error.kind() == ErrorKind::Source && error.message().contains(words), "{error}");

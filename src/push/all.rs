@@ -332,12 +332,18 @@ fn consign(
         let place = place(&image, source, mirror, client);
         if let Ok(Place::Here(targets)) = &place {
             for destination in targets.iter().flat_map(each) {
-                if let Some(other) = taken.insert(destination.clone(), name.clone()) {
-                    return Err(Error::usage(format!(
-                        "`{other}` and `{name}` would both become `{destination}`"
+                let error = match taken.insert(destination.clone(), name.clone()) {
+                    None => continue,
+                    Some(other) if other == name => Error::usage(format!(
+                        "two images are called `{name}`, and would both become `{destination}`"
                     ))
-                    .with_hint("`--map FROM=TO` puts the names that begin with FROM elsewhere"));
-                }
+                    .with_hint("push them one by one: `SOURCE:@N`, as `longshore inspect SOURCE` lists them"),
+                    Some(other) => {
+                        Error::usage(format!("`{other}` and `{name}` would both become `{destination}`"))
+                            .with_hint("`--map FROM=TO` puts the names that begin with FROM elsewhere")
+                    }
+                };
+                return Err(error);
             }
         }
         consignments.push(Consignment { image, name, place });

@@ -11,12 +11,15 @@ use serde_json::{Map, Value};
 
 use super::{
     Cargo, Forecast, Freight, Intent, Options, Press, Pushed, Target, absorb::Absorbed,
-    if_exists::all_skipped, read, shared_cache::SharedCache, sources::Sources,
+    if_exists::all_skipped, read, shared_cache::SharedCache,
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Content, Descriptor, Digest, ImageConfig, Manifest, Platform, media_type::Family},
-    source::{Image, ImageContent, Input, Missing, Source, SourceSpec, choose, resolve, tree::read_config},
+    source::{
+        Image, ImageContent, Input, Missing, Source, SourceSpec, choose, resolve, sources::Sources,
+        tree::read_config,
+    },
 };
 
 /// Images of several places on disk, on their way to one repository, or to several, as one multi-platform index.
@@ -109,7 +112,8 @@ impl Gathered {
                 let platform = ImageConfig::parse(config, &source.name())?.platform;
                 let (digest, size) = (Digest::of(config), config.len() as u64);
                 entries.push(Entry::new(Some(Family::Oci.manifest()), digest, size).on(platform)?);
-                self.sources.adopt(source, layers);
+                let number = self.sources.names.len() + 1;
+                self.sources.adopt(source, &number.to_string(), layers);
                 self.images.push(image);
             }
             ImageContent::Manifest(descriptor) => {

@@ -27,7 +27,6 @@ mod reuse;
 pub mod runtime;
 mod send;
 mod shared_cache;
-mod sources;
 mod spool;
 pub mod stocktaking;
 mod survey;

@@ -20,11 +20,10 @@ use super::{
     docker_archive::{DockerArchive, MANIFEST},
     docker_dir::DockerDir,
     docker_root::DockerRoot,
-    foreign,
+    folder as several, foreign,
     hybrid::Hybrid,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
     oci_layout::OciLayout,
-    repositories::Repositories,
     spec::{Location, SourceSpec, Transport},
     tar_reader::is_tar,
 };
@@ -168,8 +167,8 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
                 return DockerRoot::open(&[dir.to_owned()], &[], &spec.choice);
             }
             // Looked for last, because it takes a walk.
-            None => match Repositories::open(dir)? {
-                Some(repositories) => Box::new(repositories),
+            None => match several::open(dir)? {
+                Some(sources) => Box::new(sources),
                 None => return Err(foreign::folder(dir)),
             },
         },
@@ -209,28 +208,34 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
         let file = fs_err::File::open(path).context(ErrorKind::Source, reading)?;
         return pass(Box::new(file), name).map(Input::Pass);
     }
-    if Parts::begins(&head) {
+    if let Some(index) = indexed(path, name, &blob, &head)? {
+        return from_index(index, name, transport).map(Input::Indexed);
+    }
+    if head.trim_ascii_start().starts_with(b"{") && blob.size() <= DESCRIPTION_LIMIT {
+        let text = blob.read_all(DESCRIPTION_LIMIT, name)?;
+        if Nix2Container::is_description(&text) {
+            return Ok(Input::Indexed(Box::new(Nix2Container::new(&text, name)?)));
+        }
+    }
+    Err(foreign::file(&head, name))
+}
+
+/// Lists what a plain archive holds, which may lie in parts; nothing, if a file that begins with `head` is none.
+pub(super) fn indexed(path: &Path, name: &str, blob: &Blob, head: &[u8]) -> Result<Option<Index>> {
+    let index = if Parts::begins(head) {
         let parts = Parts::parse(&blob.read_all(LIST_LIMIT, name)?);
         let whole = parts.and_then(|parts| parts.open(path.parent().unwrap_or(Path::new(""))));
-        let index = whole.and_then(|whole| Index::of(&whole));
-        return from_index(index.map_err(|error| error.while_doing(reading()))?, name, transport)
-            .map(Input::Indexed);
-    }
-    if !is_tar(&head) {
-        if head.trim_ascii_start().starts_with(b"{") && blob.size() <= DESCRIPTION_LIMIT {
-            let text = blob.read_all(DESCRIPTION_LIMIT, name)?;
-            if Nix2Container::is_description(&text) {
-                return Ok(Input::Indexed(Box::new(Nix2Container::new(&text, name)?)));
-            }
-        }
-        return Err(foreign::file(&head, name));
-    }
-    let index = Index::of(&blob).map_err(|error| error.while_doing(reading()))?;
-    from_index(index, name, transport).map(Input::Indexed)
+        whole.and_then(|whole| Index::of(&whole))
+    } else if is_tar(head) {
+        Index::of(blob)
+    } else {
+        return Ok(None);
+    };
+    index.map(Some).map_err(|error| error.while_doing(format!("reading {name}")))
 }
 
 /// Decodes an archive that can be read once, and makes sure that it is one.
-fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
+pub(super) fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
     let reading = || format!("reading {name}");
     let (head, input) = peek(input).context(ErrorKind::Source, reading)?;
     if head.is_empty() {
@@ -264,7 +269,7 @@ fn peek(mut input: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + 
 }
 
 /// One tar header; every other magic is shorter.
-const HEAD: u64 = 512;
+pub(super) const HEAD: u64 = 512;
 
 #[cfg(test)]
 mod tests {

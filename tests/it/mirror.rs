@@ -193,3 +193,47 @@ fn a_folder_can_be_the_mirror() {
         ReadBack::of_layout(dir.path().join(repository), tag).unwrap();
     }
 }
+
+/// A folder with a docker archive, an OCI archive in parts, and one that is compressed.
+fn folder(longshore: &Longshore) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs_err::copy(multi().path, dir.path().join("multi.tar")).unwrap();
+    let packed = Sample::open("docker-archive/podman-save.tar.gz");
+    fs_err::copy(packed.path, dir.path().join("packed.tar.gz")).unwrap();
+    let (file, layout) = (dir.path().join("pair.tar"), pair());
+    let bundle = ["bundle", "-o", file.to_str().unwrap(), "--split", "20KB", layout.path().to_str().unwrap()];
+    assert_eq!(longshore.run(bundle).code, Some(0));
+    dir
+}
+
+#[test]
+fn a_folder_of_archives_is_pushed_inspected_and_bundled() {
+    let (longshore, registry) = (Longshore::new(), DockerRegistry::start());
+    let dir = folder(&longshore);
+    let run = push_all(&longshore, dir.path(), &format!("{}/m", registry.host()), &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains("compressed archives are left out") && run.stderr.contains("packed.tar.gz"));
+    for name in ["sample:1", "tiny:latest", "ns/tiny:v1", "classic:1", "team/a:1", "team/b:1"] {
+        ReadBack::of(&format!("{}/m/{name}", registry.host())).unwrap();
+    }
+    let source = dir.path().to_str().unwrap();
+    let run = longshore.run(["inspect", "--verify", source]);
+    assert!(run.code == Some(0) && run.stdout.contains("r.example/team/b:1"), "{run:?}");
+    let bundle = tempfile::tempdir().unwrap();
+    let file = bundle.path().join("all.tar");
+    let run = longshore.run(["bundle", "-o", file.to_str().unwrap(), source]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(run.stdout.lines().count(), 5, "{run:?}");
+}
+
+#[test]
+fn two_archives_may_not_mean_two_images_by_one_name() {
+    let (registry, dir) = (Registry::honest(), tempfile::tempdir().unwrap());
+    for sample in ["buildx-plain", "buildx-provenance"] {
+        let sample = Sample::open(&format!("oci-archive/{sample}.tar"));
+        fs_err::copy(&sample.path, dir.path().join(sample.path.file_name().unwrap())).unwrap();
+    }
+    let run = push_all(&Longshore::new(), dir.path(), &registry.host(), &[]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("two images are called `localhost/bk:1`"), "{run:?}");
+}

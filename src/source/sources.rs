@@ -1,4 +1,4 @@
-//! Several sources as one, for an image that is made of parts of each.
+//! Several sources as one: a folder of them, or those that one image is made of.
 //!
 //! What a manifest names has a digest, and is asked of one source after the other. Layers without a manifest are known by
 //! their source's own names, which may be the same elsewhere: here they have others.
@@ -7,49 +7,62 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
+use super::{Data, Image, Layer, Missing, Origin, Source};
 use crate::{
     error::{Error, Result},
+    layout::left_out::LeftOut,
     oci::Descriptor,
-    source::{Data, Image, Layer, Missing, Origin, Source},
 };
 
-/// Several sources, whose images were chosen already.
+/// Several sources.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
-    /// What the sources are called.
-    pub(super) names: Vec<String>,
+pub struct Sources {
+    /// What they are called.
+    pub names: Vec<String>,
+    /// Their images, as far as they can be asked for here.
+    pub images: Vec<Image>,
+    /// What the user should know about them.
+    pub warnings: Vec<String>,
     /// Those that hold manifests.
     holders: Vec<Arc<dyn Source>>,
     /// Where the layers without a manifest are, and what they are there.
     layers: HashMap<String, (Arc<dyn Source>, Layer)>,
+    left_out: Option<LeftOut>,
 }
 
 impl Sources {
     /// Takes in a source for what its manifests name.
-    pub(super) fn hold(&mut self, source: &Arc<dyn Source>) {
+    pub fn hold(&mut self, source: &Arc<dyn Source>) {
         self.holders.push(Arc::clone(source));
+        if let Some(left_out) = source.left_out() {
+            self.left_out.get_or_insert_default().extend(left_out);
+        }
     }
 
-    /// Takes in layers of the source that comes next, which are called otherwise from now on.
-    pub(super) fn adopt(&mut self, source: &Arc<dyn Source>, layers: &mut [Layer]) {
-        let number = self.names.len() + 1;
+    /// Takes in layers of a source, which are called `within/…` from now on.
+    pub fn adopt(&mut self, source: &Arc<dyn Source>, within: &str, layers: &mut [Layer]) {
         for layer in layers {
             let own = layer.clone();
-            layer.name = format!("{number}/{}", own.name);
+            layer.name = format!("{within}/{}", own.name);
             self.layers.insert(layer.name.clone(), (Arc::clone(source), own));
         }
     }
 
     /// Returns what the first source says that has it.
     fn first<T>(&self, ask: impl Fn(&dyn Source) -> Result<T>) -> Result<T> {
-        let mut missing = Error::internal("no source holds manifests");
+        let mut missing: Option<Error> = None;
         for source in &self.holders {
             match ask(&**source) {
-                Err(error) if error.find::<Missing>().is_some() => missing = error,
+                Err(error) if error.find::<Missing>().is_some() => {
+                    // One that knows why it is missing says more.
+                    if missing.as_ref().is_none_or(|missing| missing.hints().is_empty()) {
+                        missing = Some(error);
+                    }
+                }
                 found => return found,
             }
         }
-        Err(missing)
+        Err(missing.unwrap_or_else(|| Error::internal("no source holds manifests")))
     }
 }
 
@@ -59,7 +72,7 @@ impl Source for Sources {
     }
 
     fn images(&self) -> Result<Vec<Image>> {
-        Ok(Vec::new())
+        Ok(self.images.clone())
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
@@ -80,10 +93,18 @@ impl Source for Sources {
         }
     }
 
+    fn left_out(&self) -> Option<&LeftOut> {
+        self.left_out.as_ref()
+    }
+
     fn plain_size(&self, layer: &Layer) -> Option<u64> {
         match self.layers.get(&layer.name) {
             Some((source, own)) => source.plain_size(own),
             None => self.holders.iter().find_map(|source| source.plain_size(layer)),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 }

@@ -1,0 +1,277 @@
+//! A folder of places that hold images: OCI layouts, one a repository, as zot and the embedded registry keep them, and
+//! archives.
+//!
+//! An image of a layout is called `repository:tag`, and one that its archive gives no more than a tag is called after the
+//! archive's file. Blobs are found by digest in whichever place has them: registries share them by hard links. Archives
+//! are looked for in the folder itself and read in place; those that are compressed are left out, with a warning.
+
+use std::{
+    collections::HashSet,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use walkdir::WalkDir;
+
+use super::{
+    Image, ImageContent, Source,
+    detect::{self, HEAD},
+    docker_archive::MANIFEST,
+    foreign,
+    oci_layout::OciLayout,
+    sources::Sources,
+    tar_reader::is_tar,
+};
+use crate::{
+    blob::Blob,
+    codec::Compression,
+    error::{Context as _, Error, ErrorKind, Result},
+    layout::{
+        BLOBS, INDEX, OCI_LAYOUT,
+        parts::{LIST_LIMIT, Parts},
+    },
+    oci::Digest,
+};
+
+/// So many folders and files are looked at: enough for a registry, and quick for whoever names his home by mistake.
+const LIMIT: usize = 20_000;
+/// Repository names rarely have more than three parts.
+const DEPTH_LIMIT: usize = 8;
+
+/// Finds the layouts below `dir` and the archives in it; none if there are none.
+pub fn open(dir: &Path) -> Result<Option<Sources>> {
+    let mut folder = Folder::default();
+    for path in layouts(dir) {
+        let Some(name) = path.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
+        folder.add(Box::new(OciLayout::folder(&path, None)?), name, |image| named(name, image))?;
+    }
+    let archives = Archives::find(dir)?;
+    for archive in &archives.plain {
+        folder.add_archive(archive)?;
+    }
+    let compressed: Vec<_> = archives.compressed.iter().map(|path| format!("`{}`", path.display())).collect();
+    let compressed = compressed.join(", ");
+    let hint = "push them one by one, or unpack them";
+    if folder.is_empty {
+        if compressed.is_empty() {
+            return Ok(None);
+        }
+        let words = format!("`{}` holds only compressed archives: {compressed}", dir.display());
+        return Err(Error::source(words).with_hint(hint));
+    }
+    let mut sources = folder.sources;
+    sources.names.push(format!("folder `{}`", dir.display()));
+    if !compressed.is_empty() {
+        sources.warnings.push(format!("compressed archives are left out: {compressed}; {hint}"));
+    }
+    Ok(Some(sources))
+}
+
+/// What has been found in a folder so far.
+struct Folder {
+    sources: Sources,
+    /// Images by their names: archives that were saved one by one often hold the same base.
+    known: HashSet<(Digest, String)>,
+    is_empty: bool,
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self { sources: Sources::default(), known: HashSet::new(), is_empty: true }
+    }
+}
+
+impl Folder {
+    /// Takes in a source, whose layers lie `within`, and whose images are called as `named` says.
+    fn add(&mut self, source: Box<dyn Source>, within: &str, named: impl Fn(Image) -> Image) -> Result<()> {
+        let source: Arc<dyn Source> = Arc::from(source);
+        self.is_empty = false;
+        self.sources.hold(&source);
+        self.sources.warnings.extend(source.warnings());
+        for image in source.images()? {
+            let Some(mut image) = self.news(named(image)) else { continue };
+            if let ImageContent::Layers { layers, .. } = &mut image.content {
+                self.sources.adopt(&source, within, layers);
+            }
+            self.sources.images.push(image);
+        }
+        Ok(())
+    }
+
+    fn add_archive(&mut self, (path, blob, head): &Archive) -> Result<()> {
+        let name = format!("`{}`", path.display());
+        let Some(index) = detect::indexed(path, &name, blob, head)? else { return Ok(()) };
+        if !index.contains(INDEX) && !index.contains(MANIFEST) {
+            let why = foreign::archive(&index);
+            self.sources.warnings.push(format!("{name} is left out: {}", why.message()));
+            return Ok(());
+        }
+        let [file, stem] =
+            [path.file_name(), path.file_stem()].map(|name| name.and_then(|name| name.to_str()));
+        let (file, stem) = (file.unwrap_or_default(), stem.unwrap_or_default());
+        self.add(detect::from_index(index, &name, None)?, file, |mut image| {
+            // Where there are full names, containerd and Docker write the tags once more.
+            if image.names.iter().any(|name| is_full(name)) {
+                image.names.retain(|name| is_full(name));
+            }
+            named(stem, image)
+        })
+    }
+
+    /// Returns what of an image is not there under the same name already.
+    fn news(&mut self, mut image: Image) -> Option<Image> {
+        let identity = match &image.content {
+            ImageContent::Layers { config, .. } => Digest::of(config),
+            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
+        };
+        if image.names.is_empty() {
+            return self.known.insert((identity, String::new())).then_some(image);
+        }
+        image.names.retain(|name| self.known.insert((identity.clone(), name.clone())));
+        (!image.names.is_empty()).then_some(image)
+    }
+}
+
+/// Where an archive is, and how it begins.
+type Archive = (PathBuf, Blob, Vec<u8>);
+
+/// The archives in a folder, in the order of their names.
+#[derive(Default)]
+struct Archives {
+    plain: Vec<Archive>,
+    compressed: Vec<PathBuf>,
+}
+
+impl Archives {
+    fn find(dir: &Path) -> Result<Self> {
+        let mut archives = Self::default();
+        let mut parts = HashSet::new();
+        // What is hidden is in the making.
+        let is_ours = |entry: &walkdir::DirEntry| {
+            entry.path().is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".")
+        };
+        let files = WalkDir::new(dir).min_depth(1).max_depth(1).sort_by_file_name().into_iter();
+        for entry in files.filter_map(Result::ok).take(LIMIT).filter(is_ours) {
+            let path = entry.into_path();
+            let reading = || format!("reading `{}`", path.display());
+            let blob = Blob::open(&path)?;
+            let mut head = Vec::new();
+            blob.reader().take(HEAD).read_to_end(&mut head).context(ErrorKind::Source, reading)?;
+            if Parts::begins(&head) {
+                let list = Parts::parse(&blob.read_all(LIST_LIMIT, &reading())?);
+                let list = list.map_err(|error| error.while_doing(reading()))?;
+                parts.extend(list.parts.into_iter().map(|part| path.with_file_name(part.name)));
+                archives.plain.push((path, blob, head));
+            } else if is_tar(&head) {
+                archives.plain.push((path, blob, head));
+            } else if Compression::detect(&head) != Compression::None
+                && detect::pass(Box::new(blob.reader()), "it").is_ok()
+            {
+                archives.compressed.push(path);
+            }
+        }
+        archives.plain.retain(|(path, ..)| !parts.contains(path));
+        archives.compressed.retain(|path| !parts.contains(path));
+        Ok(archives)
+    }
+}
+
+/// Finds the layouts below a folder, in the order of their names.
+fn layouts(dir: &Path) -> Vec<PathBuf> {
+    // What cannot be read is no repository.
+    let folders = WalkDir::new(dir).min_depth(1).max_depth(DEPTH_LIMIT).sort_by_file_name().into_iter();
+    let folders = folders
+        .filter_entry(|entry| entry.file_type().is_dir() && entry.file_name() != BLOBS)
+        .filter_map(Result::ok)
+        .take(LIMIT);
+    let is_layout = |path: &PathBuf| {
+        path.join(OCI_LAYOUT).is_file() && path.join(INDEX).is_file() && path.join(BLOBS).is_dir()
+    };
+    folders.map(walkdir::DirEntry::into_path).filter(is_layout).collect()
+}
+
+/// Puts the repository before an image's tags; full names stay.
+fn named(repository: &str, mut image: Image) -> Image {
+    for name in image.names.iter_mut().filter(|name| !is_full(name)) {
+        *name = format!("{repository}:{name}");
+    }
+    image
+}
+
+fn is_full(name: &str) -> bool {
+    name.contains(['/', ':'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::chain;
+
+    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, bytes) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, name, *bytes).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    /// A docker archive of one layer, which all of them call alike.
+    fn saved(name: &str, layer: &[u8]) -> Vec<u8> {
+        let diff_id = Digest::of(layer);
+        let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
+        let list = format!(r#"[{{"Config":"c.json","RepoTags":["{name}"],"Layers":["l/layer.tar"]}}]"#);
+        tar(&[(MANIFEST, list.as_bytes()), ("c.json", config.as_bytes()), ("l/layer.tar", layer)])
+    }
+
+    fn names(sources: &Sources) -> Vec<String> {
+        sources.images.iter().map(|image| image.names.join(" ")).collect()
+    }
+
+    fn gzipped(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn archives_lie_side_by_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs_err::write(dir.path().join(name), bytes).unwrap();
+        assert!(open(dir.path()).unwrap().is_none());
+        let (one, two) = (tar(&[("one", b"1")]), tar(&[("two", b"2")]));
+        write("a.tar", &saved("r.example/a:1", &one));
+        write("b.tar", &saved("r.example/b:1", &two));
+        // The same once more, something else, and what is no image.
+        write("c", &saved("r.example/a:1", &one));
+        write(".hidden.tar", b"");
+        write("README", b"read me");
+        write("src.tar", &one);
+        write("z.tar.gz", &gzipped(&saved("r.example/z:1", &one)));
+        write("log.gz", &gzipped(b"a line"));
+        let sources = open(dir.path()).unwrap().unwrap();
+        assert_eq!(names(&sources), ["r.example/a:1", "r.example/b:1"]);
+        for (image, expected) in sources.images.iter().zip([one, two]) {
+            let ImageContent::Layers { layers, .. } = &image.content else { panic!("{image:?}") };
+            let super::super::Data::Stored(blob) = sources.open(&layers[0]).unwrap() else { panic!() };
+            assert_eq!(blob.read_all(1 << 20, "it").unwrap(), expected);
+        }
+        let [source, compressed] = sources.warnings.as_slice() else { panic!("{:?}", sources.warnings) };
+        assert!(source.contains("src.tar` is left out: the archive has no"), "{source}");
+        assert!(compressed.contains("z.tar.gz`") && !compressed.contains("log.gz"), "{compressed}");
+        // What is cut off is not passed over.
+        write("d.tar", &saved("r.example/d:1", b"d")[..1000]);
+        let error = open(dir.path()).unwrap_err();
+        assert!(chain(&error).contains("d.tar"), "{error}");
+    }
+
+    #[test]
+    fn compressed_archives_alone_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::write(dir.path().join("a.tgz"), gzipped(&saved("a:1", b"x"))).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Source && error.message().contains("a.tgz"), "{error}");
+    }
+}
