@@ -5,6 +5,7 @@
 //! must be what its descriptor says.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -179,7 +180,9 @@ fn names(descriptor: &Descriptor) -> Vec<String> {
     let full = descriptor.annotation(CONTAINERD_NAME).into_iter();
     // BuildKit 0.13 joined all names by commas in one annotation.
     let tags = descriptor.annotation(REF_NAME).into_iter().flat_map(|names| names.split(','));
-    full.chain(tags).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    let mut seen = HashSet::new();
+    let names = full.chain(tags).map(str::trim).filter(|name| !name.is_empty() && seen.insert(*name));
+    names.map(str::to_owned).collect()
 }
 
 /// Returns whether a name is a tag under which the companions of an image are kept: `sha256-<hex>`, of
@@ -214,6 +217,14 @@ mod tests {
 
     fn put(dir: &tempfile::TempDir, text: &str) {
         fs_err::write(write::blob_path(dir.path(), &Digest::of(text.as_bytes())), text).unwrap();
+    }
+
+    #[test]
+    fn a_name_in_both_annotations_is_one() {
+        let text = format!(r#"{{"{CONTAINERD_NAME}":"r.example/a:1","{REF_NAME}":"r.example/a:1, 1"}}"#);
+        let mut entry = Descriptor::new("", Digest::of(b""), 0);
+        entry.annotations = serde_json::from_str(&text).unwrap();
+        assert_eq!(names(&entry), ["r.example/a:1", "1"]);
     }
 
     #[test]

@@ -31,17 +31,26 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Problems<'a> {
     list: &'a str,
+    /// The first ones.
     found: Vec<(usize, Error)>,
+    count: usize,
 }
 
 impl<'a> Problems<'a> {
     pub(super) fn of(list: &'a str) -> Self {
-        Self { list, found: Vec::new() }
+        Self { list, found: Vec::new(), count: 0 }
     }
 
     /// Returns a result's value, or takes note of its error.
     pub(super) fn sift<T>(&mut self, line: usize, result: Result<T>) -> Option<T> {
-        result.map_err(|error| self.found.push((line, error))).ok()
+        result.map_err(|error| self.note(line, error)).ok()
+    }
+
+    fn note(&mut self, line: usize, error: Error) {
+        self.count += 1;
+        if self.found.len() < TOLD {
+            self.found.push((line, error));
+        }
     }
 
     /// Ends with all that was found, if anything was.
@@ -52,12 +61,16 @@ impl<'a> Problems<'a> {
             [] => Ok(()),
             [(line, error)] => Err(error.clone().while_doing(format!("`{list}`, line {line}"))),
             several @ [(_, first), ..] => {
-                let error = Error::new(first.kind(), format!("`{list}` has {} mistakes", several.len()));
-                Err(several.iter().fold(error, |all, (line, error)| {
+                let error = Error::new(first.kind(), format!("`{list}` has {} mistakes", self.count));
+                let error = several.iter().fold(error, |all, (line, error)| {
                     let words =
                         [chain(error)].into_iter().chain(error.hints().into_iter().map(str::to_owned));
                     all.with_hint(format!("line {line}: {}", words.collect::<Vec<_>>().join("; ")))
-                }))
+                });
+                Err(match self.count - several.len() {
+                    0 => error,
+                    more => error.with_hint(format!("and {more} more")),
+                })
             }
         }
     }
@@ -66,16 +79,18 @@ impl<'a> Problems<'a> {
 /// Reads a list; `-` is standard input.
 pub(super) fn read(list: &str, problems: &mut Problems<'_>) -> Result<Vec<Entry>> {
     let reading = || format!("reading `{}`", list.escape_debug());
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     if list == "-" {
-        stdin().take(LIMIT).read_to_string(&mut text).context(ErrorKind::Local, reading)?;
+        stdin().take(LIMIT).read_to_end(&mut bytes).context(ErrorKind::Local, reading)?;
     } else {
         let file = fs_err::File::open(list).context(ErrorKind::Usage, reading)?;
-        file.take(LIMIT).read_to_string(&mut text).context(ErrorKind::Local, reading)?;
+        file.take(LIMIT).read_to_end(&mut bytes).context(ErrorKind::Local, reading)?;
     }
-    if text.len() as u64 == LIMIT {
+    if bytes.len() as u64 == LIMIT {
         return Err(Error::usage(format!("`{}` is over the limit of {LIMIT} bytes", list.escape_debug())));
     }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::usage(format!("`{}` is no text in UTF-8", list.escape_debug())))?;
     let entries = parse(&text, problems);
     problems.check()?;
     if entries.is_empty() {
@@ -85,10 +100,12 @@ pub(super) fn read(list: &str, problems: &mut Problems<'_>) -> Result<Vec<Entry>
 }
 
 fn parse(text: &str, problems: &mut Problems<'_>) -> Vec<Entry> {
+    // Windows' editors begin a text so.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let nodes = match node::parse(text) {
         Ok(nodes) => nodes,
         Err((line, error)) => {
-            problems.found.push((line, error));
+            problems.note(line, error);
             return Vec::new();
         }
     };
@@ -126,12 +143,12 @@ fn entry(node: Node, problems: &mut Problems<'_>) -> Option<Entry> {
     }
     for key in ["source", "destinations"] {
         if !seen.contains(&key) && !meant.contains(&key) {
-            problems.found.push((entry.line, Error::usage(format!("there is no `{key}`"))));
+            problems.note(entry.line, Error::usage(format!("there is no `{key}`")));
         }
     }
     if entry.source == "-" {
         let error = Error::usage("standard input cannot be a source of a list");
-        problems.found.push((entry.line, error));
+        problems.note(entry.line, error);
     }
     Some(entry)
 }
@@ -153,6 +170,8 @@ fn known(key: &str, seen: &[&str]) -> Result<()> {
 
 /// What an entry may say.
 const KEYS: [&str; 5] = ["compression", "destinations", "platform", "source", "tags"];
+/// More mistakes are counted, and not told.
+const TOLD: usize = 20;
 /// A list of 100,000 images has less.
 const LIMIT: u64 = 64 << 20;
 
@@ -224,5 +243,35 @@ mod tests {
         let mut problems = Problems::of("list.yaml");
         parse("- source: a.tar\n  destination: r.example/a\n  destinations: r.example/a\n", &mut problems);
         insta::assert_snapshot!(chain(&problems.check().unwrap_err()), @"`list.yaml`, line 2: there is no key `destination`");
+    }
+
+    #[test]
+    fn of_many_mistakes_the_first_are_told() {
+        let mut problems = Problems::of("list.yaml");
+        parse(&"- a.tar\n".repeat(1000), &mut problems);
+        let error = problems.check().unwrap_err();
+        assert_eq!(error.message(), "`list.yaml` has 1000 mistakes");
+        assert_eq!(error.hints().len(), TOLD + 1);
+        assert_eq!(error.hints().last(), Some(&"and 980 more"));
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_is_passed_over() {
+        for line in
+            ["- source: a\n  destinations: r.example/a", r#"{"source":"a","destinations":["r.example/a"]}"#]
+        {
+            let mut problems = Problems::of("list");
+            assert_eq!(parse(&format!("\u{feff}{line}\n"), &mut problems).len(), 1);
+            problems.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_list() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs_err::write(file.path(), [0xff, 0xfe, b'-']).unwrap();
+        let list = file.path().to_str().unwrap();
+        let error = read(list, &mut Problems::of(list)).unwrap_err();
+        assert!(error.kind() == ErrorKind::Usage && error.message().contains("UTF-8"), "{error}");
     }
 }
