@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io::BufReader,
+    io::{BufReader, Read as _},
     path::Path,
     sync::Arc,
 };
@@ -52,9 +52,18 @@ struct Document {
 impl Base {
     /// Reads the inventory in a file, besides what is known already.
     pub fn read(&mut self, file: &Path) -> Result<()> {
+        self.read_within(LIMIT, file)
+    }
+
+    fn read_within(&mut self, limit: u64, file: &Path) -> Result<()> {
         let name = file.display();
         let opened = fs_err::File::open(file).context(ErrorKind::Local, || format!("reading `{name}`"))?;
-        let document: Document = serde_json::from_reader(BufReader::new(opened)).map_err(|error| {
+        let mut bytes = BufReader::new(opened).take(limit);
+        let document: Document = serde_json::from_reader(&mut bytes).map_err(|error| {
+            if bytes.limit() == 0 {
+                return Error::usage(format!("`{name}` is over the limit of {limit} bytes"))
+                    .with_hint("make an inventory of each part of the registry that matters");
+            }
             Error::usage(format!("`{name}` is no inventory, or is cut off"))
                 .because(error)
                 .with_hint("`longshore inventory REGISTRY` writes one")
@@ -94,5 +103,29 @@ impl Base {
 
 /// What this program reads and writes.
 pub const VERSION: u64 = 1;
+/// Some ten million blobs.
+const LIMIT: u64 = 1 << 30;
 /// More places of a blob are not remembered: each may cost a push a question.
 const PLACES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_is_whole_and_not_endless() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            r#"{{"longshoreInventory":1,"repositories":[{{"name":"a","blobs":{{"{}":1}}}}]}}"#,
+            Digest::of(b"")
+        );
+        fs_err::write(file.path(), &text).unwrap();
+        let mut base = Base::default();
+        base.read(file.path()).unwrap();
+        assert_eq!(base.repositories(&Digest::of(b"")), Some(vec!["a".to_owned()]));
+        let error = base.read_within(text.len() as u64 - 1, file.path()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Usage && error.message().contains("over the limit"), "{error}");
+        fs_err::write(file.path(), &text[..text.len() - 1]).unwrap();
+        assert!(base.read(file.path()).unwrap_err().message().contains("cut off"));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Of the link to the next page only the query is taken: it leads nowhere but on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::value::RawValue;
@@ -20,6 +20,8 @@ const PAGE: usize = 1000;
 const PAGE_LIMIT: usize = 16 << 20;
 /// The largest registries have some hundred thousand; more is an attack.
 const NAME_LIMIT: usize = 1_000_000;
+/// Some registries filter a page after it was cut; so many in a row that hold nothing lead nowhere.
+const EMPTY_PAGES: usize = 100;
 
 impl Client {
     /// Returns all repositories, if the registry lists them.
@@ -45,6 +47,7 @@ impl Client {
         url.set_path(&path);
         url.set_query(Some(&format!("n={PAGE}")));
         let mut names = Vec::new();
+        let (mut asked, mut empty) = (HashSet::new(), 0);
         for page_number in 0..NAME_LIMIT {
             let mut call = Call::new(Method::GET, url.clone());
             call.limit = PAGE_LIMIT;
@@ -62,12 +65,14 @@ impl Client {
             if !answer.whole {
                 return Err(refused(&format!("a page is larger than {PAGE_LIMIT} bytes, or was cut off")));
             }
-            names.extend(page(&answer.body, key)?);
+            let page = page(&answer.body, key)?;
+            empty = if page.is_empty() { empty + 1 } else { 0 };
+            names.extend(page);
             if names.len() > NAME_LIMIT {
                 return Err(refused(&format!("the list is over the limit of {NAME_LIMIT} names")));
             }
             let Some(query) = next(&answer.headers, &answer.url) else { return Ok(Some(names)) };
-            if url.query() == Some(&query) {
+            if empty == EMPTY_PAGES || !asked.insert(query.clone()) {
                 break;
             }
             url.set_query(Some(&query));
@@ -90,8 +95,10 @@ fn page(body: &[u8], key: &str) -> Result<Vec<String>> {
     Ok(names.unwrap_or_default())
 }
 
-/// Leaves out what cannot be asked for.
+/// Leaves out what cannot be asked for, and what was told before.
 fn sane(mut names: Vec<String>, is_sane: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     names.retain(|name| {
         let sane = is_sane(name);
         if !sane {
@@ -145,6 +152,6 @@ mod tests {
         for wrong in ["[]", "{}", r#"{"tags":[1]}"#, r#"{"tags":["1"]"#, "<html>"] {
             assert_eq!(names(wrong).unwrap_err().kind(), ErrorKind::Refused, "{wrong}");
         }
-        assert_eq!(sane(vec!["1".into(), "../x".into()], |tag| check_tag(tag).is_ok()), ["1"]);
+        assert_eq!(sane(vec!["1".into(), "../x".into(), "1".into()], |tag| check_tag(tag).is_ok()), ["1"]);
     }
 }

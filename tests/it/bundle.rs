@@ -502,3 +502,25 @@ fn what_would_not_hold_for_a_changed_image_stops_it() {
     assert!(run.code == Some(2) && run.stderr.contains("would not hold for it"), "{run:?}");
     assert_eq!(names(&["--format=docker", "--remove-signatures"]), ["r.example/a:1"]);
 }
+
+#[test]
+fn lists_without_an_end_are_given_up() {
+    let page = |names: &str, next: &str| {
+        let body = format!(r#"{{"repositories":[{names}]}}"#);
+        let link = format!("<{next}>; rel=\"next\"");
+        Fault::status(200).body("application/json", &body).header("Link", &link)
+    };
+    let to = |last: &str| page("\"a\"", &format!("/v2/_catalog?last={last}"));
+    let ring = Script::new().always(Route::Catalog, to("b")).on(Route::Catalog, 1, to("a"));
+    for (script, calls) in [
+        // Each page is empty and leads to another one.
+        (Script::new().always(Route::Catalog, page("", "{path}x")), 100),
+        (ring.on(Route::Catalog, 3, to("a")), 3),
+    ] {
+        let registry = Registry::start(script);
+        let run = Longshore::new().run(["inventory", &registry.host()]);
+        assert_eq!(run.code, Some(5), "{run:?}");
+        assert!(run.stderr.contains("the list has no end"), "{}", run.stderr);
+        assert_eq!(registry.calls(Route::Catalog), calls);
+    }
+}
