@@ -118,6 +118,9 @@ impl Gathered {
             }
             ImageContent::Manifest(descriptor) => {
                 self.sources.hold(source);
+                // What is about an image is found as in one source.
+                let companions = source.images()?.into_iter().filter(|image| image.companion);
+                companions.for_each(|companion| self.sources.list(companion));
                 let tree = resolve(&**source, descriptor, None)?;
                 let root = tree.root();
                 match &root.content {

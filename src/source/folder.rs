@@ -31,7 +31,6 @@ use crate::{
         BLOBS, INDEX, OCI_LAYOUT,
         parts::{LIST_LIMIT, Parts},
     },
-    oci::Digest,
 };
 
 /// So many folders and files are looked at: enough for a registry, and quick for whoever names his home by mistake.
@@ -41,26 +40,25 @@ const DEPTH_LIMIT: usize = 8;
 
 /// Finds the layouts below `dir` and the archives in it; none if there are none.
 pub fn open(dir: &Path) -> Result<Option<Sources>> {
-    let mut folder = Folder::default();
+    let mut sources = Sources::default();
     for path in layouts(dir) {
         let Some(name) = path.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
-        folder.add(Box::new(OciLayout::folder(&path, None)?), name, |image| named(name, image))?;
+        add(&mut sources, Box::new(OciLayout::folder(&path, None)?), name, |image| named(name, image))?;
     }
     let archives = Archives::find(dir)?;
     for archive in &archives.plain {
-        folder.add_archive(archive)?;
+        add_archive(&mut sources, archive)?;
     }
     let compressed: Vec<_> = archives.compressed.iter().map(|path| format!("`{}`", path.display())).collect();
     let compressed = compressed.join(", ");
     let hint = "push them one by one, or unpack them";
-    if folder.is_empty {
+    if sources.is_empty() {
         if compressed.is_empty() {
             return Ok(None);
         }
         let words = format!("`{}` holds only compressed archives: {compressed}", dir.display());
         return Err(Error::source(words).with_hint(hint));
     }
-    let mut sources = folder.sources;
     sources.names.push(format!("folder `{}`", dir.display()));
     if !compressed.is_empty() {
         sources.warnings.push(format!("compressed archives are left out: {compressed}; {hint}"));
@@ -68,69 +66,43 @@ pub fn open(dir: &Path) -> Result<Option<Sources>> {
     Ok(Some(sources))
 }
 
-/// What has been found in a folder so far.
-struct Folder {
-    sources: Sources,
-    /// Images by their names: archives that were saved one by one often hold the same base.
-    known: HashSet<(Digest, String)>,
-    is_empty: bool,
+/// Takes in a source, whose layers lie `within`, and whose images are called as `named` says.
+fn add(
+    to: &mut Sources,
+    source: Box<dyn Source>,
+    within: &str,
+    named: impl Fn(Image) -> Image,
+) -> Result<()> {
+    let source: Arc<dyn Source> = Arc::from(source);
+    to.hold(&source);
+    to.warnings.extend(source.warnings());
+    for image in source.images()? {
+        let mut image = named(image);
+        if let ImageContent::Layers { layers, .. } = &mut image.content {
+            to.adopt(&source, within, layers);
+        }
+        to.list(image);
+    }
+    Ok(())
 }
 
-impl Default for Folder {
-    fn default() -> Self {
-        Self { sources: Sources::default(), known: HashSet::new(), is_empty: true }
+fn add_archive(to: &mut Sources, (path, blob, head): &Archive) -> Result<()> {
+    let name = format!("`{}`", path.display());
+    let Some(index) = detect::indexed(path, &name, blob, head)? else { return Ok(()) };
+    if !index.contains(INDEX) && !index.contains(MANIFEST) {
+        let why = foreign::archive(&index);
+        to.warnings.push(format!("{name} is left out: {}", why.message()));
+        return Ok(());
     }
-}
-
-impl Folder {
-    /// Takes in a source, whose layers lie `within`, and whose images are called as `named` says.
-    fn add(&mut self, source: Box<dyn Source>, within: &str, named: impl Fn(Image) -> Image) -> Result<()> {
-        let source: Arc<dyn Source> = Arc::from(source);
-        self.is_empty = false;
-        self.sources.hold(&source);
-        self.sources.warnings.extend(source.warnings());
-        for image in source.images()? {
-            let Some(mut image) = self.news(named(image)) else { continue };
-            if let ImageContent::Layers { layers, .. } = &mut image.content {
-                self.sources.adopt(&source, within, layers);
-            }
-            self.sources.images.push(image);
+    let [file, stem] = [path.file_name(), path.file_stem()].map(|name| name.and_then(|name| name.to_str()));
+    let (file, stem) = (file.unwrap_or_default(), stem.unwrap_or_default());
+    add(to, detect::from_index(index, &name, None)?, file, |mut image| {
+        // Where there are full names, containerd and Docker write the tags once more.
+        if image.names.iter().any(|name| is_full(name)) {
+            image.names.retain(|name| is_full(name));
         }
-        Ok(())
-    }
-
-    fn add_archive(&mut self, (path, blob, head): &Archive) -> Result<()> {
-        let name = format!("`{}`", path.display());
-        let Some(index) = detect::indexed(path, &name, blob, head)? else { return Ok(()) };
-        if !index.contains(INDEX) && !index.contains(MANIFEST) {
-            let why = foreign::archive(&index);
-            self.sources.warnings.push(format!("{name} is left out: {}", why.message()));
-            return Ok(());
-        }
-        let [file, stem] =
-            [path.file_name(), path.file_stem()].map(|name| name.and_then(|name| name.to_str()));
-        let (file, stem) = (file.unwrap_or_default(), stem.unwrap_or_default());
-        self.add(detect::from_index(index, &name, None)?, file, |mut image| {
-            // Where there are full names, containerd and Docker write the tags once more.
-            if image.names.iter().any(|name| is_full(name)) {
-                image.names.retain(|name| is_full(name));
-            }
-            named(stem, image)
-        })
-    }
-
-    /// Returns what of an image is not there under the same name already.
-    fn news(&mut self, mut image: Image) -> Option<Image> {
-        let identity = match &image.content {
-            ImageContent::Layers { config, .. } => Digest::of(config),
-            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
-        };
-        if image.names.is_empty() {
-            return self.known.insert((identity, String::new())).then_some(image);
-        }
-        image.names.retain(|name| self.known.insert((identity.clone(), name.clone())));
-        (!image.names.is_empty()).then_some(image)
-    }
+        named(stem, image)
+    })
 }
 
 /// Where an archive is, and how it begins.
@@ -206,7 +178,7 @@ fn is_full(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::chain;
+    use crate::{error::chain, oci::Digest};
 
     fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
@@ -227,7 +199,7 @@ mod tests {
     }
 
     fn names(sources: &Sources) -> Vec<String> {
-        sources.images.iter().map(|image| image.names.join(" ")).collect()
+        sources.images().unwrap().iter().map(|image| image.names.join(" ")).collect()
     }
 
     fn gzipped(bytes: &[u8]) -> Vec<u8> {
@@ -253,7 +225,7 @@ mod tests {
         write("log.gz", &gzipped(b"a line"));
         let sources = open(dir.path()).unwrap().unwrap();
         assert_eq!(names(&sources), ["r.example/a:1", "r.example/b:1"]);
-        for (image, expected) in sources.images.iter().zip([one, two]) {
+        for (image, expected) in sources.images().unwrap().iter().zip([one, two]) {
             let ImageContent::Layers { layers, .. } = &image.content else { panic!("{image:?}") };
             let super::super::Data::Stored(blob) = sources.open(&layers[0]).unwrap() else { panic!() };
             assert_eq!(blob.read_all(1 << 20, "it").unwrap(), expected);

@@ -3,15 +3,18 @@
 //! What a manifest names has a digest, and is asked of one source after the other. Layers without a manifest are known by
 //! their source's own names, which may be the same elsewhere: here they have others.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
-use super::{Data, Image, Layer, Missing, Origin, Source};
+use super::{Data, Image, ImageContent, Layer, Missing, Origin, Source};
 use crate::{
     error::{Error, Result},
     layout::left_out::LeftOut,
-    oci::Descriptor,
+    oci::{Descriptor, Digest},
 };
 
 /// Several sources.
@@ -19,10 +22,11 @@ use crate::{
 pub struct Sources {
     /// What they are called.
     pub names: Vec<String>,
-    /// Their images, as far as they can be asked for here.
-    pub images: Vec<Image>,
     /// What the user should know about them.
     pub warnings: Vec<String>,
+    images: Vec<Image>,
+    /// The images by their names: archives that were saved one by one often hold the same base.
+    listed: HashSet<(Digest, String)>,
     /// Those that hold manifests.
     holders: Vec<Arc<dyn Source>>,
     /// Where the layers without a manifest are, and what they are there.
@@ -36,6 +40,28 @@ impl Sources {
         self.holders.push(Arc::clone(source));
         if let Some(left_out) = source.left_out() {
             self.left_out.get_or_insert_default().extend(left_out);
+        }
+    }
+
+    /// Returns whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.holders.is_empty()
+    }
+
+    /// Lists an image, as far as it is not there under the same name already.
+    pub fn list(&mut self, mut image: Image) {
+        let identity = match &image.content {
+            ImageContent::Layers { config, .. } => Digest::of(config),
+            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
+        };
+        let is_new = if image.names.is_empty() {
+            self.listed.insert((identity, String::new()))
+        } else {
+            image.names.retain(|name| self.listed.insert((identity.clone(), name.clone())));
+            !image.names.is_empty()
+        };
+        if is_new {
+            self.images.push(image);
         }
     }
 

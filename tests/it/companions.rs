@@ -152,3 +152,23 @@ fn path(layout: &Layout) -> &str {
     let path: &Path = layout.path();
     path.to_str().unwrap()
 }
+
+#[test]
+fn what_is_about_a_part_of_an_index_is_treated_like_that_of_an_image() {
+    let (signed, registry) = (Signed::new(), Registry::honest());
+    let source = format!("{}:{NAME}", signed.layout.path().display());
+    let push = |more: &[&str]| {
+        let to = format!("{}/team/a:1", registry.host());
+        Longshore::new().run([&["push", "--index", &source, &to], more].concat())
+    };
+    let run = push(&["--compression", "zstd", "--force-compression"]);
+    assert!(run.code == Some(2) && run.stderr.contains(&signed.tag), "{run:?}");
+    assert_eq!(registry.calls(Route::ManifestPut), 0);
+    let run = push(&["--referrers"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for companion in &signed.companions {
+        let (_, bytes) = registry.manifest("team/a", &companion.digest.to_string()).unwrap();
+        assert_eq!(Digest::of(&bytes), companion.digest);
+    }
+    assert!(registry.tags("team/a").contains(&signed.tag));
+}
