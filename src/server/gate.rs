@@ -3,11 +3,16 @@
 //! What listens on loopback is meant for this machine, and a browser on it runs what strangers write. They can have a
 //! name of theirs lead to 127.0.0.1 (DNS rebinding): then our answers are their page's to read. The name stays in the
 //! `Host` header, and only names that we know are let in. A number needs no lookup, so nobody can turn it; what has no
-//! `Host` is no browser.
+//! `Host` is no browser. What their page sends to our own name it cannot read the answer of, but a blob would be taken
+//! all the same: with such a request a browser names the page in `Origin`, and only our own may.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::{HeaderMap, StatusCode, Uri, header::HOST, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, StatusCode, Uri,
+    header::{HOST, ORIGIN},
+    uri::Authority,
+};
 
 use super::reply::Refusal;
 
@@ -29,16 +34,19 @@ impl Gate {
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         // A target with a host of its own stands above the header (RFC 9112, 3.2.2); whoever sends both means both.
         let target = uri.authority().map(Authority::as_str);
-        let called = headers.get_all(HOST).into_iter().map(|host| host.to_str().unwrap_or_default());
-        match called.chain(target).find(|called| !self.answers_to(called)) {
-            None => Ok(()),
-            Some(other) => {
-                let other = other.escape_debug();
-                let message =
-                    format!("nobody is called `{other}` here: `--name` gives the registry one more name");
-                Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "DENIED", message))
-            }
+        if let Some(other) = said(headers, HOST).chain(target).find(|called| !self.answers_to(called)) {
+            let other = other.escape_debug();
+            let message =
+                format!("nobody is called `{other}` here: `--name` gives the registry one more name");
+            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "DENIED", message));
         }
+        let is_ours =
+            |page: &str| page.split_once("://").is_some_and(|(_, authority)| self.answers_to(authority));
+        if let Some(page) = said(headers, ORIGIN).find(|page| !is_ours(page)) {
+            let message = format!("pages of `{}` have no business here", page.escape_debug());
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", message));
+        }
+        Ok(())
     }
 
     /// Returns whether a name, with or without a port, is ours. Ports change on their way through tunnels.
@@ -62,14 +70,23 @@ impl Gate {
     }
 }
 
+/// Returns what a header says, each time; what is no text is nobody's name.
+fn said(headers: &HeaderMap, header: HeaderName) -> impl Iterator<Item = &str> {
+    headers.get_all(header).into_iter().map(|value| value.to_str().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn status(gate: &Gate, uri: &str, hosts: &[&str]) -> u16 {
+        said_status(gate, uri, hosts.iter().map(|host| (HOST, *host)))
+    }
+
+    fn said_status<'a>(gate: &Gate, uri: &str, said: impl Iterator<Item = (HeaderName, &'a str)>) -> u16 {
         let mut headers = HeaderMap::new();
-        for host in hosts {
-            headers.append(HOST, host.parse().unwrap());
+        for (name, value) in said {
+            headers.append(name, value.parse().unwrap());
         }
         let checked = gate.check(&uri.parse().unwrap(), &headers);
         checked.map_or_else(|refusal| refusal.reply().status().as_u16(), |()| 200)
@@ -117,5 +134,25 @@ mod tests {
         assert_eq!(status(&gate, "http://localhost/v2/", &["evil.example"]), 421);
         assert_eq!(status(&gate, "http://localhost/v2/", &["localhost"]), 200);
         assert_eq!(status(&gate, "/v2/", &["localhost", "evil.example"]), 421);
+    }
+
+    #[test]
+    fn pages_of_strangers_send_nothing() {
+        let gate = Gate::new(IpAddr::from([127, 0, 0, 1]), &["registry.example.com".to_owned()]);
+        for (origin, expected) in [
+            ("http://localhost:5000", 200),
+            ("http://127.0.0.1:3000", 200),
+            ("https://registry.example.com", 200),
+            ("https://evil.example", 403),
+            ("http://localhost.evil.example:5000", 403),
+            ("http://", 403),
+            ("localhost", 403),
+            // What a page is called that hides where it comes from.
+            ("null", 403),
+            ("", 403),
+        ] {
+            let said = [(HOST, "localhost:5000"), (ORIGIN, origin)];
+            assert_eq!(said_status(&gate, "/v2/", said.into_iter()), expected, "{origin}");
+        }
     }
 }

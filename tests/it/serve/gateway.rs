@@ -497,6 +497,11 @@ fn a_name_that_nobody_has_given_it_is_refused() {
     }
     assert_eq!(called(&gateway, "Registry.internal:5000").status, 200);
     assert_eq!(called(&plain, "registry.internal").status, 421);
+    // A page of theirs that calls us by our own name.
+    for origin in ["https://evil.example", "null"] {
+        let open = send(gateway.host(), "POST", "/v2/demo/blobs/uploads/", &[("Origin", origin)], b"");
+        assert_eq!(open.status, 403, "{open:?}");
+    }
     // Whoever serves a network serves whatever names it has there.
     let open = Serve::start_at(dir.path(), "0.0.0.0:0");
     assert_eq!(called(&open, "registry.example.com").status, 200);
