@@ -17,7 +17,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::sync::Semaphore;
 
-use super::reply::{Refusal, blocking};
+use super::{
+    reply::{Refusal, blocking},
+    routes::METRICS,
+};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::Digest,
@@ -87,9 +90,11 @@ impl Access {
         // Clients look here whether they have to log in, and show no password later if they need none.
         let greets = matches!(path, "/v2" | "/v2/");
         let reads = matches!(*method, Method::GET | Method::HEAD);
+        // How busy a registry is concerns who runs it.
+        let pulls = reads && !greets && path != METRICS;
         match (self.anonymous, &self.users) {
             (Anonymous::Everything, _) => Ok(()),
-            (Anonymous::Pull, Some(_)) if reads && !greets => Ok(()),
+            (Anonymous::Pull, Some(_)) if pulls => Ok(()),
             (Anonymous::Pull, None) if reads => Ok(()),
             (_, Some(_)) => Err(unauthorized()),
             (_, None) => Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", "this registry is read-only")),
@@ -238,12 +243,15 @@ mod tests {
             (Method::DELETE, "/v2/a/manifests/1", Some(basic("me:secret")), 200),
             // Or a client would never show its password.
             (Method::GET, "/v2/", None, 401),
+            (Method::GET, "/metrics", None, 401),
+            (Method::GET, "/metrics", Some(basic("me:secret")), 200),
         ] {
             let found = status(&access, method.clone(), path, authorization.as_deref()).await;
             assert_eq!(found, expected, "{method} {path} {authorization:?}");
         }
         let nobody = Access::default().or_read_only();
         assert_eq!(status(&nobody, Method::GET, "/v2/", None).await, 200);
+        assert_eq!(status(&nobody, Method::GET, "/metrics", None).await, 200);
         assert_eq!(status(&nobody, Method::PUT, "/v2/a/manifests/1", None).await, 403);
     }
 

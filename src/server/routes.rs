@@ -13,7 +13,7 @@ use crate::oci::{Digest, reference};
 pub(super) const HEALTH: &str = "/healthz";
 
 /// Where it is counted what the registry has done.
-const METRICS: &str = "/metrics";
+pub(super) const METRICS: &str = "/metrics";
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
