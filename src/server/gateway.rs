@@ -121,6 +121,11 @@ impl Gateway {
         let destination = Reference { repository, tag, digest };
         let repository = &destination.repository.path;
         let _turn = self.turns.take(repository, &manifest.digest).await;
+        // Where the upstream has no list of referrers of its own, who pushes one reads that list and writes it anew.
+        let _list = match &manifest.subject {
+            Some(subject) => Some(self.turns.take(repository, &subject.digest).await),
+            None => None,
+        };
         for digest in named(manifest) {
             // What is on its way has not to be sent twice.
             drop(self.turns.take(repository, digest).await);

@@ -4,6 +4,8 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -437,13 +439,38 @@ fn blobs_leave_before_the_manifest_has_come() {
 }
 
 #[test]
+fn referrers_that_come_at_once_are_all_in_the_list_of_an_upstream_that_keeps_none() {
+    let manners = Manners { subject: false, latency: Duration::from_millis(20), ..Manners::default() };
+    let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Script::new().manners(manners)));
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    let subject = Layout::of(&[1000]);
+    put_blobs(serve.host(), "demo", &subject);
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &subject).status, 201);
+    let all: Vec<_> = (0..6_u8).map(|n| Layout::referrer(&[n], &subject.root)).collect();
+    thread::scope(|scope| {
+        for about in &all {
+            scope.spawn(|| {
+                put_blobs(serve.host(), "demo", about);
+                let digest = about.root.digest.to_string();
+                assert_eq!(put_manifest(serve.host(), "demo", &digest, about).status, 201);
+            });
+        }
+    });
+    let (_, list) = registry.manifest("demo", &subject.root.digest.to_string().replace(':', "-")).unwrap();
+    let list = String::from_utf8(list).unwrap();
+    for about in &all {
+        assert!(list.contains(&about.root.digest.to_string()), "{list}");
+    }
+}
+
+#[test]
 fn who_asks_again_waits_for_what_was_begun() {
     let held = Fault::Await { route: Route::Other, calls: usize::MAX };
     let registry = Registry::start(Script::new().on(Route::ManifestPut, 1, held));
     let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[1000]));
     let serve = gateway(dir.path(), &registry.host(), &[]);
     put_blobs(serve.host(), "demo", &layout);
-    let again = std::thread::scope(|scope| {
+    let again = thread::scope(|scope| {
         let put = || put_manifest(serve.host(), "demo", "1", &layout).status;
         let first = scope.spawn(put);
         registry.wait_for(Route::ManifestPut, 1);
@@ -471,7 +498,7 @@ fn a_push_goes_on_when_its_client_has_gone() {
     drop(client);
     registry.release();
     while tags_in(dir.path(), "demo") != ["1"] {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
 }
