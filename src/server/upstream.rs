@@ -8,7 +8,10 @@
 use futures_util::TryStreamExt as _;
 use http::{
     HeaderMap, HeaderName, Method, Response, StatusCode,
-    header::{ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LINK, RANGE},
+    header::{
+        ACCEPT, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue,
+        LINK, RANGE,
+    },
     request::Parts,
 };
 use http_body_util::{BodyExt as _, StreamBody};
@@ -110,8 +113,10 @@ impl Upstream {
 }
 
 /// What of an answer concerns our client. Cookies, challenges and who is behind the upstream do not.
-const PASSED_ON: [HeaderName; 6] = [
+const PASSED_ON: [HeaderName; 7] = [
     ACCEPT_RANGES,
+    // Nobody has asked for one, but what is encoded all the same cannot be read without its name.
+    CONTENT_ENCODING,
     CONTENT_LENGTH,
     CONTENT_RANGE,
     CONTENT_TYPE,

@@ -380,6 +380,17 @@ fn what_is_not_here_is_pulled_through_and_not_kept() {
 }
 
 #[test]
+fn what_comes_encoded_says_so() {
+    let encoded = Fault::Header("Content-Encoding", "zstd");
+    let (dir, registry) =
+        (tempfile::tempdir().unwrap(), Registry::start(Script::new().always(Route::BlobGet, encoded)));
+    let digest = registry.seed("demo", b"encoded");
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    let reply = send(serve.host(), "GET", &format!("/v2/demo/blobs/{digest}"), &[], b"");
+    assert_eq!((reply.header("Content-Encoding"), &*reply.body), (Some("zstd"), &b"encoded"[..]));
+}
+
+#[test]
 fn a_page_of_tags_leads_to_the_next_one_here() {
     let (dirs, layout) = ([(); 2].map(|()| tempfile::tempdir().unwrap()), Layout::of(&[1000]));
     let upstream = Serve::start(dirs[0].path());
