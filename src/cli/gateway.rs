@@ -65,7 +65,11 @@ impl GatewayArgs {
     pub(super) fn upstream(&self, listen: SocketAddr, context: &Context) -> Result<Option<Upstream>> {
         let Some(upstream) = &self.upstream else { return Ok(None) };
         let key = registry(upstream)?;
-        if [listen.to_string(), format!("localhost:{}", listen.port())].iter().any(|own| own == key.host()) {
+        let mut own = vec![listen.to_string(), format!("localhost:{}", listen.port())];
+        if listen.ip().is_unspecified() {
+            own.extend(["127.0.0.1", "[::1]"].map(|loopback| format!("{loopback}:{}", listen.port())));
+        }
+        if own.iter().any(|own| own == key.host()) {
             return Err(Error::usage(format!("the gateway would be its own upstream: `{}`", key.host()))
                 .with_hint("`--listen ADDRESS` puts it elsewhere"));
         }
@@ -105,22 +109,26 @@ impl GatewayArgs {
         if self.allow_anonymous || has_users {
             return Ok(None);
         }
-        let login = RandomLogin::new();
-        match &self.password_file {
-            Some(file) => login.write(file)?,
-            None if context.printer.says_status() => {}
-            None => {
-                return Err(Error::usage("nobody would see the password that the gateway makes up")
-                    .with_hint("`--password-file FILE` keeps it"));
-            }
+        if self.password_file.is_none() && !context.printer.says_status() {
+            return Err(Error::usage("nobody would see the password that the gateway makes up")
+                .with_hint("`--password-file FILE` keeps it"));
         }
-        Ok(Some(login))
+        Ok(Some(RandomLogin::new()))
     }
 
-    /// Tells how to log in at `place`.
-    pub(super) fn tell(&self, login: &RandomLogin, place: &str, has_tls: bool, context: &Context) {
+    /// Tells how to log in at `place`, once it is ours: the file may be that of another gateway there.
+    pub(super) fn tell(
+        &self,
+        login: &RandomLogin,
+        place: &str,
+        has_tls: bool,
+        context: &Context,
+    ) -> Result<()> {
         let (known, from) = match &self.password_file {
-            Some(file) => (format!("in `{}`", file.display()), format!(" < {}", file.display())),
+            Some(file) => {
+                login.write(file)?;
+                (format!("in `{}`", file.display()), format!(" < {}", file.display()))
+            }
             None => (format!("`{}`", login.password()), String::new()),
         };
         let tls = if has_tls { "" } else { " --tls-verify=false" };
@@ -129,6 +137,7 @@ impl GatewayArgs {
         context
             .printer
             .status(&format!("  podman login{tls} --username {user} --password-stdin {place}{from}"));
+        Ok(())
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let scheme = if has_tls { "https" } else { "http" };
     server::run(options, |address| {
         if let Some(login) = &login {
-            args.gateway.tell(login, &place(&args.names, address), has_tls, context);
+            args.gateway.tell(login, &place(&args.names, address), has_tls, context)?;
         }
         context.printer.result(&format!("{scheme}://{address}"))
     })?;

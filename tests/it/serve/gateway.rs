@@ -435,21 +435,6 @@ fn referrers_are_the_upstreams() {
 }
 
 #[test]
-fn blobs_leave_before_the_manifest_has_come() {
-    let (dir, registry, layout) = (tempfile::tempdir().unwrap(), Registry::honest(), image());
-    let serve = gateway(dir.path(), &registry.host(), &[]);
-    put_blobs(serve.host(), "demo", &layout);
-    registry.wait_for(Route::Commit, layout.blobs.len());
-    // A whole one in one request as well.
-    let target = format!("/v2/demo/blobs/uploads/?digest={}", Digest::of(b"whole"));
-    assert_eq!(send(serve.host(), "POST", &target, &[], b"whole").status, 201);
-    registry.wait_for(Route::Commit, layout.blobs.len() + 1);
-    assert_eq!(put_manifest(serve.host(), "demo", "1", &layout).status, 201);
-    assert_eq!(registry.calls(Route::Commit), layout.blobs.len() + 1);
-    assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
-}
-
-#[test]
 fn referrers_that_come_at_once_are_all_in_the_list_of_an_upstream_that_keeps_none() {
     let manners = Manners { subject: false, latency: Duration::from_millis(20), ..Manners::default() };
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Script::new().manners(manners)));
@@ -472,6 +457,21 @@ fn referrers_that_come_at_once_are_all_in_the_list_of_an_upstream_that_keeps_non
     for about in &all {
         assert!(list.contains(&about.root.digest.to_string()), "{list}");
     }
+}
+
+#[test]
+fn blobs_leave_before_the_manifest_has_come() {
+    let (dir, registry, layout) = (tempfile::tempdir().unwrap(), Registry::honest(), image());
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    put_blobs(serve.host(), "demo", &layout);
+    registry.wait_for(Route::Commit, layout.blobs.len());
+    // A whole one in one request as well.
+    let target = format!("/v2/demo/blobs/uploads/?digest={}", Digest::of(b"whole"));
+    assert_eq!(send(serve.host(), "POST", &target, &[], b"whole").status, 201);
+    registry.wait_for(Route::Commit, layout.blobs.len() + 1);
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &layout).status, 201);
+    assert_eq!(registry.calls(Route::Commit), layout.blobs.len() + 1);
+    assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
 }
 
 #[test]
@@ -592,6 +592,12 @@ fn a_gateway_asks_for_a_password_that_it_has_made_up() {
         skopeo::push_with(&source(&layout), &to, &[&options[0]]).unwrap();
         assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
     }
+    // One that does not get to listen leaves the other's password alone.
+    let listen = format!("--listen={}", kept.host());
+    let elsewhere = home.path().join("elsewhere").display().to_string();
+    let run = Longshore::new().run(["serve", &listen, &upstream, &option, &elsewhere]);
+    assert!(run.stderr.contains("listening on"), "{}", run.stderr);
+    assert_eq!(fs_err::read_to_string(&file).unwrap(), other);
     let stderr = kept.stderr();
     kept.kill();
     assert!(stderr.all().iter().all(|line| !line.contains(other.trim_end())));
@@ -616,9 +622,13 @@ fn who_would_lend_our_credentials_without_a_word_is_asked_back() {
     for arguments in [["--allow-anonymous"], ["--password-file=p"]] {
         assert!(Serve::fail(dir.path(), &arguments).contains("--upstream"), "{arguments:?}");
     }
-    let own = ["--upstream=localhost:5999/a", "--allow-anonymous"];
-    let stderr = Longshore::new().run([&["serve", "--listen=127.0.0.1:5999", "x"], &own[..]].concat()).stderr;
-    assert!(stderr.contains("its own upstream"), "{stderr}");
+    for (listen, own) in
+        [("127.0.0.1", "localhost"), ("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("[::]", "[::1]")]
+    {
+        let (listen, own) = (format!("--listen={listen}:5999"), format!("--upstream={own}:5999/a"));
+        let stderr = Longshore::new().run(["serve", &listen, "x", &own, "--allow-anonymous"]).stderr;
+        assert!(stderr.contains("its own upstream"), "{listen} {own} {stderr}");
+    }
     assert!(Serve::fail(dir.path(), &["--name=registry:5000"]).contains("without a port"));
     let bad = Serve::fail(dir.path(), &["--upstream=127.0.0.1:1/demo:1", "--allow-anonymous"]);
     assert!(bad.contains("is an image, no registry"), "{bad}");
