@@ -122,6 +122,16 @@ cases! {
     digests_are_of_known_algorithms;
 }
 
+cases_of_a_gateway! {
+    a_single_chunk_is_a_blob;
+    blobs_of_another_digest_are_refused_in_every_way;
+    a_chunk_of_another_size_than_it_says_is_refused;
+    a_cancelled_upload_is_unknown;
+    uploads_belong_to_their_repository;
+    ranges_of_a_blob_are_sent;
+    digests_are_of_known_algorithms;
+}
+
 fn blobs_come_in_every_way(registry: &Registry) {
     for algorithm in ALGORITHMS {
         for (number, way) in (0..).zip(WAYS) {

@@ -19,6 +19,10 @@ cases! {
     what_has_no_referrers_has_an_empty_list_of_them;
 }
 
+cases_of_a_gateway! {
+    what_has_no_referrers_has_an_empty_list_of_them;
+}
+
 fn tags_come_in_order_and_in_pages(registry: &Registry) {
     let reply = registry.get("/v2/a/b/tags/list");
     assert_eq!((reply.status, &*code(&reply)), (404, "NAME_UNKNOWN"));

@@ -15,6 +15,13 @@ cases! {
     what_cannot_be_done_is_unsupported;
 }
 
+cases_of_a_gateway! {
+    names_that_are_none_are_refused;
+    digests_that_are_none_are_refused;
+    manifests_that_are_none_are_refused;
+    what_cannot_be_done_is_unsupported;
+}
+
 fn what_is_not_there_is_unknown(registry: &Registry) {
     let digest = Digest::of(b"missing");
     for (target, expected) in [

@@ -95,6 +95,10 @@ cases! {
     a_manifest_is_no_blob_to_delete;
 }
 
+cases_of_a_gateway! {
+    parameters_of_a_media_type_are_ignored;
+}
+
 fn every_kind_of_manifest_comes_goes_out_and_goes_away(registry: &Registry) {
     for kind in kinds() {
         push(registry, &kind);

@@ -1,6 +1,6 @@
 //! What the OCI distribution specification 1.1 asks of a registry, case by case as its conformance tests group them:
 //! pull, push, content discovery and content management, with every way to bring a blob and every kind of manifest,
-//! by SHA-256 and by SHA-512. Spoken byte by byte to `longshore serve`, over a folder and over a bucket.
+//! by SHA-256 and by SHA-512. Spoken byte by byte to `longshore serve`, over a folder, over a bucket and as a gateway.
 
 /// Makes of each case two tests: the registry lies in a folder, or in a bucket.
 macro_rules! cases {
@@ -17,6 +17,18 @@ macro_rules! cases {
             $(#[test]
             fn $case() {
                 super::$case(&crate::conformance::Registry::in_bucket());
+            })*
+        }
+    };
+}
+
+/// Tests cases that delete nothing through a gateway, which passes on to another registry, below a prefix.
+macro_rules! cases_of_a_gateway {
+    ($($case:ident;)*) => {
+        mod gateway {
+            $(#[test]
+            fn $case() {
+                super::$case(&crate::conformance::Registry::before_another());
             })*
         }
     };
@@ -66,6 +78,8 @@ struct Registry {
     dir: Option<TempDir>,
     #[cfg(feature = "buckets")]
     _bucket: Option<S3>,
+    /// What it passes on to, if it is a gateway.
+    _upstream: Option<Box<Self>>,
 }
 
 impl Registry {
@@ -76,13 +90,27 @@ impl Registry {
             dir: Some(dir),
             #[cfg(feature = "buckets")]
             _bucket: None,
+            _upstream: None,
+        }
+    }
+
+    fn before_another() -> Self {
+        let (dir, upstream) = (tempfile::tempdir().unwrap(), Self::in_folder());
+        let to = format!("--upstream={}/all", upstream.serve.host());
+        let serve = Serve::start_with(dir.path(), &[&to, "--allow-anonymous", "--retries=0"]);
+        Self {
+            serve,
+            dir: Some(dir),
+            #[cfg(feature = "buckets")]
+            _bucket: None,
+            _upstream: Some(Box::new(upstream)),
         }
     }
 
     #[cfg(feature = "buckets")]
     fn in_bucket() -> Self {
         let bucket = S3::start();
-        Self { serve: Serve::over(&bucket, &[]), dir: None, _bucket: Some(bucket) }
+        Self { serve: Serve::over(&bucket, &[]), dir: None, _bucket: Some(bucket), _upstream: None }
     }
 
     /// Sends one request; a refusal is worded as the specification has it.
