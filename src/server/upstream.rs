@@ -132,8 +132,9 @@ fn asked(headers: &HeaderMap) -> HeaderMap {
             asked.append(&name, value.clone());
         }
     }
-    // Without it older registries give a manifest that nobody has pushed.
-    if !asked.contains_key(ACCEPT) {
+    // To who names no types, or any, older registries give a manifest that nobody has pushed, or none.
+    let takes_any = |accept: &HeaderValue| accept.to_str().is_ok_and(|types| types.contains("*/*"));
+    if asked.get_all(ACCEPT).iter().all(takes_any) {
         for media_type in MANIFEST_TYPES {
             asked.append(ACCEPT, HeaderValue::from_static(media_type));
         }
