@@ -78,7 +78,7 @@ impl Registry {
         }
     }
 
-    /// `GET /healthz`: is the folder there?
+    /// `GET /healthz`: is the folder or bucket there?
     async fn health(&self) -> Result<Reply, Refusal> {
         let uploads = self.storage.count_uploads().await?;
         Ok(json(StatusCode::OK, &serde_json::json!({"status": "ok", "uploads": uploads})))

@@ -1,12 +1,12 @@
 //! The embedded registry: an OCI distribution server over a folder or a bucket, spoken to over HTTP/1.1.
 //!
-//! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks
-//! for, `blobs`, `uploads`, `manifests` or `referrers` do it, and `storage` is all that they know of where things lie.
-//! Before them stand `access` and `gate` (who may come in, and by which name), and where there is an `upstream`,
-//! `gateway`. In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is never
-//! held; what the next request has to know of it lies beside that file, so several processes can serve one folder.
-//! Everything there can be read by other tools: each repository is an OCI layout. In a bucket (`objects`) it is collected
-//! to parts, and any number of processes can serve one bucket.
+//! `push --into` and `serve` run it. A request comes in here, `answer` finds out by `routes` what it asks for,
+//! `blobs`, `uploads`, `manifests`, `referrers` or `lists` do it, and `storage` is all that they know of where things
+//! lie. Before them stand `access` and `gate` (who may come in, and by which name), and where there is an `upstream`,
+//! `gateway`. In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is
+//! never held; what the next request has to know of it lies beside that file, so several processes can serve one
+//! folder. Everything there can be read by other tools: each repository is an OCI layout. In a bucket (`objects`) it
+//! is collected to parts, and any number of processes can serve one bucket.
 
 mod access;
 mod answer;

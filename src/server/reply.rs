@@ -15,7 +15,7 @@ use hyper::ext::ReasonPhrase;
 
 use crate::error::{Error, ErrorKind, Result, chain};
 
-/// An answer's body: bytes at hand, or a file as it is read.
+/// An answer's body: bytes at hand, or as they are read or come from an upstream.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// An answer.
 pub(super) type Reply = Response<Body>;
