@@ -121,15 +121,16 @@ impl Gateway {
         let destination = Reference { repository, tag, digest };
         let repository = &destination.repository.path;
         let _turn = self.turns.take(repository, &manifest.digest).await;
-        // Where the upstream has no list of referrers of its own, who pushes one reads that list and writes it anew.
-        let _list = match &manifest.subject {
-            Some(subject) => Some(self.turns.take(repository, &subject.digest).await),
-            None => None,
-        };
         for digest in named(manifest) {
             // What is on its way has not to be sent twice.
             drop(self.turns.take(repository, digest).await);
         }
+        // Where the upstream has no list of referrers of its own, who pushes one reads that list and writes it anew. Last:
+        // a manifest may be about what it names.
+        let _list = match &manifest.subject {
+            Some(subject) => Some(self.turns.take(repository, &subject.digest).await),
+            None => None,
+        };
         // Not before: who waits for somebody else must not keep them waiting.
         let _leave = self.images.acquire().await;
         let push = push(&upstream, self.folder.blobs(name), destination, tags, manifest);

@@ -461,6 +461,15 @@ fn referrers_that_come_at_once_are_all_in_the_list_of_an_upstream_that_keeps_non
 }
 
 #[test]
+fn a_manifest_may_be_about_what_it_names() {
+    let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::honest());
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    let about = Layout::of(&[1000]).altered(|manifest| manifest["subject"] = manifest["layers"][0].clone());
+    put_blobs(serve.host(), "demo", &about);
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &about).status, 201);
+}
+
+#[test]
 fn blobs_leave_before_the_manifest_has_come() {
     let (dir, registry, layout) = (tempfile::tempdir().unwrap(), Registry::honest(), image());
     let serve = gateway(dir.path(), &registry.host(), &[]);

@@ -143,7 +143,7 @@ impl Layout {
     }
 
     /// The same, but for what is done to its manifest.
-    fn altered(mut self, alter: impl Fn(&mut Value)) -> Self {
+    pub(crate) fn altered(mut self, alter: impl Fn(&mut Value)) -> Self {
         let mut manifest: Value = serde_json::from_slice(&self.root.bytes).unwrap();
         alter(&mut manifest);
         self.root = Document::new(MANIFEST, &manifest);
