@@ -15,6 +15,7 @@ mod inspect;
 mod inventory;
 mod login;
 mod logout;
+mod open_files;
 mod output;
 mod progress;
 mod push;
@@ -155,6 +156,7 @@ fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
+    open_files::allow();
     let environment = Environment::read();
     let command = command();
     let config = match Config::read(&environment, &command) {

@@ -237,3 +237,20 @@ fn two_archives_may_not_mean_two_images_by_one_name() {
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("two images are called `localhost/bk:1`"), "{run:?}");
 }
+
+#[test]
+fn a_folder_may_hold_more_archives_than_files_may_usually_be_open() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..100 {
+        fs_err::copy(multi().path, dir.path().join(format!("{number}.tar"))).unwrap();
+    }
+    let script = r#"ulimit -Sn 64 && exec "$0" inspect --json "$1""#;
+    let output = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_longshore"), dir.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // All of them hold the same images.
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["images"].as_array().unwrap().len(), 4);
+}
