@@ -17,7 +17,7 @@ use crate::{
     event::Event,
     oci::{Digest, Reference, Repository},
     registry::Client,
-    source::{Choice, Image, ImageContent, Input, Missing, Source, SourceSpec, choose},
+    source::{Choice, Image, Input, Missing, Source, SourceSpec, choose},
 };
 
 /// All images of a place on disk, on their way to one registry.
@@ -208,7 +208,7 @@ async fn require_left_out(
             Err(_) => Vec::new(),
         };
         for target in targets {
-            let fate = digest(image).map_or(Fate::Unknown, Fate::Arrived);
+            let fate = image.digest().cloned().map_or(Fate::Unknown, Fate::Arrived);
             places.settle(image, &target.destination.repository, fate);
             let delivery = cargo.delivery(&Freight::Image(image.clone()), target);
             match Box::pin(delivery.require_left_out()).await {
@@ -251,8 +251,8 @@ impl Fate {
 impl Places {
     /// Takes note of an image's fate in a repository.
     fn settle(&mut self, image: &Image, repository: &Repository, fate: Fate) {
-        if let Some(digest) = digest(image) {
-            self.0.entry(digest).or_default().push((repository.clone(), fate));
+        if let Some(digest) = image.digest() {
+            self.0.entry(digest.clone()).or_default().push((repository.clone(), fate));
         }
     }
 
@@ -294,7 +294,7 @@ impl Places {
         for (repository, fate) in fates.into_iter().flatten() {
             match fate {
                 Fate::Arrived(there) | Fate::Skipped(there) if there == subject => {
-                    targets.push(target(repository, tags, image, client));
+                    targets.push(Target::of(image, repository, tags, client));
                 }
                 Fate::Skipped(_) => {}
                 Fate::Arrived(arrived) => {
@@ -311,7 +311,7 @@ impl Places {
         if fates.is_none() {
             // The registry may have had it before.
             let repository = mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
-            targets.push(target(&repository, tags, image, client));
+            targets.push(Target::of(image, &repository, tags, client));
         }
         Ok(targets)
     }
@@ -327,7 +327,7 @@ fn consign(
     let mut consignments = Vec::new();
     let mut taken: HashMap<Reference, String> = HashMap::new();
     for image in images {
-        let name = image.names.first().cloned().or_else(|| digest(&image).map(|digest| digest.to_string()));
+        let name = image.names.first().cloned().or_else(|| image.digest().map(Digest::to_string));
         let name = name.unwrap_or_else(|| "an image without a name".to_owned());
         let place = place(&image, source, mirror, client);
         if let Ok(Place::Here(targets)) = &place {
@@ -374,19 +374,11 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
         }
     }
     if targets.is_empty() {
-        let repository = mirror.itself().filter(|_| digest(image).is_some());
+        let repository = mirror.itself().filter(|_| image.digest().is_some());
         let repository = repository.ok_or_else(|| nowhere("an image without a name"))?;
-        targets.push(target(&repository, &[], image, client));
+        targets.push(Target::of(image, &repository, &[], client));
     }
     Ok(Place::Here(targets))
-}
-
-/// Returns an image's place in a repository: under these tags, or by its digest if there are none.
-pub(super) fn target(repository: &Repository, tags: &[String], image: &Image, client: &Client) -> Target {
-    let (tag, more) = tags.split_first().map_or((None, &[][..]), |(tag, more)| (Some(tag.clone()), more));
-    let digest = digest(image).filter(|_| tag.is_none());
-    let destination = Reference { repository: repository.clone(), tag, digest };
-    Target { destination, tags: more.to_vec(), client: client.clone() }
 }
 
 /// Returns all names that a target stands for.
@@ -399,12 +391,4 @@ fn each(target: &Target) -> impl Iterator<Item = Reference> {
 fn nowhere(what: &str) -> Error {
     Error::source(format!("nothing says where {what} goes"))
         .with_hint("give a repository as the prefix: registry.example.com/NAME")
-}
-
-/// Returns the digest of the manifest that a source holds.
-pub(super) fn digest(image: &Image) -> Option<Digest> {
-    match &image.content {
-        ImageContent::Manifest(descriptor) => Some(descriptor.digest.clone()),
-        ImageContent::Layers { .. } => None,
-    }
 }

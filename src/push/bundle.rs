@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 
 use super::{
     Cargo, Intent, Options, Part, Press,
-    all::digest,
     inventory::Base,
     pack::{Packed, Packer, Place},
     shared_cache::SharedCache,
@@ -322,7 +321,7 @@ fn entry(image: &Image, root: &Manifest, name: Option<&str>) -> Value {
         entry["artifactType"] = json!(kind);
     }
     // One platform of several is another document.
-    let same = digest(image).is_none_or(|digest| digest == root.digest);
+    let same = image.digest().is_none_or(|digest| *digest == root.digest);
     if let Some(platform) = image.platform.as_ref().filter(|_| same) {
         entry["platform"] = json!(platform);
     }

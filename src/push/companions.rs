@@ -7,13 +7,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{
-    Format, Freight, Options, Pushed,
-    all::{digest, target},
-    delivery::Delivery,
-    spool::blocking,
-    wanted::Wanted,
-};
+use super::{Format, Freight, Options, Pushed, Target, delivery::Delivery, spool::blocking, wanted::Wanted};
 use crate::{
     codec::Recipe,
     error::{Error, Result},
@@ -46,10 +40,10 @@ impl Delivery {
         for companion in self.companions().await? {
             let name = companion.name();
             let beside = Self {
-                target: target(
+                target: Target::of(
+                    &companion.image,
                     &self.target.destination.repository,
                     &companion.tags(),
-                    &companion.image,
                     &self.target.client,
                 ),
                 freight: Freight::Image(companion.image),
@@ -143,7 +137,7 @@ fn about(source: &dyn Source, subjects: impl IntoIterator<Item = Digest>) -> Res
         if ready.is_empty() {
             return Ok(found);
         }
-        known.extend(ready.iter().filter_map(|companion| digest(&companion.image)));
+        known.extend(ready.iter().filter_map(|companion| companion.image.digest().cloned()));
         found.extend(ready);
         waiting = rest;
     }
@@ -151,7 +145,7 @@ fn about(source: &dyn Source, subjects: impl IntoIterator<Item = Digest>) -> Res
 
 /// Puts what a list of referrers lists in the place of the list.
 pub(super) fn unfold(images: Vec<Image>, source: &dyn Source) -> Vec<Image> {
-    let mut seen: HashSet<Digest> = images.iter().filter_map(digest).collect();
+    let mut seen: HashSet<Digest> = images.iter().filter_map(Image::digest).cloned().collect();
     let mut unfolded = Vec::new();
     for image in images {
         match listed(&image, source) {

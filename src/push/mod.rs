@@ -193,6 +193,16 @@ pub struct Target {
     pub client: Client,
 }
 
+impl Target {
+    /// Returns an image's place in a repository: under these tags, or by its digest if there are none.
+    fn of(image: &Image, repository: &Repository, tags: &[String], client: &Client) -> Self {
+        let (tag, more) = tags.split_first().map_or((None, &[][..]), |(tag, more)| (Some(tag.clone()), more));
+        let digest = image.digest().filter(|_| tag.is_none()).cloned();
+        let destination = Reference { repository: repository.clone(), tag, digest };
+        Self { destination, tags: more.to_vec(), client: client.clone() }
+    }
+}
+
 /// An image that has arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {

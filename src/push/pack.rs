@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::{
     Cargo, Companions, Freight,
-    all::digest,
     bundle::Contents,
     companions::{check_companions, subject, unfold},
     draft::{Encodings, Finished},
@@ -75,7 +74,7 @@ impl Packer {
                 );
             }
             let root = self.pack_image(image, contents).await?;
-            if let Some(digest) = digest(image) {
+            if let Some(digest) = image.digest().cloned() {
                 became.insert(digest, root);
             }
         }

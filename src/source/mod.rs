@@ -153,6 +153,16 @@ pub struct Image {
     pub companion: bool,
 }
 
+impl Image {
+    /// Returns the digest of the manifest or index that the source holds, if it holds one.
+    pub fn digest(&self) -> Option<&Digest> {
+        match &self.content {
+            ImageContent::Manifest(descriptor) => Some(&descriptor.digest),
+            ImageContent::Layers { .. } => None,
+        }
+    }
+}
+
 /// What a source holds of an image.
 #[derive(Clone, Debug)]
 pub enum ImageContent {
