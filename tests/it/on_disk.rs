@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use crate::{
-    support::{longshore::Longshore, samples::Sample},
+    support::{longshore::Longshore, samples::Sample, small_disk::SmallDisk},
     wire::image::{Archive, Layout},
 };
 
@@ -78,5 +78,21 @@ fn what_fails_leaves_the_place_as_it_was() {
         assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
     }
     let run = longshore.run(["push", &source, &format!("oci:{here}/no/where:1")]);
+    assert_eq!(run.code, Some(8), "{run:?}");
+}
+
+#[test]
+fn a_disk_that_is_full_is_this_machines() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let layout = Layout::of(&[8 << 20]);
+    let place = |name: &str| format!("{name}:{}/image", disk.path().display());
+    for to in [place("oci"), place("oci-archive")] {
+        let run = Longshore::new().run(["push", layout.path().to_str().unwrap(), &to]);
+        assert_eq!(run.code, Some(8), "{run:?}");
+        assert!(run.stderr.contains("there is no room left for"), "{run:?}");
+        assert_eq!(fs_err::read_dir(disk.path()).unwrap().count(), 0, "{to}");
+    }
+    let into = disk.path().join("registry").display().to_string();
+    let run = Longshore::new().run(["push", layout.path().to_str().unwrap(), "demo", "--into", &into]);
     assert_eq!(run.code, Some(8), "{run:?}");
 }

@@ -16,6 +16,7 @@ pub(crate) mod same;
 pub(crate) mod samples;
 pub(crate) mod serve;
 pub(crate) mod skopeo;
+pub(crate) mod small_disk;
 pub(crate) mod tmux;
 pub(crate) mod token_server;
 pub(crate) mod tool;

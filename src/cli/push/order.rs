@@ -135,7 +135,8 @@ impl<'a> Order<'a> {
                 return Err(Error::usage(words));
             }
             let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
-            return with_registry(dir.as_path(), rate_limit, work).await;
+            let done = with_registry(dir.as_path(), rate_limit, work).await?;
+            return Ok(done.on_our_disk(&dir.display().to_string()));
         }
         let client = |repository: &Repository| {
             let (credentials, rate_limit) = (shared.credentials.clone(), rate_limit.clone());

@@ -1,10 +1,11 @@
 //! Pushing, once everything is open: to a registry, to the embedded one, or to a place on disk.
 
+use http::StatusCode;
 use longshore::{
     Error, Result,
     oci::{Reference, Repository},
     push::{Arrival, Assembly, Forecast, Mirror, Options, Part, Press, Push, PushAll, Pushed, Target},
-    registry::{Client, RateLimit},
+    registry::{Client, RateLimit, RegistryError},
 };
 
 use super::{
@@ -78,13 +79,28 @@ impl Done {
     }
 
     /// Says of failures what was being done.
-    pub(super) fn while_doing(mut self, doing: &str) -> Self {
+    pub(super) fn while_doing(self, doing: &str) -> Self {
+        self.mended(|error| error.while_doing(doing))
+    }
+
+    /// Says of a registry's disk that it is this machine's, where the registry is our own.
+    pub(super) fn on_our_disk(self, place: &str) -> Self {
+        let is_full = |error: &Error| {
+            error
+                .find::<RegistryError>()
+                .is_some_and(|refused| refused.status == StatusCode::INSUFFICIENT_STORAGE)
+        };
+        let full = || Error::local(format!("there is no room left for `{place}`"));
+        self.mended(|error| if is_full(&error) { full().because(error) } else { error })
+    }
+
+    fn mended(mut self, mend: impl Fn(Error) -> Error) -> Self {
         let errors: Vec<&mut Error> = match &mut self {
             Self::Foreseen(all) => all.iter_mut().filter_map(|one| one.result.as_mut().err()).collect(),
             Self::Pushed(all) => all.iter_mut().filter_map(|one| one.result.as_mut().err()).collect(),
         };
         for error in errors {
-            *error = error.clone().while_doing(doing);
+            *error = mend(error.clone());
         }
         self
     }
@@ -115,7 +131,7 @@ impl Goods {
                 outcome.name = disk.name();
             }
         }
-        Ok(done)
+        Ok(done.on_our_disk(&disk.name()))
     }
 
     /// Pushes, or says what that would do. `client` speaks with the registry of a repository.

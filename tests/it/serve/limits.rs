@@ -3,7 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    process::Command,
     time::Duration,
 };
 
@@ -12,10 +11,10 @@ use longshore::oci::Digest;
 use super::{MIB, open, patch, peak, put, send};
 use crate::{
     support::{
-        capability::is_unavailable,
         longshore::Longshore,
         raw::{Raw, Reply},
         serve::Serve,
+        small_disk::SmallDisk,
     },
     wire::image::{Layout, noise},
 };
@@ -186,15 +185,8 @@ fn sockets(serve: &Serve) -> usize {
 
 #[test]
 fn a_full_disk_is_said_and_what_was_acknowledged_stays() {
-    if is_unavailable("mount") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let mount =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(dir.path()).status();
-    assert!(mount.unwrap().success());
-    let unmount = Unmount(dir.path().to_owned());
-    let serve = Serve::start(dir.path());
+    let Some(disk) = SmallDisk::new() else { return };
+    let serve = Serve::start(disk.path());
     let location = open(serve.host(), "a");
     let bytes = noise(1, 6 * MIB);
     assert_eq!(patch(serve.host(), &location, 0, &bytes[..2 * MIB]).status, 202);
@@ -208,16 +200,6 @@ fn a_full_disk_is_said_and_what_was_acknowledged_stays() {
     let location = open(serve.host(), "a");
     assert_eq!(put(serve.host(), &location, &Digest::of(&bytes[..MIB]), &bytes[..MIB]).status, 201);
     drop(serve);
-    drop(unmount);
-}
-
-/// A file system that goes with the test.
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
-    }
 }
 
 #[test]
