@@ -306,6 +306,9 @@ impl Cargo {
 
     /// Delivers freight to one target after the other, and says what became of each.
     async fn deliver(&self, freight: &Freight, targets: Vec<Target>) -> Vec<Result<Pushed>> {
+        for message in freight.images().iter().flat_map(|image| self.source.notes(image)) {
+            self.press.reporter.event(Event::Warning { message });
+        }
         let mut results = Vec::new();
         let mut done: Vec<Repository> = Vec::new();
         for target in targets {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     Data, Image, ImageContent, Layer, Missing, Origin, Source,
     graphroot::{Graphroot, ImageRecord, LayerRecord},
+    signatures_stay,
     spec::{Location, SourceSpec, Transport},
     store::{Damaged, StorageOptions},
 };
@@ -196,6 +197,14 @@ impl Source for ContainersStorage {
 
     fn plain_size(&self, layer: &Layer) -> Option<u64> {
         self.find_layer(&layer.name).ok()?.1.plain_size()
+    }
+
+    fn notes(&self, image: &Image) -> Vec<String> {
+        let ImageContent::Layers { config, .. } = &image.content else { return Vec::new() };
+        let id = Digest::of(config);
+        let record = self.stores.iter().flat_map(|store| &store.images).find(|record| record.id == id.hex());
+        let count = record.map_or(0, ImageRecord::signatures);
+        signatures_stay(&format!("image {id} in {}", self.name), count).into_iter().collect()
     }
 }
 

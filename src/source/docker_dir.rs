@@ -12,6 +12,7 @@ use super::{
     Data, Image, ImageContent, Layer, Source,
     blobs::{self, Blobs},
     docker_archive::MANIFEST,
+    signatures_stay,
     tree::read_config,
 };
 use crate::{
@@ -125,9 +126,7 @@ impl Source for DockerDir {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let count = self.signatures;
-        let warning = format!("{} holds signatures, which are not pushed: {count}", self.name);
-        (count > 0).then_some(warning).into_iter().collect()
+        signatures_stay(&self.name, self.signatures).into_iter().collect()
     }
 }
 

@@ -58,6 +58,26 @@ pub(super) struct ImageRecord {
     pub(super) names: Option<Vec<String>>,
     /// The topmost layer.
     pub(super) layer: Option<String>,
+    /// What containers/image notes of it, as JSON.
+    metadata: Option<String>,
+}
+
+/// How large the signatures of an image are, by the manifest that they are of; in older stores of the only one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct ImageMetadata {
+    signatures_sizes: HashMap<String, Vec<u64>>,
+    signature_sizes: Vec<u64>,
+}
+
+impl ImageRecord {
+    /// Returns how many signatures of simple signing the store keeps of it.
+    pub(super) fn signatures(&self) -> usize {
+        let metadata = self.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let ImageMetadata { signatures_sizes, signature_sizes } = metadata.unwrap_or_default();
+        // The newer list repeats the older one.
+        signatures_sizes.values().map(Vec::len).sum::<usize>().max(signature_sizes.len())
+    }
 }
 
 /// What a store says of a layer.

@@ -88,12 +88,22 @@ pub trait Source: Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Things the user should know about an image that is pushed.
+    fn notes(&self, _image: &Image) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl fmt::Debug for dyn Source + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
     }
+}
+
+/// Says that signatures in the format of simple signing stay behind: no registry has a place for them.
+fn signatures_stay(holder: &str, count: usize) -> Option<String> {
+    (count > 0).then(|| format!("{holder} holds signatures, which are not pushed: {count}"))
 }
 
 /// What a path turned out to be.

@@ -133,4 +133,8 @@ impl Source for Sources {
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }
+
+    fn notes(&self, image: &Image) -> Vec<String> {
+        self.holders.iter().flat_map(|source| source.notes(image)).collect()
+    }
 }

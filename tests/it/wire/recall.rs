@@ -267,3 +267,19 @@ fn push_from(pusher: &Pusher, path: &Path, registry: &Registry) {
         panic!("{error:?}\n{}", story(registry));
     }
 }
+
+#[test]
+fn signatures_that_podman_keeps_are_counted_for_the_image_that_is_pushed() {
+    let registry = Registry::honest();
+    let store = Sample::open("stores/containers-storage-pulled-gz.tar.gz");
+    let images = store.path.join("overlay-images/images.json");
+    let mut records: Value = serde_json::from_slice(&fs_err::read(&images).unwrap()).unwrap();
+    let metadata = json!({ "signatures-sizes": { MANIFEST: [560, 561] }, "signature-sizes": [560, 561] });
+    records[0]["metadata"] = json!(metadata.to_string());
+    records[0]["names"] = json!(["localhost/sample:1"]);
+    fs_err::write(&images, records.to_string()).unwrap();
+    let pusher = Pusher::new();
+    push(&pusher, &store, &registry);
+    let told = pusher.warnings();
+    assert!(told.iter().any(|warning| warning.ends_with("not pushed: 2")), "{told:?}");
+}
