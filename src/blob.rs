@@ -10,6 +10,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::io::{ReadWriteFlags, preadv2};
+
 use crate::{
     error::{Context, Error, ErrorKind, Result},
     oci::{Descriptor, Digest, Hasher},
@@ -109,6 +111,15 @@ impl Blob {
             offset += read as u64;
         }
         Ok(())
+    }
+
+    /// Reads at `offset` what the page cache has, without a wait for the disk: how many bytes of `buffer`
+    /// that fills, which may be none.
+    pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let Bytes::File(file) = &self.bytes else { return 0 };
+        let into = &mut [io::IoSliceMut::new(buffer)];
+        // A file system that cannot tell refuses the flag: nothing is read then, and the caller waits.
+        preadv2(file.file(), into, self.start + offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
     }
 
     /// Reads some bytes at `offset`; none where there are none.
@@ -233,6 +244,20 @@ mod tests {
         assert!(blob.slice(8, 3).is_none());
         assert!(blob.slice(u64::MAX, 2).is_none());
         assert!(blob.read_all(9, "it").unwrap_err().message().contains("limit"));
+    }
+
+    #[test]
+    fn what_is_cached_is_the_beginning_of_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs_err::write(&path, b"0123456789").unwrap();
+        let blob = Blob::open(&path).unwrap().slice(2, 8).unwrap();
+        // Not every file system can tell what is cached; none may invent it.
+        let mut buffer = [0; 5];
+        let cached = blob.read_cached_at(&mut buffer, 1);
+        assert!(cached == 0 || cached == 5, "{cached}");
+        assert_eq!(buffer[..cached], b"34567"[..cached]);
+        assert_eq!(Blob::row(vec![blob]).read_cached_at(&mut buffer, 1), 0);
     }
 
     #[test]
