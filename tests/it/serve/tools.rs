@@ -36,6 +36,37 @@ fn skopeo_copies_in_out_and_from_the_folder() {
 }
 
 #[test]
+fn what_umoci_made_comes_back_through_skopeo() {
+    if ["umoci", "skopeo", "root"].into_iter().any(is_unavailable) {
+        return;
+    }
+    let (dir, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let serve = Serve::start(dir.path());
+    let umoci = |arguments: &[&str]| tool::output(Command::new("umoci").args(arguments)).unwrap();
+    let layout = work.path().join("made").display().to_string();
+    let image = format!("{layout}:1");
+    umoci(&["init", "--layout", &layout]);
+    umoci(&["new", "--image", &image]);
+    let file = work.path().join("file");
+    for (seed, path) in [(1, "/etc/one"), (2, "/usr/bin/two")] {
+        fs_err::write(&file, noise(seed, MIB)).unwrap();
+        umoci(&["insert", "--image", &image, file.to_str().unwrap(), path]);
+    }
+    let reference = format!("{}/a/umoci:1", serve.host());
+    skopeo::push(&format!("oci:{image}"), &reference).unwrap();
+
+    // Out of the registry, and out of its folder.
+    let copied = skopeo::unpack(&reference, work.path()).unwrap();
+    let direct = work.path().join("direct");
+    let served = format!("{}:1", dir.path().join("a/umoci").display());
+    umoci(&["unpack", "--image", &served, direct.to_str().unwrap()]);
+    for root in [copied, direct.join("rootfs")] {
+        assert!(fs_err::read(root.join("etc/one")).unwrap() == noise(1, MIB));
+        assert!(fs_err::read(root.join("usr/bin/two")).unwrap() == noise(2, MIB));
+    }
+}
+
+#[test]
 fn podman_pushes_and_pulls() {
     if is_unavailable("podman") {
         return;
