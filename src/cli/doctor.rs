@@ -26,6 +26,7 @@ use super::{
     access::{AccessArgs, CredsArgs},
     login::registry,
     output::ascii,
+    table::{self, Column},
 };
 
 /// Say what a registry does, and what a push to it would do
@@ -149,9 +150,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
 
 impl Report {
     fn table(&self) -> Vec<String> {
-        let lines = self.lines();
-        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-        lines.iter().map(|(name, words)| format!("{name:width$}  {words}")).collect()
+        let rows: Vec<_> = self.lines().into_iter().map(|(name, words)| [name.to_owned(), words]).collect();
+        table::lines("", [Column::Words; 2], &rows, None)
     }
 
     fn lines(&self) -> Vec<(&'static str, String)> {

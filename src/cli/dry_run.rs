@@ -9,7 +9,12 @@ use longshore::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, ExitStatus, output::ascii, report::conclude};
+use super::{
+    Context, ExitStatus,
+    output::ascii,
+    report::conclude,
+    table::{self, Column},
+};
 
 /// What would become of one destination.
 pub(super) struct Outlook {
@@ -26,7 +31,8 @@ pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Resu
     } else {
         for Outlook { name, result } in outlooks {
             if let Ok(forecast) = result {
-                table(name, forecast).iter().try_for_each(|line| context.printer.result(line))?;
+                let lines = table(name, forecast, context.printer.columns());
+                lines.iter().try_for_each(|line| context.printer.result(line))?;
             }
         }
     }
@@ -37,7 +43,7 @@ pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Resu
     conclude(&failures, outlooks.len(), context)
 }
 
-fn table(name: &str, forecast: &Forecast) -> Vec<String> {
+fn table(name: &str, forecast: &Forecast, width: Option<usize>) -> Vec<String> {
     let Forecast { digest, tags, skipped, is_there, blobs, .. } = forecast;
     let name = match digest {
         Some(digest) => format!("{name}@{digest}"),
@@ -51,9 +57,8 @@ fn table(name: &str, forecast: &Forecast) -> Vec<String> {
         lines.push("  it is there: nothing would be done".to_owned());
         return lines;
     }
-    let rows: Vec<_> = blobs.iter().map(|blob| (verb(blob), size(blob), named(blob))).collect();
-    let verbs = rows.iter().map(|(verb, ..)| verb.len()).max().unwrap_or_default();
-    lines.extend(rows.iter().map(|(verb, size, name)| format!("  {verb:verbs$}  {size:>10}  {name}")));
+    let rows: Vec<_> = blobs.iter().map(|blob| [verb(blob), size(blob), named(blob).to_owned()]).collect();
+    lines.extend(table::lines("  ", [Column::Words, Column::Number, Column::Words], &rows, width));
     lines.push(sum(forecast));
     lines.push(match forecast.chunk {
         Some(chunk) => format!("chunks of {}, {}", ByteSize(chunk), forecast.why),

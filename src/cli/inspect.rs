@@ -20,6 +20,7 @@ use super::{
     Context, ExitStatus,
     output::{Printer, ascii},
     source::SourceArgs,
+    table::{self, Column},
 };
 
 /// Show the images of a source
@@ -74,8 +75,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     if args.json {
         context.printer.result(&ascii(&json(source, &described, &problems).to_string()))?;
     } else {
-        let columns = context.printer.columns().unwrap_or(usize::MAX);
-        for line in table(source, &described, columns) {
+        for line in table(source, &described, context.printer.columns()) {
             context.printer.result(&line)?;
         }
     }
@@ -127,35 +127,20 @@ fn conclude(printer: Printer, source: &dyn Source, mut problems: Vec<Error>) -> 
     }
 }
 
-/// Returns the lines of the table: each image with its documents and their parts, aligned, and no row of these wider
-/// than `columns`.
-fn table(source: &dyn Source, described: &[Described], columns: usize) -> Vec<String> {
+/// Returns the lines of the table: each image with its documents and their parts, and no row of these wider than `width`.
+fn table(source: &dyn Source, described: &[Described], width: Option<usize>) -> Vec<String> {
     let rows: Vec<Vec<Row>> = described.iter().map(|(_, _, contents)| rows(contents)).collect();
-    let width = |column: fn(&Row) -> &str| {
-        rows.iter().flatten().map(|row| column(row).chars().count()).max().unwrap_or_default()
-    };
-    let (kind, how, size) = (width(|row| row.kind), width(|row| &row.how), width(|row| &row.size));
+    let columns = [Column::Words, Column::Words, Column::Number, Column::Words];
+    let mut parts = table::lines("  ", columns, &rows.concat(), width).into_iter();
     let mut lines = vec![source.name()];
     for ((at, image, contents), rows) in described.iter().zip(&rows) {
         let names = if image.names.is_empty() { "no name".to_owned() } else { image.names.join(", ") };
         let companion = if image.companion { " (belongs to another image)" } else { "" };
         lines.push(String::new());
         lines.push(format!("@{at} {names}{companion}{}", sum(contents)));
-        lines.extend(rows.iter().map(|row| {
-            let row = format!("  {:kind$}  {:how$}  {:>size$}  {}", row.kind, row.how, row.size, row.digest);
-            cut(row, columns)
-        }));
+        lines.extend(parts.by_ref().take(rows.len()));
     }
     lines
-}
-
-/// Cuts a row that would be wrapped: it ends with a digest, whose beginning is enough to tell it from others.
-fn cut(row: String, columns: usize) -> String {
-    if row.chars().count() <= columns {
-        return row;
-    }
-    let kept: String = row.chars().take(columns.saturating_sub(1)).collect();
-    format!("{kept}…")
 }
 
 /// Returns how many layers an image has in all, and how large they are, those that are there twice counted once.
@@ -172,33 +157,30 @@ fn sum(contents: &Contents) -> String {
     }
 }
 
-struct Row {
-    kind: &'static str,
-    /// A document's platform, a layer's encoding.
-    how: String,
-    size: String,
-    digest: String,
+/// What it is, a document's platform or a layer's encoding, its size, and last its digest, whose beginning is enough to
+/// tell it from others.
+type Row = [String; 4];
+
+fn row(kind: &str, how: String, size: String, digest: String) -> Row {
+    [kind.to_owned(), how, size, digest]
 }
 
 fn rows(contents: &Contents) -> Vec<Row> {
-    let missing = contents.missing.iter().map(|child| Row {
-        kind: "manifest",
-        how: "missing".to_owned(),
-        size: readable(child.size),
-        digest: child.digest.to_string(),
-    });
+    let missing = contents
+        .missing
+        .iter()
+        .map(|child| row("manifest", "missing".to_owned(), readable(child.size), child.digest.to_string()));
     contents.documents.iter().flat_map(document_rows).chain(missing).collect()
 }
 
 fn document_rows(document: &Document) -> Vec<Row> {
-    let root = document.manifest.as_ref().map(|manifest| Row {
-        kind: match manifest.content {
+    let root = document.manifest.as_ref().map(|manifest| {
+        let kind = match manifest.content {
             Content::Image { .. } => "manifest",
             Content::Index { .. } => "index",
-        },
-        how: platform(document),
-        size: readable(manifest.bytes.len() as u64),
-        digest: manifest.digest.to_string(),
+        };
+        let size = readable(manifest.bytes.len() as u64);
+        row(kind, platform(document), size, manifest.digest.to_string())
     });
     let config = document.config.as_ref().map(|config| {
         // Where there is no manifest, the config is what has a platform.
@@ -209,7 +191,7 @@ fn document_rows(document: &Document) -> Vec<Row> {
     root.into_iter().chain(config).chain(layers).collect()
 }
 
-fn part_row(kind: &'static str, how: String, part: &Part) -> Row {
+fn part_row(kind: &str, how: String, part: &Part) -> Row {
     let digest = match (&part.digest, &part.layer.descriptor, &part.layer.diff_id) {
         // A manifest names it by that, or it is plain.
         (Some(digest), Some(_), _) | (Some(digest), None, None) => digest.to_string(),
@@ -219,7 +201,7 @@ fn part_row(kind: &'static str, how: String, part: &Part) -> Row {
         (_, _, Some(diff_id)) => format!("diff ID {diff_id}"),
         (None, _, None) => part.layer.name.clone(),
     };
-    Row { kind, how, size: part.size.map_or_else(|| "?".to_owned(), readable), digest }
+    row(kind, how, part.size.map_or_else(|| "?".to_owned(), readable), digest)
 }
 
 fn platform(document: &Document) -> String {

@@ -25,6 +25,8 @@ mod report;
 mod serve;
 mod served_images;
 mod source;
+mod summary;
+mod table;
 mod transfer;
 mod user_namespace;
 

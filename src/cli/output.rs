@@ -4,6 +4,7 @@ use std::{
     error::Error as _,
     fmt,
     io::{self, ErrorKind as IoErrorKind, Write as _},
+    os::fd::AsFd,
     process::ExitCode,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -55,8 +56,13 @@ impl Printer {
     /// Returns how many columns a result has, where it is read on a terminal.
     #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
     pub(super) fn columns(self) -> Option<usize> {
-        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-        Some(size.ws_col.into()).filter(|columns| *columns > 0)
+        columns_of(io::stdout())
+    }
+
+    /// Returns how many columns there are for what is told on the way, where it is read on a terminal.
+    #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
+    pub(super) fn status_columns(self) -> Option<usize> {
+        columns_of(io::stderr())
     }
 
     /// Prints a text of our own. A reader that has gone away is no failure.
@@ -192,6 +198,11 @@ where
         };
         writeln!(writer, "{label}: {}", printable(&line))
     }
+}
+
+fn columns_of(terminal: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
 /// Prints what clap has to say: help and version as results, everything else as errors.

@@ -8,6 +8,7 @@ use std::{
 use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, chain},
+    event::How,
     layout::write::write_atomic,
     oci::Digest,
     push::Pushed,
@@ -15,7 +16,7 @@ use longshore::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Context, ExitStatus, output::ascii};
+use super::{Context, ExitStatus, output::ascii, summary};
 
 /// Where the result goes.
 #[derive(Debug, clap::Args)]
@@ -32,20 +33,39 @@ pub(super) struct ReportArgs {
     metadata_file: Option<PathBuf>,
 }
 
-/// What became of one destination.
+/// What was to go where.
+pub(super) struct Errand {
+    /// What the source calls the image, or what the user calls the source.
+    pub(super) image: String,
+    /// `registry/repository`, or the folder it stands for; none, if nothing says where.
+    pub(super) place: Option<String>,
+    /// The first of its tags there.
+    pub(super) tag: Option<String>,
+}
+
+impl Errand {
+    /// Returns where the image was to go, or what it is called where nothing says that.
+    pub(super) fn name(&self) -> &str {
+        self.place.as_ref().unwrap_or(&self.image)
+    }
+}
+
+/// What became of one image at one destination.
 pub(super) struct Outcome {
-    /// `registry/repository`, or the folder it stands for.
-    pub(super) name: String,
-    pub(super) result: Result<Pushed>,
+    pub(super) errand: Errand,
+    /// Whether it arrived; nothing, if it was left out, as what it is about was skipped.
+    pub(super) result: Result<Option<Pushed>>,
     /// Whether an earlier run of the same list has done it.
     pub(super) done_before: bool,
 }
 
-/// An image that has arrived, as `--json` prints it: `{"pushed":[…],"failed":[{"destination":…,"error":…}]}`. Keys may
-/// be added; those that are there stay.
+/// An image that has arrived, as `--json` prints it:
+/// `{"pushed":[…],"failed":[{"image":…,"destination":…,"error":…}],"leftOut":[{"image":…}]}`. Keys may be added; those
+/// that are there stay.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Arrival<'a> {
+    image: &'a str,
     /// `registry/repository`.
     repository: &'a str,
     /// `registry/repository@sha256:…`.
@@ -58,6 +78,8 @@ struct Arrival<'a> {
     referrers: &'a [Digest],
     /// Tags that were there before and stay, with what they stand for.
     skipped: &'a BTreeMap<String, Digest>,
+    how: How,
+    bytes_sent: u64,
     /// An earlier run of the same list has pushed it.
     done_before: bool,
 }
@@ -89,16 +111,18 @@ impl ReportArgs {
             }
         }
         if self.json {
-            let failed =
-                failures.iter().map(|(name, error)| json!({ "destination": name, "error": chain(error) }));
-            let document = json!({ "pushed": arrivals, "failed": failed.collect::<Vec<_>>() });
+            let document = document(outcomes, &arrivals);
             context.printer.result(&ascii(&document.to_string()))?;
         } else {
             for arrival in &arrivals {
                 context.printer.result(&arrival.reference)?;
             }
         }
-        conclude(&failures, outcomes.len(), context)
+        let concluded = conclude(&failures, outcomes.len(), context);
+        if outcomes.len() > 1 && !self.json {
+            summary::print(outcomes, context.printer);
+        }
+        concluded
     }
 
     fn write_files(&self, arrivals: &[Arrival<'_>]) -> Result<()> {
@@ -131,23 +155,40 @@ pub(super) fn conclude(failures: &[(&str, &Error)], of: usize, context: &Context
 
 impl Outcome {
     fn arrival(&self) -> Option<Arrival<'_>> {
-        let Pushed { digest, media_type, size, tags, skipped, referrers } = self.result.as_ref().ok()?;
+        let pushed = self.result.as_ref().ok()?.as_ref()?;
+        let Pushed { digest, media_type, size, tags, skipped, referrers, how, bytes_sent } = pushed;
         Some(Arrival {
-            repository: &self.name,
-            reference: format!("{}@{digest}", self.name),
+            image: &self.errand.image,
+            repository: self.errand.name(),
+            reference: format!("{}@{digest}", self.errand.name()),
             digest: digest.to_string(),
             media_type,
             size: *size,
             tags,
             referrers,
             skipped,
+            how: *how,
+            bytes_sent: *bytes_sent,
             done_before: self.done_before,
         })
     }
 
     fn failure(&self) -> Option<(&str, &Error)> {
-        self.result.as_ref().err().map(|error| (self.name.as_str(), error))
+        self.result.as_ref().err().map(|error| (self.errand.name(), error))
     }
+}
+
+fn document(outcomes: &[Outcome], arrivals: &[Arrival<'_>]) -> Value {
+    let failed = outcomes.iter().filter_map(|outcome| {
+        let (name, error) = outcome.failure()?;
+        Some(json!({ "image": outcome.errand.image, "destination": name, "error": chain(error) }))
+    });
+    let left_out = outcomes.iter().filter(|outcome| matches!(outcome.result, Ok(None)));
+    json!({
+        "pushed": arrivals,
+        "failed": failed.collect::<Vec<_>>(),
+        "leftOut": left_out.map(|outcome| json!({ "image": outcome.errand.image })).collect::<Vec<_>>(),
+    })
 }
 
 /// The keys of `docker buildx build --metadata-file`

@@ -6,7 +6,7 @@ use longshore::{
     Error, Result,
     oci::Reference,
     push::{
-        Arrival, Mirror, Options, Press, Push, PushAll, Target,
+        Arrival, Mirror, Options, Press, Push, PushAll, Pushed, Target,
         runtime::{Ending, block_on},
     },
     registry::Client,
@@ -85,8 +85,11 @@ impl ServedImage {
             destination.repository.host = host;
             let targets = vec![Target { destination: destination.clone(), tags: Vec::new(), client }];
             let pushed = Push { input, spec, targets, press, options }.run().await?;
-            let arrival =
-                |result| Arrival { image: text.clone(), destination: Some(destination.clone()), result };
+            let arrival = |result: Result<_>| Arrival {
+                image: text.clone(),
+                destination: Some(destination.clone()),
+                result: result.map(Some),
+            };
             pushed.into_iter().map(arrival).collect()
         } else {
             let mirror = Mirror { host, path: None, rules: Vec::new() };
@@ -100,7 +103,7 @@ impl ServedImage {
                     .because(error)
                     .with_hint(format!("give it one: `NAME:TAG={text}`")));
             };
-            let digest = result?.digest;
+            let Some(Pushed { digest, .. }) = result? else { continue };
             let tag = destination.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
             context.printer.status(&format!("serving {}{tag}@{digest}", destination.repository.path));
         }

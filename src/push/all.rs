@@ -45,8 +45,8 @@ pub struct Arrival<T> {
     pub image: String,
     /// Where it was to go; nowhere, if nothing says where.
     pub destination: Option<Reference>,
-    /// Whether it arrived.
-    pub result: Result<T>,
+    /// Whether it arrived; nothing, if it was left out, as what it is about was skipped.
+    pub result: Result<Option<T>>,
 }
 
 /// An image, and where it goes.
@@ -142,6 +142,7 @@ impl PushAll {
             if targets.as_ref().is_ok_and(Vec::is_empty) {
                 let message = format!("`{name}` is left out, as what it is about was skipped");
                 cargo.press.reporter.event(Event::Warning { message });
+                arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
                 continue;
             }
             let carried = carry(&cargo, &work, &image, targets).await;
@@ -274,7 +275,8 @@ impl Places {
         for (Target { destination, .. }, result) in carried {
             let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
             self.settle(image, &destination.repository, fate);
-            arrivals.push(Arrival { image: name.to_owned(), destination: Some(destination), result });
+            let (image, result) = (name.to_owned(), result.map(Some));
+            arrivals.push(Arrival { image, destination: Some(destination), result });
         }
         arrivals
     }

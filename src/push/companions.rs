@@ -32,8 +32,7 @@ impl Delivery {
     /// Delivers the image, and what is about it where that travels along.
     pub(super) async fn run_accompanied(&self) -> Result<Pushed> {
         let pushed = self.run().await?;
-        let was_left_alone = pushed.tags.is_empty() && !pushed.skipped.is_empty();
-        if self.options.companions != Companions::Travel || was_left_alone {
+        if self.options.companions != Companions::Travel || pushed.was_left_alone() {
             return Ok(pushed);
         }
         let mut referrers = Vec::new();

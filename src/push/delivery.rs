@@ -332,7 +332,9 @@ impl Delivery {
 fn pushed(root: &Manifest, digest: Digest, names: Names) -> Pushed {
     let Names { tags, skipped, .. } = names;
     let (media_type, size) = (root.media_type.clone(), root.bytes.len() as u64);
-    Pushed { digest, media_type, size, tags, skipped, referrers: Vec::new() }
+    // Who listens (tally.rs) knows better.
+    let (how, bytes_sent) = (How::Uploaded, 0);
+    Pushed { digest, media_type, size, tags, skipped, referrers: Vec::new(), how, bytes_sent }
 }
 
 pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {

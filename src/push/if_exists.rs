@@ -12,6 +12,7 @@ use std::{
 use super::{Pushed, Target};
 use crate::{
     error::{Error, ErrorKind, Result},
+    event::How,
     oci::Digest,
 };
 
@@ -108,6 +109,8 @@ impl Target {
             tags: Vec::new(),
             skipped: names.skipped.clone(),
             referrers: Vec::new(),
+            how: How::Present,
+            bytes_sent: 0,
         }))
     }
 }

@@ -155,6 +155,8 @@ mod tests {
             tags: vec!["1".into()],
             referrers: Vec::new(),
             skipped: BTreeMap::new(),
+            how: crate::event::How::Uploaded,
+            bytes_sent: 9,
         }
     }
 

@@ -30,6 +30,7 @@ mod shared_cache;
 mod spool;
 pub mod stocktaking;
 mod survey;
+mod tally;
 mod traffic;
 mod transcode;
 mod upload;
@@ -44,6 +45,7 @@ use self::{
     delivery::Delivery,
     if_exists::all_skipped,
     shared_cache::SharedCache,
+    tally::Tally,
     traffic::Traffic,
 };
 pub use ahead::send_ahead;
@@ -63,7 +65,7 @@ use crate::{
     bucket::Bucket,
     codec::Recipe,
     error::Result,
-    event::Event,
+    event::{Event, How},
     oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository},
     registry::{Client, Learned, Lesson, Sightings, hosts, retry::Pace, session::Settings},
     source::{Choice, Image, Input, Source, SourceSpec, choose},
@@ -219,6 +221,17 @@ pub struct Pushed {
     /// The tags that were there already and were left as they are, and what they stand for ([`IfExists::Skip`]). If there
     /// is no other, this is what the first of them stands for, and nothing was pushed.
     pub skipped: BTreeMap<String, Digest>,
+    /// How it came to be there: sent, mounted as a whole, or present under all its names.
+    pub how: How,
+    /// The bytes of all blobs that were sent for it and its referrers.
+    pub bytes_sent: u64,
+}
+
+impl Pushed {
+    /// Returns whether nothing was pushed, since no tag was left to set ([`IfExists::Skip`]).
+    pub fn was_left_alone(&self) -> bool {
+        self.tags.is_empty() && !self.skipped.is_empty()
+    }
 }
 
 impl Push {
@@ -231,14 +244,20 @@ impl Push {
         tokio::join!(self.deliver(), giving).0
     }
 
-    async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
+    async fn deliver(mut self) -> Result<Vec<Result<Pushed>>> {
         if let Input::Pass(_) = self.input
             && let Some(skipped) = all_skipped(&self.targets, self.options.if_exists).await
         {
             return Ok(skipped);
         }
+        let ahead = Tally::listen(&mut self.press);
         let (cargo, freight, targets) = self.load(Intent::Push).await?;
-        Ok(cargo.deliver(&freight, targets).await)
+        let ahead = ahead.bytes_sent();
+        let mut results = cargo.deliver(&freight, targets).await;
+        if let Some(Ok(first)) = results.first_mut() {
+            first.bytes_sent += ahead;
+        }
+        Ok(results)
     }
 
     /// Reads and chooses what is pushed.
@@ -318,8 +337,9 @@ impl Cargo {
             let mut delivery = self.delivery(freight, target);
             let mount_from = &mut delivery.options.mount_from;
             *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
+            let tally = Tally::listen(&mut delivery.press);
             // Its state is large, and those of many would lie on one stack.
-            let pushed = Box::pin(delivery.run_accompanied()).await;
+            let pushed = Box::pin(delivery.run_accompanied()).await.map(|pushed| tally.note(pushed));
             if pushed.is_ok() {
                 done.push(here);
             }

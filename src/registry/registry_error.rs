@@ -72,6 +72,21 @@ impl RegistryError {
         self.status == 404
     }
 
+    /// Returns what was answered, without what was asked: `403 Forbidden: DENIED: …`.
+    pub fn answer(&self) -> String {
+        let Self { status, code, message, .. } = self;
+        let titled = message.as_deref().filter(|words| words.starts_with(&format!("{status} ")));
+        let reason = StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason());
+        let answer = match (titled, reason) {
+            // The title of a page.
+            (Some(title), _) => title.to_owned(),
+            (None, Some(reason)) => format!("{status} {reason}"),
+            (None, None) => status.to_string(),
+        };
+        let words = [code.as_deref(), message.as_deref().filter(|_| titled.is_none())];
+        std::iter::once(answer.as_str()).chain(words.into_iter().flatten()).collect::<Vec<_>>().join(": ")
+    }
+
     /// Puts the refusal into our words: what was being done, who is at fault, what to try.
     pub fn into_error(self, doing: impl Into<String>) -> Error {
         let opening = self.method == "POST" && self.url.ends_with("/blobs/uploads/");
@@ -109,20 +124,8 @@ impl RegistryError {
 
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, url, status, code, message, answered_by, page: _ } = self;
-        let titled = message.as_deref().filter(|words| words.starts_with(&format!("{status} ")));
-        let reason = StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason());
-        write!(f, "`{method} {url}` was answered ")?;
-        match (titled, reason) {
-            // The title of a page.
-            (Some(title), _) => f.write_str(title)?,
-            (None, Some(reason)) => write!(f, "{status} {reason}")?,
-            (None, None) => write!(f, "{status}")?,
-        }
-        for words in [code.as_deref(), message.as_deref().filter(|_| titled.is_none())].into_iter().flatten()
-        {
-            write!(f, ": {words}")?;
-        }
+        let Self { method, url, answered_by, .. } = self;
+        write!(f, "`{method} {url}` was answered {}", self.answer())?;
         match answered_by {
             Some(who) => write!(f, " (by {who})"),
             None => Ok(()),

@@ -41,20 +41,20 @@ fn rule_39_each_blob_has_its_row_and_no_session_is_opened() {
     let run = forecast(&Longshore::new(), &source, &registry, &["--tag=2", "--chunk-size=1MiB"]);
     insta::assert_snapshot!(shown(&run, &registry, &names), @r"
     HOST/team/demo@ROOT as 1, 2
-      send      293.0 KiB  L1
-      present   195.3 KiB  L2
-      send       97.7 KiB  L3
-      send          318 B  CONFIG
+      send     293.0 KiB  L1
+      present  195.3 KiB  L2
+      send      97.7 KiB  L3
+      send         318 B  CONFIG
     total: 1 present (195.3 KiB), 3 to send (390.9 KiB)
     chunks of 1.0 MiB, as was asked for
     ");
     let run = forecast(&Longshore::new(), &source, &registry, &["--mount-from=base"]);
     insta::assert_snapshot!(shown(&run, &registry, &names), @r"
     HOST/team/demo@ROOT as 1
-      mount from base, or send   293.0 KiB  L1
-      present                    195.3 KiB  L2
-      mount from base, or send    97.7 KiB  L3
-      mount from base, or send       318 B  CONFIG
+      mount from base, or send  293.0 KiB  L1
+      present                   195.3 KiB  L2
+      mount from base, or send   97.7 KiB  L3
+      mount from base, or send      318 B  CONFIG
     total: 1 present (195.3 KiB), 3 to mount (390.9 KiB)
     chunks of 16.0 MiB, as is usual
     ");
@@ -72,9 +72,9 @@ fn layers_to_be_encoded_may_be_at_other_repositories() {
     let names = [(config.unwrap_or_default().to_owned(), "CONFIG")];
     insta::assert_snapshot!(shown(&run, &registry, &names), @r"
     HOST/team/demo (its digest is known when all is encoded) as 1
-      encode gzip:1   197.0 KiB  0/layer.tar
-      encode gzip:1    99.5 KiB  1/layer.tar
-      send                225 B  CONFIG
+      encode gzip:1  197.0 KiB  0/layer.tar
+      encode gzip:1   99.5 KiB  1/layer.tar
+      send               225 B  CONFIG
     total: 1 to send (225 B), 2 to encode and send (296.5 KiB)
     chunks of 16.0 MiB, as is usual
     ");

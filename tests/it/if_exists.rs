@@ -141,6 +141,7 @@ fn of_many_images_those_that_are_there_are_left() {
     assert_eq!(skipped.code, Some(0), "{skipped:?}");
     let printed: Value = serde_json::from_str(&skipped.stdout).unwrap();
     assert_eq!(printed["pushed"].as_array().unwrap().len(), 2, "{printed}");
+    assert_eq!(printed["leftOut"], json!([{ "image": signature.root.digest }]), "{printed}");
     assert_eq!(registry.manifest("m/a", "1").unwrap().1, there);
     // What is said of an image that was not pushed is not pushed.
     assert!(skipped.stderr.contains("what it is about was skipped"), "{skipped:?}");

@@ -122,6 +122,7 @@ fn a_second_run_does_what_is_left() {
     assert_eq!((digest(&again, 0), digest(&again, 3)), (digest(&printed, 0), digest(&printed, 2)));
     assert_eq!(again["pushed"][3]["doneBefore"], true);
     assert_eq!(again["pushed"][2]["doneBefore"], false);
+    assert_eq!(again["pushed"][2]["image"], list.images[2].path().display().to_string());
 
     // All is done: all is asked again.
     let before = registry.log().len();
@@ -179,6 +180,8 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     let before = registry.log().len();
     let run = list.push(&longshore, &[]);
     assert!(run.code == Some(0) && run.stderr.contains("2 of 4 done before"), "{run:?}");
+    assert_eq!(run.stderr.lines().filter(|line| line.starts_with("done before  ")).count(), 2, "{run:?}");
+    assert!(run.stderr.contains("total: 2 pushed, 2 done before; "), "{run:?}");
     assert_eq!(run.stdout.lines().count(), 4, "{run:?}");
     assert_eq!(asked(&registry, before), ["2", "3"]);
 }

@@ -31,6 +31,7 @@ mod real_images;
 mod real_servers;
 mod results;
 mod serve;
+mod summary;
 mod survives;
 mod wire;
 mod words;

@@ -8,6 +8,7 @@ use crate::{
     support::{
         longshore::Longshore,
         registry::{Fault, Registry, Route, Script},
+        samples::Sample,
     },
     wire::image::Layout,
 };
@@ -30,9 +31,11 @@ fn the_result_is_printed_and_written_down() {
     ]);
     assert_eq!(run.code, Some(0), "{run:?}");
     let (digest, size) = (layout.root.digest.to_string(), layout.root.bytes.len());
-    let arrival = |repository: &str, tags: &[&str]| {
+    let sent: usize = layout.blobs.iter().map(|blob| layout.read(blob).len()).sum();
+    let arrival = |repository: &str, tags: &[&str], how: &str, sent: usize| {
         let repository = format!("{}/{repository}", registry.host());
         json!({
+            "image": layout.path(),
             "repository": repository,
             "reference": format!("{repository}@{digest}"),
             "digest": digest,
@@ -41,12 +44,14 @@ fn the_result_is_printed_and_written_down() {
             "tags": tags,
             "referrers": [],
             "skipped": {},
+            "how": how,
+            "bytesSent": sent,
             "doneBefore": false,
         })
     };
-    let pushed = json!([arrival("a", &["1", "x"]), arrival("b", &["x"])]);
+    let pushed = json!([arrival("a", &["1", "x"], "uploaded", sent), arrival("b", &["x"], "mounted", 0)]);
     let printed: Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!(printed, json!({ "pushed": pushed, "failed": [] }));
+    assert_eq!(printed, json!({ "pushed": pushed, "failed": [], "leftOut": [] }));
     assert_eq!(fs_err::read_to_string(&digest_file).unwrap(), digest);
     let metadata: Value = serde_json::from_str(&fs_err::read_to_string(&metadata_file).unwrap()).unwrap();
     let host = registry.host();
@@ -60,6 +65,16 @@ fn the_result_is_printed_and_written_down() {
     let mode = fs_err::metadata(&metadata_file).unwrap().permissions().mode();
     assert_eq!(mode & 0o600, 0o600);
     assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");
+}
+
+#[test]
+fn what_was_sent_while_an_archive_passed_by_counts_too() {
+    let (registry, archive) = (Registry::honest(), Sample::open("docker-archive/podman-save.tar.gz"));
+    let destination = format!("{}/a:1", registry.host());
+    let run = Longshore::new().run(["push", "--json", archive.path.to_str().unwrap(), &destination]);
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    let received = [Route::Open, Route::Patch, Route::Commit].map(|route| registry.bytes(route));
+    assert_eq!(printed["pushed"][0]["bytesSent"], received.iter().sum::<u64>(), "{run:?}");
 }
 
 #[test]

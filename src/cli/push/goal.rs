@@ -91,6 +91,11 @@ impl Args {
         self.source.iter().chain(more).map(String::as_str).collect()
     }
 
+    /// Returns what the user calls that.
+    pub(super) fn image(&self) -> String {
+        self.sources().join(" ")
+    }
+
     /// Returns where that goes.
     pub(super) fn destinations(&self) -> &[String] {
         let sources = if self.index { self.destinations.len().saturating_sub(1) } else { 0 };

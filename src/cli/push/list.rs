@@ -58,7 +58,7 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
         for (_, job, order) in orders {
             match done(journal.as_ref(), job.as_ref()) {
                 Some(_) if args.dry_run => {}
-                Some(arrived) => all.extend(Done::before(arrived)),
+                Some(arrived) => all.extend(Done::before(&order.args.image(), arrived)),
                 None => {
                     let done = carry_out(order, shared, context).await;
                     if let (Some(journal), Some(job), Some(arrived)) = (&mut journal, job, done.arrived()) {
@@ -143,12 +143,11 @@ fn look_into(order: &Order<'_>) -> Result<()> {
 
 /// Pushes one entry; whatever goes wrong stops no other.
 async fn carry_out(order: Order<'_>, shared: &Shared, context: &Context) -> Done {
-    let (args, places) = (order.args, order.places());
+    let (args, errands) = (order.args, order.errands());
     let done = match order.open() {
         Ok(parts) => Box::pin(order.carry_out(parts, shared, context)).await,
         Err(error) => Err(error),
     };
-    let done = done.unwrap_or_else(|error| Done::failed(places, &error, args.dry_run));
-    let source = args.source.as_deref().unwrap_or_default();
-    done.while_doing(&format!("pushing `{}`", source.escape_debug()))
+    let done = done.unwrap_or_else(|error| Done::failed(errands, &error, args.dry_run));
+    done.while_doing(&format!("pushing `{}`", args.image().escape_debug()))
 }

@@ -14,7 +14,7 @@ use longshore::{
 };
 
 use super::{
-    super::{Context, disk::Disk, embedded::with_registry, progress::Progress},
+    super::{Context, disk::Disk, embedded::with_registry, progress::Progress, report::Errand},
     Args,
     goal::{Goal, disk},
     options::options,
@@ -90,14 +90,15 @@ impl<'a> Order<'a> {
         self.disk.is_some() || self.args.into.is_some()
     }
 
-    /// Returns where the image goes, as the user knows it.
-    pub(super) fn places(&self) -> Vec<String> {
+    /// Returns what is to go where, as the user knows it.
+    pub(super) fn errands(&self) -> Vec<Errand> {
+        let whole = |place: String| Errand { image: self.args.image(), place: Some(place), tag: None };
         match (&self.disk, &self.goal) {
-            (Some(disk), _) => vec![disk.name()],
+            (Some(disk), _) => vec![whole(disk.name())],
             (None, Goal::One(to) | Goal::Index(to)) => {
-                to.iter().map(|to| self.args.place(&to.repository)).collect()
+                to.iter().map(|to| self.args.errand(self.args.image(), Some(to))).collect()
             }
-            (None, Goal::All(_)) => self.args.destinations().to_vec(),
+            (None, Goal::All(_)) => self.args.destinations().iter().cloned().map(whole).collect(),
         }
     }
 

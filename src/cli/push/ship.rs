@@ -14,7 +14,7 @@ use super::{
         disk::Disk,
         dry_run::{self, Outlook},
         embedded::with_registry,
-        report::Outcome,
+        report::{Errand, Outcome},
     },
     Args,
     goal::Goal,
@@ -40,32 +40,35 @@ impl Done {
         if dry_run { Self::Foreseen(Vec::new()) } else { Self::Pushed(Vec::new()) }
     }
 
-    fn foreseen(results: impl Iterator<Item = (String, Result<Forecast>)>) -> Self {
-        Self::Foreseen(results.map(|(name, result)| Outlook { name, result }).collect())
+    fn foreseen(results: impl Iterator<Item = (Errand, Result<Option<Forecast>>)>) -> Self {
+        let outlook = |(errand, result): (Errand, Result<Option<Forecast>>)| {
+            Some(Outlook { name: errand.name().to_owned(), result: result.transpose()? })
+        };
+        Self::Foreseen(results.filter_map(outlook).collect())
     }
 
-    fn pushed(results: impl Iterator<Item = (String, Result<Pushed>)>) -> Self {
-        let outcome = |(name, result)| Outcome { name, result, done_before: false };
+    fn pushed(results: impl Iterator<Item = (Errand, Result<Option<Pushed>>)>) -> Self {
+        let outcome = |(errand, result)| Outcome { errand, result, done_before: false };
         Self::Pushed(results.map(outcome).collect())
     }
 
     /// What an earlier run has pushed.
-    pub(super) fn before(arrived: &[(String, Pushed)]) -> Self {
-        let outcome = |(name, pushed): &(String, Pushed)| Outcome {
-            name: name.clone(),
-            result: Ok(pushed.clone()),
+    pub(super) fn before(image: &str, arrived: &[(String, Pushed)]) -> Self {
+        let outcome = |(place, pushed): &(String, Pushed)| Outcome {
+            errand: Errand { image: image.to_owned(), place: Some(place.clone()), tag: None },
+            result: Ok(Some(pushed.clone())),
             done_before: true,
         };
         Self::Pushed(arrived.iter().map(outcome).collect())
     }
 
     /// Nothing has come of it anywhere.
-    pub(super) fn failed(places: Vec<String>, error: &Error, dry_run: bool) -> Self {
-        let places = places.into_iter();
+    pub(super) fn failed(errands: Vec<Errand>, error: &Error, dry_run: bool) -> Self {
+        let errands = errands.into_iter();
         if dry_run {
-            Self::foreseen(places.map(|name| (name, Err(error.clone()))))
+            Self::foreseen(errands.map(|errand| (errand, Err(error.clone()))))
         } else {
-            Self::pushed(places.map(|name| (name, Err(error.clone()))))
+            Self::pushed(errands.map(|errand| (errand, Err(error.clone()))))
         }
     }
 
@@ -108,7 +111,9 @@ impl Done {
     /// Returns what has arrived where, if all of it has.
     pub(super) fn arrived(&self) -> Option<Vec<(String, Pushed)>> {
         let Self::Pushed(outcomes) = self else { return None };
-        let arrived = |outcome: &Outcome| Some((outcome.name.clone(), outcome.result.as_ref().ok()?.clone()));
+        let arrived = |outcome: &Outcome| {
+            Some((outcome.errand.name().to_owned(), outcome.result.as_ref().ok()?.as_ref()?.clone()))
+        };
         outcomes.iter().map(arrived).collect()
     }
 }
@@ -128,7 +133,7 @@ impl Goods {
         if let Done::Pushed(outcomes) = &mut done {
             for outcome in outcomes.iter_mut().filter(|outcome| outcome.result.is_ok()) {
                 disk.take(stage.path())?;
-                outcome.name = disk.name();
+                outcome.errand.place = Some(disk.name());
             }
         }
         Ok(done.on_our_disk(&disk.name()))
@@ -142,33 +147,33 @@ impl Goods {
         client: impl Fn(&Repository) -> Result<Client>,
     ) -> Result<Done> {
         let Self { parts, press, options } = self;
-        let each = |destinations: Vec<Reference>| -> Result<(Vec<String>, Vec<Target>)> {
+        let each = |destinations: Vec<Reference>| -> Result<(Vec<Errand>, Vec<Target>)> {
             let target = |mut destination: Reference| {
                 let client = client(&destination.repository)?;
                 client.host().clone_into(&mut destination.repository.host);
-                let name = args.place(&destination.repository);
-                Ok((name, Target { destination, tags: args.tags.clone(), client }))
+                let errand = args.errand(args.image(), Some(&destination));
+                Ok((errand, Target { destination, tags: args.tags.clone(), client }))
             };
             destinations.into_iter().map(target).collect()
         };
         match goal {
             Goal::One(destinations) => {
-                let (names, targets) = each(destinations)?;
+                let (errands, targets) = each(destinations)?;
                 let Part { input, spec } = only(parts)?;
-                let (names, push) = (names.into_iter(), Push { input, spec, targets, press, options });
+                let push = Push { input, spec, targets, press, options };
                 Ok(if args.dry_run {
-                    Done::foreseen(names.zip(push.forecast().await?))
+                    Done::foreseen(paired(errands, push.forecast().await?))
                 } else {
-                    Done::pushed(names.zip(push.run().await?))
+                    Done::pushed(paired(errands, push.run().await?))
                 })
             }
             Goal::Index(destinations) => {
-                let (names, targets) = each(destinations)?;
-                let (names, push) = (names.into_iter(), Assembly { parts, targets, press, options });
+                let (errands, targets) = each(destinations)?;
+                let push = Assembly { parts, targets, press, options };
                 Ok(if args.dry_run {
-                    Done::foreseen(names.zip(push.forecast().await?))
+                    Done::foreseen(paired(errands, push.forecast().await?))
                 } else {
-                    Done::pushed(names.zip(push.run().await?))
+                    Done::pushed(paired(errands, push.run().await?))
                 })
             }
             Goal::All(mirror) => {
@@ -187,25 +192,34 @@ impl Goods {
     }
 }
 
+/// Puts what came of each errand beside it.
+fn paired<T>(
+    errands: Vec<Errand>,
+    results: Vec<Result<T>>,
+) -> impl Iterator<Item = (Errand, Result<Option<T>>)> {
+    errands.into_iter().zip(results.into_iter().map(|result| result.map(Some)))
+}
+
 /// Returns the source, where there is one.
 fn only(mut parts: Vec<Part>) -> Result<Part> {
     parts.pop().ok_or_else(|| Error::internal("a push without a source"))
 }
 
 impl Args {
-    /// Returns what the user knows a repository by.
-    pub(super) fn place(&self, repository: &Repository) -> String {
-        match &self.into {
-            Some(dir) => dir.join(&repository.path).display().to_string(),
-            None => repository.to_string(),
-        }
+    /// Returns what is to go where, as the user knows it.
+    pub(super) fn errand(&self, image: String, destination: Option<&Reference>) -> Errand {
+        let place = |to: &Reference| match &self.into {
+            Some(dir) => dir.join(&to.repository.path).display().to_string(),
+            None => to.repository.to_string(),
+        };
+        Errand { image, place: destination.map(place), tag: destination.and_then(|to| to.tag.clone()) }
     }
 
     /// Returns where an image was to go, and what became of it there.
-    fn arrival<T>(&self, arrival: Arrival<T>) -> (String, Result<T>) {
+    fn arrival<T>(&self, arrival: Arrival<T>) -> (Errand, Result<Option<T>>) {
         let Arrival { image, destination, result } = arrival;
-        let place = destination.map_or_else(|| image.clone(), |to| self.place(&to.repository));
-        (place, result.map_err(|error| error.while_doing(format!("pushing `{image}`"))))
+        let result = result.map_err(|error| error.while_doing(format!("pushing `{image}`")));
+        (self.errand(image, destination.as_ref()), result)
     }
 }
 
