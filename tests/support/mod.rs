@@ -14,6 +14,7 @@ pub(crate) mod relay;
 pub(crate) mod s3;
 pub(crate) mod same;
 pub(crate) mod samples;
+pub(crate) mod scripts;
 pub(crate) mod serve;
 pub(crate) mod skopeo;
 pub(crate) mod small_disk;

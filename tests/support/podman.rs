@@ -39,6 +39,11 @@ impl Podman {
         self.run(&["load", "--quiet", "--input", &archive.display().to_string()])
     }
 
+    /// Gives an image another name.
+    pub(crate) fn tag(&self, image: &str, name: &str) -> Result<(), String> {
+        self.run(&["tag", image, name]).map(drop)
+    }
+
     /// Saves images, all in one archive.
     pub(crate) fn save(&self, images: &[&str], archive: &Path) -> Result<(), String> {
         let archive = archive.display().to_string();
