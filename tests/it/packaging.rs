@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use longshore::oci::Digest;
 
-use crate::support::{longshore::Longshore, registry::Registry, tool};
+use crate::support::{longshore::Longshore, registry::Registry, scripts, tool};
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -20,7 +20,7 @@ fn scripts_are_checked() {
     let mut scripts: Vec<_> = [".ci/run", "fuzz/run", "packaging/action.sh", "packaging/deb", "tests/run"]
         .map(|script| project().join(script))
         .into();
-    for (at, step) in steps(&read("packaging/action.yml")).iter().enumerate() {
+    for (at, step) in scripts::of(&read("packaging/action.yml")).iter().enumerate() {
         let script = dir.path().join(format!("step{at}"));
         // As GitHub runs them.
         fs_err::write(&script, format!("#!/usr/bin/env bash\nset -eo pipefail\n{step}")).unwrap();
@@ -28,32 +28,6 @@ fn scripts_are_checked() {
     }
     assert!(scripts.len() > 6, "{scripts:?}");
     tool::output(Command::new("shellcheck").args(&scripts)).unwrap();
-}
-
-/// Returns the scripts of an action's steps.
-fn steps(action: &str) -> Vec<String> {
-    let mut steps: Vec<String> = Vec::new();
-    let mut inside = false;
-    for line in action.lines() {
-        let text = line.trim_start();
-        match (text.strip_prefix("run: "), inside) {
-            (Some("|"), _) => {
-                steps.push(String::new());
-                inside = true;
-            }
-            (Some(run), _) => {
-                steps.push(run.to_owned());
-                inside = false;
-            }
-            (None, true) if line.starts_with("        ") => {
-                let step = steps.last_mut().unwrap();
-                step.push_str(text);
-                step.push('\n');
-            }
-            _ => inside = false,
-        }
-    }
-    steps
 }
 
 #[test]
@@ -74,33 +48,75 @@ fn the_action_hands_over_every_input() {
 
 #[test]
 fn the_action_pushes() {
-    let (dir, longshore, registry) = (tempfile::tempdir().unwrap(), Longshore::new(), Registry::honest());
-    let binary = Path::new(env!("CARGO_BIN_EXE_longshore")).parent().unwrap();
-    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
-    let outputs = dir.path().join("outputs");
+    let registry = Registry::honest();
     let destination = |name: &str| format!("{}/{name}", registry.host());
-    tool::output(
-        Command::new(project().join("packaging/action.sh"))
-            .envs([("HOME", longshore.home().to_str().unwrap()), ("PATH", &path)])
-            .env("SOURCE", project().join("fixtures/docker-archive/podman-save.tar"))
-            .env("DESTINATION", format!("{}\n{}\n", destination("team/a:1"), destination("b:1")))
-            .envs([("TAGS", "2\nlatest"), ("OPTIONS", "--compression=zstd\n--jobs=2")])
-            .envs([("USERNAME", "me"), ("PASSWORD", "it's \"$(secret)\"")])
-            .env("GITHUB_OUTPUT", &outputs),
-    )
-    .unwrap();
-    let outputs = fs_err::read_to_string(outputs).unwrap();
-    let (digest, metadata) = outputs.split_once('\n').unwrap();
-    let digest = digest.strip_prefix("digest=").unwrap();
+    let [digest, metadata] = act(&[
+        ("SOURCE", &sample()),
+        ("DESTINATION", &format!("{}\n{}\n", destination("team/a:1"), destination("b:1"))),
+        ("TAGS", "2\nlatest"),
+        ("OPTIONS", "--compression=zstd\n--jobs=2"),
+        ("USERNAME", "me"),
+        ("PASSWORD", "it's \"$(secret)\""),
+    ]);
     for name in ["team/a", "b"] {
         for tag in ["1", "2", "latest"] {
             let (_, manifest) = registry.manifest(name, tag).unwrap();
             assert_eq!(Digest::of(&manifest).to_string(), digest, "{name}:{tag}");
         }
     }
-    let metadata: serde_json::Value =
-        serde_json::from_str(metadata.strip_prefix("metadata=").unwrap().trim_end()).unwrap();
-    assert_eq!(metadata["containerimage.digest"], digest);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    assert_eq!(metadata["containerimage.digest"], *digest);
+}
+
+#[test]
+fn the_action_of_the_documents_pushes() {
+    let (page, action, registry) = (read("docs/ci.md"), read("packaging/action.yml"), Registry::honest());
+    let step = page.split("- uses: OWNER/longshore/packaging@REF\n").nth(1).unwrap();
+    let (step, behind) = step.split_once("\n- run: ").unwrap();
+    let (_, with) = step.split_once("  with:\n").unwrap();
+    let values = [
+        ("ghcr.io", registry.host()),
+        ("${{ github.actor }}", "me".to_owned()),
+        ("${{ github.repository }}", "owner/app".to_owned()),
+        ("${{ github.sha }}", "8843d7f9".to_owned()),
+        ("${{ secrets.GITHUB_TOKEN }}", "secret".to_owned()),
+        ("app.tar", sample()),
+    ];
+    let inputs: Vec<_> = with
+        .lines()
+        .map(|line| {
+            let (name, value) = line.trim().split_once(": ").unwrap();
+            assert!(action.contains(&format!("\n  {name}:\n")), "{name} is no input");
+            let value = values.iter().fold(value.to_owned(), |value, (name, it)| value.replace(name, it));
+            (name.to_uppercase(), value)
+        })
+        .collect();
+    let inputs: Vec<_> = inputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let [digest, _] = act(&inputs);
+    for tag in ["8843d7f9", "latest"] {
+        let (_, manifest) = registry.manifest("owner/app", tag).unwrap();
+        assert_eq!(Digest::of(&manifest).to_string(), digest);
+    }
+    assert!(behind.contains("steps.push.outputs.digest"), "the next step has the digest");
+}
+
+fn sample() -> String {
+    project().join("fixtures/docker-archive/podman-save.tar").display().to_string()
+}
+
+/// Runs what the action runs at last; returns its outputs `digest` and `metadata`.
+fn act(inputs: &[(&str, &str)]) -> [String; 2] {
+    let (dir, longshore) = (tempfile::tempdir().unwrap(), Longshore::new());
+    let binary = Path::new(env!("CARGO_BIN_EXE_longshore")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let outputs = dir.path().join("outputs");
+    let mut script = Command::new(project().join("packaging/action.sh"));
+    script.envs([("HOME", longshore.home().to_str().unwrap()), ("PATH", &path)]).envs(inputs.iter().copied());
+    tool::output(script.env("GITHUB_OUTPUT", &outputs)).unwrap();
+    let outputs = fs_err::read_to_string(outputs).unwrap();
+    let (digest, metadata) = outputs.trim_end().split_once('\n').unwrap();
+    [(digest, "digest="), (metadata, "metadata=")]
+        .map(|(line, name)| line.strip_prefix(name).unwrap().to_owned())
 }
 
 #[test]
@@ -114,4 +130,40 @@ fn the_package_holds_what_there_is() {
         let folder = file.strip_suffix("/*").unwrap_or(file);
         assert!(file.starts_with(built) || project().join(folder).exists(), "{file}");
     }
+}
+
+/// The image is built where its base can be had; here, that what its steps name is there.
+#[test]
+fn the_container_file_names_what_there_is() {
+    let file = read("packaging/Containerfile");
+    let steps: Vec<Vec<&str>> = file
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split(' ').collect())
+        .collect();
+    let [build, run] = &steps.split(|step| step[0] == "FROM").skip(1).collect::<Vec<_>>()[..] else {
+        panic!("two stages: {file}");
+    };
+    assert!(file.contains("\nFROM docker.io/library/rust:1-alpine AS build\n"), "musl, and thus static");
+    assert!(file.contains("\nFROM scratch\n"));
+
+    let ignored = read(".containerignore");
+    let ignored: Vec<_> = ignored.lines().map(|line| line.trim_start_matches('/')).collect();
+    assert!(
+        ["src", "Cargo.toml", "Cargo.lock", "tests", "benches"].iter().all(|name| !ignored.contains(name))
+    );
+    assert!(build.contains(&vec!["COPY", ".", "."]));
+
+    let cargo = build.iter().find_map(|step| step.strip_prefix(&["RUN", "cargo"])).unwrap();
+    let [command, release, locked, features, names] = cargo else { panic!("{cargo:?}") };
+    assert_eq!([*command, *release, *locked, *features], ["build", "--release", "--locked", "--features"]);
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    for name in names.split(',') {
+        assert!(manifest["features"].get(name).is_some(), "there is no feature `{name}`");
+    }
+    assert_eq!(build.iter().find(|step| step[0] == "WORKDIR").unwrap()[1], "/longshore");
+    let binary = format!("/longshore/target/release/{}", manifest["bin"][0]["name"].as_str().unwrap());
+    let copy = run.iter().find(|step| step[0] == "COPY").unwrap();
+    assert_eq!(copy[..], ["COPY", "--from=build", &binary, "/longshore"]);
+    assert_eq!(run.iter().find(|step| step[0] == "ENTRYPOINT").unwrap()[1], format!("[{:?}]", copy[3]));
 }
