@@ -23,7 +23,8 @@ const SMALLEST: u64 = 4;
 /// A registry that wants larger chunks than this is broken or means harm.
 const LARGEST_MINIMUM: u64 = 1 << 30;
 
-/// Nobody asked for larger chunks than this: so much is lost when a session is.
+/// Nobody asked for larger chunks than this, and many a proxy takes no more: beyond it each may be twice as large
+/// as the largest that went through.
 const LARGEST_OWN: u64 = 60 * MIB;
 
 /// A line that cannot carry this in half a minute is not served better by less.
@@ -85,6 +86,9 @@ pub(crate) struct Limits {
     advertised_least: Option<u64>,
     advertised_most: Option<u64>,
     lesson: Lesson,
+    /// The largest chunk that went through.
+    largest_taken: u64,
+    behind_cloudflare: bool,
     /// What can be sent before a deadline.
     bearable: Option<u64>,
     equal_parts: bool,
@@ -100,6 +104,8 @@ impl Limits {
             advertised_least: None,
             advertised_most: None,
             lesson: settings.lesson,
+            largest_taken: 0,
+            behind_cloudflare: false,
             bearable: None,
             equal_parts: settings.profile.equal_parts || settings.lesson.equal_parts,
         }
@@ -115,9 +121,15 @@ impl Limits {
         self.lesson.answered(elapsed);
     }
 
-    /// Takes note of how long a chunk took.
+    /// Takes note that a chunk went through, and how long it took.
     pub(crate) fn took(&mut self, bytes: u64, elapsed: Duration) {
+        self.largest_taken = self.largest_taken.max(bytes);
         self.lesson.took(bytes, elapsed);
+    }
+
+    /// Returns the size of the largest chunk that went through.
+    pub(super) const fn largest_taken(&self) -> u64 {
+        self.largest_taken
     }
 
     /// Takes note that a chunk was refused for being of another size than the one before.
@@ -143,6 +155,7 @@ impl Limits {
     /// Reads what the registry advertises. `OCI-Chunk-Max-Length` is unofficial
     /// (gh:opencontainers/distribution-spec#485) and sent by serverless-registry, which also wants equal parts.
     pub(crate) fn read(&mut self, headers: &HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
+        self.behind_cloudflare |= headers.contains_key("cf-ray");
         for (name, limit) in [
             ("oci-chunk-min-length", &mut self.advertised_least),
             ("oci-chunk-max-length", &mut self.advertised_most),
@@ -217,7 +230,10 @@ impl Limits {
         let Lesson { rate: Some(rate), round_trip, .. } = self.lesson else { return self.usual };
         let wait = u128::from(round_trip.unwrap_or(0));
         let fluent = u64::try_from(u128::from(rate) * FLUENCY * wait / 1_000_000).unwrap_or(u64::MAX);
-        let most = if self.may_grow { LARGEST_OWN.max(self.usual) } else { self.usual };
+        // Cloudflare refuses bodies of more than 100 MB, unless it is paid not to
+        // (<https://developers.cloudflare.com/workers/platform/limits/>): to find out costs the upload.
+        let proven = if self.behind_cloudflare { 0 } else { 2 * self.largest_taken };
+        let most = if self.may_grow { LARGEST_OWN.max(proven) } else { 0 }.max(self.usual);
         let fluent = fluent.clamp(self.usual, most) / MIB * MIB;
         fluent.min(rate.saturating_mul(LONGEST_REQUEST_SECS)).max(SMALLEST_OWN.min(self.usual))
     }
@@ -376,6 +392,28 @@ mod tests {
         limits.answered(Duration::from_millis(200));
         limits.took(3 * MIB, Duration::from_millis(300));
         assert_eq!(limits.choose(None), 3 * MIB, "what the user wants does not change");
+    }
+
+    #[test]
+    fn the_largest_chunks_are_twice_what_went_through() {
+        let wait = Duration::from_millis(200);
+        for (host, ray, expected) in [
+            // At last waiting costs a twentieth.
+            ("r.example", None, [60, 120, 240, 476, 476]),
+            ("r.example", Some("8c2-FRA"), [60; 5]),
+            ("ghcr.io", None, [4; 5]),
+        ] {
+            let mut limits = limits(None, hosts::profile(host));
+            let headers = ray.map(|ray| (http::HeaderName::from_static("cf-ray"), ray.parse().unwrap()));
+            limits.read(&headers.into_iter().collect(), &mut Vec::new()).unwrap();
+            limits.answered(wait);
+            let grown = [(); 5].map(|()| {
+                let chunk = limits.choose(None);
+                limits.took(chunk, wait + Duration::from_micros(chunk / 125));
+                limits.choose(None) / MIB
+            });
+            assert_eq!(grown, expected, "{host} {ray:?}");
+        }
     }
 
     #[test]

@@ -87,8 +87,6 @@ pub struct Session {
     misassembled: bool,
     /// How the last request with a body broke.
     last_break: Option<Break>,
-    /// The largest chunk that went through.
-    largest_accepted: u64,
     acknowledged: u64,
     location: Option<Location>,
     warnings: Vec<String>,
@@ -200,7 +198,6 @@ impl Session {
             reauthenticated: false,
             misassembled: false,
             last_break: None,
-            largest_accepted: 0,
             acknowledged: 0,
             location: None,
             warnings: Vec::new(),

@@ -133,7 +133,7 @@ impl Session {
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
         let helps = self.way == Way::Chunks && self.limits.clone().shrink(length, None).is_ok();
         let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
-        let suspect = if cut && helps && length > self.largest_accepted {
+        let suspect = if cut && helps && length > self.limits.largest_taken() {
             Some(Suspect::Size)
         } else {
             (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
@@ -187,7 +187,6 @@ impl Session {
         self.reauthenticated = false;
         self.last_break = None;
         let length = range.end - range.start;
-        self.largest_accepted = self.largest_accepted.max(length);
         self.backoff.reset();
         self.limits.took(length, reply.elapsed);
         upload.before = Some(length);
@@ -315,6 +314,10 @@ mod tests {
         let grown = format!("POST, 0..{}, {}..{}", 16 * MIB, 16 * MIB, 76 * MIB);
         let (session, done) = play_with(large(), &blob(200 * MIB), answers());
         assert_eq!(done, grown);
+        // Still larger ones are for a registry that has taken these.
+        let proven = answers().into_iter().chain([far(holds(76 * MIB), 60 * MIB)]).collect();
+        let done = play_with(large(), &blob(200 * MIB), proven).1;
+        assert_eq!(done, format!("{grown}, {}..{}", 76 * MIB, 196 * MIB));
         // The next blob begins so.
         let settings = Settings { lesson: session.lesson(), ..large() };
         let done = play_with(settings, &blob(200 * MIB), vec![far(opened(), 0)]).1;
