@@ -1,13 +1,18 @@
 //! `push --all`: every image of a source below one prefix.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     support::{
+        capability::is_unavailable,
         docker_registry::DockerRegistry,
         longshore::Longshore,
+        podman::Podman,
         read_back::ReadBack,
         registry::{Registry, Route},
         samples::Sample,
@@ -68,6 +73,54 @@ fn a_shared_layer_is_sent_once() {
     for repository in ["m/team/a", "m/team/b"] {
         assert!(registry.tags(repository).contains(&"1".to_owned()), "{repository}");
     }
+}
+
+#[test]
+fn all_of_podmans_storage_is_pushed() {
+    if is_unavailable("podman") || is_unavailable("skopeo") {
+        return;
+    }
+    let (longshore, registry, home) = (Longshore::new(), Registry::honest(), tempfile::tempdir().unwrap());
+    let podman = Podman::at(home.path().to_owned());
+    podman.load(&multi().path).unwrap();
+    let source = format!("containers-storage:[vfs@{}]", podman.store().display());
+    let to = format!("{}/m", registry.host());
+    let run = push_all(&longshore, Path::new(&source), &to, &["--json"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let printed: Value = serde_json::from_str(&run.stdout).unwrap();
+    let told = |repository: &str| {
+        let name = format!("{to}/{repository}");
+        printed["pushed"].as_array().unwrap().iter().find(|one| one["repository"] == name).cloned().unwrap()
+    };
+    // Two of the three images have a layer in common, and one has two names.
+    let (mut blobs, mut layers) = (BTreeMap::new(), Vec::new());
+    for (host, repository, tag) in [
+        ("localhost", "sample", "1"),
+        ("localhost", "tiny", "latest"),
+        ("registry.example.com:5000", "ns/tiny", "v1"),
+        ("localhost", "classic", "1"),
+    ] {
+        let back = ReadBack::of(&format!("{to}/{repository}:{tag}")).unwrap();
+        assert_eq!(told(repository)["digest"], back.digest(), "{printed}");
+        let contents = back.contents(&back.manifest).unwrap();
+        // podman knows an image by its config, and a layer by its plain bytes.
+        let id = podman.id(&format!("{host}/{repository}:{tag}")).unwrap();
+        assert_eq!(contents.config, format!("sha256:{id}"));
+        let config = back.blob(&contents.config).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        let found: Vec<_> = contents.layers.into_iter().map(Option::unwrap).collect();
+        let plain: Vec<_> = found.iter().map(|layer| layer.plain.as_str()).collect();
+        assert_eq!(config["rootfs"]["diff_ids"], json!(plain));
+        let digests: Vec<_> = found.into_iter().map(|layer| layer.digest).collect();
+        for digest in digests.iter().chain([&contents.config]) {
+            blobs.insert(digest.clone(), back.blob(digest).unwrap().len() as u64);
+        }
+        layers.push(digests);
+    }
+    assert!(layers[1] == layers[2] && layers[3].contains(&layers[1][0]), "{layers:?}");
+    let sent: u64 =
+        [Route::Open, Route::Patch, Route::Commit].map(|route| registry.bytes(route)).iter().sum();
+    assert_eq!(sent, blobs.values().sum::<u64>(), "every blob went over the line once");
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl Podman {
         self.run(&["tag", image, name]).map(drop)
     }
 
+    /// Returns an image's ID.
+    pub(crate) fn id(&self, image: &str) -> Result<String, String> {
+        self.run(&["image", "inspect", "--format", "{{.Id}}", image])
+    }
+
     /// Saves images, all in one archive.
     pub(crate) fn save(&self, images: &[&str], archive: &Path) -> Result<(), String> {
         let archive = archive.display().to_string();
