@@ -240,6 +240,9 @@ mod tests {
         line 4: there is no `destinations`
         line 5: `source` is there twice
         ");
+        let mut problems = Problems::of("list.json");
+        parse(r#"{"source":"c.tar","destinations":"r.example/a","source":"d.tar"}"#, &mut problems);
+        insta::assert_snapshot!(chain(&problems.check().unwrap_err()), @"`list.json`, line 1: `source` is there twice");
         let mut problems = Problems::of("list.yaml");
         parse("- source: a.tar\n  destination: r.example/a\n  destinations: r.example/a\n", &mut problems);
         insta::assert_snapshot!(chain(&problems.check().unwrap_err()), @"`list.yaml`, line 2: there is no key `destination`");

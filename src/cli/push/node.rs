@@ -3,9 +3,11 @@
 //! Values are texts, as they are written: a tag `1.10` is no number. What has no meaning in a list, aliases and tags, is
 //! refused, so nothing grows larger than the file.
 
+use std::fmt;
+
 use longshore::{Error, Result};
 use saphyr_parser::{Event, Parser, ScalarStyle};
-use serde_json::Value as Json;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A value, and where it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,27 +105,81 @@ impl Open {
 }
 
 fn json(line: usize, text: &str) -> Result<Node, Broken> {
-    let value = serde_json::from_str(text)
-        .map_err(|error| (line, Error::usage("this line is no JSON value").because(error)))?;
-    from_json(line, value)
+    let mut json = serde_json::Deserializer::from_str(text);
+    let node = At(line).deserialize(&mut json).and_then(|node| json.end().map(|()| node));
+    node.map_err(|error| (line, Error::usage("this line is no JSON value").because(error)))?
 }
 
-fn from_json(line: usize, value: Json) -> Result<Node, Broken> {
-    let value = match value {
-        Json::String(text) => Value::Text(text),
-        Json::Null => Value::Text(String::new()),
-        Json::Array(values) => {
-            Value::List(values.into_iter().map(|value| from_json(line, value)).collect::<Result<_, _>>()?)
+/// Reads the JSON in this line as it stands there: a map of serde's would keep one of two equal keys.
+#[derive(Clone, Copy)]
+struct At(usize);
+
+impl At {
+    fn node(self, value: Value) -> Node {
+        Node { line: self.0, value }
+    }
+
+    fn no_text(self, value: impl fmt::Display) -> Result<Node, Broken> {
+        Err((self.0, Error::usage(format!("`{value}` is no text")).with_hint("put it in quotes")))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for At {
+    type Value = Result<Node, Broken>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for At {
+    type Value = Result<Node, Broken>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Ok(self.node(Value::Text(text.to_owned()))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Ok(self.node(Value::Text(String::new()))))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(self.no_text(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(self.no_text(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(self.no_text(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(self.no_text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = values.next_element_seed(self)? {
+            nodes.push(node);
         }
-        Json::Object(pairs) => {
-            let pair = |(key, value)| Ok((key, from_json(line, value)?));
-            Value::Map(pairs.into_iter().map(pair).collect::<Result<_, _>>()?)
+        let nodes: Result<_, _> = nodes.into_iter().collect();
+        Ok(nodes.map(|nodes| self.node(Value::List(nodes))))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(key) = values.next_key()? {
+            pairs.push(values.next_value_seed(self)?.map(|node| (key, node)));
         }
-        Json::Bool(_) | Json::Number(_) => {
-            return Err((line, Error::usage(format!("`{value}` is no text")).with_hint("put it in quotes")));
-        }
-    };
-    Ok(Node { line, value })
+        let pairs: Result<_, _> = pairs.into_iter().collect();
+        Ok(pairs.map(|pairs| self.node(Value::Map(pairs))))
+    }
 }
 
 /// An entry is a map in a list, and holds lists.
@@ -156,6 +212,9 @@ mod tests {
         assert_eq!(nodes[0], Node { line: 1, value: map("source", text(1, "aä")) });
         let tags = Node { line: 3, value: Value::List(vec![text(3, "1")]) };
         assert_eq!(nodes[1], Node { line: 3, value: map("tags", tags) });
+        let Value::Map(pairs) = &parse(r#"{"b":null,"a":"1","b":"2"}"#).unwrap()[0].value else { panic!() };
+        let pair = |key: &str, value: &str| (key.to_owned(), text(1, value));
+        assert_eq!(pairs, &[pair("b", ""), pair("a", "1"), pair("b", "2")]);
     }
 
     #[test]
@@ -169,6 +228,9 @@ mod tests {
             ("- a\n- \"b\n", 2, "no YAML"),
             (&deep, 2, "too deep"),
             ("{\"a\":\"b\"}\n{\"a\":1}", 2, "`1` is no text"),
+            ("{\"a\":\"b\"}\n{\"a\":[\"b\",true]}", 2, "`true` is no text"),
+            ("{\"a\":\"b\"}\n{\"a\":{\"b\":-1.5}}", 2, "`-1.5` is no text"),
+            ("{\"a\":\"b\"} {}", 1, "no JSON"),
             ("{\"a\":\"b\"}\n{", 2, "no JSON"),
         ] {
             let (found, error) = parse(broken).unwrap_err();
