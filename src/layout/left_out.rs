@@ -68,9 +68,19 @@ impl LeftOut {
         }
     }
 
-    /// Returns what to write.
+    /// Returns what to write: no more than would be read.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).context(ErrorKind::Internal, || format!("writing `{LEFT_OUT}`"))
+        self.to_bytes_within(LEFT_OUT_LIMIT)
+    }
+
+    fn to_bytes_within(&self, limit: u64) -> Result<Vec<u8>> {
+        let bytes =
+            serde_json::to_vec(self).context(ErrorKind::Internal, || format!("writing `{LEFT_OUT}`"))?;
+        if bytes.len() as u64 <= limit {
+            return Ok(bytes);
+        }
+        let words = format!("more is left out than one bundle can list: `{LEFT_OUT}` is over {limit} bytes");
+        Err(Error::usage(words).with_hint("make several bundles"))
     }
 }
 
@@ -91,6 +101,9 @@ mod tests {
         );
         assert_eq!(list.to_bytes().unwrap(), text.as_bytes());
         assert_eq!(LeftOut::parse(text.as_bytes()).unwrap(), list);
+        assert!(list.to_bytes_within(text.len() as u64).is_ok());
+        let error = list.to_bytes_within(text.len() as u64 - 1).unwrap_err();
+        assert!(error.kind() == ErrorKind::Usage && error.message().contains("more is left out"), "{error}");
         assert_eq!(list.find(&Digest::of(b"")).unwrap().size, 3);
         assert_eq!(list.find(&Digest::of(b"x")), None);
         // Others may write it in another order.
