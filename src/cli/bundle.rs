@@ -16,8 +16,13 @@ use longshore::{
 use serde_json::{Value, json};
 
 use super::{
-    Context, ExitStatus, cache::CacheArgs, output::ascii, progress::ProgressArgs, recipe::RecipeArgs,
-    source::SourceArgs, typed,
+    Context, ExitStatus,
+    cache::CacheArgs,
+    output::{ascii, counted},
+    progress::ProgressArgs,
+    recipe::RecipeArgs,
+    source::SourceArgs,
+    typed,
 };
 
 /// Write images into one OCI archive, to be carried where no line leads
@@ -122,10 +127,12 @@ fn report(args: &Args, bundled: &Bundled, context: &Context) -> Result<ExitStatu
             printer.result(&reference(bundled, &image.root))?;
         }
     }
-    printer.status(&format!("wrote `{}`: {blobs} blobs, {}", file.display(), ByteSize(*size)));
+    let blobs = counted(*blobs, "blob");
+    printer.status(&format!("wrote `{}`: {blobs}, {}", file.display(), ByteSize(*size)));
     if !left_out.is_empty() {
         let bytes = left_out.iter().map(|blob| blob.size).sum();
-        printer.status(&format!("left out {} blobs that are there: {}", left_out.len(), ByteSize(bytes)));
+        let left_out = counted(left_out.len(), "blob");
+        printer.status(&format!("left out {left_out}, which the site has: {}", ByteSize(bytes)));
     }
     Ok(ExitStatus::Success)
 }

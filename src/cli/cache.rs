@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use longshore::{Error, Result, bucket::Bucket, cache::Cache, error::chain};
 use serde_json::json;
 
-use super::{Context, ExitStatus};
+use super::{Context, ExitStatus, output::counted};
 
 /// Which cache, and how large it may get.
 #[derive(Debug, clap::Args)]
@@ -183,7 +183,7 @@ fn verify(cache: &Cache, context: &Context, say: Say<'_>) -> Result<ExitStatus> 
 }
 
 fn layers(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "layer" } else { "layers" })
+    counted(count, "layer")
 }
 
 fn size(bytes: u64) -> String {

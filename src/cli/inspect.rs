@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    output::{Printer, ascii},
+    output::{Printer, ascii, counted},
     source::SourceArgs,
     table::{self, Column},
 };
@@ -152,8 +152,7 @@ fn sum(contents: &Contents) -> String {
     let bytes = distinct.filter_map(|part| part.size).sum();
     match layers.len() {
         0 => String::new(),
-        1 => format!(": 1 layer, {}", readable(bytes)),
-        count => format!(": {count} layers, {}", readable(bytes)),
+        count => format!(": {}, {}", counted(count, "layer"), readable(bytes)),
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
-    output::ascii,
+    output::{ascii, counted},
     source::SourceArgs,
 };
 
@@ -99,9 +99,9 @@ async fn registry(client: &Client, prefix: Option<&str>, list: &mut List<'_>) ->
         // One that was deleted meanwhile has nothing.
         if let Some(holdings) = stocktaking::of_repository(client, &name).await? {
             list.add(&holdings)?;
-            let (tags, blobs) = (holdings.tags.len(), holdings.blobs.len());
+            let (tags, blobs) = (counted(holdings.tags.len(), "tag"), counted(holdings.blobs.len(), "blob"));
             let repository = Repository { host: client.host().to_owned(), path: name };
-            printer.status(&format!("{repository}: {tags} tags, {blobs} blobs"));
+            printer.status(&format!("{repository}: {tags}, {blobs}"));
         }
     }
     Ok(())

@@ -437,6 +437,7 @@ fn a_registry_that_lists_nothing_is_asked_by_name() {
         let run = desk.longshore.run(["inventory", &format!("{host}/team/a")]);
         assert_eq!(run.code, Some(0), "{status}: {run:?}");
         assert!(run.stderr.contains("is taken for one repository"), "{}", run.stderr);
+        assert!(run.stderr.contains("team/a: 1 tag, 2 blobs\n"), "{}", run.stderr);
         let have: Value = serde_json::from_str(&run.stdout).unwrap();
         let blobs = have["repositories"][0]["blobs"].as_object().unwrap();
         assert!(layout.blobs.iter().all(|blob| blobs.contains_key(&blob.to_string())), "{have}");

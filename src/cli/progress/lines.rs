@@ -17,7 +17,7 @@ use super::{
     screen::{self, Screen},
     track::{Phase, Track},
 };
-use crate::cli::output::{self, Printer};
+use crate::cli::output::{self, Printer, counted};
 
 /// Bars are drawn so often a second.
 const HZ: u8 = 10;
@@ -134,10 +134,11 @@ impl Reporter for Lines {
                     (fetch, "to fetch and send"),
                     (transcode, "to encode and send"),
                 ]);
-                self.printer.status(&format!("blobs: {counts} ({})", ByteSize(bytes)));
+                let bytes = if bytes > 0 { format!(" ({})", ByteSize(bytes)) } else { String::new() };
+                self.printer.status(&format!("blobs: {counts}{bytes}"));
                 if reuse > 0 {
-                    let layers = if reuse == 1 { "layer" } else { "layers" };
-                    self.printer.status(&format!("reused {reuse} {layers} of the image that is there"));
+                    let layers = counted(reuse, "layer");
+                    self.printer.status(&format!("reused {layers} of the image that is there"));
                 }
             }
             Event::Confirmed { digest, how, size, .. } => {
