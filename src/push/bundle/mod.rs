@@ -4,6 +4,10 @@
 //! archive straight from where they lie, and from the cache where they had to be encoded: nothing is copied before.
 //! Every blob is there once. What a site has already, by its inventory, is left out and listed instead.
 
+pub mod inventory;
+mod pack;
+pub mod stocktaking;
+
 use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Read, Write},
@@ -13,13 +17,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    Cargo, Intent, Options, Part, Press,
+use self::{
     inventory::Base,
     pack::{Packed, Packer, Place},
-    shared_cache::SharedCache,
-    spool::blocking,
 };
+use super::{Cargo, Intent, Options, Part, Press, shared_cache::SharedCache, spool::blocking};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
@@ -121,9 +123,9 @@ impl Bundle {
 
 /// What a bundle will hold.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
-    pub(super) base: Base,
-    pub(super) blobs: BTreeMap<Digest, Packed>,
+struct Contents {
+    base: Base,
+    blobs: BTreeMap<Digest, Packed>,
     cargos: Vec<Arc<Cargo>>,
     /// Each with its entries in the index.
     images: Vec<(BundledImage, Vec<Value>)>,
@@ -134,7 +136,7 @@ pub(super) struct Contents {
 
 impl Contents {
     /// Adds a blob, unless the site has it.
-    pub(super) fn add(&mut self, digest: Digest, blob: Packed) {
+    fn add(&mut self, digest: Digest, blob: Packed) {
         if let Some(repositories) = self.base.repositories(&digest) {
             let absent = Absent { digest: digest.clone(), size: blob.size, repositories };
             self.left_out.insert(digest, absent);
@@ -144,7 +146,7 @@ impl Contents {
     }
 
     /// Lists an image under its names.
-    pub(super) fn list(&mut self, image: &Image, root: &Manifest) -> Result<()> {
+    fn list(&mut self, image: &Image, root: &Manifest) -> Result<()> {
         let mut names = Vec::new();
         for name in names_of(image) {
             match self.named.insert(name.clone(), root.digest.clone()) {

@@ -4,21 +4,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{
-    Cargo, Companions, Freight,
-    bundle::Contents,
-    companions::{check_companions, subject, unfold},
-    draft::{Encodings, Finished},
-    spool::{Feed, blocking},
-    survey,
-    transcode::{Job, NotShared, Work, Workshop},
-    wanted::{self, Wanted},
-};
+use super::Contents;
 use crate::{
     error::{Error, Result},
     event::Event,
     oci::{DiffId, Digest, Manifest},
     plan::{AtHand, Need},
+    push::{
+        Cargo, Companions, Freight,
+        companions::{check_companions, subject, unfold},
+        delivery,
+        draft::{Encodings, Finished},
+        spool::{Feed, blocking},
+        survey,
+        transcode::{Job, NotShared, Work, Workshop},
+        wanted::{self, Wanted},
+    },
     source::{Choice, Image, Layer, Missing, choose},
 };
 
@@ -105,7 +106,7 @@ impl Packer {
         for note in notes {
             self.warn(note);
         }
-        let root = super::delivery::root(&manifests)?.clone();
+        let root = delivery::root(&manifests)?.clone();
         self.add_blobs(image, wanted.needs, contents).await?;
         for Manifest { digest, bytes, .. } in manifests {
             let packed = Packed { size: bytes.len() as u64, place: Place::Memory(bytes) };

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Mirror, inventory::Holdings};
+use super::inventory::Holdings;
 use crate::{
     error::{Error, ErrorKind, Result, chain},
     oci::{Content, Descriptor, Digest, Manifest, media_type},
+    push::Mirror,
     registry::Client,
     source::{self, ImageContent, Layer, Missing, Source},
 };
