@@ -55,7 +55,9 @@ pub(super) struct AccessArgs {
 /// Options of who somebody is, for this command only.
 #[derive(Debug, clap::Args)]
 pub(super) struct CredsArgs {
-    /// The user to log in as; the password comes by `--password-stdin`, a token instead of both by LONGSHORE_TOKEN
+    /// The user to log in as
+    ///
+    /// The password comes by `--password-stdin`; a token instead of both by LONGSHORE_TOKEN.
     #[arg(
         long,
         value_name = "USER",

@@ -25,7 +25,7 @@ use super::{
     typed,
 };
 
-/// Write images into one OCI archive, to be carried where no line leads
+/// Write images into one OCI archive, for the far side of an air gap
 ///
 /// All images of each SOURCE, with their signatures and attestations, under the names that they have there; each blob
 /// once. The same sources in the same order make the same bytes. `longshore push --all FILE` pushes them on the far

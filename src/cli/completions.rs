@@ -13,7 +13,7 @@ const NAME: &str = "longshore";
 /// Print what a shell needs to complete commands and options
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  longshore completions bash > ~/.local/share/bash-completion/completions/longshore
+  source <(longshore completions bash)
   longshore completions zsh > ~/.zfunc/_longshore
   longshore completions fish > ~/.config/fish/completions/longshore.fish")]
 pub(super) struct CompletionsArgs {

@@ -31,7 +31,7 @@ use super::{
 #[command(after_help = "Examples:
   longshore inspect image.tar
   longshore inspect --verify ./layout
-  longshore inspect --json containerd:k8s.io/docker.io/library/app:1 | jq .images")]
+  longshore inspect --json containerd:k8s.io/docker.io/library/app:1")]
 pub(super) struct Args {
     /// A folder or archive that holds images: PATH[:REF|@DIGEST|:@N], or with a transport in front
     #[arg(value_name = "SOURCE")]

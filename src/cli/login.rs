@@ -27,7 +27,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   longshore login registry.example.com
-  echo \"$TOKEN\" | longshore login --username ci --password-stdin registry.example.com/team
+  longshore login --username ci --password-stdin ghcr.io < token
   longshore login --authfile ~/.docker/config.json docker.io")]
 pub(super) struct Args {
     /// The registry, or a namespace of it: HOST[:PORT][/PATH]

@@ -43,10 +43,8 @@ use self::{config::Config, environment::Environment, output::Printer};
 /// place and sent in chunks that every proxy lets through.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
-#[command(
-    after_help = "Every option can be set by a variable (`--chunk-size`: LONGSHORE_CHUNK_SIZE) or in a file:
-`longshore config show` says what counts, and where it is said."
-)]
+#[command(after_help = "Every option has a variable (`--chunk-size`: LONGSHORE_CHUNK_SIZE) and a key in
+a file; `longshore config show` says what counts, and where it is said.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -120,14 +118,14 @@ fn command() -> clap::Command {
         if is_usual { arg } else { arg.hide_short_help(true) }
     };
     let mut cli = Cli::command().mut_subcommand("serve", |serve| serve.mut_args(gateway::under_upstream));
-    for long in ["bundle", "inventory", "push", "serve"] {
+    for long in ["bundle", "doctor", "inventory", "login", "push", "serve"] {
         cli = cli.mut_subcommand(long, |command| command.mut_args(short));
     }
     config::with_variables(cli)
 }
 
 /// Options of long commands that are usual.
-const USUAL: [&str; 18] = [
+const USUAL: [&str; 20] = [
     "base",
     "chunk_size",
     "compression",
@@ -139,6 +137,7 @@ const USUAL: [&str; 18] = [
     "json",
     "listen",
     "output",
+    "password_stdin",
     "platform",
     "read_only",
     "split",
@@ -146,6 +145,7 @@ const USUAL: [&str; 18] = [
     "tls_cert",
     "tls_key",
     "upstream",
+    "username",
 ];
 
 /// Reads the value of an option; what may help stands behind what is wrong.

@@ -11,8 +11,9 @@ use super::typed;
 /// Options of how layers are encoded and what manifests are.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RecipeArgs {
-    /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded. `keep` alters nothing that a manifest in
-    /// the source names, and makes other plain layers gzip
+    /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded
+    ///
+    /// `keep` alters nothing that a manifest in the source names, and makes other plain layers gzip.
     #[arg(long, value_name = "HOW", default_value = "keep", value_parser = typed::<Recipe>)]
     pub(super) compression: Recipe,
     /// Encode layers too that are in that encoding already

@@ -35,8 +35,9 @@ use super::{
   longshore serve ./registry
   longshore serve ./registry images.tar demo:2=other.tar
   longshore serve s3://bucket/registry
-  longshore serve ./registry --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --htpasswd users
-  longshore serve ./gateway --upstream registry.example.com/team --password-file password")]
+  longshore serve ./registry --tls-cert cert.pem --tls-key key.pem
+  longshore serve ./registry --listen 0.0.0.0:5000 --htpasswd users
+  longshore serve ./gateway --upstream registry.example.com/team")]
 pub(super) struct Args {
     /// The folder, made if it is not there, or a bucket: s3://BUCKET/PREFIX, gs://… or az://…
     dir: PathBuf,

@@ -97,11 +97,22 @@ fn one_of_several_that_fails_is_named() {
 
 #[test]
 fn short_help_fits_a_screen_and_long_help_has_everything() {
-    let commands = ["bundle", "cache", "doctor", "inspect", "inventory", "login", "push", "serve"];
-    for help in commands.map(|command| run(&[command, "-h"]).stdout).into_iter().chain([run(&["-h"]).stdout])
-    {
+    let help = |arguments: &[&str]| Longshore::new().with_env("COLUMNS", "80").run(arguments).stdout;
+    let overview = help(&["-h"]);
+    let list = overview.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    assert!(list.lines().count() > 10 && list.lines().all(|line| !line.starts_with("    ")), "{list}");
+    let commands: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    for help in commands.iter().map(|command| help(&[command, "-h"])).chain([overview.clone()]) {
         assert!(help.lines().count() <= 44, "{help}");
-        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        // What can be copied stands on one line.
+        let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+        for example in examples.lines() {
+            let (_, command) = example.split_once("longshore ").expect("an example is one line");
+            let command = command.split(['|', '<', '>', ')']).next().unwrap();
+            let parsed = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
+            assert_eq!(parsed.code, Some(0), "{example}: {parsed:?}");
+        }
     }
     let (short, long) = (run(&["push", "-h"]).stdout, run(&["push", "--help"]).stdout);
     for option in ["--tag", "--dry-run", "--chunk-size", "--help"] {
