@@ -1,8 +1,8 @@
 //! A page of Markdown, as far as it names commands of ours, in whatever form.
 //!
-//! What follows a prompt in a `console`, a step of a pipeline in `yaml`, and what stands in code (a block, an indented line, a
-//! span of prose, a table) as a whole command is there to be run. What has a placeholder (`longshore push SOURCE …`), or
-//! is but a verb, is a form of the command, there to be parsed.
+//! What follows a prompt in a `console`, a step of a pipeline in `yaml`, and what stands in code (a block, an indented
+//! line, a span of prose, a table) as a whole command is there to be run. What has a placeholder (`longshore push SOURCE`),
+//! or is but a verb, is a form of the command, there to be parsed.
 
 use serde_json::Value;
 
@@ -44,7 +44,10 @@ impl Page {
             let whole = |code: &str| Command::Whole(code.to_owned(), shape::after(code, &text));
             let lines = || code.lines();
             match language {
-                "console" => commands.extend(lines().filter_map(|line| line.strip_prefix("$ ")).map(whole)),
+                "console" => {
+                    assert!(!code.contains("\\\n"), "a command is one line: {code}");
+                    commands.extend(lines().filter_map(|line| line.strip_prefix("$ ")).map(whole));
+                }
                 "yaml" => {
                     let ours = scripts::of(code).into_iter().filter(|script| script.lines().any(is_ours));
                     commands.extend(ours.map(|script| whole(&script)));
@@ -103,8 +106,9 @@ fn in_prose(text: &str) -> impl Iterator<Item = &str> {
 /// Returns whether a line of code runs us; our name may be a user's too.
 fn is_ours(code: &str) -> bool {
     let words: Vec<_> = code.split_whitespace().collect();
-    let has_arguments = words.len().saturating_sub(1);
-    (0..has_arguments).any(|at| match words[at].strip_suffix("longshore") {
+    // What has no arguments is but our name.
+    let end = words.len().saturating_sub(1);
+    (0..end).any(|at| match words[at].strip_suffix("longshore") {
         Some("") => at == 0 || ["|", "&&", "||", ";", "exec"].contains(&words[at - 1]),
         before => before.is_some_and(|before| before.ends_with("$(")),
     })
