@@ -99,8 +99,15 @@ impl Delivery {
         }
         let repository = &self.target.destination.repository.path;
         survey::require_manifests(&self.target.client, repository, &wanted.absent).await?;
-        let present = survey::present(&self.target.client, repository, &wanted.needs).await?;
-        let encoded = self.deliver(&mut wanted, present).await?;
+        let uploader = self.uploader();
+        let first = |need: &Need, digest: &Digest| self.give_head_start(&uploader, &wanted, need, digest);
+        let present = survey::present_or(&self.target.client, repository, &wanted.needs, first).await;
+        let encoded = match present {
+            Ok(present) => self.deliver(&uploader, &mut wanted, present).await,
+            Err(error) => Err(error),
+        };
+        uploader.give_back().await;
+        let encoded = encoded?;
         let finished = wanted.finish(&encoded, self.options.format)?;
         let Finished { manifests, notes } =
             finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
@@ -148,11 +155,16 @@ impl Delivery {
     }
 
     /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.
-    async fn deliver(&self, wanted: &mut Wanted, present: HashSet<Digest>) -> Result<Encodings> {
+    async fn deliver(
+        &self,
+        uploader: &Uploader,
+        wanted: &mut Wanted,
+        present: HashSet<Digest>,
+    ) -> Result<Encodings> {
         let plan = self.plan(wanted.needs.clone(), present).await?;
         self.announce(&plan);
         let mut encoded = wanted.encoded();
-        encoded.extend(self.execute(plan, wanted).await?);
+        encoded.extend(self.execute(uploader, plan, wanted).await?);
         Ok(encoded)
     }
 
@@ -179,8 +191,7 @@ impl Delivery {
         self.plan(needs, present).await.map(drop)
     }
 
-    async fn execute(&self, plan: PushPlan, wanted: &Wanted) -> Result<Encodings> {
-        let uploader = self.uploader();
+    async fn execute(&self, uploader: &Uploader, plan: PushPlan, wanted: &Wanted) -> Result<Encodings> {
         let mut jobs = Vec::new();
         let mut uploads = Vec::new();
         for (need, step) in plan.steps {
@@ -209,7 +220,6 @@ impl Delivery {
         }
         let workshop = Workshop { source: Arc::clone(&self.source), press: self.press.clone() };
         let working = workshop.start(jobs)?;
-        let uploader = &uploader;
         let sent: Result<Vec<_>> = stream::iter(uploads)
             .map(|(need, step, feed)| async move {
                 let sealed = self.send(uploader, &need, &step, feed, wanted).await?;
@@ -267,7 +277,7 @@ impl Delivery {
             let named = present.iter().any(|digest| words.contains(digest.hex()));
             present.retain(|digest| named && !words.contains(digest.hex()));
         }
-        self.deliver(wanted, present).await.map(drop)
+        self.deliver(&self.uploader(), wanted, present).await.map(drop)
     }
 
     pub(super) fn check_destination(&self, digest: &Digest) -> Result<()> {

@@ -12,6 +12,7 @@ mod companions;
 mod delivery;
 mod draft;
 mod forecast;
+mod head_start;
 mod if_exists;
 mod journal;
 mod manifest;

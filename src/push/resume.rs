@@ -32,6 +32,13 @@ pub enum Resume {
     Never,
 }
 
+impl Resume {
+    /// Returns whether an upload may have been begun that can be gone on with.
+    pub(super) fn is_unfinished(&self, key: &Key) -> bool {
+        matches!(self, Self::Keep(unfinished) if unfinished.has(key))
+    }
+}
+
 /// The sessions that are open at registries just now.
 #[derive(Clone, Default)]
 pub struct OpenSessions(Arc<Mutex<Open>>);
@@ -94,12 +101,7 @@ impl Trail {
             }
             _ => return Ok((Self(Kind::None), None)),
         };
-        let key = Key {
-            host: client.host().to_owned(),
-            repository: repository.to_owned(),
-            account: client.credential_source(repository),
-            blob: blob.unwrap_or_default(),
-        };
+        let key = key(client, repository, blob.unwrap_or_default());
         let taken = blocking(move || Ok(unfinished.take(key))).await?;
         let Some((record, progress)) = taken else { return Ok((Self(Kind::None), None)) };
         let held = match progress {
@@ -145,6 +147,13 @@ impl Trail {
             Kind::Record(record) => record.finish(),
         }
     }
+}
+
+/// Returns what an upload is remembered by.
+pub(super) fn key(client: &Client, repository: &str, blob: String) -> Key {
+    let (host, repository, account) =
+        (client.host(), repository.to_owned(), client.credential_source(repository));
+    Key { host: host.to_owned(), repository, account, blob }
 }
 
 /// Returns whether the bytes at hand begin with those that were sent. Bytes that are still being made must be shown

@@ -5,6 +5,7 @@ use std::{io::Read as _, sync::Arc};
 use super::{
     delivery::Delivery,
     spool::{Feed, blocking},
+    survey,
     transcode::NotShared,
     upload::Uploader,
     wanted::Wanted,
@@ -76,6 +77,17 @@ impl Delivery {
         match sent {
             Err(error) if error.kind() == ErrorKind::Source => self.drop_damaged(need, wanted, error),
             result => result,
+        }
+    }
+
+    /// Opens the upload of a blob that the registry lacks, while it is still asked about others; unless the source
+    /// is damaged, or another image sends the blob.
+    pub(super) fn give_head_start(&self, uploader: &Uploader, wanted: &Wanted, need: &Need, digest: &Digest) {
+        let goes_as_it_is = matches!(need.at_hand, AtHand::Bytes(_) | AtHand::Cached | AtHand::Encoded);
+        let (host, blob) = (&self.target.destination.repository.host, self.lasting_name(need));
+        if goes_as_it_is && need.origins.is_empty() && self.traffic.is_new(host, &blob) {
+            let (source, needs) = (Arc::clone(&self.source), wanted.needs.clone());
+            uploader.open_ahead(digest, blob, move || survey::is_at_hand(&*source, &needs));
         }
     }
 

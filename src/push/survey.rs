@@ -1,6 +1,10 @@
 //! Collects facts: what of an image the registry has, and whether the rest can be read.
 
-use std::collections::HashSet;
+use std::{
+    cmp::Reverse,
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -17,24 +21,38 @@ pub(crate) const HEADS: usize = 24;
 
 /// Asks the repository which of the needed blobs it has.
 pub(crate) async fn present(client: &Client, repository: &str, needs: &[Need]) -> Result<HashSet<Digest>> {
-    let asked: Vec<_> = needs
-        .iter()
-        .filter_map(|need| {
-            let (digest, size) = need.question()?;
-            Some((digest.clone(), size, matches!(need.at_hand, AtHand::Shared(_))))
-        })
-        .collect();
+    present_or(client, repository, needs, |_, _| {}).await
+}
+
+/// Asks the repository which of the needed blobs it has, the largest first. The first that is missing is told of at
+/// once, while the others are still asked about.
+pub(crate) async fn present_or(
+    client: &Client,
+    repository: &str,
+    needs: &[Need],
+    first_missing: impl FnOnce(&Need, &Digest) + Send,
+) -> Result<HashSet<Digest>> {
+    let question =
+        |(at, need): (usize, &Need)| need.question().map(|(digest, size)| (at, digest.clone(), size));
+    let mut asked: Vec<_> = needs.iter().enumerate().filter_map(question).collect();
+    asked.sort_by_key(|(.., size)| Reverse(*size));
+    let first_missing = &Mutex::new(Some(first_missing));
     stream::iter(asked)
-        .map(|(digest, size, hearsay)| async move {
-            let found = client.head_blob(repository, &digest).await?;
-            match found {
-                Some(found) if found != size && hearsay => Ok(None),
-                Some(found) if found != size => Err(Error::new(
+        .map(|(at, digest, size)| async move {
+            match client.head_blob(repository, &digest).await? {
+                Some(found) if found == size => Ok(Some(digest)),
+                Some(_) if matches!(needs[at].at_hand, AtHand::Shared(_)) => Ok(None),
+                Some(found) => Err(Error::new(
                     ErrorKind::Refused,
                     format!("the registry has {digest} with {found} bytes, the image says {size}"),
                 )),
-                Some(_) => Ok(Some(digest)),
-                None => Ok(None),
+                None => {
+                    let tell = first_missing.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some(tell) = tell {
+                        tell(&needs[at], &digest);
+                    }
+                    Ok(None)
+                }
             }
         })
         .buffer_unordered(HEADS)
@@ -88,6 +106,19 @@ pub(crate) async fn seek(client: &Client, needs: &mut [Need], present: &HashSet<
     for (at, from) in found.into_iter().flatten() {
         needs[at].origins.push(from);
     }
+}
+
+/// Returns whether every blob that may have to be sent is there and the source's own, as far as can be told without
+/// reading it.
+pub(crate) fn is_at_hand(source: &dyn Source, needs: &[Need]) -> bool {
+    needs.iter().all(|need| match need.at_hand {
+        AtHand::Encoded => match source.open(&need.layer) {
+            Ok(Data::Stored(blob)) => !blob.through_link(),
+            opened => opened.is_ok(),
+        },
+        AtHand::Missing(_) => false,
+        _ => true,
+    })
 }
 
 /// Looks at each blob that will have to be sent: a damaged source is found before the first byte leaves. A

@@ -4,7 +4,7 @@
 //! have is sent for the first; the other waits for it, and finds it there or mounts it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -60,6 +60,17 @@ impl Traffic {
     pub(super) async fn board(&self, host: &str, blob: &str) -> OwnedMutexGuard<Option<String>> {
         let flight = Arc::clone(self.flights().entry((host.to_owned(), blob.to_owned())).or_default());
         flight.lock_owned().await
+    }
+
+    /// Returns whether nobody has sent a blob to a registry, or asked this before.
+    pub(super) fn is_new(&self, host: &str, blob: &str) -> bool {
+        match self.flights().entry((host.to_owned(), blob.to_owned())) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(flight) => {
+                flight.insert(Flight::default());
+                true
+            }
+        }
     }
 
     /// Forgets what was sent: a registry does not have what it has confirmed.

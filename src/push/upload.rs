@@ -13,8 +13,9 @@ use futures_util::TryStreamExt as _;
 
 use super::{
     Options,
-    resume::{Resume, Trail},
-    spool::Feed,
+    head_start::HeadStart,
+    resume::{Resume, Trail, key},
+    spool::{Feed, blocking},
     traffic::Traffic,
 };
 use crate::{
@@ -40,6 +41,7 @@ pub(crate) struct Uploader {
     sent: Arc<AtomicU64>,
     /// What the blobs so far have taught about the host: in force for all that come after.
     lesson: Mutex<Lesson>,
+    head_start: HeadStart,
 }
 
 impl Uploader {
@@ -52,7 +54,41 @@ impl Uploader {
         reporter: Arc<dyn Reporter>,
     ) -> Self {
         let resume = options.resume.clone();
-        Self { client, repository, resume, reporter, traffic, sent: Arc::default(), lesson: Mutex::default() }
+        Self {
+            client,
+            repository,
+            resume,
+            reporter,
+            traffic,
+            sent: Arc::default(),
+            lesson: Mutex::default(),
+            head_start: HeadStart::default(),
+        }
+    }
+
+    /// Opens the upload of a blob before its turn, once `is_sound` says that nothing speaks against it, unless there
+    /// is an earlier one to go on with.
+    pub(crate) fn open_ahead(
+        &self,
+        digest: &Digest,
+        blob: String,
+        is_sound: impl FnOnce() -> bool + Send + 'static,
+    ) {
+        let (client, repository, resume) =
+            (self.client.clone(), self.repository.clone(), self.resume.clone());
+        let request = Request::Open { mount: None, algorithm: digest.algorithm() };
+        self.head_start.begin(digest, async move {
+            let key = key(&client, &repository, blob);
+            blocking(move || Ok(!resume.is_unfinished(&key) && is_sound())).await.ok().filter(|go| *go)?;
+            Some(client.exchange(&repository, &request, None, Pool::Small).await)
+        });
+    }
+
+    /// Gives back what was opened before its turn and never used.
+    pub(crate) async fn give_back(&self) {
+        if let Some(Ok(Reply { location: Some(location), .. })) = self.head_start.take(|_| true).await {
+            self.cancel(&location).await;
+        }
     }
 
     /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by, `blob` what
@@ -184,6 +220,11 @@ impl Uploader {
     }
 
     async fn exchange(&self, name: &str, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {
+        if let (Request::Open { mount: None, .. }, Some((digest, _))) = (request, feed.spool().sealed())
+            && let Some(reply) = self.head_start.take(|opened| opened == digest).await
+        {
+            return reply;
+        }
         let body: Option<UploadBody> = match request {
             Request::Patch { range, .. } => Some(feed.body(range.start, range.end)),
             Request::Commit { body: Some(size), .. } if *size > 0 => Some(feed.body(0, *size)),

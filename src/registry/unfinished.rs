@@ -87,11 +87,24 @@ impl Unfinished {
         })
     }
 
+    /// Returns whether there is a record of an upload, whosever.
+    pub fn has(&self, key: &Key) -> bool {
+        self.path(key).is_ok_and(|path| path.exists())
+    }
+
+    fn path(&self, key: &Key) -> Result<PathBuf> {
+        let name = serde_json::to_vec(key).context(ErrorKind::Internal, || self.looking())?;
+        Ok(self.dir.join(format!("{}.json", Digest::of(&name).hex())))
+    }
+
+    fn looking(&self) -> String {
+        format!("looking for unfinished uploads in `{}`", self.dir.display())
+    }
+
     fn open(&self, key: Key) -> Result<Option<(Record, Option<Progress>)>> {
-        let opening = || format!("looking for unfinished uploads in `{}`", self.dir.display());
+        let opening = || self.looking();
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).context(ErrorKind::Local, opening)?;
-        let name = serde_json::to_vec(&key).context(ErrorKind::Internal, opening)?;
-        let path = self.dir.join(format!("{}.json", Digest::of(&name).hex()));
+        let path = self.path(&key)?;
         let mut options = fs_err::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         options.options_mut().mode(0o600);

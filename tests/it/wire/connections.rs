@@ -52,6 +52,31 @@ fn jobs_limit_large_blobs_while_small_ones_go_by() {
 }
 
 #[test]
+fn an_upload_is_opened_while_other_blobs_are_asked_about() {
+    // Nothing more is said about blobs until an upload was opened.
+    let script = Script::new().always(Route::BlobHead, Fault::Await { route: Route::Open, calls: 1 }).on(
+        Route::BlobHead,
+        1,
+        Fault::Header("X-Answer", "at once"),
+    );
+    let registry = pushed(&Layout::of(&[LARGE, 1000, 2000]), script);
+    assert_eq!((registry.calls(Route::Open), registry.calls(Route::Cancel)), (4, 0), "{}", story(&registry));
+}
+
+#[test]
+fn an_upload_that_was_opened_in_vain_is_given_back() {
+    // A blob may not be asked about, and that is told when an upload was opened.
+    let script = Script::new()
+        .on(Route::BlobHead, 2, Fault::status(403))
+        .always(Route::BlobGet, Fault::Await { route: Route::Open, calls: 1 });
+    let registry = Registry::start(script);
+    let error = Pusher::new().push(Layout::of(&[LARGE, 1000]).path(), &registry).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let seen = [Route::Open, Route::Cancel, Route::Patch, Route::Commit].map(|route| registry.calls(route));
+    assert_eq!(seen, [1, 1, 0, 0], "{}", story(&registry));
+}
+
+#[test]
 fn small_blobs_share_24_connections() {
     let sizes: Vec<_> = (0..40).map(|n| 1000 + n).collect();
     let script = Script::new().always(Route::Commit, Fault::Await { route: Route::Commit, calls: 24 });
