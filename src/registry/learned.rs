@@ -27,18 +27,24 @@ pub struct Lesson {
     pub rate: Option<u64>,
     /// The shortest time in which a request without a body was answered, in microseconds.
     pub round_trip: Option<u64>,
+    /// The largest chunk that this process got through.
+    #[serde(skip)]
+    pub largest_taken: u64,
 }
 
 impl Lesson {
-    /// Returns what is known from both: what is newer counts for speed, what is stricter for limits.
+    /// Returns what is known from both: what is newer counts for speed, what is stricter for limits. What a larger
+    /// body went through is none: connections that break by chance look like one.
     #[must_use]
     pub fn and(self, newer: Self) -> Self {
         let stricter = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        let largest_taken = self.largest_taken.max(newer.largest_taken);
         Self {
-            body_limit: stricter(self.body_limit, newer.body_limit),
+            body_limit: stricter(self.body_limit, newer.body_limit).filter(|limit| largest_taken <= *limit),
             equal_parts: self.equal_parts || newer.equal_parts,
             rate: newer.rate.or(self.rate),
             round_trip: stricter(self.round_trip, newer.round_trip),
+            largest_taken,
         }
     }
 
@@ -55,10 +61,11 @@ impl Lesson {
         self.round_trip = Some(self.round_trip.map_or(micros, |known| known.min(micros)));
     }
 
-    /// Takes note of how long a chunk took, the answer to it included.
+    /// Takes note that a chunk went through, and how long that took, the answer to it included.
     pub(crate) fn took(&mut self, bytes: u64, elapsed: Duration) {
         let wait = Duration::from_micros(self.round_trip.unwrap_or(0)).min(elapsed / 2);
         let micros = elapsed.saturating_sub(wait).as_micros().max(1);
+        self.largest_taken = self.largest_taken.max(bytes);
         let rate = u128::from(bytes) * 1_000_000 / micros;
         self.rate = Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1));
     }
@@ -178,6 +185,7 @@ mod tests {
         equal_parts: true,
         rate: Some(1_000_000),
         round_trip: Some(50_000),
+        largest_taken: 0,
     };
 
     #[test]
@@ -203,6 +211,21 @@ mod tests {
         assert_eq!(learned.lesson("h"), LESSON);
         learned.teach("h", Lesson::default());
         assert_eq!(learned.lesson("h"), Lesson::default());
+    }
+
+    #[test]
+    fn what_a_larger_body_went_through_is_no_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let learned = Learned::new(dir.path());
+        learned.add("h", LESSON);
+        for (bytes, expected) in [(10_000_000, LESSON.body_limit), (10_000_001, None)] {
+            let mut lesson = LESSON;
+            lesson.took(bytes, Duration::from_secs(10));
+            assert_eq!(LESSON.and(lesson).body_limit, expected);
+            assert_eq!(lesson.and(LESSON).body_limit, expected);
+            learned.add("h", lesson);
+            assert_eq!(learned.lesson("h").body_limit, expected);
+        }
     }
 
     #[test]

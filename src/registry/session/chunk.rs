@@ -86,8 +86,6 @@ pub(crate) struct Limits {
     advertised_least: Option<u64>,
     advertised_most: Option<u64>,
     lesson: Lesson,
-    /// The largest chunk that went through.
-    largest_taken: u64,
     behind_cloudflare: bool,
     /// What can be sent before a deadline.
     bearable: Option<u64>,
@@ -104,7 +102,6 @@ impl Limits {
             advertised_least: None,
             advertised_most: None,
             lesson: settings.lesson,
-            largest_taken: 0,
             behind_cloudflare: false,
             bearable: None,
             equal_parts: settings.profile.equal_parts || settings.lesson.equal_parts,
@@ -123,13 +120,12 @@ impl Limits {
 
     /// Takes note that a chunk went through, and how long it took.
     pub(crate) fn took(&mut self, bytes: u64, elapsed: Duration) {
-        self.largest_taken = self.largest_taken.max(bytes);
         self.lesson.took(bytes, elapsed);
     }
 
     /// Returns the size of the largest chunk that went through.
     pub(super) const fn largest_taken(&self) -> u64 {
-        self.largest_taken
+        self.lesson.largest_taken
     }
 
     /// Takes note that a chunk was refused for being of another size than the one before.
@@ -193,6 +189,7 @@ impl Limits {
         };
         let learned = &mut self.lesson.body_limit;
         *learned = Some(learned.map_or(next, |learned| learned.min(next)));
+        self.lesson.largest_taken = self.lesson.largest_taken.min(next);
         self.possible()
     }
 
@@ -227,12 +224,14 @@ impl Limits {
     /// Returns how much to send at once on a line like this one: so much that waiting for the answers costs a
     /// twentieth, and no more than is sent in half a minute, since proxies and zot cut longer requests.
     fn timely(&self) -> u64 {
-        let Lesson { rate: Some(rate), round_trip, .. } = self.lesson else { return self.usual };
+        let Lesson { rate: Some(rate), round_trip, largest_taken, .. } = self.lesson else {
+            return self.usual;
+        };
         let wait = u128::from(round_trip.unwrap_or(0));
         let fluent = u64::try_from(u128::from(rate) * FLUENCY * wait / 1_000_000).unwrap_or(u64::MAX);
         // Cloudflare refuses bodies of more than 100 MB, unless it is paid not to
         // (<https://developers.cloudflare.com/workers/platform/limits/>): to find out costs the upload.
-        let proven = if self.behind_cloudflare { 0 } else { 2 * self.largest_taken };
+        let proven = if self.behind_cloudflare { 0 } else { 2 * largest_taken };
         let most = if self.may_grow { LARGEST_OWN.max(proven) } else { 0 }.max(self.usual);
         let fluent = fluent.clamp(self.usual, most) / MIB * MIB;
         fluent.min(rate.saturating_mul(LONGEST_REQUEST_SECS)).max(SMALLEST_OWN.min(self.usual))
