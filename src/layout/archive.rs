@@ -32,7 +32,13 @@ impl<W: Write> ArchiveWriter<W> {
 
     /// Writes a file of `size` bytes.
     pub fn append(&mut self, name: &str, size: u64, bytes: &mut dyn Read) -> Result<()> {
-        self.write(header(name, size)?.as_bytes())?;
+        if needs_own_entry(name) {
+            let mut name = [name.as_bytes(), &[0]].concat();
+            self.write(header(LONG_NAME, EntryType::GNULongName, name.len() as u64)?.as_bytes())?;
+            name.resize(name.len().next_multiple_of(BLOCK as usize), 0);
+            self.write(&name)?;
+        }
+        self.write(header(name, EntryType::Regular, size)?.as_bytes())?;
         let mut frame = vec![0; FRAME];
         let mut left = size;
         while left > 0 {
@@ -83,9 +89,13 @@ impl Read for Hashed<'_> {
     }
 }
 
-/// Returns how large an archive is of files of these sizes.
-pub fn archive_size(sizes: impl IntoIterator<Item = u64>) -> u64 {
-    let entries = sizes.into_iter().map(|size| BLOCK + size.next_multiple_of(BLOCK));
+/// Returns how large an archive is of files of these names and sizes.
+pub fn archive_size<N: AsRef<str>>(files: impl IntoIterator<Item = (N, u64)>) -> u64 {
+    let entry = |size: u64| BLOCK + size.next_multiple_of(BLOCK);
+    let entries = files.into_iter().map(|(name, size)| {
+        let name = name.as_ref();
+        entry(size) + if needs_own_entry(name) { entry(name.len() as u64 + 1) } else { 0 }
+    });
     entries.sum::<u64>() + END as u64
 }
 
@@ -117,10 +127,17 @@ pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     write::persist(temp, file)
 }
 
-fn header(name: &str, size: u64) -> Result<Header> {
-    let mut header = if size < USTAR_LIMIT { Header::new_ustar() } else { Header::new_gnu() };
-    header.set_path(name).context(ErrorKind::Internal, || format!("naming `{name}`"))?;
-    header.set_entry_type(EntryType::Regular);
+/// Whether a name is too long for a header, as that of a blob by SHA-512 is: it stands in an entry of its own before.
+const fn needs_own_entry(name: &str) -> bool {
+    name.len() > NAME_LIMIT
+}
+
+fn header(name: &str, kind: EntryType, size: u64) -> Result<Header> {
+    let is_plain = size < USTAR_LIMIT && kind == EntryType::Regular && !needs_own_entry(name);
+    let mut header = if is_plain { Header::new_ustar() } else { Header::new_gnu() };
+    let short = if needs_own_entry(name) { LONG_NAME } else { name };
+    header.set_path(short).context(ErrorKind::Internal, || format!("naming `{name}`"))?;
+    header.set_entry_type(kind);
     header.set_mode(0o644);
     header.set_size(size);
     for id in [Header::set_uid, Header::set_gid, Header::set_mtime] {
@@ -144,6 +161,10 @@ const BLOCK: u64 = 512;
 const END: usize = 1024;
 /// Larger files have sizes that only GNU's headers hold.
 const USTAR_LIMIT: u64 = 8 << 30;
+/// No header holds a longer name in one piece.
+const NAME_LIMIT: usize = 100;
+/// What GNU's tar calls the entry that holds a name.
+const LONG_NAME: &str = "././@LongLink";
 /// What is written passes in pieces of this size.
 const FRAME: usize = 256 << 10;
 
@@ -196,12 +217,14 @@ mod tests {
     #[test]
     fn the_size_is_known_before() {
         let sizes = [0, 1, 511, 512, 513, 600_000];
+        let names = ["file".to_owned(), "n".repeat(100), "n".repeat(101), "n".repeat(600)];
+        let files: Vec<_> = names.iter().flat_map(|name| sizes.map(|size| (name, size))).collect();
         let mut archive = ArchiveWriter::new(Vec::new());
-        for size in sizes {
-            archive.append("file", size, &mut io::repeat(1)).unwrap();
+        for (name, size) in &files {
+            archive.append(name, *size, &mut io::repeat(1)).unwrap();
         }
-        assert_eq!(archive.finish().unwrap().len() as u64, archive_size(sizes));
-        let huge = header("file", 9 << 30).unwrap();
+        assert_eq!(archive.finish().unwrap().len() as u64, archive_size(files));
+        let huge = header("file", EntryType::Regular, 9 << 30).unwrap();
         assert_eq!((huge.size().unwrap(), huge.as_gnu().is_some()), (9 << 30, true));
     }
 }

@@ -173,6 +173,27 @@ fn a_bundle_is_pushed_as_its_sources_are() {
 }
 
 #[test]
+fn blobs_by_sha512_have_names_that_every_tar_reads() {
+    let (desk, layout) = (Desk::new(), Layout::of(&[1000]).by_sha512());
+    desk.bundle("bundle.tar", &[layout.path()], &["--split", "700"]);
+    desk.bundle("bundle.tar", &[layout.path()], &[]);
+    let parts = desk.path("bundle.tar.parts");
+    let copied = format!("oci-archive:{}:app", desk.path("copied.tar").display());
+    let run = desk.longshore.run(["push", parts.to_str().unwrap(), &copied]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for archive in ["bundle.tar", "copied.tar"] {
+        let archive = desk.path(archive);
+        let blobs = entries(&archive).into_iter().filter(|name| name.starts_with("blobs/sha512/"));
+        assert!(blobs.map(|name| name.len()).all(|length| length == "blobs/sha512/".len() + 128));
+        let run = desk.longshore.run(["inspect", "--verify", archive.to_str().unwrap()]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
+    let registry = Registry::start(Script::new());
+    let run = desk.push_all(&parts, &format!("{}/app", registry.host()));
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
+
+#[test]
 fn what_cannot_be_bundled_leaves_nothing() {
     let desk = Desk::new();
     let (one, two) = (image("r.example/a:1", &[noise(1, 1000)]), image("r.example/a:1", &[noise(2, 1000)]));

@@ -31,6 +31,7 @@ use crate::{
         left_out::{Absent, LEFT_OUT, LeftOut},
         output::Output,
         read::INDEX_LIMIT,
+        write::blob_name,
     },
     oci::{Descriptor, Digest, Manifest, media_type, reference},
     source::{Data, Image, ImageContent},
@@ -97,8 +98,9 @@ impl Bundle {
             packed.map_err(|error| error.while_doing(format!("bundling {name}")))?;
         }
         let documents = contents.documents()?;
-        let sizes = documents.iter().map(|(_, bytes)| bytes.len() as u64);
-        let size = archive_size(sizes.chain(contents.blobs.values().map(|blob| blob.size)));
+        let first = documents.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.len() as u64));
+        let blobs = contents.blobs.iter().map(|(digest, blob)| (blob_name(digest), blob.size));
+        let size = archive_size(first.chain(blobs));
         let output = Output::create(&file, size, split)?;
         // Whoever drops this future drops what is unfinished too.
         let _stage = output.stage();
