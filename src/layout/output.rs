@@ -12,7 +12,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::parts::{Part, Parts};
+use super::{
+    parts::{Part, Parts},
+    write::require_replaceable,
+};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Algorithm, Hasher},
@@ -49,9 +52,7 @@ impl Output {
         else {
             return Err(Error::usage(format!("`{}` names no file", place.display())));
         };
-        if place.is_dir() {
-            return Err(Error::usage(format!("`{}` is a folder", place.display())));
-        }
+        require_replaceable(&place)?;
         if split.is_some_and(|split| size.div_ceil(split.max(1)) > PARTS) {
             return Err(Error::usage(format!("{size} bytes would be more than {PARTS} parts"))
                 .with_hint("choose larger ones"));

@@ -12,7 +12,7 @@ use tempfile::{Builder, NamedTempFile};
 
 use super::{BLOBS, INDEX, OCI_LAYOUT, OCI_LAYOUT_CONTENT};
 use crate::{
-    error::{Context as _, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result},
     oci::Digest,
 };
 
@@ -46,6 +46,15 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut temp = readable().tempfile_in(dir).context(ErrorKind::Local, writing)?;
     temp.write_all(bytes).context(ErrorKind::Local, writing)?;
     persist(temp, path)
+}
+
+/// Makes sure that a file can be put in a place: what is no file there, like a device, would be lost.
+pub fn require_replaceable(place: &Path) -> Result<()> {
+    match fs_err::metadata(place) {
+        Ok(there) if there.is_dir() => Err(Error::usage(format!("`{}` is a folder", place.display()))),
+        Ok(there) if !there.is_file() => Err(Error::usage(format!("`{}` is no file", place.display()))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes temp files that are readable by whom the umask lets: layouts are made for other tools too.

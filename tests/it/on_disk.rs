@@ -1,6 +1,8 @@
 //! Destinations on disk: layouts as folders and as files, read back by others.
 
-use std::{path::Path, process::Command};
+use std::{os::unix::fs::FileTypeExt as _, path::Path, process::Command};
+
+use rustix::fs::{CWD, FileType, mknodat};
 
 use crate::{
     support::{longshore::Longshore, samples::Sample, small_disk::SmallDisk},
@@ -65,18 +67,26 @@ fn what_fails_leaves_the_place_as_it_was() {
         assert_eq!(longshore.run(["push", &source, &to]).code, Some(3));
     }
     assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
-    let here = dir.path().display();
+    let (here, pipe) = (dir.path().display(), dir.path().join("pipe"));
+    mknodat(CWD, &pipe, FileType::Fifo, 0o600.into(), 0).unwrap();
     for (arguments, words) in [
         (vec![format!("oci:{here}/x:1"), format!("oci:{here}/y:1")], "stands alone"),
         (vec![format!("oci:{here}/x:1"), "--all".into()], "takes one image"),
         (vec![format!("oci:{here}/x:1"), "--dry-run".into()], "asks a registry"),
         (vec!["oci:".into()], "names no place"),
         (vec![format!("oci:{here}/x:not a tag")], "invalid tag"),
+        (vec![format!("oci-archive:{here}")], "is a folder"),
+        (vec!["oci:/dev/null:1".into()], "is no folder"),
+        (vec![format!("oci-archive:{}:1", pipe.display())], "is no file"),
     ] {
         let run = longshore.run([vec!["push".to_owned(), source.clone()], arguments].concat());
         assert_eq!(run.code, Some(2), "{run:?}");
         assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
     }
+    let whole = Layout::of(&[1000]);
+    let run = longshore.run(["bundle", "-o", pipe.to_str().unwrap(), whole.path().to_str().unwrap()]);
+    assert!(run.code == Some(2) && run.stderr.contains("is no file"), "{run:?}");
+    assert!(fs_err::metadata(&pipe).unwrap().file_type().is_fifo());
     let run = longshore.run(["push", &source, &format!("oci:{here}/no/where:1")]);
     assert_eq!(run.code, Some(8), "{run:?}");
 }
