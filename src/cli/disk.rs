@@ -79,6 +79,18 @@ impl Disk {
         }
     }
 
+    /// Returns what a push puts there under these tags: in a folder each of them, and a file is written anew.
+    pub(super) fn written(&self, tags: &[String]) -> Vec<String> {
+        match self.kind {
+            Kind::File => vec![self.name()],
+            Kind::Folder => {
+                let first = self.tag.as_deref().unwrap_or("latest");
+                let tags = [first].into_iter().chain(tags.iter().map(String::as_str));
+                tags.map(|tag| format!("{}:{tag}", self.name())).collect()
+            }
+        }
+    }
+
     /// Returns what the user knows it by; with `@DIGEST` behind it, it is a source.
     pub(super) fn name(&self) -> String {
         let kind = match self.kind {

@@ -235,6 +235,18 @@ fn all_mistakes_are_told_before_anything_is_sent() {
     error: `DIR/list.yaml`, line 1
       caused by: standard input cannot be a source of a list
     ");
+    let twice = format!(
+        "{good}- source: {image}\n  destinations: {host}/good:2\n  tags: [1, 2]\n\
+         - source: {image}\n  destinations: oci-archive:a.tar:1\n- source: {image}\n  destinations: oci-archive:a.tar:2\n\
+         - source: {image}\n  destinations: [oci:a]\n- source: {image}\n  destinations: oci:a:latest\n"
+    );
+    let said_twice = said(&twice, &[]).replace(std::env::current_dir().unwrap().to_str().unwrap(), "HERE");
+    insta::assert_snapshot!(said_twice, @r"
+    error: `DIR/list.yaml` has 3 mistakes
+    hint: line 3: `HOST/good:1` is where the entry of line 1 goes too
+    hint: line 8: `oci-archive:HERE/a.tar` is where the entry of line 6 goes too
+    hint: line 12: `oci:HERE/a:latest` is where the entry of line 10 goes too
+    ");
     insta::assert_snapshot!(said("# nothing\n", &[]), @"error: `DIR/list.yaml` lists nothing");
     insta::assert_snapshot!(said(&good, &["--all"]), @r"
     error: the argument '--list <FILE>' cannot be used with '--all'

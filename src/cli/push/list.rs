@@ -1,5 +1,7 @@
 //! `push --list`: many pushes, checked before anything is sent, of which a second run does only what is left.
 
+use std::collections::HashMap;
+
 use longshore::{
     Error, Result,
     push::{Job, Journal, runtime::Ending},
@@ -34,9 +36,18 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
         pushes.extend(problems.sift(line, args).map(|args| (line, entry.over(args))));
     }
     let mut orders = Vec::new();
-    for (line, args) in &pushes {
-        let order = problems.sift(*line, Order::new(args, context));
-        orders.extend(order.map(|order| (*line, job(&order), order)));
+    // By whom each name is given.
+    let mut named: HashMap<String, (usize, usize)> = HashMap::new();
+    for (at, (line, args)) in pushes.iter().enumerate() {
+        let Some(order) = problems.sift(*line, Order::new(args, context)) else { continue };
+        for name in order.names() {
+            let words = format!("`{}` is", name.escape_debug());
+            if let Some((_, other)) = named.insert(name, (at, *line)).filter(|(other, _)| *other != at) {
+                let error = Error::usage(format!("{words} where the entry of line {other} goes too"));
+                problems.sift(*line, Err::<(), _>(error));
+            }
+        }
+        orders.push((*line, job(&order), order));
     }
     problems.check()?;
     let mut journal = journal(list, args, context);

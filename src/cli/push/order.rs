@@ -102,6 +102,19 @@ impl<'a> Order<'a> {
         }
     }
 
+    /// Returns every name that the push gives an image.
+    pub(super) fn names(&self) -> Vec<String> {
+        if let Some(disk) = &self.disk {
+            return disk.written(&self.args.tags);
+        }
+        let errands = self.errands();
+        let each = |errand: &Errand| {
+            let tags: Vec<_> = errand.tag.iter().chain(&self.args.tags).cloned().collect();
+            tags.into_iter().map(|tag| format!("{}:{tag}", errand.name())).collect::<Vec<_>>()
+        };
+        errands.iter().flat_map(each).collect()
+    }
+
     /// Opens the sources.
     pub(super) fn open(&self) -> Result<Vec<Part>> {
         let open = |(spec, options): &(SourceSpec, _)| {
