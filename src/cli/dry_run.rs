@@ -38,7 +38,7 @@ pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Resu
     }
     let failures: Vec<_> = outlooks
         .iter()
-        .filter_map(|outlook| Some((outlook.name.as_str(), outlook.result.as_ref().err()?)))
+        .filter_map(|outlook| Some((outlook.name.clone(), outlook.result.as_ref().err()?)))
         .collect();
     conclude(&failures, outlooks.len(), context)
 }

@@ -48,6 +48,14 @@ impl Errand {
     pub(super) fn name(&self) -> &str {
         self.place.as_ref().unwrap_or(&self.image)
     }
+
+    /// Returns that with its tag: images that go to one repository are told apart by it.
+    fn full_name(&self) -> String {
+        match (&self.place, &self.tag) {
+            (Some(place), Some(tag)) => format!("{place}:{tag}"),
+            _ => self.name().to_owned(),
+        }
+    }
 }
 
 /// What became of one image at one destination.
@@ -99,7 +107,10 @@ impl ReportArgs {
     /// Says where the image has arrived, and where it has not. Files are written when all has gone well.
     pub(super) fn report(&self, outcomes: &[Outcome], context: &Context) -> Result<ExitStatus> {
         let arrivals: Vec<_> = outcomes.iter().filter_map(Outcome::arrival).collect();
-        let failures: Vec<_> = outcomes.iter().filter_map(Outcome::failure).collect();
+        let failures: Vec<_> = outcomes
+            .iter()
+            .filter_map(|outcome| Some((outcome.errand.full_name(), outcome.result.as_ref().err()?)))
+            .collect();
         if failures.is_empty() {
             self.write_files(&arrivals)?;
         }
@@ -139,7 +150,7 @@ impl ReportArgs {
 }
 
 /// Ends with what has failed, if anything has.
-pub(super) fn conclude(failures: &[(&str, &Error)], of: usize, context: &Context) -> Result<ExitStatus> {
+pub(super) fn conclude(failures: &[(String, &Error)], of: usize, context: &Context) -> Result<ExitStatus> {
     match failures {
         [] => Ok(ExitStatus::Success),
         [(_, error)] if of == 1 => Err((*error).clone()),

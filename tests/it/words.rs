@@ -92,7 +92,7 @@ fn one_of_several_that_fails_is_named() {
     let run = run(&["push", "-q", "--retries=0", &source, &format!("{host}/a:1"), "127.0.0.1:1/b:1"]);
     assert_eq!(run.code, Some(7), "{run:?}");
     assert!(run.stdout.starts_with(&format!("{host}/a@sha256:")), "{run:?}");
-    assert!(run.stderr.ends_with("error: not pushed to `127.0.0.1:1/b`\n"), "{run:?}");
+    assert!(run.stderr.ends_with("error: not pushed to `127.0.0.1:1/b:1`\n"), "{run:?}");
 }
 
 #[test]
