@@ -24,7 +24,7 @@ use super::{
     routes::{Route, Target},
     storage::{Name, Storage},
     turns::Turns,
-    upstream::Upstream,
+    upstream::{TAGS, Upstream},
 };
 use crate::{
     cache::Cache,
@@ -214,7 +214,7 @@ impl Registry {
                 (name, format!("manifests/{target}"), "MANIFEST_UNKNOWN")
             }
             Route::Referrers(name, digest) if reads => (name, format!("referrers/{digest}"), "UNSUPPORTED"),
-            Route::Tags(name) if reads => (name, "tags/list".to_owned(), "NAME_UNKNOWN"),
+            Route::Tags(name) if reads => (name, TAGS.to_owned(), "NAME_UNKNOWN"),
             Route::Blob(..) | Route::Manifest(..) if head.method == Method::DELETE => {
                 let message = "a gateway deletes nothing: ask its upstream to";
                 return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message));

@@ -5,6 +5,8 @@
 //! status it came with where a client can make something of that. Never 401: the client would show its own password
 //! once more, and the upstream did not mean that one.
 
+use std::{error::Error as StdError, io};
+
 use futures_util::TryStreamExt as _;
 use http::{
     HeaderMap, HeaderName, Method, Response, StatusCode,
@@ -14,11 +16,12 @@ use http::{
     },
     request::Parts,
 };
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use http_body_util::{BodyExt as _, Limited, StreamBody};
+use hyper::body::{Body, Bytes, Frame};
+use serde_json::{Map, Value};
 
 use super::{
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, json},
     storage::Name,
 };
 use crate::{
@@ -58,16 +61,21 @@ impl Upstream {
         };
         let repository = self.repository(name)?.path;
         let Some(download) = self.client.download(&repository, question).await? else { return Ok(None) };
+        let is_otherwise_called = self.prefix.is_some() && path == TAGS;
         let mut reply = if head.method == Method::HEAD {
             empty(StatusCode::OK, &[])
         } else {
-            Response::new(StreamBody::new(download.frames.map_ok(Frame::data)).boxed_unsync())
+            let body = StreamBody::new(download.frames.map_ok(Frame::data));
+            if is_otherwise_called { renamed(body, name).await? } else { Response::new(body.boxed_unsync()) }
         };
         *reply.status_mut() = download.status;
         for name in PASSED_ON {
             if let Some(value) = download.headers.get(&name) {
                 reply.headers_mut().insert(name, value.clone());
             }
+        }
+        if is_otherwise_called {
+            reply.headers_mut().remove(CONTENT_LENGTH);
         }
         if let Some(next) = download.headers.get(LINK).and_then(|link| next(link.to_str().ok()?, name, path))
         {
@@ -111,6 +119,28 @@ impl Upstream {
         refusal
     }
 }
+
+/// Reads a list of tags, and says in it what its repository is called here.
+async fn renamed(
+    list: impl Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
+    name: &Name,
+) -> Result<Reply> {
+    let refused =
+        || Error::new(ErrorKind::Refused, format!("the upstream sent no list of the tags of `{name}`"));
+    let list = Limited::new(list, TAGS_LIMIT)
+        .collect()
+        .await
+        .map_err(|error| refused().because(io::Error::other(error)))?;
+    let mut list: Map<String, Value> =
+        serde_json::from_slice(&list.to_bytes()).map_err(|error| refused().because(error))?;
+    list.insert("name".to_owned(), name.to_string().into());
+    Ok(json(StatusCode::OK, &Value::Object(list)))
+}
+
+/// What stands behind a repository's name in the path of its tags.
+pub(super) const TAGS: &str = "tags/list";
+/// As long as a manifest may be: 30,000 tags of the longest.
+const TAGS_LIMIT: usize = 4 << 20;
 
 /// What of an answer concerns our client. Cookies, challenges and who is behind the upstream do not.
 const PASSED_ON: [HeaderName; 7] = [

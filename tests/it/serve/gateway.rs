@@ -399,7 +399,7 @@ fn a_page_of_tags_leads_to_the_next_one_here() {
     put_blobs(serve.host(), "demo", &layout);
     assert_eq!(put_manifest(serve.host(), "demo", "1?tag=2&tag=3", &layout).status, 201);
     let page = send(serve.host(), "GET", "/v2/demo/tags/list?n=2", &[], b"");
-    assert!(page.text().contains(r#""tags":["1","2"]"#), "{page:?}");
+    assert_eq!(page.text(), r#"{"name":"demo","tags":["1","2"]}"#);
     let link = page.header("Link").unwrap();
     let (next, rest) = link.strip_prefix('<').and_then(|link| link.split_once('>')).unwrap();
     assert!(next.starts_with("/v2/demo/tags/list?") && rest == "; rel=\"next\"", "{link}");
