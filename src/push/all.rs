@@ -376,8 +376,13 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
         }
     }
     if targets.is_empty() {
-        let repository = mirror.itself().filter(|_| image.digest().is_some());
-        let repository = repository.ok_or_else(|| nowhere("an image without a name"))?;
+        let repository = mirror.itself().ok_or_else(|| nowhere("an image without a name"))?;
+        if image.digest().is_none() {
+            return Err(Error::source(
+                "an image without a name has no digest to be called by before it is made",
+            )
+            .with_hint("push it alone, as `SOURCE:@N`, or `bundle` it before"));
+        }
         targets.push(Target::of(image, &repository, &[], client));
     }
     Ok(Place::Here(targets))

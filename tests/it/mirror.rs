@@ -17,7 +17,7 @@ use crate::{
         registry::{Registry, Route},
         samples::Sample,
     },
-    wire::image::{Document, Layout, noise},
+    wire::image::{Archive, Document, Layout, noise},
 };
 
 fn multi() -> Sample {
@@ -220,6 +220,21 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
         Longshore::new().run(["push", "--map=a=b", layout.path().to_str().unwrap(), &format!("{host}/m")]);
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(registry.log().is_empty(), "{:?}", registry.log());
+}
+
+#[test]
+fn what_has_neither_name_nor_digest_is_pushed_alone() {
+    let (longshore, registry, archive) = (Longshore::new(), Registry::honest(), Archive::of(&[1000]));
+    let mut bytes = fs_err::read(archive.path()).unwrap();
+    let at = bytes.windows(10).position(|found| found == br#"["demo:1"]"#).unwrap();
+    bytes[at..at + 10].copy_from_slice(b"[]        ");
+    fs_err::write(archive.path(), bytes).unwrap();
+    let run = push_all(&longshore, &archive.path(), &format!("{}/demo", registry.host()), &[]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.stderr.contains("hint: push it alone, as `SOURCE:@N`"), "{run:?}");
+    let alone = format!("{}:@0", archive.path().display());
+    let run = longshore.run(["push", &alone, &format!("{}/demo:1", registry.host())]);
+    assert_eq!(run.code, Some(0), "{run:?}");
 }
 
 #[test]
