@@ -97,8 +97,8 @@ pub(super) async fn check_companions(
 
 /// An image that is there for the sake of another one.
 #[derive(Clone, Debug)]
-struct Companion {
-    image: Image,
+pub(super) struct Companion {
+    pub(super) image: Image,
     /// What it is about.
     subject: Digest,
 }
@@ -122,7 +122,10 @@ impl Companion {
 }
 
 /// Finds what is about one of these images, what is about that, and so on; in the order in which it can be pushed.
-fn about(source: &dyn Source, subjects: impl IntoIterator<Item = Digest>) -> Result<Vec<Companion>> {
+pub(super) fn about(
+    source: &dyn Source,
+    subjects: impl IntoIterator<Item = Digest>,
+) -> Result<Vec<Companion>> {
     let mut waiting: Vec<Companion> = unfold(source.images()?, source)
         .into_iter()
         .filter(|image| image.companion)

@@ -512,6 +512,20 @@ fn what_is_no_inventory_is_no_base() {
 }
 
 #[test]
+fn what_is_about_an_image_comes_with_it_when_that_is_named() {
+    let (desk, (layout, signature)) = (Desk::new(), signed("app:1"));
+    let source = layout.path().display().to_string() + ":app:1";
+    let names = |bundled: Value| {
+        let images = bundled["images"].as_array().unwrap().clone();
+        images.iter().flat_map(|image| image["names"].as_array().unwrap().clone()).collect::<Vec<_>>()
+    };
+    let bundled = desk.bundle("bundle.tar", &[Path::new(&source)], &[]);
+    assert_eq!(names(bundled), [json!("app:1"), json!(signature)]);
+    let bundled = desk.bundle("bundle.tar", &[Path::new(&source)], &["--remove-signatures"]);
+    assert_eq!(names(bundled), [json!("app:1")]);
+}
+
+#[test]
 fn what_would_not_hold_for_a_changed_image_stops_it() {
     let (desk, (layout, tag)) = (Desk::new(), signed("r.example/a:1"));
     let names = |more: &[&str]| {

@@ -12,7 +12,7 @@ use crate::{
     plan::{AtHand, Need},
     push::{
         Cargo, Companions, Freight,
-        companions::{check_companions, subject, unfold},
+        companions::{about, check_companions, subject, unfold},
         delivery,
         draft::{Encodings, Finished},
         spool::{Feed, blocking},
@@ -64,7 +64,7 @@ impl Packer {
             return Err(Error::source("it holds no images"));
         }
         let (companions, images): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| image.companion);
-        let mut became = HashMap::new();
+        let (mut became, mut packed) = (HashMap::new(), Vec::new());
         for image in images.iter().chain(&companions) {
             if let Some(about) = subject(image, &**source)
                 && let Some(now) = became.get(&about).filter(|now| **now != about)
@@ -74,16 +74,23 @@ impl Packer {
                     Error::usage(words).with_hint("leave out `--platform`, or add `--remove-signatures`")
                 );
             }
-            let root = self.pack_image(image, contents).await?;
-            if let Some(digest) = image.digest().cloned() {
-                became.insert(digest, root);
+            let documents = self.pack_image(image, contents).await?;
+            if let (Some(digest), Some(root)) = (image.digest(), documents.last()) {
+                became.insert(digest.clone(), root.clone());
+            }
+            packed.extend(documents);
+        }
+        if *choice != Choice::Only && options.companions != Companions::Forget {
+            // What is about the one that is meant, or about a child of it, was not meant by name.
+            for companion in about(&**source, packed)? {
+                self.pack_image(&companion.image, contents).await?;
             }
         }
         Ok(())
     }
 
-    /// Packs an image with all that belongs to it; returns the digest it has in the bundle.
-    async fn pack_image(&self, image: &Image, contents: &mut Contents) -> Result<Digest> {
+    /// Packs an image with all that belongs to it; returns the digests of its documents in the bundle, its own last.
+    async fn pack_image(&self, image: &Image, contents: &mut Contents) -> Result<Vec<Digest>> {
         let (cargo, freight) = (Arc::clone(&self.cargo), Freight::Image(image.clone()));
         let mut wanted = blocking(move || {
             let Cargo { source, absorbed, press, options, .. } = &*cargo;
@@ -108,12 +115,14 @@ impl Packer {
         }
         let root = delivery::root(&manifests)?.clone();
         self.add_blobs(image, wanted.needs, contents).await?;
+        let mut digests = Vec::new();
         for Manifest { digest, bytes, .. } in manifests {
             let packed = Packed { size: bytes.len() as u64, place: Place::Memory(bytes) };
-            contents.blobs.insert(digest, packed);
+            contents.blobs.insert(digest.clone(), packed);
+            digests.push(digest);
         }
         contents.list(image, &root)?;
-        Ok(root.digest)
+        Ok(digests)
     }
 
     /// Encodes the layers that have to be, or has them from the shared cache, and finds out the digests of those that go as they are.
