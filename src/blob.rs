@@ -115,6 +115,10 @@ impl Blob {
 
     /// Reads at `offset` what the page cache has, without a wait for the disk: how many bytes of `buffer`
     /// that fills, which may be none.
+    #[cfg_attr(
+        not(any(feature = "server", test)),
+        expect(dead_code, reason = "only the embedded registry reads so")
+    )]
     pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> usize {
         let Bytes::File(file) = &self.bytes else { return 0 };
         let into = &mut [io::IoSliceMut::new(buffer)];
