@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The file that says in which version of the format the folder is.
-const VERSION: &str = "version";
+pub(super) const VERSION: &str = "version";
 /// What stands before the number in it.
 const VERSION_LABEL: &str = "Directory Transport Version: ";
 /// It holds one short line.

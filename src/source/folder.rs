@@ -3,7 +3,7 @@
 //!
 //! An image of a layout is called `repository:tag`, and one that its archive gives no more than a tag is called after the
 //! archive's file. Blobs are found by digest in whichever place has them: registries share them by hard links. Archives
-//! are looked for in the folder itself and read in place; those that are compressed are left out, with a warning.
+//! are read in place; those that are compressed are left out, with a warning.
 
 use std::{
     collections::HashSet,
@@ -18,7 +18,7 @@ use super::{
     Image, ImageContent, Source,
     detect::{self, HEAD},
     docker_archive::MANIFEST,
-    foreign,
+    docker_dir, foreign,
     oci_layout::OciLayout,
     sources::Sources,
     tar_reader::is_tar,
@@ -38,7 +38,7 @@ const LIMIT: usize = 20_000;
 /// Repository names rarely have more than three parts.
 const DEPTH_LIMIT: usize = 8;
 
-/// Finds the layouts below `dir` and the archives in it; none if there are none.
+/// Finds the layouts and archives below `dir`; none if there are none.
 pub fn open(dir: &Path) -> Result<Option<Sources>> {
     let mut sources = Sources::default();
     for path in layouts(dir) {
@@ -47,7 +47,7 @@ pub fn open(dir: &Path) -> Result<Option<Sources>> {
     }
     let archives = Archives::find(dir)?;
     for archive in &archives.plain {
-        add_archive(&mut sources, archive)?;
+        add_archive(&mut sources, dir, archive)?;
     }
     let compressed: Vec<_> = archives.compressed.iter().map(|path| format!("`{}`", path.display())).collect();
     let compressed = compressed.join(", ");
@@ -86,7 +86,7 @@ fn add(
     Ok(())
 }
 
-fn add_archive(to: &mut Sources, (path, blob, head): &Archive) -> Result<()> {
+fn add_archive(to: &mut Sources, dir: &Path, (path, blob, head): &Archive) -> Result<()> {
     let name = format!("`{}`", path.display());
     let Some(index) = detect::indexed(path, &name, blob, head)? else { return Ok(()) };
     if !index.contains(INDEX) && !index.contains(MANIFEST) {
@@ -94,8 +94,9 @@ fn add_archive(to: &mut Sources, (path, blob, head): &Archive) -> Result<()> {
         to.warnings.push(format!("{name} is left out: {}", why.message()));
         return Ok(());
     }
-    let [file, stem] = [path.file_name(), path.file_stem()].map(|name| name.and_then(|name| name.to_str()));
-    let (file, stem) = (file.unwrap_or_default(), stem.unwrap_or_default());
+    let below = path.strip_prefix(dir).unwrap_or(path);
+    let (file, stem) = (below.to_str().unwrap_or_default(), below.with_extension(""));
+    let stem = stem.to_str().unwrap_or_default();
     add(to, detect::from_index(index, &name, None)?, file, |mut image| {
         // Where there are full names, containerd and Docker write the tags once more.
         if image.names.iter().any(|name| is_full(name)) {
@@ -108,7 +109,7 @@ fn add_archive(to: &mut Sources, (path, blob, head): &Archive) -> Result<()> {
 /// Where an archive is, and how it begins.
 type Archive = (PathBuf, Blob, Vec<u8>);
 
-/// The archives in a folder, in the order of their names.
+/// The archives below a folder, in the order of their names.
 #[derive(Default)]
 struct Archives {
     plain: Vec<Archive>,
@@ -119,12 +120,15 @@ impl Archives {
     fn find(dir: &Path) -> Result<Self> {
         let mut archives = Self::default();
         let mut parts = HashSet::new();
-        // What is hidden is in the making.
+        // What is hidden is in the making, and what an image consists of is no image.
         let is_ours = |entry: &walkdir::DirEntry| {
-            entry.path().is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".")
+            let part_of = [OCI_LAYOUT, docker_dir::VERSION].map(|mark| entry.path().join(mark));
+            !entry.file_name().as_encoded_bytes().starts_with(b".")
+                && !part_of.iter().any(|mark| mark.is_file())
         };
-        let files = WalkDir::new(dir).min_depth(1).max_depth(1).sort_by_file_name().into_iter();
-        for entry in files.filter_map(Result::ok).take(LIMIT).filter(is_ours) {
+        let files = WalkDir::new(dir).min_depth(1).max_depth(DEPTH_LIMIT).sort_by_file_name().into_iter();
+        let files = files.filter_entry(is_ours).filter_map(Result::ok).take(LIMIT);
+        for entry in files.filter(|entry| entry.path().is_file()) {
             let path = entry.into_path();
             let reading = || format!("reading `{}`", path.display());
             let blob = Blob::open(&path)?;
@@ -211,11 +215,21 @@ mod tests {
     #[test]
     fn archives_lie_side_by_side() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, bytes: &[u8]| fs_err::write(dir.path().join(name), bytes).unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, bytes).unwrap();
+        };
         assert!(open(dir.path()).unwrap().is_none());
         let (one, two) = (tar(&[("one", b"1")]), tar(&[("two", b"2")]));
         write("a.tar", &saved("r.example/a:1", &one));
         write("b.tar", &saved("r.example/b:1", &two));
+        write("sub/deep/e.tar", &saved("r.example/e:1", &two));
+        // What images consist of is no image: of a layout, and of skopeo's `dir:`.
+        write("layout/blobs/sha256/f", &saved("r.example/f:1", &two));
+        write("layout/oci-layout", b"{}");
+        write("dir/f", &saved("r.example/f:1", &two));
+        write("dir/version", b"Directory Transport Version: 1.1\n");
         // The same once more, something else, and what is no image.
         write("c", &saved("r.example/a:1", &one));
         write(".hidden.tar", b"");
@@ -224,11 +238,11 @@ mod tests {
         write("z.tar.gz", &gzipped(&saved("r.example/z:1", &one)));
         write("log.gz", &gzipped(b"a line"));
         let sources = open(dir.path()).unwrap().unwrap();
-        assert_eq!(names(&sources), ["r.example/a:1", "r.example/b:1"]);
-        for (image, expected) in sources.images().unwrap().iter().zip([one, two]) {
+        assert_eq!(names(&sources), ["r.example/a:1", "r.example/b:1", "r.example/e:1"]);
+        for (image, expected) in sources.images().unwrap().iter().zip([&one, &two, &two]) {
             let ImageContent::Layers { layers, .. } = &image.content else { panic!("{image:?}") };
             let super::super::Data::Stored(blob) = sources.open(&layers[0]).unwrap() else { panic!() };
-            assert_eq!(blob.read_all(1 << 20, "it").unwrap(), expected);
+            assert_eq!(blob.read_all(1 << 20, "it").unwrap(), *expected);
         }
         let [source, compressed] = sources.warnings.as_slice() else { panic!("{:?}", sources.warnings) };
         assert!(source.contains("src.tar` is left out: the archive has no"), "{source}");
