@@ -60,7 +60,7 @@ pub(super) struct Args {
     /// Give up uploads that nobody has touched for so long
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     upload_lifetime: humantime::Duration,
-    /// Cut clients that send or take nothing for so long
+    /// Cut clients that send next to nothing, or take nothing, for so long
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     patience: humantime::Duration,
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::reply::Refusal;
 
@@ -14,23 +14,33 @@ const BATCH: usize = 128 << 10;
 /// On a line that is worth a batch, the next bytes take less than this to come.
 const MOMENT: Duration = Duration::from_millis(2);
 
+/// Fewer bytes than this are no progress: who sends one now and then would hold his place for ever.
+const PROGRESS: usize = 4 << 10;
+
 /// A body that is being read.
 pub(super) struct Body<'a> {
     incoming: &'a mut Incoming,
     patience: Duration,
+    /// What is left of the patience, and what has come meanwhile.
+    left: Duration,
+    come: usize,
     end: Option<Result<(), Refusal>>,
 }
 
 impl<'a> Body<'a> {
-    /// Reads a body that may pause for so long.
+    /// Reads a body that may make no progress for so long.
     pub(super) const fn new(incoming: &'a mut Incoming, patience: Duration) -> Self {
-        Self { incoming, patience, end: None }
+        Self { incoming, patience, left: patience, come: 0, end: None }
     }
 
     /// Waits for the next bytes; nothing at the end, whatever that is.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         while self.end.is_none() {
-            match timeout(self.patience, self.incoming.frame()).await {
+            let asked = Instant::now();
+            let frame = timeout(self.left, self.incoming.frame()).await;
+            // Only what the client takes counts, not what is done with its bytes.
+            self.left = self.left.saturating_sub(asked.elapsed());
+            match frame {
                 Err(_) => self.end = Some(Err(Refusal::too_slow())),
                 Ok(frame) => {
                     if let Some(piece) = self.take(frame) {
@@ -69,7 +79,14 @@ impl<'a> Body<'a> {
                 self.end = Some(Err(Refusal::bad_request("BLOB_UPLOAD_INVALID", message)));
             }
             // What is no data are trailers.
-            Some(Ok(frame)) => return frame.into_data().ok(),
+            Some(Ok(frame)) => {
+                let piece = frame.into_data().ok()?;
+                self.come += piece.len();
+                if self.come >= PROGRESS {
+                    (self.left, self.come) = (self.patience, 0);
+                }
+                return Some(piece);
+            }
         }
         None
     }

@@ -83,7 +83,7 @@ pub struct Options {
     pub chunk_max: Option<u64>,
     /// So many uploads may be open.
     pub most_uploads: usize,
-    /// How long to wait for a client that sends nothing of a body, or takes nothing of an answer.
+    /// How long to wait for a client that sends less than 4 KiB of a body, or takes nothing of an answer.
     pub patience: Duration,
     /// Speaks TLS with this certificate.
     pub tls: Option<Tls>,

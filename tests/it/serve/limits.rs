@@ -152,6 +152,25 @@ fn who_sends_nothing_is_cut_and_what_had_come_counts() {
 }
 
 #[test]
+fn who_sends_a_byte_now_and_then_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start_with(dir.path(), &[PATIENCE]);
+    let location = open(serve.host(), "a");
+    let mut slow = TcpStream::connect(serve.host()).unwrap();
+    // The pause between two bytes.
+    slow.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    write!(slow, "PATCH {location} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n").unwrap();
+    let mut status = [0; "HTTP/1.1 408".len()];
+    for _ in 0..200 {
+        slow.write_all(b"x").unwrap();
+        if matches!(slow.peek(&mut status), Ok(read) if read == status.len()) {
+            break;
+        }
+    }
+    assert_eq!(str::from_utf8(&status), Ok("HTTP/1.1 408"));
+}
+
+#[test]
 fn who_takes_nothing_is_cut() {
     let dir = tempfile::tempdir().unwrap();
     // More than all buffers on the way hold.
