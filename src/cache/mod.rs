@@ -5,8 +5,8 @@
 //! number of processes may share it and a kill at any moment leaves nothing half-made in sight.
 //!
 //! An entry is a promise about names and sizes only: whoever sends a blob hashes it on the way, and calls
-//! [`Cache::forget`] when it is not what the entry says. What is damaged is dropped and made again. An entry's
-//! file is touched when it is used, so that [`Cache::prune`] can tell which was not for the longest time.
+//! [`Cache::forget`] when it is not what the entry says. What is damaged is dropped and made again: an entry is
+//! sealed with its own name, so that another layer's is not taken for it. An entry's file is touched when it is used, so that [`Cache::prune`] can tell which was not for the longest time.
 
 mod claim;
 mod prune;
@@ -115,11 +115,11 @@ impl Cache {
         Ok(Some((entry, blob)))
     }
 
-    /// Opens the blob of an entry, if it is still there and of the right size.
+    /// Opens the blob of an entry, if it is still there, a file that can be read, and of the right size.
     fn blob(&self, entry: &Entry) -> Result<Option<Blob>> {
         match Blob::open(&layout::write::blob_path(&self.dir, &entry.digest)) {
             Ok(blob) => Ok((blob.size() == entry.size).then_some(blob)),
-            Err(error) if error.find::<io::Error>().is_some_and(is_missing) => Ok(None),
+            Err(error) if is_damage(&error) => Ok(None),
             Err(error) => Err(Error::local("opening a cached blob").because(error)),
         }
     }
@@ -145,7 +145,7 @@ impl Cache {
 
     /// Returns the diff ID of the source blob `digest`, if it was ever proven by decoding it.
     pub fn proven(&self, digest: &Digest) -> Result<Option<DiffId>> {
-        self.read(&self.proven_path(digest))
+        Ok(self.read::<Proven>(&self.proven_path(digest))?.map(|proven| proven.diff_id))
     }
 
     /// Remembers that the blob `digest` was decoded and has this diff ID.
@@ -153,7 +153,7 @@ impl Cache {
         if self.proven(digest)?.as_ref() == Some(diff_id) {
             return Ok(());
         }
-        self.write(&self.proven_path(digest), diff_id)
+        self.write(&self.proven_path(digest), &Proven { diff_id: diff_id.clone() })
     }
 
     /// Forgets what the blob `digest` was once proven to be.
@@ -169,18 +169,22 @@ impl Cache {
         self.dir.join(PROVEN).join(digest.algorithm().name()).join(format!("{}.json", digest.hex()))
     }
 
-    /// Reads a small file of ours. One that makes no sense is dropped.
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+    /// Reads a small file of ours. One that is not what was written there is dropped.
+    fn read<T: Serialize + DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
         if matches!(self.keeping, Keeping::Run(_)) {
             return Ok(None);
         }
-        let bytes = match fs_err::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if is_missing(&error) => return Ok(None),
+        match Blob::open(path).and_then(|file| file.read_all(ENTRY_LIMIT, "a cache entry")) {
+            Ok(bytes) => {
+                if let Ok(Sealed { value, seal }) = serde_json::from_slice(&bytes)
+                    && seal == self.seal(path, &value)?
+                {
+                    return Ok(Some(value));
+                }
+            }
+            Err(error) if error.find::<io::Error>().is_some_and(is_missing) => return Ok(None),
+            Err(error) if is_damage(&error) => {}
             Err(error) => return Err(Error::local("reading the cache").because(error)),
-        };
-        if let Ok(value) = serde_json::from_slice(&bytes) {
-            return Ok(Some(value));
         }
         tracing::warn!("dropped a damaged cache entry: `{}`", path.display());
         remove(path)?;
@@ -192,10 +196,34 @@ impl Cache {
             return Ok(());
         }
         let writing = || format!("writing `{}`", path.display());
-        let bytes = serde_json::to_vec(value).context(ErrorKind::Internal, writing)?;
+        let sealed = Sealed { value, seal: self.seal(path, value)? };
+        let bytes = serde_json::to_vec(&sealed).context(ErrorKind::Internal, writing)?;
         fs_err::create_dir_all(path.parent().unwrap_or(&self.dir)).context(ErrorKind::Local, writing)?;
         layout::write::write_atomic(path, &bytes)
     }
+
+    /// Returns the digest of a value together with its name in this cache, wherever the cache is.
+    fn seal<T: Serialize>(&self, path: &Path, value: &T) -> Result<Digest> {
+        let name = path.strip_prefix(&self.dir).unwrap_or(path).display();
+        let value = serde_json::to_string(value)
+            .context(ErrorKind::Internal, || format!("sealing `{}`", path.display()))?;
+        Ok(Digest::of(format!("{name}\n{value}").as_bytes()))
+    }
+}
+
+/// What a small file of ours holds.
+#[derive(Serialize, Deserialize)]
+struct Sealed<T> {
+    #[serde(flatten)]
+    value: T,
+    seal: Digest,
+}
+
+/// What a source blob was proven to be.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Proven {
+    diff_id: DiffId,
 }
 
 /// Returns where below a cache's root the entry of a layer is: on disk and wherever else layers are kept.
@@ -243,9 +271,19 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// Removes a file that another process may have removed already.
+/// Whether something was put where a file of ours was, or made unreadable: not that this machine is at its limits.
+fn is_damage(error: &Error) -> bool {
+    let cause = error.find::<io::Error>();
+    cause.is_none_or(|cause| is_missing(cause) || cause.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// Removes a file that another process may have removed already, or what somebody put in its place.
 fn remove(path: &Path) -> Result<()> {
-    match fs_err::remove_file(path) {
+    let removed = match fs_err::remove_file(path) {
+        Err(_) if path.is_dir() => fs_err::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
         Err(error) if !is_missing(&error) => Err(Error::local("dropping a cache entry").because(error)),
         _ => Ok(()),
     }
@@ -257,12 +295,16 @@ const ENCODED: &str = "longshore/encoded";
 const PROVEN: &str = "longshore/proven";
 /// Layers that somebody encodes just now: `<diff ID>-<encoding>`, each locked.
 const CLAIMED: &str = "longshore/claimed";
+/// An entry is a few short fields.
+const ENTRY_LIMIT: u64 = 4 << 10;
 /// Blobs in the making, each locked by its writer.
 const WRITING: &str = "longshore/writing";
 
 #[cfg(test)]
 mod tests {
     use std::{fs::Permissions, io::Write as _, ops::ControlFlow, os::unix::fs::PermissionsExt as _};
+
+    use rustix::fs::{CWD, FileType, Mode};
 
     use super::*;
     use crate::codec::{Encoded, transcode::transcode};
@@ -352,8 +394,36 @@ mod tests {
             assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
             assert!(!path.exists(), "{damage}");
         }
+        let pipe = || rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let huge = || fs_err::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        for put in [&pipe as &dyn Fn(), &huge, &|| fs_err::create_dir_all(path.join("deep")).unwrap()] {
+            put();
+            assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
+            assert!(!path.exists());
+        }
         fill(&cache, b"plain");
         assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_some(), "made again");
+    }
+
+    #[test]
+    fn an_entry_of_another_layer_is_no_entry() {
+        let (_dir, cache) = cache();
+        let (one, _) = fill(&cache, b"one");
+        let (two, _) = fill(&cache, b"two");
+        let [ours, theirs] = [&one, &two].map(|layer| cache.encoded_path(&layer.diff_id, GZIP));
+        fs_err::copy(&theirs, &ours).unwrap();
+        assert!(cache.lookup(&one.diff_id, GZIP).unwrap().is_none());
+
+        let edited = fs_err::read_to_string(&theirs).unwrap().replace(two.digest.hex(), one.digest.hex());
+        fs_err::write(&theirs, edited).unwrap();
+        assert!(cache.lookup(&two.diff_id, GZIP).unwrap().is_none());
+
+        cache.remember(&one.digest, &one.diff_id).unwrap();
+        fs_err::copy(cache.proven_path(&one.digest), cache.proven_path(&two.digest)).unwrap();
+        assert_eq!(cache.proven(&two.digest).unwrap(), None);
+        fs_err::rename(&cache.dir, cache.dir.with_extension("moved")).unwrap();
+        let moved = Cache::open(&cache.dir.with_extension("moved")).unwrap();
+        assert_eq!(moved.proven(&one.digest).unwrap(), Some(one.diff_id), "wherever the cache is");
     }
 
     #[test]
@@ -361,7 +431,11 @@ mod tests {
         let (_dir, cache) = cache();
         let truncate = |path: &Path| fs_err::write(path, b"short").unwrap();
         let unlink = |path: &Path| fs_err::remove_file(path).unwrap();
-        for damage in [&truncate as &dyn Fn(&Path), &unlink] {
+        let bury = |path: &Path| {
+            unlink(path);
+            fs_err::create_dir_all(path.join("deep")).unwrap();
+        };
+        for damage in [&truncate as &dyn Fn(&Path), &unlink, &bury] {
             let (encoded, blob) = fill(&cache, b"plain");
             damage(&blob.path());
             assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());

@@ -227,7 +227,9 @@ mod tests {
         let cache = Cache::open(dir.path()).unwrap();
         let layer = fill(&cache, b"plain", 0);
         let path = cache.encoded_path(&layer, Encoding::None);
-        fs_err::rename(&path, path.with_file_name("none-v0.json")).unwrap();
+        let entry: Entry = cache.read(&path).unwrap().unwrap();
+        fs_err::remove_file(&path).unwrap();
+        cache.write(&path.with_file_name("none-v0.json"), &entry).unwrap();
         let unnamed = blob_path(dir.path(), &Digest::of(b"unnamed"));
         let new = blob_path(dir.path(), &Digest::of(b"new"));
         for path in [&unnamed, &new] {
