@@ -93,7 +93,11 @@ impl FromStr for Reference {
             Error::usage(format!("`{}` names no registry", text.escape_debug()))
                 .with_hint(format!("write the host first, for Docker Hub `{hint}`"))
         };
-        let (host, rest) = text.split_once('/').ok_or_else(nowhere)?;
+        let (host, rest) = text.split_once('/').ok_or_else(|| {
+            // `demo:1` is an image more likely than a host and its port.
+            let bare = text.starts_with("localhost:") || text.contains(['.', '[']);
+            if bare && is_host(text) { no_repository(text) } else { nowhere() }
+        })?;
         if !is_host(host) {
             return Err(nowhere());
         }
@@ -104,6 +108,11 @@ impl FromStr for Reference {
         };
         Self::at(host, rest)
     }
+}
+
+fn no_repository(host: &str) -> Error {
+    Error::usage(format!("`{host}` names no repository"))
+        .with_hint(format!("write it behind the registry: `{host}/NAME:TAG`"))
 }
 
 impl fmt::Display for Repository {
@@ -213,6 +222,15 @@ mod tests {
             "host:/x",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_repository_is_said() {
+        for host in ["registry.example.com", "127.0.0.1:5000", "localhost:5000", "[::1]:5000"] {
+            let error = host.parse::<Reference>().unwrap_err();
+            assert_eq!(error.to_string(), format!("`{host}` names no repository"));
+            assert_eq!(error.hints(), [format!("write it behind the registry: `{host}/NAME:TAG`")]);
         }
     }
 
