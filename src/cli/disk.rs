@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use longshore::{
     Error, ErrorKind, Result,
-    error::Context as _,
+    error::{Context as _, similar},
     layout::{archive::write_archive, merge::take_over, write::require_replaceable},
     oci::Reference,
 };
@@ -33,6 +33,13 @@ impl Disk {
         let (kind, rest) = match text.split_once(':') {
             Some(("oci", rest)) => (Kind::Folder, rest),
             Some(("oci-archive", rest)) => (Kind::File, rest),
+            Some((name, _)) if text.parse::<Reference>().is_err() => {
+                let Some(meant) = similar(name, ["oci", "oci-archive"]) else { return Ok(None) };
+                return Err(Error::usage(format!("there is no transport `{}:`", name.escape_debug()))
+                    .with_hint(format!(
+                        "did you mean `{meant}:`? Images are written to `oci:` and `oci-archive:`"
+                    )));
+            }
             _ => return Ok(None),
         };
         // As skopeo cuts it: a path with a colon cannot be named.
@@ -121,6 +128,11 @@ mod tests {
         for text in ["r.example/oci:1", "demo:1", "docker://r.example/a", "oci"] {
             assert_eq!(Disk::parse(text).unwrap(), None, "{text}");
         }
+        for (text, meant) in [("ocii:/a", "`oci:`"), ("oci-archve:a.tar", "`oci-archive:`")] {
+            let error = Disk::parse(text).unwrap_err();
+            assert!(error.hints()[0].starts_with(&format!("did you mean {meant}?")), "{error:?}");
+        }
+        assert_eq!(Disk::parse("oce:5000/a").unwrap(), None, "a host and its port");
         assert!(Disk::parse("oci::v1").is_err());
         assert!(Disk::parse("oci:/a:b:c").unwrap().unwrap().reference("h").is_err(), "no tag has a colon");
     }
