@@ -165,6 +165,8 @@ impl Report {
                 lines.push(("reached", format!("{url}, {version}, {trip} a round trip{server}")));
                 lines.push(("tls", self.tls(contact).to_owned()));
             }
+            // Who turns us away has been reached.
+            None if self.challenge.is_some() => lines.push(("reached", "yes, and not let in".to_owned())),
             None => lines.push(("reached", "no".to_owned())),
         }
         if self.contact.is_some() || self.challenge.is_some() {
@@ -205,7 +207,7 @@ impl Report {
         match (&self.challenge, &self.failure) {
             (None, _) => "not asked for".to_owned(),
             (Some(challenge), Some(error)) if error.kind() == ErrorKind::Denied => {
-                format!("{}: not let in", scheme(challenge))
+                format!("{}: not let in; {}", scheme(challenge), self.account)
             }
             (Some(challenge), _) => format!("{}: {}", scheme(challenge), self.account),
         }

@@ -178,7 +178,8 @@ fn whoever_wants_a_login_is_shown_one_that_is_named_and_not_told() {
         let repository = format!("{}/team/demo", registry.host());
         let run = doctor(&[&repository]);
         assert_eq!(run.code, Some(4), "{run:?}");
-        assert!(run.stdout.contains("not let in"), "{run:?}");
+        assert!(run.stdout.contains(" yes, and not let in\n"), "{run:?}");
+        assert!(run.stdout.contains(": not let in; no credentials for"), "{run:?}");
         assert!(run.stderr.contains("hint: no credentials for"), "{run:?}");
         assert!(run.stderr.contains("hint: log in by `longshore login"), "{run:?}");
 
