@@ -177,7 +177,7 @@ impl Cache {
         match Blob::open(path).and_then(|file| file.read_all(ENTRY_LIMIT, "a cache entry")) {
             Ok(bytes) => {
                 if let Ok(Sealed { value, seal }) = serde_json::from_slice(&bytes)
-                    && seal == self.seal(path, &value)?
+                    && seal == seal_of(&self.name_of(path), &value)?
                 {
                     return Ok(Some(value));
                 }
@@ -196,19 +196,27 @@ impl Cache {
             return Ok(());
         }
         let writing = || format!("writing `{}`", path.display());
-        let sealed = Sealed { value, seal: self.seal(path, value)? };
-        let bytes = serde_json::to_vec(&sealed).context(ErrorKind::Internal, writing)?;
+        let bytes = sealed(&self.name_of(path), value)?;
         fs_err::create_dir_all(path.parent().unwrap_or(&self.dir)).context(ErrorKind::Local, writing)?;
         layout::write::write_atomic(path, &bytes)
     }
 
-    /// Returns the digest of a value together with its name in this cache, wherever the cache is.
-    fn seal<T: Serialize>(&self, path: &Path, value: &T) -> Result<Digest> {
-        let name = path.strip_prefix(&self.dir).unwrap_or(path).display();
-        let value = serde_json::to_string(value)
-            .context(ErrorKind::Internal, || format!("sealing `{}`", path.display()))?;
-        Ok(Digest::of(format!("{name}\n{value}").as_bytes()))
+    /// Returns where below the root a file is, wherever the cache is.
+    fn name_of(&self, path: &Path) -> String {
+        path.strip_prefix(&self.dir).unwrap_or(path).display().to_string()
     }
+}
+
+/// Returns a small file's bytes: what it says, and its seal.
+pub(crate) fn sealed<T: Serialize>(name: &str, value: &T) -> Result<Vec<u8>> {
+    let sealed = Sealed { value, seal: seal_of(name, value)? };
+    serde_json::to_vec(&sealed).context(ErrorKind::Internal, || format!("writing `{name}`"))
+}
+
+/// Returns the digest of what a small file says together with its name.
+fn seal_of<T: Serialize>(name: &str, value: &T) -> Result<Digest> {
+    let value = serde_json::to_string(value).context(ErrorKind::Internal, || format!("sealing `{name}`"))?;
+    Ok(Digest::of(format!("{name}\n{value}").as_bytes()))
 }
 
 /// What a small file of ours holds.
@@ -495,6 +503,8 @@ mod tests {
     fn leftovers_of_the_killed_are_swept_and_those_of_the_living_are_not() {
         let (_dir, cache) = cache();
         fs_err::write(cache.dir.join(WRITING).join("layer-killed"), b"half").unwrap();
+        let pipe = cache.dir.join(WRITING).join("pipe");
+        rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
         let (encoded, writer) = write(&cache, b"plain");
         assert_eq!(files(&cache.dir).len(), 2);
         let again = Cache::open(&cache.dir).unwrap();

@@ -123,7 +123,12 @@ fn locked_in(dir: &Path) -> io::Result<NamedTempFile> {
 pub(super) fn sweep(dir: &Path) -> Result<()> {
     let sweeping = || format!("looking for leftovers in `{}`", dir.display());
     for entry in fs_err::read_dir(dir).context(ErrorKind::Local, sweeping)? {
-        let path = entry.context(ErrorKind::Local, sweeping)?.path();
+        let entry = entry.context(ErrorKind::Local, sweeping)?;
+        let path = entry.path();
+        // A pipe would be waited for.
+        if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
         // One that cannot be opened was just named or removed by its writer.
         let Ok(file) = fs_err::OpenOptions::new().write(true).open(&path) else { continue };
         if file.try_lock().is_ok() {

@@ -26,9 +26,9 @@ use super::{press::Press, spool::Producer};
 use crate::{
     blob::Blob,
     bucket::Bucket,
-    cache::{Cache, Entry, Writer, entry_name},
+    cache::{Cache, Entry, Writer, entry_name, sealed},
     codec::{Encoded, Encoding, Stopped, prove::prove_stream},
-    error::{Context as _, Error, ErrorKind, Result, chain},
+    error::{Error, ErrorKind, Result, chain},
     event::{Event, Reporter},
     layout::write::blob_name,
     oci::DiffId,
@@ -256,9 +256,7 @@ impl State {
             return Ok(());
         }
         self.bucket.put_blob(&blob_name(&entry.digest), &blob).await?;
-        let bytes =
-            serde_json::to_vec(&entry).context(ErrorKind::Internal, || "writing an entry".to_owned())?;
-        self.bucket.put(&key, bytes.into()).await?;
+        self.bucket.put(&key, sealed(&key, &entry)?.into()).await?;
         tracing::info!("put layer {layer} into the shared cache");
         Ok(())
     }

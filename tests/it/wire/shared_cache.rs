@@ -10,7 +10,7 @@ use std::{
 use longshore::{
     ErrorKind,
     bucket::Bucket,
-    codec::{Encoding, Recipe},
+    codec::{ENCODER_VERSION, Encoding, Recipe},
     error::chain,
     oci::{DiffId, Digest},
     push::Pushed,
@@ -74,7 +74,10 @@ fn assert_sound(machine: &Pusher) {
 
 /// Where the bucket has a layer's entry.
 fn entry_of(folder: &Path, layer: &[u8]) -> PathBuf {
-    folder.join("longshore/encoded/sha256").join(Digest::of(layer).hex()).join("gzip:1-v1.json")
+    folder
+        .join("longshore/encoded/sha256")
+        .join(Digest::of(layer).hex())
+        .join(format!("gzip:1-v{ENCODER_VERSION}.json"))
 }
 
 fn read_entry(folder: &Path, layer: &[u8]) -> Value {
