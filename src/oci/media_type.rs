@@ -110,6 +110,11 @@ pub fn is_file_system(media_type: &str) -> bool {
     media_type.contains("image.layer.") || media_type.contains("image.rootfs.")
 }
 
+/// Returns whether a layer of this media type is encrypted: only who has the key sees what is packed in it.
+pub fn is_encrypted(media_type: &str) -> bool {
+    media_type.ends_with("+encrypted")
+}
+
 /// Returns whether a layer of this media type is one that registries may refuse to distribute (the bases of
 /// Windows images): it is fetched from its `urls`, not from the registry.
 pub fn is_nondistributable(media_type: &str) -> bool {

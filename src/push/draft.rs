@@ -191,9 +191,10 @@ impl<'a> Finishing<'a> {
             let mut change = Change::default();
             if let Slot::Encoded(diff_id, _) = slot {
                 let Some(found) = self.encoded.get(diff_id) else { return Ok(None) };
+                let same = found.0 == layer.digest;
                 change.target = Some(found.clone());
                 change.dropped =
-                    layer.annotations.keys().filter(|key| is_of_encoding(key)).cloned().collect();
+                    layer.annotations.keys().filter(|key| !same && is_of_encoding(key)).cloned().collect();
                 for key in &change.dropped {
                     let note =
                         format!("annotation `{key}` no longer holds and is dropped from layer {diff_id}");

@@ -209,7 +209,8 @@ impl Listing<'_> {
     fn named(&mut self, descriptor: &Descriptor, diff_id: DiffId) -> Result<Slot> {
         let kept = blob_need(descriptor, self.allow_nondistributable);
         let layer = Layer { diff_id: Some(diff_id), ..Layer::named(descriptor) };
-        let slot = if is_foreign(descriptor) {
+        let is_encrypted = descriptor.media_type.as_deref().is_some_and(media_type::is_encrypted);
+        let slot = if is_foreign(descriptor) || is_encrypted {
             None
         } else {
             match self.layer(&layer, true) {
@@ -241,6 +242,7 @@ impl Listing<'_> {
             .as_ref()
             .ok_or_else(|| Error::internal(format!("layer `{}` has no diff ID", layer.name)))?;
         let encoding = self.recipe.encoding();
+        let held = layer.descriptor.as_ref();
         // A stream's size is not known: it comes first.
         let mut weight = u64::MAX;
         let mut found = None;
@@ -263,7 +265,7 @@ impl Listing<'_> {
                 let packed = transcode::compression(&blob)?;
                 if self.recipe.target(packed, named).is_some() {
                     found = self.cache.lookup(diff_id, encoding)?;
-                } else if named {
+                } else if named && (self.recipe == Recipe::Keep || is_called(held, packed)) {
                     return Ok(None);
                 } else {
                     (at_hand, compression) = (AtHand::Encoded, packed);
@@ -277,6 +279,9 @@ impl Listing<'_> {
                 Some((entry.digest.clone(), entry.size))
             }
             None if at_hand == AtHand::Plain => None,
+            None if held.is_some() && at_hand == AtHand::Encoded => {
+                held.map(|held| (held.digest.clone(), held.size))
+            }
             None if compression == Compression::None => Some((diff_id.0.clone(), weight)),
             None => self.proven(layer, diff_id)?.map(|digest| (digest, weight)),
         };
@@ -291,6 +296,12 @@ impl Listing<'_> {
         let Some(digest) = source::digest_in(&layer.name) else { return Ok(None) };
         Ok((self.cache.proven(&digest)?.as_ref() == Some(diff_id)).then_some(digest))
     }
+}
+
+/// Returns whether a layer's media type says how it is packed.
+fn is_called(layer: Option<&Descriptor>, packed: Compression) -> bool {
+    let name = layer.and_then(|layer| layer.media_type.as_deref());
+    name.is_none_or(|name| media_type::packing(name) == packed.name())
 }
 
 fn is_foreign(descriptor: &Descriptor) -> bool {

@@ -10,7 +10,7 @@ use longshore::{
     oci::Digest,
     push::Format,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Pusher, REPOSITORY, assert_arrived, assert_holds,
@@ -115,6 +115,43 @@ fn a_manifest_of_the_source_changes_in_its_layers_alone() {
     let registry = Registry::honest();
     pusher(Recipe::Keep).push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
+}
+
+#[test]
+fn an_encrypted_layer_stays_as_it_is() {
+    let name = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted";
+    let layout = Layout::of_layers(&[layer(&noise(1, 50_000)), noise(2, 50_000)])
+        .altered(|manifest| manifest["layers"][1]["mediaType"] = name.into());
+    let before: Value = serde_json::from_slice(&layout.root.bytes).unwrap();
+    for recipe in [GZIP, ZSTD, Recipe::Encode { encoding: Encoding::Gzip { level: 1 }, force: true }] {
+        let registry = Registry::honest();
+        pusher(recipe).push(layout.path(), &registry).unwrap();
+        let after = manifest(&registry, "1");
+        assert_eq!(after["layers"][1], before["layers"][1], "{recipe}");
+        assert_ne!(after["layers"][0], before["layers"][0], "{recipe}");
+    }
+}
+
+#[test]
+fn a_layer_in_the_wanted_encoding_is_called_so() {
+    let stargz = "containerd.io/snapshot/stargz/toc.digest";
+    for (recipe, bytes, name, right) in [
+        (GZIP, gzip(&layer(&noise(1, 50_000))), "tar", "+gzip"),
+        (GZIP, gzip(&layer(&noise(1, 50_000))), "tar+zstd", "+gzip"),
+        (NONE, layer(&noise(1, 50_000)), "tar+gzip", ""),
+    ] {
+        let layout = Layout::of_layers(std::slice::from_ref(&bytes)).altered(|manifest| {
+            let layer = &mut manifest["layers"][0];
+            layer["mediaType"] = format!("application/vnd.oci.image.layer.v1.{name}").into();
+            layer["annotations"] = json!({ stargz: "x" });
+        });
+        let registry = Registry::honest();
+        pusher(recipe).push(layout.path(), &registry).unwrap();
+        assert_eq!(packings(&registry), [right], "{name}");
+        let after = &manifest(&registry, "1")["layers"][0];
+        assert_eq!(after["digest"], Digest::of(&bytes).to_string(), "its bytes are what they were");
+        assert_eq!(after["annotations"][stargz], "x", "and so is what is said of them");
+    }
 }
 
 #[test]
