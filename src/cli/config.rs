@@ -221,6 +221,10 @@ fn options(table: Table, known: &BTreeMap<&str, &Arg>) -> Result<Options> {
     for (key, value) in table {
         let Some(option) = known.get(key.as_str()) else {
             let error = Error::local(format!("there is no option `{key}`"));
+            if value.is_table() {
+                let hint = format!("what counts for one registry stands in `[{REGISTRY}.\"HOST\"]`");
+                return Err(error.with_hint(hint));
+            }
             return Err(match similar(&key, known.keys().copied()) {
                 Some(name) => error.with_hint(format!("did you mean `{name}`?")),
                 None => error.with_hint("`longshore config show` lists all"),
@@ -259,18 +263,24 @@ fn check(option: &Arg, key: &str, value: &str) -> Result<()> {
             _ => Err(Error::local(format!("`{key}` cannot be `{value}`: it is true or false"))),
         };
     }
-    let option = Arg::new("value").long("value").value_parser(option.get_value_parser().clone());
-    let command = Command::new("check").no_binary_name(true).arg(option);
+    let alone = Arg::new("value").long("value").value_parser(option.get_value_parser().clone());
+    let command = Command::new("check").no_binary_name(true).arg(alone);
     match command.try_get_matches_from([format!("--value={value}")]) {
         Ok(_) => Ok(()),
         Err(error) => {
             let words = match (error.kind(), std::error::Error::source(&error)) {
                 (Clap::ValueValidation, Some(cause)) => cause.to_string(),
-                _ => "no such value".to_owned(),
+                _ => format!("there are {}", values(option)),
             };
             Err(Error::local(format!("`{key}` cannot be `{value}`: {words}")))
         }
     }
+}
+
+/// Lists what an option may be.
+fn values(option: &Arg) -> String {
+    let values = option.get_possible_values();
+    values.iter().map(|value| format!("`{}`", value.get_name())).collect::<Vec<_>>().join(", ")
 }
 
 fn no_toml(text: &str, error: &toml::de::Error) -> Error {

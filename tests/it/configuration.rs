@@ -127,6 +127,14 @@ fn what_is_wrong_in_the_file_is_named() {
             "[registry.\"a.example\"]\nchunksize = 3",
             "there is no option `chunksize`\nhint: did you mean `chunk-size`?",
         ),
+        (
+            "[registries.\"a.example\"]\njobs = 3",
+            "there is no option `registries`\nhint: what counts for one registry stands in `[registry.\"HOST\"]`",
+        ),
+        (
+            "progress = \"jsn\"",
+            "`progress` cannot be `jsn`: there are `auto`, `bars`, `json`, `none`, `plain`",
+        ),
         ("jobs = \"many\"", "`jobs` cannot be `many`: invalid digit found in string"),
         ("compression = \"zip\"", "`compression` cannot be `zip`: not a compression: `zip`"),
         ("insecure = \"maybe\"", "`insecure` cannot be `maybe`: it is true or false"),
