@@ -59,7 +59,7 @@ fn table(name: &str, forecast: &Forecast, width: Option<usize>) -> Vec<String> {
     }
     let rows: Vec<_> = blobs.iter().map(|blob| [verb(blob), size(blob), named(blob).to_owned()]).collect();
     lines.extend(table::lines("  ", [Column::Words, Column::Number, Column::Words], &rows, width));
-    lines.push(sum(forecast));
+    lines.push(format!("total: {}", sum(blobs)));
     lines.push(match forecast.chunk {
         Some(chunk) => format!("chunks of {}, {}", ByteSize(chunk), forecast.why),
         None => format!("whole blobs: {}", forecast.why),
@@ -91,9 +91,10 @@ fn named(blob: &PlannedBlob) -> &str {
     blob.digest.as_ref().unwrap_or(&blob.blob)
 }
 
-fn sum(forecast: &Forecast) -> String {
+/// Counts blobs by what becomes of them, with the bytes that they are now.
+pub(super) fn sum(blobs: &[PlannedBlob]) -> String {
     let of = |steps: &[Todo], what: &str| {
-        let blobs: Vec<_> = forecast.blobs.iter().filter(|blob| steps.contains(&blob.step)).collect();
+        let blobs: Vec<_> = blobs.iter().filter(|blob| steps.contains(&blob.step)).collect();
         let bytes: u64 = blobs.iter().filter_map(|blob| blob.size.or(blob.source_size)).sum();
         (!blobs.is_empty()).then(|| format!("{} {what} ({})", blobs.len(), ByteSize(bytes)))
     };
@@ -106,7 +107,7 @@ fn sum(forecast: &Forecast) -> String {
         of(&[Todo::Fetch], "to fetch and send"),
         of(&[Todo::Encode], "to encode and send"),
     ];
-    format!("total: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Describes one destination for machines. Keys may be added; those that are there stay.

@@ -81,7 +81,12 @@ fn layers_to_be_encoded_may_be_at_other_repositories() {
 
     // Somebody else has pushed them to another repository.
     let other = format!("{}/team/other:1", registry.host());
-    Longshore::new().run(["push", &source, &other]).pushed().unwrap();
+    let run = Longshore::new().run(["push", &source, &other]);
+    assert!(
+        run.stderr.starts_with("blobs: 1 to send (225 B), 2 to encode and send (296.5 KiB)\n"),
+        "what is foreseen and what is done are told by the same words: {run:?}"
+    );
+    run.pushed().unwrap();
     let before = registry.log().len();
     let destination = format!("{}/team/demo:1", registry.host());
     let reuse = format!("--reuse-from={other}");

@@ -17,7 +17,10 @@ use super::{
     screen::{self, Screen},
     track::{Phase, Track},
 };
-use crate::cli::output::{self, Printer, counted};
+use crate::cli::{
+    dry_run::sum,
+    output::{self, Printer, counted},
+};
 
 /// Bars are drawn so often a second.
 const HZ: u8 = 10;
@@ -125,17 +128,8 @@ impl Reporter for Lines {
         // Not held while something is printed: the bars want it then.
         lock(&self.track).hear(&event, Instant::now());
         match event {
-            Event::Planned { present, reuse, fetch, mount, upload, transcode, bytes, .. } => {
-                let counts = counts(&[
-                    (present, "present"),
-                    (reuse, "reused"),
-                    (mount, "to mount"),
-                    (upload, "to send"),
-                    (fetch, "to fetch and send"),
-                    (transcode, "to encode and send"),
-                ]);
-                let bytes = if bytes > 0 { format!(" ({})", ByteSize(bytes)) } else { String::new() };
-                self.printer.status(&format!("blobs: {counts}{bytes}"));
+            Event::Planned { reuse, blobs, .. } => {
+                self.printer.status(&format!("blobs: {}", sum(&blobs)));
                 if reuse > 0 {
                     let layers = counted(reuse, "layer");
                     self.printer.status(&format!("reused {layers} of the image that is there"));
@@ -165,11 +159,6 @@ impl Reporter for Lines {
 }
 
 /// Returns the counts that are not zero, in words.
-fn counts(counts: &[(usize, &str)]) -> String {
-    let some = counts.iter().filter(|(count, _)| *count > 0);
-    some.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
-}
-
 /// Draws what is in flight, again and again.
 fn bars(track: Arc<Mutex<Track>>) -> ProgressBar {
     let draw = move |_: &ProgressState, to: &mut dyn fmt::Write| {
