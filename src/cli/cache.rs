@@ -37,9 +37,11 @@ impl CacheArgs {
         let temp = || Cache::scratch(&std::env::temp_dir());
         let Some(dir) = dir else { return Ok(temp()) };
         if self.no_cache {
-            fs_err::create_dir_all(&dir)
-                .map_err(|error| Error::local("making the cache folder").because(error))?;
-            return Ok(Cache::scratch(&dir));
+            return match fs_err::create_dir_all(&dir) {
+                Ok(()) => Ok(Cache::scratch(&dir)),
+                Err(_) if self.cache_dir.is_none() => Ok(temp()),
+                Err(error) => Err(Error::local("making the cache folder").because(error)),
+            };
         }
         match Cache::open(&dir) {
             // A folder somebody asked for must do, unless others could have put blobs there.

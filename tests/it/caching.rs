@@ -195,6 +195,18 @@ fn a_folder_into_which_others_may_write_is_no_cache() {
 }
 
 #[test]
+fn who_wants_no_cache_needs_no_folder_for_it() {
+    let (longshore, archive, registry) = (Longshore::new(), archive(), DockerRegistry::start());
+    let (path, to) = (archive.path.to_str().unwrap(), format!("{}/demo:1", registry.host()));
+    let no_folder = longshore.home().join("cache");
+    fs_err::write(&no_folder, b"").unwrap();
+    longshore.run(["push", path, &to, "--no-cache"]).pushed().unwrap();
+    // One that is asked for must do.
+    let run = longshore.run(["push", path, &to, "--no-cache", "--cache-dir", no_folder.to_str().unwrap()]);
+    assert_eq!(run.code, Some(8), "{run:?}");
+}
+
+#[test]
 fn several_destinations_are_encoded_for_once_and_mounted_between() {
     let (longshore, registry, archive) = (Longshore::new(), DockerRegistry::start(), archive());
     let to = |name: &str| format!("{}/{name}", registry.host());
