@@ -50,22 +50,26 @@ fn a_terminal_that_changes_its_width_keeps_no_ghosts() {
     let terminal = Terminal::run(110, 24, &longshore.prepare(arguments(&layout, &registry, &[])));
     let is_row = |line: &&String| labels.iter().any(|label| line.starts_with(label.as_str()));
     for (columns, row) in [
-        (110, "[==      ]   64.0 KiB  sending"),
-        (80, "[==      ]   64.0 KiB  sending"),
-        (60, "  33 %  sending"),
-        (42, "  33 %  sending"),
-        (28, "  33 %"),
-        (110, "[==      ]   64.0 KiB  sending"),
+        (110, "[==     ]   64.0 KiB  sending"),
+        (80, "[==     ]   64.0 KiB  sending"),
+        (60, "   33 %  sending"),
+        (110, "[==     ]   64.0 KiB  sending"),
+        // As when a pane is split.
+        (55, "   33 %  sending"),
+        (28, ""),
+        (80, "[==     ]   64.0 KiB  sending"),
+        (40, "   33 %"),
+        (110, "[==     ]   64.0 KiB  sending"),
     ] {
         terminal.resize(columns);
-        // What was there before, and each row once, at the bottom. Only rows that were drawn for this width leave a
-        // third of it free, and may be wrapped by the next.
+        // What was there before, and each row once, at the bottom. Only rows that were drawn for this width leave
+        // half of it free, and may be wrapped by the next.
         terminal.until(|lines| {
             let rows = &lines[lines.len().saturating_sub(4)..];
             lines.first().is_some_and(|line| line == "before")
                 && lines.iter().filter(is_row).count() == 3
                 && rows.iter().filter(is_row).all(|line| line.ends_with(row))
-                && rows.iter().all(|line| line.len() <= usize::from(columns) * 2 / 3)
+                && rows.iter().all(|line| line.len() <= usize::from(columns) / 2)
                 && lines.iter().filter(|line| line.starts_with("1/4")).count() == 1
                 && rows.last().is_some_and(|line| line.starts_with("1/4  "))
                 // The plan and the config that has arrived, which wrap where it is narrow.

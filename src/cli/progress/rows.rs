@@ -1,7 +1,8 @@
 //! The rows of the bars, for a width: what is in flight, one short line each, and all of it together below.
 //!
 //! A terminal that shrinks wraps what stands there, and some tell of it a quarter of a second later (tmux). A row
-//! that has been wrapped unseen leaves a piece behind when it is drawn again, so a third of the width stays free.
+//! that has been wrapped unseen leaves a piece behind when it is drawn again, so half of the width stays free: panes
+//! are split.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,16 @@ const MOST: usize = 8;
 const BRIEF: Duration = Duration::from_millis(300);
 /// Rows are never wider.
 const WIDEST: usize = 56;
-/// So much there must be for a bar and for sizes.
-const ROOMY: usize = 47;
+/// So much there must be for a bar: half of a usual terminal.
+const ROOMY: usize = 40;
+/// Between what stands in a row.
+const GAP: &str = "  ";
 /// Cells of a bar.
-const CELLS: u64 = 8;
+const CELLS: u64 = 7;
 
 /// Returns what is shown at this moment.
 pub(super) fn rows(track: &Track, columns: usize, lines: usize, now: Instant) -> Vec<String> {
-    let width = (columns * 2 / 3).clamp(1, WIDEST);
+    let width = (columns / 2).clamp(1, WIDEST);
     let shown = track.in_flight(now).filter(|(_, blob, phase)| {
         let lasts = blob.since().is_some_and(|since| now.saturating_duration_since(since) >= BRIEF);
         lasts || matches!(phase, Phase::Waiting { .. })
@@ -48,20 +51,28 @@ pub(super) fn rows(track: &Track, columns: usize, lines: usize, now: Instant) ->
 pub(super) fn summary(total: &Total, width: usize) -> String {
     let Total { done, blobs, acknowledged, size, estimated, speed, left } = *total;
     let about = if estimated { "~" } else { "" };
-    let mut parts = vec![format!("{done}/{blobs}")];
-    if size > 0 {
-        parts.push(if width < ROOMY {
-            format!("{about}{} %", share(acknowledged, size, 100))
-        } else {
-            format!("{} of {about}{}", ByteSize(acknowledged), ByteSize(size))
-        });
-        parts.extend((speed > 0).then(|| format!("{}/s", ByteSize(speed))));
-        parts.extend(left.map(|left| format!("{} left", span(left))));
+    let far = |how_far: String| {
+        let mut parts = vec![format!("{done}/{blobs}")];
+        if size > 0 {
+            parts.push(how_far);
+            parts.extend((speed > 0).then(|| format!("{}/s", ByteSize(speed))));
+            parts.extend(left.map(|left| format!("{} left", span(left))));
+        }
+        parts
+    };
+    let full = far(format!("{} of {about}{}", ByteSize(acknowledged), ByteSize(size))).join(GAP);
+    if full.len() <= width {
+        return full;
     }
-    while parts.len() > 1 && parts.join("  ").len() > width {
+    fit(far(format!("{about}{} %", share(acknowledged, size, 100))), width)
+}
+
+/// Joins what there is room for: at least the first.
+fn fit(mut parts: Vec<String>, width: usize) -> String {
+    while parts.len() > 1 && parts.join(GAP).len() > width {
         parts.pop();
     }
-    parts.join("  ")
+    parts.join(GAP)
 }
 
 /// Says what is being done to a blob.
@@ -89,11 +100,14 @@ fn row(blob: &Blob, phase: &Phase, width: usize, now: Instant) -> String {
         _ if matches!(phase, Phase::Waiting { .. }) => format!("{label:LABEL$}  {words}"),
         _ if width >= ROOMY => {
             let cells = "=".repeat(size.map_or(0, |size| share(*acknowledged, size, CELLS)) as usize);
-            let sizes = ByteSize(*acknowledged).to_string();
-            format!("{label:LABEL$} [{cells:room$}] {sizes:>10}  {words}", room = CELLS as usize)
+            let bar = format!("{label:LABEL$} [{cells:room$}]", room = CELLS as usize);
+            let full = format!("{bar} {:>10}{GAP}{words}", ByteSize(*acknowledged).to_string());
+            if full.len() <= width { full } else { format!("{bar}{GAP}{words}") }
         }
-        Some(size) => format!("{label:LABEL$} {:>3} %  {words}", share(*acknowledged, *size, 100)),
-        None => format!("{label:LABEL$}        {words}"),
+        _ => {
+            let percent = size.map_or(String::new(), |size| format!("{} %", share(*acknowledged, size, 100)));
+            fit(vec![format!("{label:LABEL$}"), format!("{percent:>5}"), words], width)
+        }
     }
 }
 
@@ -144,40 +158,40 @@ mod tests {
     #[test]
     fn rows_fit_their_width() {
         insta::assert_snapshot!(shown(120, 24), @r"
-        1111111111 [        ]        0 B  sending
-        2222222222 [==      ]  300.0 MiB  sending
-        3333333333 [======= ]    1.1 GiB  sending
-        4.tar      [        ]        0 B  encoding
+        1111111111 [       ]        0 B  sending
+        2222222222 [=      ]  300.0 MiB  sending
+        3333333333 [====== ]    1.1 GiB  sending
+        4.tar      [       ]        0 B  encoding
         5555555555  waiting 12 s: the registry answered 429 Too
         0/5  1.4 GiB of ~3.5 GiB  1.1 GiB/s  2 s left
         ");
-        insta::assert_snapshot!(shown(72, 24), @r"
-        1111111111 [        ]        0 B  sending
-        2222222222 [==      ]  300.0 MiB  sending
-        3333333333 [======= ]    1.1 GiB  sending
-        4.tar      [        ]        0 B  encoding
-        5555555555  waiting 12 s: the registry answered
-        0/5  1.4 GiB of ~3.5 GiB  1.1 GiB/s  2 s left
-        ");
-        insta::assert_snapshot!(shown(60, 24), @r"
-        1111111111   0 %  sending
-        2222222222  25 %  sending
-        3333333333  91 %  sending
-        4.tar             encoding
+        insta::assert_snapshot!(shown(80, 24), @r"
+        1111111111 [       ]        0 B  sending
+        2222222222 [=      ]  300.0 MiB  sending
+        3333333333 [====== ]    1.1 GiB  sending
+        4.tar      [       ]  encoding
         5555555555  waiting 12 s: the registry a
         0/5  ~38 %  1.1 GiB/s  2 s left
         ");
+        insta::assert_snapshot!(shown(60, 24), @r"
+        1111111111    0 %  sending
+        2222222222   25 %  sending
+        3333333333   91 %  sending
+        4.tar              encoding
+        5555555555  waiting 12 s: the
+        0/5  ~38 %  1.1 GiB/s
+        ");
         insta::assert_snapshot!(shown(16, 24), @r"
-        1111111111
-        2222222222
-        3333333333
+        11111111
+        22222222
+        33333333
         4.tar
-        5555555555
-        0/5  ~38 %
+        55555555
+        0/5
         ");
         for columns in 1..200 {
             for row in shown(columns, 24).lines() {
-                assert!(row.len() <= (columns * 2 / 3).clamp(1, WIDEST), "{columns}: {row}");
+                assert!(row.len() <= (columns / 2).clamp(1, WIDEST), "{columns}: {row}");
             }
         }
     }
@@ -185,14 +199,14 @@ mod tests {
     #[test]
     fn what_has_no_room_is_counted() {
         insta::assert_snapshot!(shown(80, 6), @r"
-        1111111111 [        ]        0 B  sending
-        2222222222 [==      ]  300.0 MiB  sending
+        1111111111 [       ]        0 B  sending
+        2222222222 [=      ]  300.0 MiB  sending
         and 3 more
-        0/5  1.4 GiB of ~3.5 GiB  1.1 GiB/s  2 s left
+        0/5  ~38 %  1.1 GiB/s  2 s left
         ");
         insta::assert_snapshot!(shown(80, 1), @r"
         and 5 more
-        0/5  1.4 GiB of ~3.5 GiB  1.1 GiB/s  2 s left
+        0/5  ~38 %  1.1 GiB/s  2 s left
         ");
     }
 
