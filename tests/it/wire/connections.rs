@@ -131,7 +131,8 @@ fn rule_30_retry_after_pauses_the_whole_host() {
     for status in [429, 503] {
         let registry = Arc::new(OnceLock::<Registry>::new());
         let heard = Arc::clone(&registry);
-        // The other uploads are held until ours has heard that it shall wait.
+        // The other uploads are held until this one has heard that it shall wait. It is not the first, which is opened
+        // while questions are still on their way.
         let mut pusher = Pusher::new().acting(move |event| {
             if let (Event::Waiting { .. }, Some(registry)) = (event, heard.get()) {
                 registry.release();
@@ -140,8 +141,8 @@ fn rule_30_retry_after_pauses_the_whole_host() {
         (pusher.options.pace, pusher.client.pace) = (pace, pace);
         let held = || Fault::Await { route: Route::Open, calls: usize::MAX };
         let script = Script::new()
-            .on(Route::Open, 1, Fault::status(status).header("Retry-After", "1000"))
-            .on(Route::Open, 2, held())
+            .on(Route::Open, 1, held())
+            .on(Route::Open, 2, Fault::status(status).header("Retry-After", "1000"))
             .on(Route::Open, 3, held());
         let registry = registry.get_or_init(|| Registry::start(script));
         let layout = Layout::of(&[LARGE, 1000]);
