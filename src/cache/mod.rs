@@ -6,7 +6,8 @@
 //!
 //! An entry is a promise about names and sizes only: whoever sends a blob hashes it on the way, and calls
 //! [`Cache::forget`] when it is not what the entry says. What is damaged is dropped and made again: an entry is
-//! sealed with its own name, so that another layer's is not taken for it. An entry's file is touched when it is used, so that [`Cache::prune`] can tell which was not for the longest time.
+//! sealed with its own name, so that another layer's is not taken for it. An entry's file is touched when it is
+//! used, so that [`Cache::prune`] can tell which was not for the longest time.
 
 mod claim;
 mod prune;
