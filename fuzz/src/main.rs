@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, header::WWW_AUTHENTICATE};
 use longshore::{
     blob::Blob,
+    codec::{Compression, gzip},
     layout::{left_out::LeftOut, parts::Parts},
     oci::{Digest, ImageConfig, Manifest, Reference},
     registry::{Location, challenge::Challenge, session::range},
@@ -26,11 +27,12 @@ use longshore::{
 };
 use url::Url;
 
-/// Every parser of bytes that come from elsewhere.
+/// Every parser of bytes that come from elsewhere, and the encoder that is ours.
 const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("archive", archive),
     ("bolt", bolt),
     ("challenge", challenge),
+    ("gzip", gzip_encoder),
     ("left-out", left_out),
     ("location", location),
     ("manifest", manifest),
@@ -97,6 +99,18 @@ fn challenge(data: &[u8]) {
 }
 
 /// What a bundle says it leaves out reads as it is written.
+/// What is encoded is decoded. Repeated, it is longer than what is searched at once, and than the window.
+fn gzip_encoder(data: &[u8]) {
+    let times = data.first().map_or(0, |first| usize::from(first % 8));
+    let plain = data.repeat(times);
+    let mut encoder = gzip::Encoder::new(1).expect("there is a level 1");
+    let member = encoder.encode(&plain).expect("any block can be encoded").to_vec();
+    let mut decoded = Vec::new();
+    let decoder = Compression::Gzip.decoder(Box::new(Cursor::new(member)));
+    decoder.and_then(|mut decoder| decoder.read_to_end(&mut decoded)).expect("it can be decoded");
+    assert!(decoded == plain, "something else is decoded");
+}
+
 fn left_out(data: &[u8]) {
     if let Ok(read) = LeftOut::parse(data) {
         let bytes = read.to_bytes().expect("it can be written");

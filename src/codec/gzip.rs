@@ -2,43 +2,72 @@
 //!
 //! A gzip file may have any number of members (RFC 1952 §2.2), so blocks encoded apart, in any order and on
 //! any thread, make a layer when they are put together in theirs. A member's bytes depend on the block, the
-//! level and libdeflate alone: its header holds no time, no name, and "unknown" for the operating system.
+//! level and `ENCODER_VERSION` alone: its header holds no time, no name, and "unknown" for the operating system.
+//!
+//! Level 1, which is what a push takes unasked, is [`deflate`](super::deflate); the others are libdeflate's.
 
 use libdeflater::{CompressionLvl, Compressor};
 
+use super::deflate::Deflate;
 use crate::error::{Error, Result};
 
 /// The number of plain bytes in every member but the last. Smaller ones compress worse, larger ones cost
 /// memory on every thread; part of the bytes that `ENCODER_VERSION` stands for.
 pub const BLOCK: usize = 1 << 20;
 
+/// The header of a member (RFC 1952 §2.3): deflate, no flags, no time, the fastest, an unknown system.
+const FASTEST: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
+
 /// Encodes blocks at one level, one after the other, into a buffer that is used again.
 pub struct Encoder {
-    compressor: Compressor,
+    level: Level,
     member: Vec<u8>,
+}
+
+enum Level {
+    Fastest(Deflate),
+    Other(Compressor),
 }
 
 impl Encoder {
     /// Creates an encoder of `level` 1 to 12.
     pub fn new(level: u8) -> Result<Self> {
-        match CompressionLvl::new(level.into()) {
-            Ok(known) if level > 0 => Ok(Self { compressor: Compressor::new(known), member: Vec::new() }),
-            _ => Err(Error::usage(format!("gzip has no level {level}, only 1 to 12"))),
-        }
+        let level = match CompressionLvl::new(level.into()) {
+            Ok(_) if level == 1 => Level::Fastest(Deflate::new()),
+            Ok(known) if level > 1 => Level::Other(Compressor::new(known)),
+            _ => return Err(Error::usage(format!("gzip has no level {level}, only 1 to 12"))),
+        };
+        Ok(Self { level, member: Vec::new() })
     }
 
     /// Returns the member that decodes to `block`.
     pub fn encode(&mut self, block: &[u8]) -> Result<&[u8]> {
-        let bound = self.compressor.gzip_compress_bound(block.len());
-        if self.member.len() < bound {
-            self.member.resize(bound, 0);
-        }
-        let size = self
-            .compressor
-            .gzip_compress(block, &mut self.member)
-            .map_err(|error| Error::internal("encoding a gzip member").because(error))?;
+        let size = match &mut self.level {
+            Level::Fastest(deflate) => {
+                let room = room(&mut self.member, FASTEST.len() + Deflate::bound(block.len()) + 8);
+                let (header, rest) = room.split_at_mut(FASTEST.len());
+                header.copy_from_slice(&FASTEST);
+                let size = deflate.encode(block, rest);
+                rest[size..][..4].copy_from_slice(&libdeflater::crc32(block).to_le_bytes());
+                rest[size + 4..][..4].copy_from_slice(&(block.len() as u32).to_le_bytes());
+                FASTEST.len() + size + 8
+            }
+            Level::Other(compressor) => {
+                let room = room(&mut self.member, compressor.gzip_compress_bound(block.len()));
+                compressor
+                    .gzip_compress(block, room)
+                    .map_err(|error| Error::internal("encoding a gzip member").because(error))?
+            }
+        };
         Ok(&self.member[..size])
     }
+}
+
+fn room(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
+    buffer
 }
 
 impl std::fmt::Debug for Encoder {

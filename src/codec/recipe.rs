@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
-    /// gzip, at one of libdeflate's levels 1 to 12.
+    /// gzip: level 1 is ours, 2 to 12 are libdeflate's.
     Gzip {
         /// The level.
         level: u8,

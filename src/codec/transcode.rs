@@ -297,12 +297,12 @@ mod tests {
             "sha256:dc181438f42300683ee66a42eb7945a93da230b9065d2b62c51893505badffcb",
         );
         for (recipe, digest) in [
-            ("gzip:1", "sha256:80c0d222ae52d2d4311eb651c3dbb5821b8e956ccd018f0e191b3952a7c46108"),
+            ("gzip:1", "sha256:b295dc09a2369a3375fda447db5e51caad388a7dd39c36ce8596fb67d6f7b801"),
             ("gzip:2", "sha256:cebd7c0ea9156eb6cfb75713a7007bbe9de29703f6356d35551762688948079d"),
             ("gzip:6", "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
         ] {
             let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (2, digest), "{recipe}");
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (3, digest), "{recipe}");
         }
         let plain = mixed(9 * MIB + 17, 2);
         for (recipe, digest) in [
@@ -312,7 +312,7 @@ mod tests {
             ("none", "sha256:a1c667a0715b8a6fb739630a9e568633757c4c10763c1493794f6f4d3e0cb99b"),
         ] {
             let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (2, digest), "{recipe}");
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (3, digest), "{recipe}");
         }
     }
 
