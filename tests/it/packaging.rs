@@ -1,6 +1,6 @@
 //! What other systems install and run us by: the GitHub Action, the Debian package, and all shell scripts.
 
-use std::{path::Path, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use longshore::oci::Digest;
 
@@ -72,9 +72,9 @@ fn the_action_pushes() {
 fn the_action_of_the_documents_pushes() {
     let (page, action, registry) = (read("docs/ci.md"), read("packaging/action.yml"), Registry::honest());
     let step = page.split("- uses: OWNER/longshore/packaging@REF\n").nth(1).unwrap();
-    let (step, behind) = step.split_once("\n- run: ").unwrap();
+    let (step, _) = step.split_once("\n- run: ").unwrap();
     let (_, with) = step.split_once("  with:\n").unwrap();
-    let values = [
+    let mut values = vec![
         ("ghcr.io", registry.host()),
         ("${{ github.actor }}", "me".to_owned()),
         ("${{ github.repository }}", "owner/app".to_owned()),
@@ -87,8 +87,7 @@ fn the_action_of_the_documents_pushes() {
         .map(|line| {
             let (name, value) = line.trim().split_once(": ").unwrap();
             assert!(action.contains(&format!("\n  {name}:\n")), "{name} is no input");
-            let value = values.iter().fold(value.to_owned(), |value, (name, it)| value.replace(name, it));
-            (name.to_uppercase(), value)
+            (name.to_uppercase(), filled(value, &values))
         })
         .collect();
     let inputs: Vec<_> = inputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -97,7 +96,28 @@ fn the_action_of_the_documents_pushes() {
         let (_, manifest) = registry.manifest("owner/app", tag).unwrap();
         assert_eq!(Digest::of(&manifest).to_string(), digest);
     }
-    assert!(behind.contains("steps.push.outputs.digest"), "the next step has the digest");
+    // What the steps behind it sign is what was pushed, by what can never be anything else.
+    values.push(("${{ steps.push.outputs.digest }}", digest.clone()));
+    let dir = tempfile::tempdir().unwrap();
+    let signed = dir.path().join("signed");
+    let cosign = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{}'\n", signed.display());
+    fs_err::write(dir.path().join("cosign"), cosign).unwrap();
+    fs_err::set_permissions(dir.path().join("cosign"), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    for script in scripts::of(&page).iter().filter(|script| scripts::is_for_github(script)) {
+        let script = filled(script, &values);
+        assert!(!scripts::is_for_github(&script), "{script}");
+        tool::output(Command::new("bash").args(["-euo", "pipefail", "-c", &script]).env("PATH", &path))
+            .unwrap();
+    }
+    let reference = format!("{}/owner/app@{digest}", registry.host());
+    assert_eq!(fs_err::read_to_string(signed).unwrap(), format!("sign\n{reference}\n"));
+    assert!(registry.manifest("owner/app", &digest).is_some());
+}
+
+/// Replaces what a runner would.
+fn filled(text: &str, values: &[(&str, String)]) -> String {
+    values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
 fn sample() -> String {

@@ -20,3 +20,8 @@ pub(crate) fn of(yaml: &str) -> Vec<String> {
     }
     scripts
 }
+
+/// Returns whether a script has expressions that GitHub's runner replaces before the shell sees them.
+pub(crate) fn is_for_github(script: &str) -> bool {
+    script.contains("${{")
+}

@@ -5,7 +5,7 @@
 
 use std::{
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -13,6 +13,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::page::INSTALL;
 #[cfg(feature = "buckets")]
 use crate::support::s3::{S3, SECRET_KEY};
 use crate::{
@@ -103,12 +104,35 @@ impl Machine {
                 String::new()
             }));
         }
+        if command.starts_with(INSTALL) {
+            return Some(self.install(command));
+        }
         let output = tool::output(&mut self.bash(command));
         Some(output.map(|stdout| String::from_utf8(stdout).unwrap()))
     }
 
+    /// Has cargo install what this is a test of. It finds the dependencies where cargo has built the tests, and writes
+    /// elsewhere: the binary under test is not to change meanwhile.
+    fn install(&self, command: &str) -> Result<String, String> {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let built = Path::new(env!("CARGO_BIN_EXE_longshore")).ancestors().nth(2).unwrap();
+        let mut cargo = Command::new("bash");
+        cargo.args(["-c", &format!("{command} --debug --offline")]).current_dir(project);
+        cargo.env("CARGO_INSTALL_ROOT", self.installed()).env("CARGO_TARGET_DIR", self.home().join("target"));
+        // Nobody debugs it, and it is linked sooner.
+        cargo.env("CARGO_BUILD_BUILD_DIR", built).env("CARGO_PROFILE_DEV_DEBUG", "0");
+        tool::output(&mut cargo)?;
+        let binary = self.installed().join("bin/longshore");
+        tool::output(Command::new(binary).arg("--version")).map(|version| String::from_utf8(version).unwrap())
+    }
+
     fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// Returns where cargo installs: what is there comes first.
+    fn installed(&self) -> PathBuf {
+        self.home().join(".cargo")
     }
 
     /// Returns what pages name, and what stands for it here; of several the first counts.
@@ -144,7 +168,8 @@ impl Machine {
         let path = std::env::var("PATH").unwrap();
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", &self.here(command)]).current_dir(home).env_clear();
-        bash.env("PATH", format!("{}:{path}", binary.display()))
+        let installed = self.installed().join("bin");
+        bash.env("PATH", format!("{}:{}:{path}", installed.display(), binary.display()))
             .env("HOME", home)
             .env("LONGSHORE_LISTEN", ANY_PORT);
         for (variable, file) in [

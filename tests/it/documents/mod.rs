@@ -1,8 +1,10 @@
-//! What the README and the documents show works: every command of ours in them is run, in whatever form it stands.
+//! What the README and the documents show works: every command in them is run, in whatever form it stands.
 //!
 //! Each page has a machine of its own (`machine.rs`), with the files that it names and a registry. What is not repeated
-//! is building (`cargo run --release --` becomes the binary under test), and this very run of the tests (`tests/run`).
-//! What has a placeholder is parsed, so that verbs and options are real.
+//! is building for speed (`cargo run --release --` becomes the binary under test, until `cargo install` has put one
+//! there), and this very run of the tests (`tests/run`). What has a placeholder is parsed, so that verbs and options are
+//! real. Steps that need what GitHub's runner knows are run beside the Action (`packaging.rs`), and so is what builds
+//! packages.
 
 mod machine;
 mod page;
@@ -18,7 +20,7 @@ use self::{
     machine::Machine,
     page::{BUILT_BY_CARGO, Page},
 };
-use crate::support::{longshore::Longshore, tool};
+use crate::support::{longshore::Longshore, scripts, tool};
 
 const TESTS: &str = "tests/run";
 
@@ -38,7 +40,7 @@ fn work(path: &Path) {
     let mut machine = Machine::for_page(&page.text);
     for command in &page.commands {
         let (text, shape) = match command {
-            page::Command::Whole(text, _) if text == TESTS => continue,
+            page::Command::Whole(text, _) if text == TESTS || scripts::is_for_github(text) => continue,
             page::Command::Whole(text, shape) => (text, shape),
             page::Command::Form(form) => {
                 let parsed = parse(form);

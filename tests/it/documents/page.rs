@@ -1,7 +1,7 @@
-//! A page of Markdown, as far as it names commands of ours, in whatever form.
+//! A page of Markdown, as far as it names commands, in whatever form.
 //!
-//! What follows a prompt in a `console`, a step of a pipeline in `yaml`, and what stands in code (a block, an indented
-//! line, a span of prose, a table) as a whole command is there to be run. What has a placeholder (`longshore push SOURCE`),
+//! What follows a prompt in a `console`, a step of a pipeline in `yaml`, and what of ours stands in code (a block, an
+//! indented line, a span of prose, a table) as a whole command is there to be run. What has a placeholder (`longshore push SOURCE`),
 //! or is but a verb, is a form of the command, there to be parsed.
 
 use serde_json::Value;
@@ -11,6 +11,9 @@ use crate::support::scripts;
 
 /// How the README has its readers run us before anything is installed.
 pub(super) const BUILT_BY_CARGO: &str = "cargo run --release --";
+
+/// How cargo puts us there.
+pub(super) const INSTALL: &str = "cargo install ";
 
 /// A page.
 pub(super) struct Page {
@@ -48,10 +51,7 @@ impl Page {
                     assert!(!code.contains("\\\n"), "a command is one line: {code}");
                     commands.extend(lines().filter_map(|line| line.strip_prefix("$ ")).map(whole));
                 }
-                "yaml" => {
-                    let ours = scripts::of(code).into_iter().filter(|script| script.lines().any(is_ours));
-                    commands.extend(ours.map(|script| whole(&script)));
-                }
+                "yaml" => commands.extend(scripts::of(code).iter().map(|script| whole(script))),
                 _ => commands.extend(lines().map(str::trim).filter(|line| is_ours(line)).map(Command::of)),
             }
         }
@@ -103,8 +103,11 @@ fn in_prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns whether a line of code runs us; our name may be a user's too.
+/// Returns whether a line of code runs us, or puts us there to be run; our name may be a user's too.
 fn is_ours(code: &str) -> bool {
+    if code.starts_with(INSTALL) {
+        return true;
+    }
     let words: Vec<_> = code.split_whitespace().collect();
     // What has no arguments is but our name.
     let end = words.len().saturating_sub(1);
@@ -116,7 +119,7 @@ fn is_ours(code: &str) -> bool {
 
 #[test]
 fn commands_are_found_in_every_form() {
-    let page = "Text of `longshore man` and `longshore push a b`, `--user longshore --x`.\n\n    longshore push DIR\n\n\
+    let page = "Text of `longshore man` and `longshore push a b`, `--user longshore --x`, `cargo install x`.\n\n    longshore push DIR\n\n\
                 ```console\n$ a --b\nanswer\n\n$ cargo run --release -- c\n```\n\
                 ```sh\nlongshore d e\n```\n$ f\n\n\
                 | `g` | `cat h \\| longshore i j` |\n\n\
@@ -128,13 +131,16 @@ fn commands_are_found_in_every_form() {
         [
             form("longshore man"),
             whole("longshore push a b"),
+            whole("cargo install x"),
             form("longshore push DIR"),
             whole("a --b"),
             whole("longshore c"),
             whole("longshore d e"),
             whole("cat h | longshore i j"),
             whole("k\nlongshore l"),
+            whole("m"),
             whole("x=\"$(longshore n o)\""),
+            whole("p"),
         ]
     );
 }
