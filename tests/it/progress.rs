@@ -1,6 +1,6 @@
 //! What a person sees of a push while it runs, and what a program reads.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use longshore::event::{Event, How};
 use serde::Deserialize as _;
@@ -83,6 +83,33 @@ fn a_terminal_that_changes_its_width_keeps_no_ghosts() {
     assert!(!lines.iter().any(|line| line.contains("sending") || line.starts_with("1/4")), "{lines:#?}");
     // Nothing else was written than that, the manifest and the result.
     assert_eq!(lines.len(), 1 + 1 + 4 + 1 + 1 + 1, "{lines:#?}");
+}
+
+#[test]
+fn what_stands_above_is_left_alone_after_a_pause() {
+    let (layout, registry, longshore) = (Layout::of(&LAYERS), slow(), Longshore::new());
+    let push = longshore.prepare(arguments(&layout, &registry, &[]));
+    let mut shell = Command::new("bash");
+    // A shell that has jobs: Ctrl-Z stops the push, and what comes next is done.
+    shell.args(["-c", "set -m; \"$@\"; printf 'one\\ntwo\\n'; read; fg >/dev/null", "bash"]);
+    shell.arg(push.get_program()).args(push.get_args());
+    shell.envs(push.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let terminal = Terminal::run(110, 40, &shell);
+    let is_total = |line: &String| line.starts_with("1/4  ");
+    let is_row = |line: &String| line.ends_with("64.0 KiB  sending");
+    terminal.until(|lines| {
+        lines.last().is_some_and(is_total) && lines.iter().filter(|line| is_row(line)).count() == 3
+    });
+    terminal.press("C-z");
+    let above = terminal.until(|lines| lines.last().is_some_and(|line| line == "two"));
+    terminal.press("Enter");
+    let lines = terminal.until(|lines| lines.len() > above.len() && lines.last().is_some_and(is_total));
+    assert_eq!(lines[..above.len()], above, "{lines:#?}");
+    assert_eq!(lines[above.len()..].iter().filter(|line| is_row(line)).count(), 3, "{lines:#?}");
+    registry.release();
+    let lines = terminal.until(|lines| lines.last().is_some_and(|line| line == "after 0"));
+    assert_eq!(lines[..above.len()], above, "{lines:#?}");
+    assert!(!lines[above.len()..].iter().any(|line| is_row(line) || is_total(line)), "{lines:#?}");
 }
 
 #[test]

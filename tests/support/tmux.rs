@@ -42,6 +42,11 @@ impl Terminal {
         self.tmux(&["resize-window", "-x", &columns.to_string()]);
     }
 
+    /// Presses a key, as tmux calls it.
+    pub(crate) fn press(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
     /// Returns the lines that are not empty, what has scrolled away included, once they are as expected.
     #[track_caller]
     pub(crate) fn until(&self, expected: impl Fn(&[String]) -> bool) -> Vec<String> {

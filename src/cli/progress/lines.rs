@@ -158,7 +158,6 @@ impl Reporter for Lines {
     }
 }
 
-/// Returns the counts that are not zero, in words.
 /// Draws what is in flight, again and again.
 fn bars(track: Arc<Mutex<Track>>) -> ProgressBar {
     let draw = move |_: &ProgressState, to: &mut dyn fmt::Write| {
@@ -167,7 +166,7 @@ fn bars(track: Arc<Mutex<Track>>) -> ProgressBar {
         // Nobody hears of what cannot be drawn.
         to.write_str(&rows.join("\n")).unwrap_or_default();
     };
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Screen::default()), HZ);
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Screen::new()), HZ);
     let bars = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template("{rows}") {
         bars.set_style(style.with_key("rows", draw));

@@ -3,19 +3,27 @@
 //! indicatif pads rows to the full width and counts on the terminal to wrap them, so that a terminal that shrinks
 //! keeps pieces of the rows before (<https://github.com/console-rs/indicatif/issues/182>). Here only the text of a
 //! row is written, and the height that the old rows have is computed anew at the present width before they are
-//! overwritten.
+//! overwritten. Whoever stopped us had the terminal meanwhile: what stands above is no longer ours then.
 
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use indicatif::TermLike;
+use signal_hook::{consts::SIGCONT, flag};
 
 /// Standard error, as far as it is a terminal.
-#[derive(Debug, Default)]
-pub(super) struct Screen(Mutex<Drawn>);
+#[derive(Debug)]
+pub(super) struct Screen {
+    drawn: Mutex<Drawn>,
+    /// Whether we were stopped, and go on.
+    continued: Arc<AtomicBool>,
+}
 
 #[derive(Debug, Default)]
 struct Drawn {
@@ -35,8 +43,17 @@ pub(super) fn size() -> (u16, u16) {
 }
 
 impl Screen {
+    /// Begins to draw where the cursor is.
+    pub(super) fn new() -> Self {
+        let continued = Arc::default();
+        if let Err(error) = flag::register(SIGCONT, Arc::clone(&continued)) {
+            tracing::debug!("nobody says that we go on after Ctrl-Z: {error}");
+        }
+        Self { drawn: Mutex::default(), continued }
+    }
+
     fn drawn(&self) -> MutexGuard<'_, Drawn> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +138,11 @@ impl TermLike for Screen {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let text = self.drawn().replace(usize::from(self.width()));
+        let mut drawn = self.drawn();
+        if self.continued.swap(false, Relaxed) {
+            drawn.shown.clear();
+        }
+        let text = drawn.replace(usize::from(self.width()));
         let mut stderr = io::stderr().lock();
         stderr.write_all(text.as_bytes())?;
         stderr.flush()
