@@ -1,10 +1,13 @@
 //! The runtime a push runs on, for callers that have none of their own, and the signals that end it.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
 
 use tokio::{
     runtime::Builder,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use crate::error::{Context as _, ErrorKind, Result};
@@ -21,11 +24,11 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub enum Ending<T> {
     /// By itself.
     Finished(T),
-    /// By this signal: 2 (SIGINT) or 15 (SIGTERM).
+    /// By this signal: 1 (SIGHUP), 2 (SIGINT) or 15 (SIGTERM).
     Interrupted(u8),
 }
 
-/// Runs a future to its end, or until SIGINT or SIGTERM, which drop it.
+/// Runs a future to its end, or until SIGINT, SIGTERM or SIGHUP, which drop it.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Result<Ending<T>> {
     block_on_with_farewell(future, async {})
 }
@@ -43,23 +46,67 @@ pub fn block_on_with_farewell<T>(
         .build()
         .context(ErrorKind::Local, starting)?;
     let ending = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context(ErrorKind::Local, starting)?;
-        let mut terminate = signal(SignalKind::terminate()).context(ErrorKind::Local, starting)?;
+        let mut signals = Signals::listen()?;
         let ending = tokio::select! {
-            output = future => Ok(Ending::Finished(output)),
-            _ = interrupt.recv() => Ok(Ending::Interrupted(2)),
-            _ = terminate.recv() => Ok(Ending::Interrupted(15)),
+            output = future => Ending::Finished(output),
+            signal = signals.next() => Ending::Interrupted(signal),
         };
-        if matches!(ending, Ok(Ending::Interrupted(_))) {
+        if matches!(ending, Ending::Interrupted(_)) {
             tokio::select! {
                 () = farewell => {}
                 () = tokio::time::sleep(FAREWELL) => {}
-                _ = interrupt.recv() => {}
+                _ = signals.next() => {}
             }
         }
-        ending
+        Ok(ending)
     });
     // A disk that is being read at this moment is nothing to wait for: it may never answer.
     runtime.shutdown_background();
     ending
+}
+
+/// The signals that end a run.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Takes them over from the system, which would end the process at once.
+    pub(crate) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context(ErrorKind::Local, || "listening for signals".to_owned());
+        // `nohup` has it ignored.
+        let hangup = (!is_ignored(SignalKind::hangup())).then(|| listen(SignalKind::hangup())).transpose()?;
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup })
+    }
+
+    /// Waits for one; returns its number.
+    pub(crate) async fn next(&mut self) -> u8 {
+        let Self { interrupt, terminate, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+            _ = hung_up => {
+                // The shell and the kernel both tell that a terminal is gone.
+                self.hangup = None;
+                1
+            }
+        }
+    }
+}
+
+/// Returns whether whoever started this process has a signal ignored, as far as the system says so.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }

@@ -2,18 +2,18 @@
 
 use std::net::SocketAddr;
 
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime::Builder;
 
 use super::{Options, Server};
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::{
+    error::{Context as _, ErrorKind, Result},
+    push::runtime::Signals,
+};
 
 /// Threads that hash and wait for the disk. Many blobs that are synced at once cost it little more than one.
 const BLOCKING_THREADS: usize = 32;
 
-/// Runs a registry until SIGINT or SIGTERM; says where it listens once it does. Requests in flight are finished, unless
+/// Runs a registry until SIGINT, SIGTERM or SIGHUP; says where it listens once it does. Requests in flight are finished, unless
 /// a second signal comes.
 pub fn run(options: Options, listening: impl FnOnce(SocketAddr) -> Result<()>) -> Result<()> {
     let starting = || "starting the runtime".to_owned();
@@ -23,21 +23,14 @@ pub fn run(options: Options, listening: impl FnOnce(SocketAddr) -> Result<()>) -
         .build()
         .context(ErrorKind::Local, starting)?;
     let ended = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).context(ErrorKind::Local, starting)?;
-        let mut terminate = signal(SignalKind::terminate()).context(ErrorKind::Local, starting)?;
-        let mut signalled = async || {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
+        let mut signals = Signals::listen()?;
         let server = Server::start(options).await?;
         listening(server.address())?;
-        signalled().await;
+        signals.next().await;
         tracing::info!("requests in flight are finished");
         tokio::select! {
             () = server.stop() => {}
-            () = signalled() => {}
+            _ = signals.next() => {}
         }
         Ok(())
     });

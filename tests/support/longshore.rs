@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A user's machine: a home and the binary.
@@ -194,8 +195,12 @@ impl Running {
 
     /// Interrupts it, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
-        let killed = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        self.signal(Signal::INT);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
     /// Waits for its end.

@@ -1,8 +1,15 @@
 //! Rules 37 and 38: an upload that was cut off by the end of its process goes on in the next.
 
-use std::{os::unix::fs::MetadataExt as _, path::Path, sync::Arc, thread};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+};
 
 use longshore::{codec::Recipe, oci::Digest, push::Resume, registry::Unfinished};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Notify;
 
 use super::{
@@ -93,6 +100,45 @@ fn rule_37_what_is_interrupted_is_kept_or_given_back() {
             assert_eq!(kept, !gives_back, "{}", story(&registry));
         }
     }
+}
+
+#[test]
+fn rule_37_every_signal_that_ends_it_is_an_interruption() {
+    let layout = Layout::of(&[LARGE]);
+    let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
+        let registry = with_configs(&layout, Script::new().on(Route::Patch, 3, held.clone()));
+        let destination = format!("{}/{REPOSITORY}:1", registry.host());
+        let source = layout.path().to_str().unwrap();
+        let running =
+            Longshore::new().start(["push", "--no-resume", "--chunk-size=64KiB", source, &destination]);
+        registry.wait_for(Route::Patch, 3);
+        running.signal(signal);
+        let run = running.finish();
+        assert_eq!((run.code, run.stderr.lines().last()), (Some(code), Some("interrupted")), "{run:?}");
+        assert_eq!(registry.calls(Route::Cancel), 1, "{}", story(&registry));
+        registry.release();
+    }
+}
+
+#[test]
+fn a_terminal_may_go_away_under_nohup() {
+    let layout = Layout::of(&[LARGE]);
+    let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+    let registry = with_configs(&layout, Script::new().on(Route::Patch, 3, held));
+    let destination = format!("{}/{REPOSITORY}:1", registry.host());
+    let longshore = Longshore::new();
+    let push =
+        longshore.prepare(["push", "--chunk-size=64KiB", layout.path().to_str().unwrap(), &destination]);
+    let mut nohup = Command::new("nohup");
+    nohup.arg(push.get_program()).args(push.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+    nohup.env_clear().envs(push.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut process = nohup.stdin(Stdio::null()).spawn().unwrap();
+    registry.wait_for(Route::Patch, 3);
+    kill_process(Pid::from_child(&process), Signal::HUP).unwrap();
+    registry.release();
+    assert!(process.wait().unwrap().success());
+    assert_arrived(&layout, &registry);
 }
 
 #[test]
