@@ -2,10 +2,12 @@
 //! it asks for a password that only this process knows.
 
 use longshore::{
-    Result,
+    ErrorKind, Result,
+    error::Context as _,
     registry::{Client, ClientOptions, RateLimit},
     server::{Options, Place, Server},
 };
+use tempfile::TempDir;
 
 use super::random_login::RandomLogin;
 
@@ -22,6 +24,11 @@ pub(super) async fn with_registry<T>(
     let done = work(Client::new(&server.address().to_string(), options)?).await;
     server.stop().await;
     done
+}
+
+/// Returns a place that holds nothing, for what is only foreseen.
+pub(super) fn empty() -> Result<TempDir> {
+    tempfile::tempdir().context(ErrorKind::Local, || "making an empty folder".to_owned())
 }
 
 #[cfg(test)]

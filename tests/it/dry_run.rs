@@ -96,6 +96,25 @@ fn layers_to_be_encoded_may_be_at_other_repositories() {
 }
 
 #[test]
+fn a_place_that_is_not_there_yet_is_foreseen_empty() {
+    let (layout, longshore, dir) = (Layout::of(&[1000]), Longshore::new(), tempfile::tempdir().unwrap());
+    let (source, new) = (layout.path().display().to_string(), dir.path().join("new").display().to_string());
+    let (folder, file) = (format!("oci:{new}"), format!("oci-archive:{new}"));
+    for (to, name) in [
+        (vec!["demo:1", "--into", &new], format!("{new}/demo")),
+        (vec![&format!("{folder}/deep:1")], format!("{folder}/deep")),
+        (vec![&format!("{file}:1")], file),
+    ] {
+        let run = longshore.run([&["push", "--dry-run", &source], &to[..]].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let digest = &layout.root.digest;
+        assert_eq!(run.stdout.lines().next(), Some(&*format!("{name}@{digest} as 1")), "{run:?}");
+        assert!(run.stdout.contains("\ntotal: 2 to send ("), "{run:?}");
+    }
+    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0, "nothing is made");
+}
+
+#[test]
 fn what_is_foreseen_is_done() {
     let (registry, layout) = (Registry::honest(), Layout::of(&[300_000, 200_000]));
     registry.seed("team/demo", &layout.read(&layout.blobs[0]));

@@ -72,7 +72,6 @@ fn what_fails_leaves_the_place_as_it_was() {
     for (arguments, words) in [
         (vec![format!("oci:{here}/x:1"), format!("oci:{here}/y:1")], "stands alone"),
         (vec![format!("oci:{here}/x:1"), "--all".into()], "takes one image"),
-        (vec![format!("oci:{here}/x:1"), "--dry-run".into()], "asks a registry"),
         (vec!["oci:".into()], "names no place"),
         (vec![format!("oci:{here}/x:not a tag")], "invalid tag"),
         (vec![format!("oci-archive:{here}")], "is a folder"),

@@ -72,9 +72,6 @@ pub(super) fn disk(args: &Args) -> Result<Option<Disk>> {
     if !found.is_empty() && (args.destinations().len() > 1 || args.all) {
         return Err(Error::usage("a destination on disk stands alone, and takes one image"));
     }
-    if !found.is_empty() && args.dry_run {
-        return Err(Error::usage("`--dry-run` asks a registry, and DEST is none"));
-    }
     if !found.is_empty() && args.if_exists != IfExists::Overwrite {
         return Err(Error::usage("`--if-exists` asks a registry, and DEST is none"));
     }

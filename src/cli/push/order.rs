@@ -1,7 +1,7 @@
 //! One push as it was asked for: checked first, opened next, carried out at last.
 
 use longshore::{
-    Error, Result,
+    Result,
     bucket::Bucket,
     cache::Cache,
     oci::{Repository, reference::check_tag},
@@ -12,9 +12,16 @@ use longshore::{
     registry::{Client, Credentials, RateLimit},
     source::{SourceSpec, detect, detect::SourceOptions},
 };
+use tempfile::TempDir;
 
 use super::{
-    super::{Context, disk::Disk, embedded::with_registry, progress::Progress, report::Errand},
+    super::{
+        Context,
+        disk::Disk,
+        embedded::{self, with_registry},
+        progress::Progress,
+        report::Errand,
+    },
     Args,
     goal::{Goal, disk},
     options::options,
@@ -144,12 +151,10 @@ impl<'a> Order<'a> {
         }
         if let Some(dir) = &args.into {
             // Starting makes the folder.
-            if args.dry_run && !dir.is_dir() {
-                let words = format!("there is no folder `{}` yet: all would be sent", dir.display());
-                return Err(Error::usage(words));
-            }
+            let nothing = (args.dry_run && !dir.is_dir()).then(embedded::empty).transpose()?;
+            let place = nothing.as_ref().map_or(dir.as_path(), TempDir::path);
             let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
-            let done = with_registry(dir.as_path(), rate_limit, work).await?;
+            let done = with_registry(place, rate_limit, work).await?;
             return Ok(done.on_our_disk(&dir.display().to_string()));
         }
         let client = |repository: &Repository| {

@@ -13,7 +13,7 @@ use super::{
         Context, ExitStatus,
         disk::Disk,
         dry_run::{self, Outlook},
-        embedded::with_registry,
+        embedded::{self, with_registry},
         report::{Errand, Outcome},
     },
     Args,
@@ -119,7 +119,7 @@ impl Done {
 }
 
 impl Goods {
-    /// Writes a layout.
+    /// Writes a layout, or says what would be written.
     pub(super) async fn put(
         self,
         args: &Args,
@@ -127,13 +127,16 @@ impl Goods {
         disk: &Disk,
         rate_limit: Option<RateLimit>,
     ) -> Result<Done> {
-        let stage = disk.stage()?;
+        let stage = if args.dry_run { embedded::empty()? } else { disk.stage()? };
         let work = async |client: Client| self.ship(args, goal, |_| Ok(client.clone())).await;
         let mut done = with_registry(stage.path(), rate_limit, work).await?;
-        if let Done::Pushed(outcomes) = &mut done {
-            for outcome in outcomes.iter_mut().filter(|outcome| outcome.result.is_ok()) {
-                disk.take(stage.path())?;
-                outcome.errand.place = Some(disk.name());
+        match &mut done {
+            Done::Foreseen(outlooks) => outlooks.iter_mut().for_each(|outlook| outlook.name = disk.name()),
+            Done::Pushed(outcomes) => {
+                for outcome in outcomes.iter_mut().filter(|outcome| outcome.result.is_ok()) {
+                    disk.take(stage.path())?;
+                    outcome.errand.place = Some(disk.name());
+                }
             }
         }
         Ok(done.on_our_disk(&disk.name()))
