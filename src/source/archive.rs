@@ -144,6 +144,9 @@ impl Index {
         let mut key = asked.clone();
         for _ in 0..=LINK_LIMIT {
             let Some(node) = self.nodes.get(key.as_str()) else {
+                if asked.is_empty() {
+                    return Err(Error::source("the manifest names an empty path"));
+                }
                 let links = if key == asked {
                     String::new()
                 } else {
@@ -391,6 +394,7 @@ mod tests {
         assert!(read(&index, "loop").unwrap_err().message().contains("loop"));
         assert!(read(&index, "sparse").unwrap_err().message().contains("unsupported"));
         assert!(read(&index, "nothing").unwrap_err().find::<Missing>().is_some());
+        assert_eq!(read(&index, "").unwrap_err().message(), "the manifest names an empty path");
     }
 
     #[test]

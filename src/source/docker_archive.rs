@@ -211,7 +211,7 @@ mod tests {
             ("null", "no list"),
             ("{}", "no list"),
             ("[null]", "no list"),
-            (r#"[{"Config":"","Layers":["l.tar"]}]"#, "missing"),
+            (r#"[{"Config":"","Layers":["l.tar"]}]"#, "empty path"),
             (r#"[{"Config":"/etc/passwd","Layers":["l.tar"]}]"#, "`/etc/passwd` is missing"),
             (r#"[{"Config":"c.json","Layers":["../l.tar"]}]"#, "`../l.tar` is missing"),
             (r#"[{"Config":"c.json","Layers":["l.tar","l.tar"]}]"#, "2 layers and 1 diff IDs"),
