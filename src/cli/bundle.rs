@@ -22,7 +22,7 @@ use super::{
     progress::ProgressArgs,
     recipe::RecipeArgs,
     source::SourceArgs,
-    typed,
+    value::typed,
 };
 
 /// Write images into one OCI archive, for the far side of an air gap

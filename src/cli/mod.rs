@@ -29,8 +29,9 @@ mod summary;
 mod table;
 mod transfer;
 mod user_namespace;
+mod value;
 
-use std::{process::ExitCode, str::FromStr};
+use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use longshore::{Error, Result};
@@ -147,14 +148,6 @@ const USUAL: [&str; 20] = [
     "upstream",
     "username",
 ];
-
-/// Reads the value of an option; what may help stands behind what is wrong.
-fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: Error| {
-        let words = std::iter::once(error.message()).chain(error.hints());
-        words.collect::<Vec<_>>().join("; ")
-    })
-}
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {

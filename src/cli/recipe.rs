@@ -6,7 +6,7 @@ use longshore::{
     push::Format,
 };
 
-use super::typed;
+use super::value::one_of;
 
 /// Options of how layers are encoded and what manifests are.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,13 +14,15 @@ pub(super) struct RecipeArgs {
     /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded
     ///
     /// `keep` alters nothing that a manifest in the source names, and makes other plain layers gzip.
-    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = typed::<Recipe>)]
+    #[arg(long, value_name = "HOW", default_value = "keep", hide_possible_values = true)]
+    #[arg(value_parser = one_of::<Recipe>(&["keep", "gzip", "zstd", "none"]))]
     pub(super) compression: Recipe,
     /// Encode layers too that are in that encoding already
     #[arg(long)]
     pub(super) force_compression: bool,
     /// auto, oci or docker: the manifest's family; `auto` keeps the source's
-    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = typed::<Format>)]
+    #[arg(long, value_name = "FORMAT", default_value = "auto", hide_possible_values = true)]
+    #[arg(value_parser = one_of::<Format>(&["auto", "oci", "docker"]))]
     pub(super) format: Format,
 }
 

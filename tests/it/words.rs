@@ -37,8 +37,22 @@ fn a_mistake_in_the_command_is_asked_back() {
     insta::assert_snapshot!(said(&run(&["push", "x.tar", "r.example.com/a", "--compression=zst"]), 2, &[]), @r"
     error: invalid value 'zst' for '--compression <HOW>': not a compression: `zst`; `keep`, `gzip`, `zstd` and `none` are, and `gzip:6` or `zstd:19` with a level
 
+      tip: a similar value exists: 'zstd'
+
     For more information, try '--help'.
     ");
+    for (option, meant) in [
+        ("--compression=gzp:6", Some("gzip")),
+        ("--compression=gzip:99", None),
+        ("--compression=brotli", None),
+        ("--if-exists=skp", Some("skip")),
+        ("--format=dokcer", Some("docker")),
+        ("--progress=plan", Some("plain")),
+    ] {
+        let said = said(&run(&["push", "x.tar", "r.example.com/a", option]), 2, &[]);
+        let tip = said.lines().find_map(|line| line.strip_prefix("  tip: a similar value exists: "));
+        assert_eq!(tip.map(|tip| tip.trim_matches('\'')), meant, "{said}");
+    }
     let archive = Archive::of(&[10]);
     let path = archive.path().display().to_string();
     let asked = said(&run(&["inspect", &format!("{path}:localhost/dmo:1")]), 2, &[(&path, "PATH")]);
@@ -140,16 +154,34 @@ fn a_shell_completes_what_there_is() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("longshore.bash");
     fs_err::write(&script, run(&["completions", "bash"]).stdout).unwrap();
-    let complete = format!(
-        "source {}; COMP_WORDS=(longshore push --dry); COMP_CWORD=2; _longshore longshore --dry push; \
-         echo \"${{COMPREPLY[*]}}\"",
-        script.display()
-    );
-    let reply = tool::output(std::process::Command::new("bash").args(["-c", &complete])).unwrap();
-    assert_eq!(String::from_utf8(reply).unwrap(), "--dry-run\n");
-    for shell in ["zsh", "fish"] {
+    let closed: [(&str, &str, &[&str]); 5] = [
+        ("push", "--compression", &["keep", "gzip", "zstd", "none"]),
+        ("push", "--format", &["auto", "oci", "docker"]),
+        ("push", "--if-exists", &["overwrite", "skip", "fail"]),
+        ("push", "--progress", &["auto", "bars", "json", "none", "plain"]),
+        ("bundle", "--compression", &["keep", "gzip", "zstd", "none"]),
+    ];
+    let complete = |verb: &str, before: &str, word: &str| {
+        let complete = format!(
+            "source {}; COMP_WORDS=(longshore {verb} {before} '{word}'); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _longshore longshore '{word}' {}; echo \"${{COMPREPLY[*]}}\"",
+            script.display(),
+            if before.is_empty() { verb } else { before },
+        );
+        let reply = tool::output(std::process::Command::new("bash").args(["-c", &complete])).unwrap();
+        String::from_utf8(reply).unwrap()
+    };
+    assert_eq!(complete("push", "", "--dry"), "--dry-run\n");
+    for (verb, option, values) in closed {
+        assert_eq!(complete(verb, option, ""), format!("{}\n", values.join(" ")), "{verb} {option}");
+    }
+    for (shell, begin, end) in [("zsh", ":(", ")"), ("fish", " -r -f -a \"", "\\t''\"")] {
         let script = run(&["completions", shell]);
         assert!(script.code == Some(0) && script.stdout.contains("metadata-file"), "{script:?}");
+        for (_, _, values) in closed {
+            let values = values.join(if shell == "zsh" { " " } else { "\\t''\n" });
+            assert!(script.stdout.contains(&format!("{begin}{values}{end}")), "{shell}: {values}");
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use super::{
     report::ReportArgs,
     source::SourceArgs,
     transfer::TransferArgs,
-    typed,
+    value::{one_of, typed},
 };
 
 /// Push an image to a registry
@@ -87,7 +87,8 @@ pub(super) struct Args {
     remove_signatures: bool,
     /// overwrite, skip or fail: what becomes of tags that are there already. They are asked for before anything is sent;
     /// somebody else may still come in between
-    #[arg(long, value_name = "HOW", default_value = "overwrite", value_parser = typed::<IfExists>)]
+    #[arg(long, value_name = "HOW", default_value = "overwrite", hide_possible_values = true)]
+    #[arg(value_parser = one_of::<IfExists>(&["overwrite", "skip", "fail"]))]
     if_exists: IfExists,
     /// Push through the embedded registry into this folder: no registry needed
     #[arg(long, value_name = "DIR")]

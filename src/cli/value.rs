@@ -1,0 +1,61 @@
+//! How the values of options are read, and what shells complete them to.
+
+use std::{ffi::OsStr, marker::PhantomData, str::FromStr};
+
+use clap::{
+    Arg, Command,
+    builder::{PossibleValue, TypedValueParser},
+    error::{ContextKind, ContextValue},
+};
+use longshore::{Error, error::similar};
+
+/// Reads the value of an option; what may help stands behind what is wrong.
+pub(super) fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: Error| {
+        let words = std::iter::once(error.message()).chain(error.hints());
+        words.collect::<Vec<_>>().join("; ")
+    })
+}
+
+/// Reads the value of an option that is one of these words, or begins with one and a colon. The help of the option
+/// names them.
+pub(super) const fn one_of<T>(words: &'static [&'static str]) -> OneOf<T> {
+    OneOf { words, what: PhantomData }
+}
+
+/// Has shells complete its words, and asks back who mistypes one.
+#[derive(Debug)]
+pub(super) struct OneOf<T> {
+    words: &'static [&'static str],
+    what: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for OneOf<T> {
+    fn clone(&self) -> Self {
+        one_of(self.words)
+    }
+}
+
+impl<T: FromStr<Err = Error> + Clone + Send + Sync + 'static> TypedValueParser for OneOf<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, option: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        typed::<T>.parse_ref(command, option, value).map_err(|mut error| {
+            let asked = value.to_string_lossy();
+            let word = asked.split(':').next().unwrap_or_default();
+            if let Some(meant) = meant(word, self.words.iter().copied()) {
+                error.insert(ContextKind::SuggestedValue, ContextValue::String(meant.to_owned()));
+            }
+            error
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.words.iter().map(|word| PossibleValue::new(*word))))
+    }
+}
+
+/// Returns which of the words was meant by one that is none of them.
+pub(super) fn meant<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    similar(word, words).filter(|meant| *meant != word)
+}
