@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::FalseyValueParser, error::ErrorKind as Clap};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command,
+    builder::{FalseyValueParser, PossibleValue},
+    error::ErrorKind as Clap,
+};
 use longshore::{
     Error, Result,
     error::{Context as _, ErrorKind, similar},
@@ -13,7 +17,7 @@ use longshore::{
 use serde_json::json;
 use toml::{Table, Value};
 
-use super::{Context, ExitStatus, environment::Environment};
+use super::{Context, ExitStatus, environment::Environment, value::meant};
 
 /// Say what options are set to, and where that is said
 #[derive(Debug, clap::Args)]
@@ -55,8 +59,9 @@ enum Origin<'a> {
 }
 
 impl Config {
-    /// Reads the file, if there is one. `command` knows the options.
+    /// Reads the variables, and the file, if there is one. `command` knows the options.
     pub(super) fn read(environment: &Environment, command: &Command) -> Result<Self> {
+        check_variables(environment, command)?;
         let Some((file, named)) = environment.config_file() else { return Ok(Self::default()) };
         let text = match fs_err::read_to_string(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
@@ -151,10 +156,11 @@ impl Config {
     }
 }
 
-/// Gives every option of `command` a variable.
-pub(super) fn with_variables(command: Command) -> Command {
-    command.mut_subcommands(with_variables).mut_args(|option| match option.get_long().map(variable) {
-        Some(variable) if is_settable(&option) => {
+/// Gives every option of `command` a variable. One that is empty is as good as not set.
+pub(super) fn with_variables(command: Command, environment: &Environment) -> Command {
+    let command = command.mut_subcommands(|command| with_variables(command, environment));
+    command.mut_args(|option| match option.get_long().map(variable) {
+        Some(variable) if is_settable(&option) && !environment.is_blank(&variable) => {
             // That there is one is said once, and not at every option.
             let option = option.env(variable).hide_env(true);
             match option.get_action() {
@@ -245,6 +251,19 @@ fn options(table: Table, known: &BTreeMap<&str, &Arg>) -> Result<Options> {
     Ok(options)
 }
 
+/// Makes sure that options can be what variables say: clap would blame the option, which nobody has typed.
+fn check_variables(environment: &Environment, command: &Command) -> Result<()> {
+    for (name, option) in known(command) {
+        let variable = variable(name);
+        // A switch is on or off by any word.
+        let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
+        if let Some(value) = environment.var(&variable).filter(|_| !is_switch) {
+            check(option, &variable, value)?;
+        }
+    }
+    Ok(())
+}
+
 fn text(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),
@@ -272,7 +291,12 @@ fn check(option: &Arg, key: &str, value: &str) -> Result<()> {
                 (Clap::ValueValidation, Some(cause)) => cause.to_string(),
                 _ => format!("there are {}", values(option)),
             };
-            Err(Error::local(format!("`{key}` cannot be `{value}`: {words}")))
+            let error = Error::local(format!("`{key}` cannot be `{value}`: {words}"));
+            let words = option.get_possible_values();
+            Err(match meant(value, words.iter().map(PossibleValue::get_name)) {
+                Some(meant) => error.with_hint(format!("did you mean `{meant}`?")),
+                None => error,
+            })
         }
     }
 }
@@ -326,7 +350,7 @@ mod tests {
 
     #[test]
     fn every_option_has_a_variable_by_its_own_name() {
-        let command = with_variables(Cli::command());
+        let command = with_variables(Cli::command(), &Environment::read());
         let known = known(&command);
         assert!(known.len() > 20, "{:?}", known.keys());
         for (name, option) in known {

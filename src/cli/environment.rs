@@ -81,6 +81,11 @@ impl Environment {
         self.vars.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Returns whether a variable is set, and empty.
+    pub(super) fn is_blank(&self, key: &str) -> bool {
+        self.vars.get(key).is_some_and(String::is_empty)
+    }
+
     /// Returns where other defaults for options may be, and whether somebody said that they are there.
     pub(super) fn config_file(&self) -> Option<(PathBuf, bool)> {
         let usual = || Some((self.xdg("XDG_CONFIG_HOME", ".config")?.join("longshore/config.toml"), false));

@@ -122,7 +122,7 @@ fn command() -> clap::Command {
     for long in ["bundle", "doctor", "inventory", "login", "push", "serve"] {
         cli = cli.mut_subcommand(long, |command| command.mut_args(short));
     }
-    config::with_variables(cli)
+    cli
 }
 
 /// Options of long commands that are usual.
@@ -153,7 +153,7 @@ const USUAL: [&str; 20] = [
 pub(crate) fn main() -> ExitCode {
     open_files::allow();
     let environment = Environment::read();
-    let command = command();
+    let command = config::with_variables(command(), &environment);
     let config = match Config::read(&environment, &command) {
         Ok(config) => config,
         Err(error) => return without_config(command, &error),

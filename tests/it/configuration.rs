@@ -133,7 +133,7 @@ fn what_is_wrong_in_the_file_is_named() {
         ),
         (
             "progress = \"jsn\"",
-            "`progress` cannot be `jsn`: there are `auto`, `bars`, `json`, `none`, `plain`",
+            "`progress` cannot be `jsn`: there are `auto`, `bars`, `json`, `none`, `plain`\nhint: did you mean `json`?",
         ),
         ("jobs = \"many\"", "`jobs` cannot be `many`: invalid digit found in string"),
         ("compression = \"zip\"", "`compression` cannot be `zip`: not a compression: `zip`"),
@@ -149,6 +149,23 @@ fn what_is_wrong_in_the_file_is_named() {
     }
     let run = Longshore::new().with_env("LONGSHORE_CONFIG", "/not/there").run(["config", "show"]);
     assert_eq!(run.code, Some(8), "{run:?}");
+}
+
+#[test]
+fn what_is_wrong_in_a_variable_is_named() {
+    for (variable, value, words) in [
+        ("LONGSHORE_JOBS", "x", "`LONGSHORE_JOBS` cannot be `x`: invalid digit found in string"),
+        ("LONGSHORE_TIMEOUT", "soon", "`LONGSHORE_TIMEOUT` cannot be `soon`: "),
+        ("LONGSHORE_PROGRESS", "plan", "hint: did you mean `plain`?"),
+        ("LONGSHORE_IF_EXISTS", "skp", "hint: did you mean `skip`?"),
+    ] {
+        let run = User::with("").and_variable(variable, value).refused();
+        assert!(run.stderr.starts_with(&format!("error: `{variable}` cannot be `{value}`: ")), "{run:?}");
+        assert!(run.stderr.contains(words), "{run:?}");
+    }
+    let user = User::with("jobs = 3").and_variable("LONGSHORE_JOBS", "");
+    assert_eq!(user.shown("jobs", &[]), "jobs 3 HOME/config.toml");
+    user.push(&[]);
 }
 
 #[test]
