@@ -134,7 +134,7 @@ fn table(source: &dyn Source, described: &[Described], width: Option<usize>) -> 
     let mut parts = table::lines("  ", columns, &rows.concat(), width).into_iter();
     let mut lines = vec![source.name()];
     for ((at, image, contents), rows) in described.iter().zip(&rows) {
-        let names = if image.names.is_empty() { "no name".to_owned() } else { image.names.join(", ") };
+        let names = names(&image.names);
         let companion = if image.companion { " (belongs to another image)" } else { "" };
         lines.push(String::new());
         lines.push(format!("@{at} {names}{companion}{}", sum(contents)));
@@ -142,6 +142,17 @@ fn table(source: &dyn Source, described: &[Described], width: Option<usize>) -> 
     }
     lines
 }
+
+/// Returns the names of an image, as many as are read at a glance.
+fn names(names: &[String]) -> String {
+    match names.len().checked_sub(MOST_NAMES) {
+        _ if names.is_empty() => "no name".to_owned(),
+        Some(more) if more > 0 => format!("{} and {more} more", names[..MOST_NAMES].join(", ")),
+        _ => names.join(", "),
+    }
+}
+
+const MOST_NAMES: usize = 10;
 
 /// Returns how many layers an image has in all, and how large they are, those that are there twice counted once.
 fn sum(contents: &Contents) -> String {

@@ -48,8 +48,8 @@ impl Hybrid {
                 match tree::resolve(&hybrid.layout, descriptor, None) {
                     Ok(tree) => {
                         listed.extend(tree.manifests.iter().filter_map(config_of).map(|c| c.digest.clone()));
-                        if let Some(content) = hybrid.better(tree.root())? {
-                            image.content = content;
+                        if let Some(saved) = hybrid.better(tree.root())? {
+                            image = Image { names: image.names, companion: image.companion, ..saved };
                         }
                     }
                     Err(_) => readable = false,
@@ -69,7 +69,7 @@ impl Hybrid {
     }
 
     /// Returns what `manifest.json` says of an image, if that is to be believed.
-    fn better(&mut self, manifest: &Manifest) -> Result<Option<ImageContent>> {
+    fn better(&mut self, manifest: &Manifest) -> Result<Option<Image>> {
         let Some(config) = config_of(manifest) else { return Ok(None) };
         let Some(saved) = self.archive.saved().iter().find(|saved| saved.id == config.digest) else {
             return Ok(None);
@@ -83,7 +83,7 @@ impl Hybrid {
         } else if !(saved.described && self.archive.is_plain(layers)?) {
             return Ok(None);
         }
-        Ok(Some(saved.image.content.clone()))
+        Ok(Some(saved.image.clone()))
     }
 
     /// Returns whether a manifest has the layers of its config, as far as that shows: the digest of a raw
@@ -156,7 +156,10 @@ mod tests {
         };
         let (one, two) = (put(None, "one".into()), put(None, "two".into()));
         let diff_ids = format!(r#""{}","{}""#, one.0, two.0);
-        let config = put(None, format!(r#"{{"rootfs":{{"diff_ids":[{diff_ids}]}}}}"#));
+        let config = put(
+            None,
+            format!(r#"{{"os":"linux","architecture":"arm","rootfs":{{"diff_ids":[{diff_ids}]}}}}"#),
+        );
         let entries = by_index.map_or_else(String::new, |order| {
             let layers = order.map(|layer| if layer == "one" { &*one.1 } else { &*two.1 }).join(",");
             put(None, format!(r#"{{"config":{},"layers":[{layers}]}}"#, config.1)).1
@@ -188,6 +191,7 @@ mod tests {
         assert!(!is_made_up(&containerd));
         let graphdriver = hybrid(Some(["one", "two"]), true);
         assert!(is_made_up(&graphdriver));
+        assert_eq!(graphdriver.images[0].platform.as_ref().unwrap().to_string(), "linux/arm");
         assert!(containerd.warnings().is_empty() && graphdriver.warnings().is_empty());
     }
 

@@ -194,6 +194,15 @@ fn one_image_of_several_can_be_asked_for() {
     let one = Longshore::new().run(["inspect", "--json", &second]);
     let one: Value = serde_json::from_str(&one.stdout).unwrap();
     assert_eq!(one["images"].as_array().unwrap(), &all[1..2]);
+    assert_eq!(one["images"][0]["documents"][0]["platform"]["architecture"], "amd64");
+}
+
+#[test]
+fn many_names_are_counted() {
+    let table = inspect(&Sample::open("bad/da-manifest-tags-many.tar"), &[]).stdout;
+    let first = table.lines().find(|line| line.starts_with("@0 ")).unwrap();
+    assert!(first.starts_with("@0 x:0, x:1, ") && first.contains("x:9 and "), "{first}");
+    assert!(first.ends_with(" more: 1 layer, 10.0 KiB"), "{first}");
 }
 
 /// Compares a described manifest with what is known of it.
