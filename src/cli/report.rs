@@ -96,10 +96,18 @@ impl ReportArgs {
     /// Makes sure that the files can be written, before anything is pushed.
     pub(super) fn check(&self) -> Result<()> {
         for file in self.digest_file.iter().chain(&self.metadata_file) {
-            let dir = place(file)?.parent().map(Path::to_owned);
-            if !dir.is_some_and(|dir| dir.is_dir()) {
-                return Err(Error::local(format!("there is no folder for `{}`", file.display())));
+            let path = place(file)?;
+            if path.is_dir() {
+                return Err(Error::local(format!("`{}` is a folder", file.display())));
             }
+            let Some(dir) = path.parent().filter(|dir| dir.is_dir()) else {
+                return Err(Error::local(format!("there is no folder for `{}`", file.display())));
+            };
+            if is_written_to(&path) {
+                continue;
+            }
+            let trial = tempfile::tempfile_in(dir);
+            trial.context(ErrorKind::Local, || format!("writing `{}`", file.display()))?;
         }
         Ok(())
     }
@@ -111,9 +119,7 @@ impl ReportArgs {
             .iter()
             .filter_map(|outcome| Some((outcome.errand.full_name(), outcome.result.as_ref().err()?)))
             .collect();
-        if failures.is_empty() {
-            self.write_files(&arrivals)?;
-        }
+        let written = if failures.is_empty() { self.write_files(&arrivals) } else { Ok(()) };
         for arrival in &arrivals {
             for (tag, digest) in arrival.skipped {
                 let skipped =
@@ -133,7 +139,8 @@ impl ReportArgs {
         if outcomes.len() > 1 && !self.json {
             summary::print(outcomes, context.printer);
         }
-        concluded
+        // What has arrived was told, whatever became of the files.
+        written.and(concluded)
     }
 
     fn write_files(&self, arrivals: &[Arrival<'_>]) -> Result<()> {
@@ -223,12 +230,15 @@ fn metadata(first: &Arrival<'_>, arrivals: &[Arrival<'_>]) -> Value {
 /// Writes a file whole or not at all; what is no file (`/dev/stdout`, a pipe) is written to.
 fn write(file: &Path, text: &[u8]) -> Result<()> {
     let path = place(file)?;
-    match fs_err::metadata(&path) {
-        Ok(metadata) if !metadata.is_file() => {
-            fs_err::write(&path, text).context(ErrorKind::Local, || format!("writing `{}`", file.display()))
-        }
-        _ => write_atomic(&path, text),
+    if is_written_to(&path) {
+        return fs_err::write(&path, text)
+            .context(ErrorKind::Local, || format!("writing `{}`", file.display()));
     }
+    write_atomic(&path, text)
+}
+
+fn is_written_to(path: &Path) -> bool {
+    fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 fn place(file: &Path) -> Result<PathBuf> {

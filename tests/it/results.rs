@@ -110,4 +110,11 @@ fn a_file_may_be_a_pipe_and_its_folder_must_be_there() {
     let run = Longshore::new().run(["push", "--digest-file=/nowhere/digest", &source, &destination]);
     assert_eq!(run.code, Some(8), "{run:?}");
     assert!(run.stderr.contains("there is no folder for `/nowhere/digest`"), "{run:?}");
+    let pushed = registry.log().len();
+    for (place, words) in [("/", "`/` is a folder"), ("/proc/digest", "writing `/proc/digest`")] {
+        let run = Longshore::new().run(["push", "--digest-file", place, &source, &destination]);
+        assert_eq!(run.code, Some(8), "{run:?}");
+        assert!(run.stderr.contains(words), "{run:?}");
+    }
+    assert_eq!(registry.log().len(), pushed, "that is known before anything is sent");
 }
