@@ -78,10 +78,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
 
 /// Reads what stands for a registry on the command line.
 pub(super) fn registry(text: &str) -> Result<Key> {
-    let key = Key::of(text);
-    let repository = if key.path().is_empty() { "any" } else { key.path() };
+    let key = Key::of(text.trim_start_matches("docker://"));
     // The rules of hosts and paths are those of references.
-    let reference: Reference = format!("{}/{repository}", key.host()).parse()?;
+    let reference: Reference = if key.path().is_empty() {
+        let any = format!("{}/any", key.host()).parse();
+        any.map_err(|_| Error::usage(format!("`{}` names no registry", text.escape_debug())))?
+    } else {
+        key.to_string().parse()?
+    };
     if reference.tag.is_some() || reference.digest.is_some() {
         return Err(Error::usage(format!("`{}` is an image, no registry", text.escape_debug())));
     }

@@ -55,6 +55,19 @@ fn examined(registry: &Registry) -> Value {
 }
 
 #[test]
+fn what_is_asked_about_is_read_as_it_was_typed() {
+    for text in ["", "127.0.0.1:99999"] {
+        let run = doctor(&[text]);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert_eq!(run.stderr, format!("error: `{text}` names no registry\n"));
+    }
+    let registry = Registry::honest();
+    let run = doctor(&["--json", &format!("docker://{}/team/demo", registry.host())]);
+    let found: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(found["repository"], "team/demo", "{run:?}");
+}
+
+#[test]
 fn a_registry_is_only_read_where_no_repository_is_named() {
     let registry = Registry::honest();
     let run = doctor(&[&registry.host()]);
