@@ -126,7 +126,9 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
     };
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
-        _ => None,
+        (None, None) => None,
+        // A file may say one of them; clap knows of typed ones only.
+        _ => return Err(Error::usage("`--tls-cert` and `--tls-key` belong together")),
     };
     if let Some(name) = args.names.iter().find(|name| name.contains([':', '/'])) {
         return Err(Error::usage(format!("`--name` takes a host without a port: `{}`", name.escape_debug())));

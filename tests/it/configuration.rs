@@ -169,6 +169,19 @@ fn what_is_wrong_in_a_variable_is_named() {
 }
 
 #[test]
+fn what_the_file_says_is_not_half_of_it() {
+    for (config, arguments, words) in [
+        ("list = \"x.yaml\"", &["push", "a.tar", "127.0.0.1:1/a"][..], "only one of them can be pushed"),
+        ("tls-cert = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"], "belong together"),
+        ("tls-key = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"], "belong together"),
+    ] {
+        let run = User::with(config).longshore.run(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{config}: {run:?}");
+        assert!(run.stderr.contains(words), "{config}: {run:?}");
+    }
+}
+
+#[test]
 fn help_is_had_with_a_broken_file() {
     let user = User::with("jbs = 3");
     for arguments in [&["--help"][..], &["--version"], &["push", "--help"]] {

@@ -133,6 +133,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     if let Some(list) = &args.list {
+        // A file may name the list; clap knows of a typed one only.
+        if let Some(source) = &args.source {
+            let words = format!("there is a list, `{list}`, and `{source}`: only one of them can be pushed");
+            return Err(Error::usage(words).with_hint("`longshore config show` says where the list is named"));
+        }
         return list::run(list, args, context);
     }
     if args.creds.password_stdin && args.sources().contains(&"-") {
