@@ -111,13 +111,14 @@ impl Machine {
         Some(output.map(|stdout| String::from_utf8(stdout).unwrap()))
     }
 
-    /// Has cargo install what this is a test of. It finds the dependencies where cargo has built the tests, and writes
-    /// elsewhere: the binary under test is not to change meanwhile.
+    /// Has cargo install what this is a test of. It finds dependencies where cargo has built the tests, leaves those there
+    /// that have other features than in tests, and writes elsewhere: the binary under test is not to change meanwhile.
     fn install(&self, command: &str) -> Result<String, String> {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let built = Path::new(env!("CARGO_BIN_EXE_longshore")).ancestors().nth(2).unwrap();
-        let mut cargo = Command::new("bash");
-        cargo.args(["-c", &format!("{command} --debug --offline")]).current_dir(project);
+        // The first time is a matter of minutes, which the other tests do not wait for.
+        let mut cargo = Command::new("nice");
+        cargo.args(["-n19", "bash", "-c", &format!("{command} --debug --offline")]).current_dir(project);
         cargo.env("CARGO_INSTALL_ROOT", self.installed()).env("CARGO_TARGET_DIR", self.home().join("target"));
         // Nobody debugs it, and it is linked sooner.
         cargo.env("CARGO_BUILD_BUILD_DIR", built).env("CARGO_PROFILE_DEV_DEBUG", "0");
