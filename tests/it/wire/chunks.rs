@@ -87,12 +87,15 @@ fn rule_03_the_last_chunk_is_never_one_byte() {
 
 #[test]
 fn rule_03_nor_where_the_size_is_known_only_at_the_end() {
-    let archive = Archive::of(&[8 << 20]);
-    let registry = Registry::honest();
-    Pusher::new().push(&archive.path(), &registry).unwrap();
-    let encoded = registry.bytes(Route::Patch);
-    // A size of which one byte would be left.
-    let chunk = (10_000..MIB).find(|chunk| encoded % chunk == 1).expect("as pinned as the encoder");
+    // An image, and a size of chunks of which one byte would be left.
+    let badly_divided = |size| {
+        let archive = Archive::of(&[size]);
+        let registry = Registry::honest();
+        Pusher::new().push(&archive.path(), &registry).unwrap();
+        let encoded = registry.bytes(Route::Patch);
+        (10_000..MIB).find(|chunk| encoded % chunk == 1).map(|chunk| (archive, encoded, chunk))
+    };
+    let (archive, encoded, chunk) = (8 << 20..).find_map(badly_divided).unwrap();
 
     let registry = Arc::new(Registry::honest());
     let opened = Arc::clone(&registry);
