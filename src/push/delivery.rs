@@ -10,11 +10,12 @@ use super::{
     companions::check_companions,
     draft::{Encodings, Finished},
     if_exists::Names,
+    look::Look,
     manifest,
     press::Press,
     send::DamagedEntry,
     spool::{Feed, blocking},
-    survey,
+    survey::{self, Answers},
     traffic::Traffic,
     transcode::{Job, Work, Workshop},
     upload::Uploader,
@@ -87,25 +88,24 @@ impl Delivery {
         if let Some(shared) = &self.press.shared {
             shared.ask(&mut wanted.needs, self.options.recipe.encoding()).await;
         }
+        let uploader = self.uploader();
+        let mut answers = Answers::new();
         if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             names.allow(Some(&root.digest))?;
-            if self.is_there(&root.digest, &names.tags).await? {
-                return Ok(pushed(root, root.digest.clone(), names));
+            match self.look(&uploader, &wanted, &root.digest, &names.tags).await {
+                Ok(Look::Lacking(glanced)) => answers = glanced,
+                looked => {
+                    uploader.give_back().await;
+                    looked?;
+                    return Ok(pushed(root, root.digest.clone(), names));
+                }
             }
         } else {
             names.allow(None)?;
         }
-        let repository = &self.target.destination.repository.path;
-        survey::require_manifests(&self.target.client, repository, &wanted.absent).await?;
-        let uploader = self.uploader();
-        let first = |need: &Need, digest: &Digest| self.give_head_start(&uploader, &wanted, need, digest);
-        let present = survey::present_or(&self.target.client, repository, &wanted.needs, first).await;
-        let encoded = match present {
-            Ok(present) => self.deliver(&uploader, &mut wanted, present).await,
-            Err(error) => Err(error),
-        };
+        let encoded = self.bring(&uploader, &mut wanted, &answers).await;
         uploader.give_back().await;
         let encoded = encoded?;
         let finished = wanted.finish(&encoded, self.options.format)?;
@@ -128,7 +128,7 @@ impl Delivery {
             }
             result => result?,
         };
-        self.note_sightings(&wanted, &encoded);
+        self.note_sightings(&wanted, &encoded, &root(&manifests)?.digest);
         Ok(pushed(root(&manifests)?, digest, names))
     }
 
@@ -152,6 +152,15 @@ impl Delivery {
             Ok(wanted)
         })
         .await
+    }
+
+    /// Finds out what the registry lacks, beyond what it has answered already, and brings that.
+    async fn bring(&self, uploader: &Uploader, wanted: &mut Wanted, answers: &Answers) -> Result<Encodings> {
+        let (client, repository) = (&self.target.client, &self.target.destination.repository.path);
+        survey::require_manifests(client, repository, &wanted.absent).await?;
+        let first = |need: &Need, digest: &Digest| self.give_head_start(uploader, wanted, need, digest, true);
+        let present = survey::present_or(client, repository, &wanted.needs, answers, first).await?;
+        self.deliver(uploader, wanted, present).await
     }
 
     /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.

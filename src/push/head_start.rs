@@ -1,12 +1,12 @@
 //! A head start for one blob: its upload is opened while the registry is still asked about the others.
 //!
-//! The largest blob is asked about first, over the connection that there is; the others wait for theirs. So its answer
-//! comes a round trip before theirs, and another round trip later it is on its way. It has most to send, and what it
-//! waits for after its first chunk is filled by the others, which are that far behind.
+//! It is the largest: it has most to send, and what it waits for after its first chunk is filled by the others, which
+//! are a round trip behind. It may be opened before it is known that the registry lacks the blob. If it does not, the
+//! upload is for the next one.
 
 use std::{
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::task::JoinHandle;
@@ -16,7 +16,7 @@ use crate::{
     registry::{Fault, Reply},
 };
 
-/// The upload that was opened before its turn, if one was.
+/// The upload that was opened before its turn, if one was, and the blob it is for.
 #[derive(Debug, Default)]
 pub(super) struct HeadStart(Mutex<Option<(Digest, JoinHandle<Opened>)>>);
 
@@ -24,18 +24,36 @@ pub(super) struct HeadStart(Mutex<Option<(Digest, JoinHandle<Opened>)>>);
 type Opened = Option<Result<Reply, Fault>>;
 
 impl HeadStart {
-    /// Lets `opening` go on by itself.
+    /// Lets `opening` go on by itself, unless an earlier one comes to something.
     pub(super) fn begin(&self, digest: &Digest, opening: impl Future<Output = Opened> + Send + 'static) {
-        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *started = Some((digest.clone(), tokio::spawn(opening)));
+        let mut started = self.started();
+        if started.as_ref().is_some_and(|(earlier, _)| earlier.algorithm() != digest.algorithm()) {
+            return;
+        }
+        let earlier = started.take();
+        let opening = tokio::spawn(async move {
+            if let Some((_, earlier)) = earlier
+                && let Ok(Some(opened)) = earlier.await
+            {
+                return Some(opened);
+            }
+            opening.await
+        });
+        *started = Some((digest.clone(), opening));
+    }
+
+    /// Returns whether it is for this blob.
+    pub(super) fn is_for(&self, digest: &Digest) -> bool {
+        self.started().as_ref().is_some_and(|(blob, _)| blob == digest)
     }
 
     /// Waits for what came of it, if it is the one that is wanted and was not taken before.
     pub(super) async fn take(&self, wanted: impl FnOnce(&Digest) -> bool) -> Opened {
-        let started = {
-            let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            started.take_if(|(digest, _)| wanted(digest))
-        };
+        let started = self.started().take_if(|(digest, _)| wanted(digest));
         started?.1.await.ok()?
+    }
+
+    fn started(&self) -> MutexGuard<'_, Option<(Digest, JoinHandle<Opened>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,6 +15,7 @@ mod forecast;
 mod head_start;
 mod if_exists;
 mod journal;
+mod look;
 mod manifest;
 mod mirror;
 mod original;

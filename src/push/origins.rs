@@ -6,7 +6,7 @@
 
 use super::{delivery::Delivery, draft::Encodings, wanted::Wanted};
 use crate::{
-    oci::{Reference, Repository},
+    oci::{Digest, Reference, Repository},
     plan::{AtHand, Need},
     source::Origin,
 };
@@ -24,13 +24,14 @@ impl Delivery {
         }
     }
 
-    /// Remembers what the destination has, for pushes to other repositories.
-    pub(super) fn note_sightings(&self, wanted: &Wanted, encoded: &Encodings) {
+    /// Remembers what the destination has: blobs for pushes to other repositories, the image for its next push.
+    pub(super) fn note_sightings(&self, wanted: &Wanted, encoded: &Encodings, root: &Digest) {
         let Some(sightings) = &self.options.sightings else { return };
         let here = &self.target.destination.repository;
         let needs = wanted.needs.iter().filter(|need| need.at_hand != AtHand::Foreign);
         let known = needs.filter_map(|need| need.identity.as_ref()).chain(encoded.values());
-        sightings.note(&here.host, &here.path, known.map(|(digest, _)| digest.clone()));
+        let digests = known.map(|(digest, _)| digest).chain([root]);
+        sightings.note(&here.host, &here.path, digests.cloned());
     }
 
     /// Returns the repositories of the destination's registry that may have a blob, the likeliest first; `seen` is

@@ -80,14 +80,22 @@ impl Delivery {
         }
     }
 
-    /// Opens the upload of a blob that the registry lacks, while it is still asked about others; unless the source
-    /// is damaged, or another image sends the blob.
-    pub(super) fn give_head_start(&self, uploader: &Uploader, wanted: &Wanted, need: &Need, digest: &Digest) {
+    /// Opens the upload of a blob that the registry lacks, or may lack, while it is still asked about others; unless
+    /// the source is damaged, or another image sends the blob.
+    pub(super) fn give_head_start(
+        &self,
+        uploader: &Uploader,
+        wanted: &Wanted,
+        need: &Need,
+        digest: &Digest,
+        is_missing: bool,
+    ) {
         let goes_as_it_is = matches!(need.at_hand, AtHand::Bytes(_) | AtHand::Cached | AtHand::Encoded);
         let (host, blob) = (&self.target.destination.repository.host, self.lasting_name(need));
-        if goes_as_it_is && need.origins.is_empty() && self.traffic.is_new(host, &blob) {
+        let is_ours = || uploader.has_head_start(digest) || self.traffic.is_new(host, &blob);
+        if goes_as_it_is && need.origins.is_empty() && is_ours() {
             let (source, needs) = (Arc::clone(&self.source), wanted.needs.clone());
-            uploader.open_ahead(digest, blob, move || survey::is_at_hand(&*source, &needs));
+            uploader.open_ahead(digest, blob, is_missing, move || survey::is_at_hand(&*source, &needs));
         }
     }
 

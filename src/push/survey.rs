@@ -2,7 +2,8 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    future,
     sync::{Mutex, PoisonError},
 };
 
@@ -12,24 +13,48 @@ use crate::{
     error::{Error, ErrorKind, Result},
     oci::{Descriptor, Digest},
     plan::{AtHand, Need},
-    registry::Client,
+    registry::{Client, Request},
     source::{Data, Missing, Source},
 };
 
 /// So many blobs are asked for at once.
 pub(crate) const HEADS: usize = 24;
 
+/// The size of each blob that was asked about; nothing of those that the repository does not have.
+pub(crate) type Answers = HashMap<Digest, Option<u64>>;
+
 /// Asks the repository which of the needed blobs it has.
 pub(crate) async fn present(client: &Client, repository: &str, needs: &[Need]) -> Result<HashSet<Digest>> {
-    present_or(client, repository, needs, |_, _| {}).await
+    present_or(client, repository, needs, &Answers::new(), |_, _| {}).await
 }
 
-/// Asks the repository which of the needed blobs it has, the largest first. The first that is missing is told of at
-/// once, while the others are still asked about.
+/// Asks about the needed blobs while it is not known yet whether all of this is in vain: once, and in silence. What is
+/// not answered clearly can still be asked.
+pub(crate) async fn glance(client: &Client, repository: &str, needs: &[Need]) -> Answers {
+    let asked: Vec<_> = needs.iter().filter_map(|need| Some(need.question()?.0.clone())).collect();
+    stream::iter(asked)
+        .map(|digest| async move {
+            let request = Request::Exists { digest: digest.clone() };
+            let reply = client.ask_ahead(repository, &request).await?;
+            let found = match reply.status {
+                404 => None,
+                _ => Some(reply.headers.get("content-length")?.to_str().ok()?.parse().ok()?),
+            };
+            Some((digest, found))
+        })
+        .buffer_unordered(HEADS)
+        .filter_map(future::ready)
+        .collect()
+        .await
+}
+
+/// Asks the repository which of the needed blobs it has, unless that is among the `answers` already, the largest first.
+/// The first that is missing is told of at once, while the others are still asked about.
 pub(crate) async fn present_or(
     client: &Client,
     repository: &str,
     needs: &[Need],
+    answers: &Answers,
     first_missing: impl FnOnce(&Need, &Digest) + Send,
 ) -> Result<HashSet<Digest>> {
     let question =
@@ -39,7 +64,11 @@ pub(crate) async fn present_or(
     let first_missing = &Mutex::new(Some(first_missing));
     stream::iter(asked)
         .map(|(at, digest, size)| async move {
-            match client.head_blob(repository, &digest).await? {
+            let found = match answers.get(&digest) {
+                Some(found) => *found,
+                None => client.head_blob(repository, &digest).await?,
+            };
+            match found {
                 Some(found) if found == size => Ok(Some(digest)),
                 Some(_) if matches!(needs[at].at_hand, AtHand::Shared(_)) => Ok(None),
                 Some(found) => Err(Error::new(

@@ -67,21 +67,34 @@ impl Uploader {
     }
 
     /// Opens the upload of a blob before its turn, once `is_sound` says that nothing speaks against it, unless there
-    /// is an earlier one to go on with.
+    /// is an earlier one to go on with. Where it is not known that the repository lacks the blob, the registry is asked
+    /// to mount it from there: if it has it, no upload is opened.
     pub(crate) fn open_ahead(
         &self,
         digest: &Digest,
         blob: String,
+        is_missing: bool,
         is_sound: impl FnOnce() -> bool + Send + 'static,
     ) {
         let (client, repository, resume) =
             (self.client.clone(), self.repository.clone(), self.resume.clone());
-        let request = Request::Open { mount: None, algorithm: digest.algorithm() };
+        let from_itself = Mount { digest: digest.clone(), from: repository.clone() };
+        let mount = (!is_missing).then_some(from_itself);
+        let request = Request::Open { mount, algorithm: digest.algorithm() };
         self.head_start.begin(digest, async move {
             let key = key(&client, &repository, blob);
             blocking(move || Ok(!resume.is_unfinished(&key) && is_sound())).await.ok().filter(|go| *go)?;
-            Some(client.exchange(&repository, &request, None, Pool::Small).await)
+            if is_missing {
+                return Some(client.exchange(&repository, &request, None, Pool::Small).await);
+            }
+            let reply = client.ask_ahead(&repository, &request).await;
+            reply.filter(|reply| reply.status == 202).map(Ok)
         });
+    }
+
+    /// Returns whether the upload of a blob was opened before its turn, or is just being opened.
+    pub(crate) fn has_head_start(&self, digest: &Digest) -> bool {
+        self.head_start.is_for(digest)
     }
 
     /// Gives back what was opened before its turn and never used.

@@ -29,6 +29,7 @@ use super::{
     registry_error::BODY_LIMIT,
     retry::{Backoff, Budget, is_transient, retry_after},
     session::{Fault, Reply, Request},
+    token::is_basic,
     transport::{Incoming, Outgoing, Payload, Pool, Transport},
 };
 use crate::{
@@ -89,9 +90,18 @@ impl Client {
     ) -> Result<Reply, Fault> {
         let mut call = self.upload(repository, request, body).map_err(Fault::Fatal)?;
         call.pool = pool;
+        self.exchange_call(repository, request, call).await
+    }
+
+    async fn exchange_call(
+        &self,
+        repository: &str,
+        request: &Request,
+        mut call: Call,
+    ) -> Result<Reply, Fault> {
         let mut scope = Scope::of(repository);
         if let Request::Open { mount: Some(mount), .. } = request {
-            scope.from = Some(mount.from.clone());
+            scope.from = Some(mount.from.clone()).filter(|from| from != repository);
         }
         let streams = call.payload.is_stream();
         let answer = self.round_trip(&scope, &mut call).await?;
@@ -120,6 +130,15 @@ impl Client {
         Ok(Reply { status, headers: answer.headers, location, error, elapsed, now: Instant::now() })
     }
 
+    /// Does one exchange without a body of which nobody knows yet whether it is wanted. Returns an answer that settles
+    /// something, a success or "not there"; whatever else comes of it is as if it had not been asked.
+    pub async fn ask_ahead(&self, repository: &str, request: &Request) -> Option<Reply> {
+        let mut call = self.upload(repository, request, None).ok()?;
+        call.shows_no_password = true;
+        let reply = self.exchange_call(repository, request, call).await.ok()?;
+        (matches!(reply.status, 200..=204 | 404)).then_some(reply)
+    }
+
     /// Gets a new token for a repository after a 401, which has dropped the old one: once for all who wait.
     pub async fn reauthenticate(&self, repository: &str) {
         let Inner { transport, auth, .. } = &*self.0;
@@ -141,13 +160,16 @@ pub(super) struct Call {
     pub(super) limit: usize,
     leaves_body: bool,
     pool: Pool,
+    /// Where a password would have to be shown it is not made: many at once with a wrong one lock an account.
+    shows_no_password: bool,
 }
 
 impl Call {
     pub(super) fn new(method: Method, url: Url) -> Self {
         let (headers, payload) = (HeaderMap::new(), Payload::Empty);
         let (limit, leaves_body) = (BODY_LIMIT, false);
-        Self { method, url, headers, payload, patience: None, limit, leaves_body, pool: Pool::Small }
+        let (pool, shows_no_password) = (Pool::Small, false);
+        Self { method, url, headers, payload, patience: None, limit, leaves_body, pool, shows_no_password }
     }
 }
 
@@ -288,6 +310,10 @@ impl Client {
             transport.unpaused().await;
             let ours = self.may_see_credentials(&url);
             let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
+            if call.shows_no_password && shown.as_ref().is_some_and(is_basic) {
+                let words = "the registry wants a password first";
+                return Err(Fault::Fatal(Error::new(ErrorKind::Denied, words)));
+            }
             let mut headers = call.headers.clone();
             headers.extend(shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone())));
             let answer = transport

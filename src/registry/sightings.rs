@@ -1,4 +1,5 @@
-//! In which repository of a registry a blob was seen last, so that another one mounts it from there.
+//! In which repository of a registry a blob was seen last, so that another one mounts it from there; and an image, so
+//! that its next push asks for nothing else first.
 //!
 //! Only a hint, kept by host in the state folder, the newest first and no more than a few thousand: a registry that
 //! does not have the blob there any more opens an upload instead of mounting it.
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::host_files::HostFiles;
 use crate::{error::chain, oci::Digest};
 
-/// The blobs that this machine's pushes have left at registries, or found there.
+/// The blobs and images that this machine's pushes have left at registries, or found there.
 #[derive(Clone, Debug)]
 pub struct Sightings {
     files: HostFiles,

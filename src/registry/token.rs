@@ -190,6 +190,11 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, Fault> {
     authorization("Bearer", token)
 }
 
+/// Returns whether an `Authorization` shows a password as it is.
+pub(super) fn is_basic(authorization: &HeaderValue) -> bool {
+    authorization.as_bytes().starts_with(b"Basic ")
+}
+
 fn authorization(scheme: &str, secret: &str) -> Result<HeaderValue, Fault> {
     let mut value = HeaderValue::try_from(format!("{scheme} {secret}")).map_err(|_| {
         Fault::Fatal(Error::new(ErrorKind::Denied, "the token holds characters that no header takes"))

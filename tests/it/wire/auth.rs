@@ -3,7 +3,7 @@
 use longshore::{
     ErrorKind,
     error::chain,
-    registry::{Credential, Credentials, Secret},
+    registry::{Credential, Credentials, Secret, Sightings},
 };
 
 use super::{CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed_by, story, upload_story};
@@ -53,6 +53,35 @@ fn rule_26_a_challenge_is_answered_and_no_body_goes_before_it() {
         assert_eq!(refused, 1, "{}", story(&registry));
         assert_eq!(registry.calls(Route::Base), 0, "a 200 there would prove nothing");
     }
+}
+
+#[test]
+fn a_password_is_shown_by_one_before_it_is_shown_by_many() {
+    // What is asked ahead shows none: a wrong one shown by many at once locks an account.
+    for password in ["s3cret", "wrong"] {
+        let state = tempfile::tempdir().unwrap();
+        let mut pusher = me(password);
+        pusher.options.sightings = Some(Sightings::new(state.path()));
+        let registry = Registry::start(basic());
+        let pushed = pusher.push(Layout::of(&[LARGE, 1000, 2000]).path(), &registry);
+        assert_eq!(pushed.is_ok(), password == "s3cret");
+        let mut shown = registry.log();
+        shown.retain(|exchange| exchange.authorization.is_some());
+        assert_eq!(shown[0].route, Route::ManifestHead, "{}", story(&registry));
+        let asks_for_image =
+            |exchange: &Exchange| matches!(exchange.route, Route::ManifestHead | Route::ManifestGet);
+        assert!(pushed.is_ok() || shown.iter().all(asks_for_image), "{}", story(&registry));
+    }
+}
+
+#[test]
+fn many_who_ask_ahead_share_one_token() {
+    let state = tempfile::tempdir().unwrap();
+    let mut pusher = me("s3cret");
+    pusher.options.sightings = Some(Sightings::new(state.path()));
+    let registry = pushed_by(&pusher, &Layout::of(&[LARGE, 1000, 2000]), bearer(Some(300)));
+    assert_eq!(registry.calls(Route::Token), 1, "{}", story(&registry));
+    assert_no_body_unauthenticated(&registry);
 }
 
 #[test]

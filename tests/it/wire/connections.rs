@@ -6,9 +6,16 @@ use std::{
     time::Duration,
 };
 
-use longshore::{ErrorKind, event::Event, registry::retry::Pace};
+use longshore::{
+    ErrorKind,
+    event::Event,
+    registry::{Sightings, retry::Pace},
+};
+use tempfile::TempDir;
 
-use super::{CHUNK, Pusher, assert_arrived, image::Layout, pushed, pushed_by, story, upload_story};
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story, upload_story,
+};
 use crate::support::registry::{Fault, Manners, Registry, Route, Script};
 
 /// Three chunks and a bit.
@@ -74,6 +81,82 @@ fn an_upload_that_was_opened_in_vain_is_given_back() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     let seen = [Route::Open, Route::Cancel, Route::Patch, Route::Commit].map(|route| registry.calls(route));
     assert_eq!(seen, [1, 1, 0, 0], "{}", story(&registry));
+}
+
+/// A machine that remembers what it has left at registries.
+fn with_memory(state: &TempDir) -> Pusher {
+    let mut pusher = Pusher::new();
+    pusher.options.sightings = Some(Sightings::new(state.path()));
+    pusher
+}
+
+fn routes(registry: &Registry) -> Vec<Route> {
+    registry.log().iter().map(|exchange| exchange.route).collect()
+}
+
+#[test]
+fn where_an_image_was_never_left_everything_is_asked_at_once() {
+    // Nothing is said about the image before an upload was opened and every blob asked about.
+    let script = Script::new().on(Route::ManifestHead, 1, Fault::Await { route: Route::Mount, calls: 1 }).on(
+        Route::Mount,
+        1,
+        Fault::Await { route: Route::BlobHead, calls: 4 },
+    );
+    let (state, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[LARGE, 1000, 2000]));
+    let pusher = with_memory(&state);
+    let registry = pushed_by(&pusher, &layout, script);
+    let opened =
+        [Route::BlobHead, Route::Mount, Route::Open, Route::Cancel].map(|route| registry.calls(route));
+    assert_eq!(opened, [4, 1, 3, 0], "{}", story(&registry));
+    // Where it was, there is one question.
+    let before = registry.log().len();
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_eq!(routes(&registry)[before..], [Route::ManifestHead]);
+}
+
+#[test]
+fn what_is_there_already_is_found_by_a_machine_that_knows_nothing() {
+    let layout = Layout::of(&[LARGE, 1000]);
+    let registry = pushed(&layout, Script::new());
+    let before = registry.log().len();
+    let state = tempfile::tempdir().unwrap();
+    with_memory(&state).push(layout.path(), &registry).unwrap();
+    let asked = routes(&registry).split_off(before);
+    let is_question = |route: &Route| matches!(route, Route::ManifestHead | Route::BlobHead | Route::Mount);
+    assert!(asked.iter().all(is_question), "{}", story(&registry));
+    let before = registry.log().len();
+    with_memory(&state).push(layout.path(), &registry).unwrap();
+    assert_eq!(routes(&registry)[before..], [Route::ManifestHead], "now it knows");
+}
+
+#[test]
+fn an_upload_opened_for_a_blob_that_is_there_is_for_the_next_or_given_back() {
+    let ignorant = Script::new().manners(Manners { mounts: false, ..Manners::default() });
+    let (state, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[LARGE, 1000]));
+    let registry = Registry::start(ignorant);
+    let largest = layout.blobs.iter().map(|digest| layout.read(digest)).max_by_key(Vec::len).unwrap();
+    registry.seed(REPOSITORY, &largest);
+    with_memory(&state).push(layout.path(), &registry).unwrap();
+    let opened = [Route::Mount, Route::Open, Route::Cancel].map(|route| registry.calls(route));
+    assert_eq!(opened, [1, 1, 0], "{}", story(&registry));
+    assert_arrived(&layout, &registry);
+    // Nothing is to be sent.
+    let elsewhere = tempfile::tempdir().unwrap();
+    with_memory(&elsewhere).push(layout.path(), &registry).unwrap();
+    assert_eq!(registry.calls(Route::Mount) - registry.calls(Route::Cancel), 1, "{}", story(&registry));
+}
+
+#[test]
+fn a_refusal_of_what_is_asked_ahead_is_none() {
+    let refused = || Fault::status(403);
+    let script = Script::new()
+        .always(Route::Mount, refused())
+        .on(Route::BlobHead, 1, refused())
+        .on(Route::BlobHead, 2, Fault::status(500))
+        .on(Route::BlobHead, 3, Fault::reset());
+    let state = tempfile::tempdir().unwrap();
+    let registry = pushed_by(&with_memory(&state), &Layout::of(&[LARGE, 1000, 2000]), script);
+    assert_eq!(registry.calls(Route::Open), 4, "{}", story(&registry));
 }
 
 #[test]
@@ -163,7 +246,7 @@ fn rule_30_a_body_is_rate_limited_too() {
     let layout = Layout::of(&[LARGE]);
     let limited = Fault::status(429).header("Retry-After", "60");
     let registry = Registry::start(Script::new().on(Route::Patch, 2, limited));
-    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(super::REPOSITORY, &layout.read(digest))));
+    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(REPOSITORY, &layout.read(digest))));
     Pusher::new().push(layout.path(), &registry).unwrap();
     let story = upload_story(&registry);
     assert_eq!(story[2..4], ["Patch 65536-131071 429", "Patch 65536-131071 202"], "{story:?}");

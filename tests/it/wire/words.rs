@@ -61,7 +61,9 @@ fn seen(run: &Run) -> String {
 }
 
 fn always(route: Route, fault: Fault) -> Script {
-    Script::new().always(route, fault)
+    let script = Script::new().always(route, fault.clone());
+    // Whatever a registry says to who opens an upload, it says to who asks for a mount as well.
+    if route == Route::Open { script.always(Route::Mount, fault) } else { script }
 }
 
 /// A refusal in the words of the distribution specification.
@@ -345,7 +347,10 @@ fn status_429_too_many_requests() {
     ");
     // A pause that is asked for is told to whoever wants to hear what goes on.
     let (user, layout) = (Longshore::new(), Layout::of(&[LARGE]));
-    let registry = with_configs(&layout, Script::new().on(Route::Open, 1, limited("1")));
+    let registry = with_configs(
+        &layout,
+        Script::new().on(Route::Mount, 1, limited("1")).on(Route::Open, 1, limited("1")),
+    );
     let destination = format!("{}/{REPOSITORY}:1", registry.host());
     let run = user.run(["push", layout.path().to_str().unwrap(), &destination]);
     let said = run.stderr.replace(&registry.host(), "REGISTRY");
