@@ -16,7 +16,12 @@ use crate::{
 const MOST_LOSSES: u32 = 5;
 
 /// Whoever loses uploads may be several.
-const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they share storage and secret, or sessions stick to one; distribution before 3.0 loses one when a request of it breaks off";
+const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they share storage and secret, or sessions stick to one";
+
+/// Before 3.0 distribution cancels an upload that holds other bytes than its `_state` says, whatever is asked of it
+/// (distribution/distribution:registry/handlers/blobupload.go of 2.8, `ResumeBlobUpload`): a chunk that was cut off
+/// costs all chunks before it.
+const BREAKS: &str = "distribution before 3.0 loses an upload when the connection breaks in the middle of a chunk: there each layer needs an unbroken connection from its first byte to its last, so a steadier line, smaller layers or a newer registry would help";
 
 /// More redirects in a row are a circle.
 const MOST_REDIRECTS: u32 = 5;
@@ -51,7 +56,7 @@ impl Session {
                 0 => error,
                 _ if self.disowned > 0 => {
                     let doing = format!("{doing} at a registry that loses uploads");
-                    error.while_doing(doing).with_hint(REPLICAS)
+                    self.lost(error.while_doing(doing))
                 }
                 _ => error.while_doing(doing),
             }));
@@ -71,12 +76,18 @@ impl Session {
         self.losses += 1;
         if self.losses > MOST_LOSSES {
             let error = error.while_doing(format!("giving up after {MOST_LOSSES} lost uploads"));
-            return Step::Ended(Err(error.with_hint(REPLICAS)));
+            return Step::Ended(Err(self.lost(error)));
         }
         if self.losses == MOST_LOSSES && self.fits_whole() {
             self.way = Way::Whole;
         }
         Step::Open
+    }
+
+    /// Adds to an error why a registry may lose uploads.
+    fn lost(&self, error: Error) -> Error {
+        let error = error.with_hint(REPLICAS);
+        if self.last_break.is_some() { error.with_hint(BREAKS) } else { error }
     }
 
     /// Begins anew with smaller chunks: a body of `sent` bytes was too large.
@@ -124,7 +135,10 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Pace, Session, Settings, script::*};
+    use super::{
+        super::{Action, Pace, Session, Settings, script::*},
+        BREAKS, REPLICAS,
+    };
     use crate::error::ErrorKind;
 
     #[test]
@@ -150,6 +164,21 @@ mod tests {
         let done = play(25, answers);
         assert_eq!(done.matches("POST").count(), 6);
         assert!(done.contains("POST, PUT 25, wait, HEAD, refused: "), "{done}");
+    }
+
+    #[test]
+    fn uploads_lost_by_broken_connections_are_told_from_others() {
+        let disowned = || vec![opened(), status(404), status(404)];
+        let broken = || vec![opened(), reset(5), status(404), status(404)];
+        for (answers, breaks) in [
+            ((0..6).flat_map(|_| disowned()).collect(), false),
+            ((0..4).flat_map(|_| broken()).chain([opened(), reset(5)]).collect(), true),
+        ] {
+            let (mut session, done) = play_with(settings(), &blob(25), answers);
+            let Action::Fail(error) = session.next(&blob(25)) else { panic!("no failure: {done}") };
+            let hints = error.hints();
+            assert!(hints.contains(&REPLICAS) && hints.contains(&BREAKS) == breaks, "{done}: {hints:?}");
+        }
     }
 
     #[test]
