@@ -67,8 +67,8 @@ impl Uploader {
     }
 
     /// Opens the upload of a blob before its turn, once `is_sound` says that nothing speaks against it, unless there
-    /// is an earlier one to go on with. Where it is not known that the repository lacks the blob, the registry is asked
-    /// to mount it from there: if it has it, no upload is opened.
+    /// is an earlier one to go on with. What goes wrong before it is known that the blob is missing is nothing: its
+    /// turn will come.
     pub(crate) fn open_ahead(
         &self,
         digest: &Digest,
@@ -78,9 +78,7 @@ impl Uploader {
     ) {
         let (client, repository, resume) =
             (self.client.clone(), self.repository.clone(), self.resume.clone());
-        let from_itself = Mount { digest: digest.clone(), from: repository.clone() };
-        let mount = (!is_missing).then_some(from_itself);
-        let request = Request::Open { mount, algorithm: digest.algorithm() };
+        let request = Request::Open { mount: None, algorithm: digest.algorithm() };
         self.head_start.begin(digest, async move {
             let key = key(&client, &repository, blob);
             blocking(move || Ok(!resume.is_unfinished(&key) && is_sound())).await.ok().filter(|go| *go)?;

@@ -101,7 +101,7 @@ impl Client {
     ) -> Result<Reply, Fault> {
         let mut scope = Scope::of(repository);
         if let Request::Open { mount: Some(mount), .. } = request {
-            scope.from = Some(mount.from.clone()).filter(|from| from != repository);
+            scope.from = Some(mount.from.clone());
         }
         let streams = call.payload.is_stream();
         let answer = self.round_trip(&scope, &mut call).await?;

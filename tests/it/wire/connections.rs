@@ -97,17 +97,16 @@ fn routes(registry: &Registry) -> Vec<Route> {
 #[test]
 fn where_an_image_was_never_left_everything_is_asked_at_once() {
     // Nothing is said about the image before an upload was opened and every blob asked about.
-    let script = Script::new().on(Route::ManifestHead, 1, Fault::Await { route: Route::Mount, calls: 1 }).on(
-        Route::Mount,
+    let script = Script::new().on(Route::ManifestHead, 1, Fault::Await { route: Route::Open, calls: 1 }).on(
+        Route::Open,
         1,
         Fault::Await { route: Route::BlobHead, calls: 4 },
     );
     let (state, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[LARGE, 1000, 2000]));
     let pusher = with_memory(&state);
     let registry = pushed_by(&pusher, &layout, script);
-    let opened =
-        [Route::BlobHead, Route::Mount, Route::Open, Route::Cancel].map(|route| registry.calls(route));
-    assert_eq!(opened, [4, 1, 3, 0], "{}", story(&registry));
+    let seen = [Route::BlobHead, Route::Open, Route::Cancel].map(|route| registry.calls(route));
+    assert_eq!(seen, [4, 4, 0], "{}", story(&registry));
     // Where it was, there is one question.
     let before = registry.log().len();
     pusher.push(layout.path(), &registry).unwrap();
@@ -121,42 +120,39 @@ fn what_is_there_already_is_found_by_a_machine_that_knows_nothing() {
     let before = registry.log().len();
     let state = tempfile::tempdir().unwrap();
     with_memory(&state).push(layout.path(), &registry).unwrap();
-    let asked = routes(&registry).split_off(before);
-    let is_question = |route: &Route| matches!(route, Route::ManifestHead | Route::BlobHead | Route::Mount);
-    assert!(asked.iter().all(is_question), "{}", story(&registry));
+    let mut asked = routes(&registry).split_off(before);
+    // What was opened ahead is given back.
+    let count = |wanted: Route| asked.iter().filter(|route| **route == wanted).count();
+    assert_eq!((count(Route::Open), count(Route::Cancel)), (1, 1), "{}", story(&registry));
+    asked.retain(|route| !matches!(route, Route::Open | Route::Cancel | Route::BlobHead));
+    assert_eq!(asked, [Route::ManifestHead]);
     let before = registry.log().len();
     with_memory(&state).push(layout.path(), &registry).unwrap();
     assert_eq!(routes(&registry)[before..], [Route::ManifestHead], "now it knows");
 }
 
 #[test]
-fn an_upload_opened_for_a_blob_that_is_there_is_for_the_next_or_given_back() {
-    let ignorant = Script::new().manners(Manners { mounts: false, ..Manners::default() });
+fn an_upload_opened_for_a_blob_that_is_there_is_for_the_next() {
     let (state, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[LARGE, 1000]));
-    let registry = Registry::start(ignorant);
+    let registry = Registry::honest();
     let largest = layout.blobs.iter().map(|digest| layout.read(digest)).max_by_key(Vec::len).unwrap();
     registry.seed(REPOSITORY, &largest);
     with_memory(&state).push(layout.path(), &registry).unwrap();
-    let opened = [Route::Mount, Route::Open, Route::Cancel].map(|route| registry.calls(route));
-    assert_eq!(opened, [1, 1, 0], "{}", story(&registry));
+    let seen = [Route::Open, Route::Cancel].map(|route| registry.calls(route));
+    assert_eq!(seen, [2, 0], "{}", story(&registry));
     assert_arrived(&layout, &registry);
-    // Nothing is to be sent.
-    let elsewhere = tempfile::tempdir().unwrap();
-    with_memory(&elsewhere).push(layout.path(), &registry).unwrap();
-    assert_eq!(registry.calls(Route::Mount) - registry.calls(Route::Cancel), 1, "{}", story(&registry));
 }
 
 #[test]
 fn a_refusal_of_what_is_asked_ahead_is_none() {
-    let refused = || Fault::status(403);
     let script = Script::new()
-        .always(Route::Mount, refused())
-        .on(Route::BlobHead, 1, refused())
+        .on(Route::Open, 1, Fault::status(403))
+        .on(Route::BlobHead, 1, Fault::status(403))
         .on(Route::BlobHead, 2, Fault::status(500))
         .on(Route::BlobHead, 3, Fault::reset());
     let state = tempfile::tempdir().unwrap();
     let registry = pushed_by(&with_memory(&state), &Layout::of(&[LARGE, 1000, 2000]), script);
-    assert_eq!(registry.calls(Route::Open), 4, "{}", story(&registry));
+    assert_eq!(registry.calls(Route::Open), 5, "{}", story(&registry));
 }
 
 #[test]

@@ -104,8 +104,6 @@ pub(crate) struct Manners {
     pub(crate) keeps_partial: bool,
     /// How far away it is: so long after a request has come, its answer leaves.
     pub(crate) latency: Duration,
-    /// It knows mounts (else it opens an upload, as the specification allows).
-    pub(crate) mounts: bool,
     /// What a PATCH is answered when it went well (ECR: 201, gh:openai/tart#273).
     pub(crate) patch_status: u16,
     /// A lie about `Range` in every answer to a PATCH.
@@ -132,7 +130,6 @@ impl Default for Manners {
             keeps_closing_body: true,
             keeps_partial: true,
             latency: Duration::ZERO,
-            mounts: true,
             patch_status: 202,
             range: None,
             reset_over: None,

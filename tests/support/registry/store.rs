@@ -185,7 +185,7 @@ impl Store {
     fn mount(&mut self, manners: &Manners, base: &str, call: &Call) -> Answer {
         let digest = call.head.parameter("mount").and_then(|digest| digest.parse::<Digest>().ok());
         let from = call.head.parameter("from");
-        if let (true, Some(digest), Some(from)) = (manners.mounts, digest, from)
+        if let (Some(digest), Some(from)) = (digest, from)
             && let Some(bytes) = self.blob(&from, &digest).cloned()
         {
             let repository = &call.repository;
