@@ -98,7 +98,6 @@ fn challenge(data: &[u8]) {
     drop(Challenge::read(&values.map(|value| (WWW_AUTHENTICATE, value)).collect()));
 }
 
-/// What a bundle says it leaves out reads as it is written.
 /// What is encoded is decoded. Repeated, it is longer than what is searched at once, and than the window.
 fn gzip_encoder(data: &[u8]) {
     let times = data.first().map_or(0, |first| usize::from(first % 8));
@@ -111,6 +110,7 @@ fn gzip_encoder(data: &[u8]) {
     assert!(decoded == plain, "something else is decoded");
 }
 
+/// What a bundle says it leaves out reads as it is written.
 fn left_out(data: &[u8]) {
     if let Ok(read) = LeftOut::parse(data) {
         let bytes = read.to_bytes().expect("it can be written");

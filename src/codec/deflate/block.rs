@@ -42,7 +42,7 @@ pub(super) fn write<'a>(
 /// The number of bits that the symbols take, with the bits behind them.
 fn cost(counts: &[u32], code: &[Word], extra: impl Fn(usize) -> u32) -> usize {
     let each = counts.iter().zip(code).enumerate();
-    each.map(|(symbol, (count, word))| (count * (word.size + extra(symbol))) as usize).sum()
+    each.map(|(symbol, (count, word))| *count as usize * (word.size + extra(symbol)) as usize).sum()
 }
 
 fn stored<'a>(mut bits: Bits<'a>, plain: &[u8], is_last: bool) -> Bits<'a> {

@@ -20,6 +20,10 @@ pub(super) const MOST: usize = CHUNK / 4 + 1;
 const RING: usize = 1 << 16;
 /// The ring is filled so far beyond a chunk: a match may go on, and eight bytes are read at each of its places.
 const AHEAD: usize = LONGEST + 14;
+/// The farthest a match may be away.
+const WINDOW: usize = 1 << 15;
+// What is ahead of a position has not overwritten its window.
+const _: () = assert!(WINDOW + CHUNK + AHEAD <= RING);
 const QUADS: u32 = 15;
 const OCTETS: u32 = 14;
 /// So many bytes from its end a block is not searched: eight are read at the next position, too.
@@ -55,7 +59,7 @@ impl Candidate {
     }
 }
 
-/// What is remembered of one block of up to any size.
+/// What is remembered of one block, whatever its size.
 #[derive(Debug)]
 pub(super) struct Matches {
     /// The first bytes are repeated at the end.

@@ -98,23 +98,28 @@ impl Counts {
     }
 
     /// Estimates how many 256ths of a bit the symbols take with the best codes for them, which are not part of it,
-    /// nor are extra bits. For up to 2^18 symbols of either alphabet.
-    pub(super) fn cost(&self) -> u32 {
+    /// nor are extra bits.
+    pub(super) fn cost(&self) -> u64 {
         entropy(&self.literals) + entropy(&self.distances)
     }
 }
 
 /// n log n less the sum of what each of the counts has of that.
-fn entropy(counts: &[u32]) -> u32 {
-    let all: u32 = counts.iter().sum();
-    let parts: u32 = counts.iter().map(|&count| count * log2(count)).sum();
-    (all * log2(all)).saturating_sub(parts)
+fn entropy(counts: &[u32]) -> u64 {
+    let all = counts.iter().sum();
+    let parts: u64 = counts.iter().map(|&count| times_log2(count)).sum();
+    times_log2(all).saturating_sub(parts)
+}
+
+#[inline]
+fn times_log2(count: u32) -> u64 {
+    u64::from(count) * u64::from(log2(count))
 }
 
 /// The logarithm in 256ths, a straight line between powers of two: the exponent and the head of the mantissa of
 /// a float, which compilers do for many numbers at once. Zero has none, and is multiplied by zero.
 #[inline]
-#[expect(clippy::cast_precision_loss, reason = "counts are below 2^24")]
+#[expect(clippy::cast_precision_loss, reason = "what is lost is below a 256th")]
 fn log2(count: u32) -> u32 {
     (count as f32).to_bits().wrapping_sub(1.0_f32.to_bits()) >> 15
 }
@@ -163,6 +168,15 @@ mod tests {
         counts.distances[1] = 255;
         let distances = (counts.cost() >> 8) - 8 * 1000 * 3;
         assert!((8..12).contains(&distances), "{distances}");
+    }
+
+    #[test]
+    fn a_block_may_be_as_large_as_its_counts() {
+        let mut counts = Counts::NONE;
+        for each in [1 << 12, 1 << 23] {
+            counts.literals[..256].fill(each);
+            assert_eq!(counts.cost() >> 8, 8 * 256 * u64::from(each), "a byte is a byte");
+        }
     }
 
     #[test]
