@@ -28,6 +28,14 @@ impl Family {
         if media_type.starts_with("application/vnd.docker.") { Self::Docker } else { Self::Oci }
     }
 
+    /// Returns whose it is.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "Docker",
+            Self::Oci => "OCI",
+        }
+    }
+
     /// Returns what it calls the manifest of one image.
     pub fn manifest(self) -> String {
         match self {
@@ -66,9 +74,11 @@ impl Family {
     }
 }
 
-/// Says how a layer of this media type is packed: `gzip`, `zstd` or `none`.
-pub fn packing(media_type: &str) -> &'static str {
-    ["gzip", "zstd"].into_iter().find(|packed| media_type.ends_with(packed)).unwrap_or("none")
+/// Says how a layer of this media type is packed: `gzip`, `zstd` or `none`; nothing for what has a name in neither
+/// family, like encrypted layers.
+pub fn packing(media_type: &str) -> Option<&'static str> {
+    let plain = media_type.ends_with(".tar").then_some("none");
+    ["gzip", "zstd"].into_iter().find(|packed| media_type.ends_with(packed)).or(plain)
 }
 
 /// What a document that can be pushed under a tag is.
@@ -144,11 +154,14 @@ mod tests {
             for (packed, foreign) in [("none", false), ("gzip", false), ("none", true), ("gzip", true)] {
                 let name = family.layer(packed, foreign).unwrap();
                 assert!(is_file_system(&name) || foreign, "{name}");
-                assert_eq!((packing(&name), is_nondistributable(&name)), (packed, foreign), "{name}");
+                assert_eq!((packing(&name), is_nondistributable(&name)), (Some(packed), foreign), "{name}");
             }
         }
         assert_eq!(Family::Docker.layer("zstd", false), None);
-        assert_eq!(packing(&Family::Oci.layer("zstd", false).unwrap()), "zstd");
+        assert_eq!(packing(&Family::Oci.layer("zstd", false).unwrap()), Some("zstd"));
+        for unknown in ["tar+xz", "tar+gzip+encrypted", "squashfs"] {
+            assert_eq!(packing(&format!("application/vnd.oci.image.layer.v1.{unknown}")), None);
+        }
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl<'a> Finishing<'a> {
 
     /// Returns the family of the outcome.
     fn family(&self, held: Option<&Manifest>, layers: &[Slot]) -> Result<Family> {
-        let zstd = |slot: &Slot| slot.packing() == Compression::Zstd.name();
+        let zstd = |slot: &Slot| slot.packing() == Some(Compression::Zstd.name());
         match (self.format, held.map(|held| Family::of(&held.media_type))) {
             (Format::Docker, _) if layers.iter().any(zstd) => {
                 Err(Error::usage("Docker's manifests have no zstd layers")
@@ -191,33 +191,30 @@ impl<'a> Finishing<'a> {
             let mut change = Change::default();
             if let Slot::Encoded(diff_id, _) = slot {
                 let Some(found) = self.encoded.get(diff_id) else { return Ok(None) };
-                let same = found.0 == layer.digest;
-                change.target = Some(found.clone());
-                change.dropped =
-                    layer.annotations.keys().filter(|key| !same && is_of_encoding(key)).cloned().collect();
-                for key in &change.dropped {
-                    let note =
-                        format!("annotation `{key}` no longer holds and is dropped from layer {diff_id}");
-                    self.notes.push(note);
+                if found.0 != layer.digest {
+                    change.target = Some(found.clone());
+                    change.dropped =
+                        layer.annotations.keys().filter(|key| is_of_encoding(key)).cloned().collect();
+                    let what = change.dropped.iter().map(|key| format!("annotation `{key}`"));
+                    self.note_dropped(what, layer, &format!("layer {diff_id}"));
                 }
             }
-            let name = slot.media_type(family)?;
-            if layer.media_type.as_deref() != Some(&name)
-                && (change.target.is_some() || changes.media_type.is_some())
-            {
-                change.media_type = Some(name);
+            if matches!(slot, Slot::Encoded(..)) || changes.media_type.is_some() {
+                let name = slot.media_type(family)?;
+                change.media_type = (layer.media_type.as_ref() != Some(&name)).then_some(name);
             }
             changes.entries.insert(at, change);
         }
         Ok(Some(changes))
     }
 
-    fn index_changes(&self, held: &Manifest, children: &[Descriptor]) -> Changes {
+    fn index_changes(&mut self, held: &Manifest, children: &[Descriptor]) -> Changes {
         let mut changes = Changes::default();
         let mut family = Family::of(&held.media_type);
         for (at, child) in children.iter().enumerate() {
             let mut change = Change::default();
-            if let Some(renamed) = self.renamed.get(&child.digest) {
+            if let Some(renamed) = self.renamed.get(&child.digest).cloned() {
+                self.note_dropped([], child, &format!("manifest {}", child.digest));
                 change.target = Some((renamed.digest.clone(), renamed.size));
                 let name = renamed.media_type.clone().unwrap_or_default();
                 if Family::of(&name) == Family::Oci {
@@ -240,6 +237,13 @@ impl<'a> Finishing<'a> {
             changes.media_type = Some(family.index());
         }
         changes
+    }
+
+    /// What is said of some bytes, or embedded of them, is not said of those that replace them.
+    fn note_dropped(&mut self, what: impl IntoIterator<Item = String>, from: &Descriptor, called: &str) {
+        let data = from.data.is_some().then(|| "what `data` embeds".to_owned());
+        let what = what.into_iter().chain(data);
+        self.notes.extend(what.map(|what| format!("{what} no longer holds and is dropped from {called}")));
     }
 
     /// What is said about a document that changed is said about the one it was.
@@ -297,32 +301,33 @@ impl<'a> Finishing<'a> {
 }
 
 impl Slot {
-    fn packing(&self) -> &'static str {
+    fn packing(&self) -> Option<&'static str> {
         match self {
-            Self::Encoded(_, compression) => compression.name(),
-            Self::Kept(descriptor) => {
-                media_type::packing(descriptor.media_type.as_deref().unwrap_or_default())
+            Self::Encoded(_, compression) => Some(compression.name()),
+            // Foreign layers without a media type are Windows bases, which are gzip.
+            Self::Kept(Descriptor { media_type: None, urls, .. }) if !urls.is_empty() => {
+                Some(Compression::Gzip.name())
             }
+            Self::Kept(Descriptor { media_type: None, .. }) => Some(Compression::None.name()),
+            Self::Kept(Descriptor { media_type: Some(name), .. }) => media_type::packing(name),
         }
     }
 
     fn media_type(&self, family: Family) -> Result<String> {
-        let own = match self {
+        let (own, foreign) = match self {
             Self::Kept(Descriptor { media_type: Some(name), .. }) if Family::of(name) == family => {
                 return Ok(name.clone());
             }
-            Self::Kept(descriptor) => descriptor.media_type.as_deref(),
-            Self::Encoded(..) => None,
+            Self::Kept(Descriptor { media_type, urls, .. }) => {
+                let own = media_type.as_deref().unwrap_or_default();
+                (own, !urls.is_empty() || media_type::is_nondistributable(own))
+            }
+            Self::Encoded(..) => ("", false),
         };
-        let foreign = match self {
-            Self::Kept(descriptor) => !descriptor.urls.is_empty(),
-            Self::Encoded(..) => false,
-        } || own.is_some_and(media_type::is_nondistributable);
-        // Foreign layers without a media type are Windows bases, which are gzip.
-        let packed = if own.is_none() && foreign { Compression::Gzip.name() } else { self.packing() };
-        family
-            .layer(packed, foreign)
-            .ok_or_else(|| Error::internal(format!("no media type for {packed} layers")))
+        self.packing().and_then(|packed| family.layer(packed, foreign)).ok_or_else(|| {
+            Error::usage(format!("{} has no layers of the media type `{own}`", family.name()))
+                .with_hint("leave `--format` out")
+        })
     }
 }
 
@@ -482,6 +487,44 @@ mod tests {
             .replace(r#""containerd.io/snapshot/stargz/toc.digest":"t","#, "");
         assert_eq!(text(&finished.manifests[0]), expected);
         assert!(finished.notes[0].contains("stargz/toc.digest"), "{:?}", finished.notes);
+    }
+
+    #[test]
+    fn what_is_embedded_of_other_bytes_is_dropped_and_said() {
+        let embedding = |manifest: &Manifest| {
+            let text = text(manifest).replace(r#","size":"#, r#","data":"AAAA","size":"#);
+            Manifest::parse(text.clone().into(), Digest::of(text.as_bytes()), None).unwrap()
+        };
+        let image = embedding(&held(Family::Oci));
+        let index = embedding(&index(&format!(
+            r#"{{"mediaType":"{}","digest":"{}","size":1}}"#,
+            image.media_type, image.digest
+        )));
+        for (becomes, notes) in [("a", 2), ("old", 0)] {
+            let slot = Slot::Encoded(diff_id("a"), Compression::Gzip);
+            let drafts = [
+                Draft { base: Base::Held(image.clone()), layers: vec![slot] },
+                Draft { base: Base::Held(index.clone()), layers: Vec::new() },
+            ];
+            let encoded = Encodings::from([(diff_id("a"), (Digest::of(becomes.as_bytes()), 9))]);
+            let finished = finish(&drafts, &encoded, Format::Auto).unwrap().unwrap();
+            let said = finished.notes.iter().filter(|note| note.contains("`data`"));
+            assert_eq!(said.count(), notes, "{:?}", finished.notes);
+            let [child, root] = &finished.manifests[..] else { panic!("two documents") };
+            // The config's stays.
+            let embedded = |manifest| text(manifest).matches(r#""data""#).count();
+            assert_eq!((embedded(child), embedded(root)), if notes > 0 { (1, 0) } else { (2, 1) });
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_in_the_other_family_is_refused() {
+        let named = |name: &str| vec![Slot::Kept(Descriptor::new(name, Digest::of(b"x"), 9))];
+        for packed in ["tar+zstd", "tar+xz", "tar+gzip+encrypted", "squashfs"] {
+            let name = format!("application/vnd.oci.image.layer.v1.{packed}");
+            assert_eq!(made(named(&name), Format::Docker).unwrap_err().kind(), ErrorKind::Usage, "{name}");
+            assert!(text(&made(named(&name), Format::Oci).unwrap()).contains(&name));
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Delivery {
     fn accepts(&self, layer: &Descriptor) -> bool {
         let name = layer.media_type.as_deref().unwrap_or_default();
         let wanted = Compression::from(self.options.recipe.encoding()).name();
-        media_type::is_file_system(name) && layer.urls.is_empty() && media_type::packing(name) == wanted
+        media_type::is_file_system(name) && layer.urls.is_empty() && media_type::packing(name) == Some(wanted)
     }
 
     /// Makes sure that the destination has a layer; one of another repository is mounted.

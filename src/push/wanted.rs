@@ -301,7 +301,7 @@ impl Listing<'_> {
 /// Returns whether a layer's media type says how it is packed.
 fn is_called(layer: Option<&Descriptor>, packed: Compression) -> bool {
     let name = layer.and_then(|layer| layer.media_type.as_deref());
-    name.is_none_or(|name| media_type::packing(name) == packed.name())
+    name.is_none_or(|name| media_type::packing(name) == Some(packed.name()))
 }
 
 fn is_foreign(descriptor: &Descriptor) -> bool {
