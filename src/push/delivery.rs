@@ -52,15 +52,18 @@ pub(super) struct Delivery {
 struct NotReusable;
 
 impl Delivery {
-    /// Delivers the image; encodes a layer again whose cache entry was damaged, or that the registry had promised.
+    /// Delivers the image; encodes layers again whose cache entries were damaged, or that the registry had promised.
     pub(super) async fn run(&self) -> Result<Pushed> {
         let mut reuse = self.options.reuse;
-        let mut damaged = false;
+        // Damage is seldom alone, but what was dropped and is damaged again is not made better a third time.
+        let mut damaged = HashSet::new();
         let pushed = loop {
             match self.attempt(reuse).await {
-                Err(error) if error.find::<DamagedEntry>().is_some() && !damaged => {
+                Err(error)
+                    if error.find::<DamagedEntry>().is_some()
+                        && damaged.insert(error.message().to_owned()) =>
+                {
                     self.warn(format!("{}; looking at the layer again", error.message()));
-                    damaged = true;
                 }
                 Err(error) if error.find::<NotReusable>().is_some() && reuse => {
                     self.warn(format!("{}; using no layer again", error.message()));

@@ -138,6 +138,36 @@ fn the_cache_is_listed_checked_pruned_and_cleared() {
 }
 
 #[test]
+fn however_much_of_the_cache_is_damaged_the_push_arrives() {
+    let longshore = Longshore::new();
+    let archive = Archive::of(&[300_000, 20_000, 3_000_000, 70_000]);
+    let (dir, store) = (longshore.home().join("cache"), longshore.home().join("store"));
+    let push = |_| {
+        let source = archive.path();
+        let arguments = [Path::new("push"), &source, Path::new("demo:1"), Path::new("--into"), &store];
+        let run = longshore.run(arguments.into_iter().chain([Path::new("--cache-dir"), &dir]));
+        let pushed = run.pushed().map(str::to_owned);
+        fs_err::remove_dir_all(&store).unwrap();
+        pushed.unwrap()
+    };
+    let first = push("cold");
+    for blob in blobs(&dir) {
+        let mut bytes = fs_err::read(&blob).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs_err::write(&blob, bytes).unwrap();
+    }
+    assert_eq!(push("all blobs are damaged"), first);
+    let [verdict] = &cache(&longshore, &["verify", "--cache-dir", dir.to_str().unwrap()])[..] else {
+        panic!("one line")
+    };
+    assert_eq!((&verdict["dropped"], &verdict["good"]), (&0.into(), &4.into()));
+    let entries = dir.join("longshore/encoded");
+    fs_err::remove_dir_all(&entries).unwrap();
+    fs_err::write(&entries, "a file where a folder was").unwrap();
+    assert_eq!(push("nothing can be kept"), first);
+}
+
+#[test]
 fn a_shared_cache_that_cannot_be_is_a_usage_error() {
     let (longshore, archive) = (Longshore::new(), archive());
     let dir = tempfile::tempdir().unwrap();
