@@ -69,11 +69,12 @@ pub struct Entry {
 
 impl Cache {
     /// Opens the cache in `dir`, which is made if it is missing. A folder in which somebody else could have
-    /// put blobs is refused.
+    /// put blobs is refused, and one that holds images: what no entry names would be swept out of it.
     pub fn open(dir: &Path) -> Result<Self> {
         let opening = || format!("opening the cache `{}`", dir.display());
         DirBuilder::new().recursive(true).mode(0o700).create(dir).context(ErrorKind::Local, opening)?;
         must_be_ours(dir)?;
+        must_hold_no_images(dir)?;
         layout::write::init(dir)?;
         let writing = dir.join(WRITING);
         fs_err::create_dir_all(&writing).context(ErrorKind::Local, opening)?;
@@ -261,6 +262,19 @@ fn must_be_ours(dir: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a layout whose index names something: a cache's names nothing.
+fn must_hold_no_images(dir: &Path) -> Result<()> {
+    let index = layout::read::open_at(&dir.join(layout::INDEX)).ok().flatten();
+    let bytes = index.and_then(|index| index.read_all(layout::read::INDEX_LIMIT, layout::INDEX).ok());
+    match bytes.and_then(|bytes| layout::read::parse_index(&bytes).ok()) {
+        Some(named) if !named.is_empty() => {
+            Err(Error::usage(format!("`{}` holds images: it is no cache", dir.display()))
+                .with_hint("name another folder with `--cache-dir`"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn distrust(mode: u32, owner: u32, us: u32) -> Option<&'static str> {
     if owner != us {
         Some("the cache folder belongs to another user")
@@ -392,6 +406,21 @@ mod tests {
         {
             assert_eq!(distrust(mode, owner, 7).is_none(), trusted, "{mode:o} of {owner}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_images_is_refused() {
+        let (_dir, cache) = cache();
+        let blob = layout::write::blob_path(cache.dir(), &Digest::of(b"layer"));
+        fs_err::write(&blob, "layer").unwrap();
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","digest":"{}","size":5}}]}}"#,
+            Digest::of(b"layer")
+        );
+        fs_err::write(cache.dir().join(layout::INDEX), index).unwrap();
+        let error = Cache::open(cache.dir()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(blob.exists() && !Cache::is_distrusted(&error));
     }
 
     #[test]
