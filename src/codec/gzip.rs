@@ -4,7 +4,7 @@
 //! any thread, make a layer when they are put together in theirs. A member's bytes depend on the block, the
 //! level and `ENCODER_VERSION` alone: its header holds no time, no name, and "unknown" for the operating system.
 //!
-//! Level 1, which is what a push takes unasked, is [`deflate`](super::deflate); the others are libdeflate's.
+//! Level 1, which is what a push takes unasked, is made by `deflate`; the others are libdeflate's.
 
 use libdeflater::{CompressionLvl, Compressor};
 

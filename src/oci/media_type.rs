@@ -77,8 +77,8 @@ impl Family {
 /// Says how a layer of this media type is packed: `gzip`, `zstd` or `none`; nothing for what has a name in neither
 /// family, like encrypted layers.
 pub fn packing(media_type: &str) -> Option<&'static str> {
-    let plain = media_type.ends_with(".tar").then_some("none");
-    ["gzip", "zstd"].into_iter().find(|packed| media_type.ends_with(packed)).or(plain)
+    let ends = [("gzip", "gzip"), ("zstd", "zstd"), ("tar", "none")];
+    ends.into_iter().find(|(end, _)| media_type.ends_with(end)).map(|(_, packed)| packed)
 }
 
 /// What a document that can be pushed under a tag is.
