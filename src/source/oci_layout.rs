@@ -107,8 +107,7 @@ impl OciLayout {
 
     /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
     fn is_companion(&self, descriptor: &Descriptor, names: &[String]) -> bool {
-        let kind = descriptor.annotation(COSIGN_KIND).unwrap_or_default();
-        if kind.ends_with("/sigs") || kind.ends_with("/atts") || kind.ends_with("/sboms") {
+        if cosign_suffix(descriptor).is_some() {
             return true;
         }
         if !names.is_empty() {
@@ -135,11 +134,20 @@ impl Source for OciLayout {
 
     fn images(&self) -> Result<Vec<Image>> {
         let alone = self.manifests.len() == 1;
+        // `cosign save` writes an image first, and behind it what is about it, without a name of its own.
+        let mut signed = None;
         Ok(self
             .manifests
             .iter()
             .map(|descriptor| {
-                let names = names(descriptor);
+                let mut names = names(descriptor);
+                match (cosign_suffix(descriptor), signed) {
+                    (Some(suffix), Some(image)) if !names.iter().any(|name| is_fallback_tag(name)) => {
+                        names = vec![beside(image, suffix)];
+                    }
+                    _ if is_cosign_image(descriptor) => signed = Some(&descriptor.digest),
+                    _ => {}
+                }
                 Image {
                     companion: !alone && self.is_companion(descriptor, &names),
                     names,
@@ -174,6 +182,25 @@ impl Source for OciLayout {
 
 /// The annotation by which `cosign save` says what an entry is.
 const COSIGN_KIND: &str = "kind";
+
+/// Returns whether `cosign save` has written an entry as an image, or an index of some.
+fn is_cosign_image(descriptor: &Descriptor) -> bool {
+    descriptor
+        .annotation(COSIGN_KIND)
+        .is_some_and(|kind| kind.ends_with("/image") || kind.ends_with("/imageIndex"))
+}
+
+/// Returns how the tag ends at a registry of what `cosign save` has written beside an image.
+fn cosign_suffix(descriptor: &Descriptor) -> Option<&'static str> {
+    let kind = descriptor.annotation(COSIGN_KIND)?;
+    let suffixes = [("/sigs", ".sig"), ("/atts", ".att"), ("/sboms", ".sbom")];
+    suffixes.iter().find(|(what, _)| kind.ends_with(what)).map(|(_, suffix)| *suffix)
+}
+
+/// Returns the tag under which cosign keeps and looks for what is about an image.
+fn beside(image: &Digest, suffix: &str) -> String {
+    format!("{}-{}{suffix}", image.algorithm().name(), image.hex())
+}
 
 /// Returns what an entry can be asked for by.
 fn names(descriptor: &Descriptor) -> Vec<String> {
@@ -266,6 +293,42 @@ mod tests {
         let companions: Vec<bool> =
             layout.images().unwrap().into_iter().map(|image| image.companion).collect();
         assert_eq!(companions, [false, false, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn what_cosign_saves_is_called_as_it_looks_for_it() {
+        let of_kind = |text, kind, more: &str| {
+            let kind = format!(r#"{{"kind":"dev.cosignproject.cosign/{kind}"{more}}}"#);
+            entry(text, &format!(r#","annotations":{kind}"#))
+        };
+        let named = format!(r#","{REF_NAME}":"r.example/a:1""#);
+        let tag = |text: &str, suffix: &str| format!("sha256-{}.{suffix}", Digest::of(text.as_bytes()).hex());
+        let old = tag("other", "sig");
+        let index = [
+            of_kind("stray", "sigs", ""),
+            of_kind("one", "image", ""),
+            of_kind("one's signatures", "sigs", ""),
+            of_kind("one's attestations", "atts", ""),
+            of_kind("two", "imageIndex", &named),
+            entry("not cosign's", ""),
+            of_kind("two's signatures", "sigs", &named),
+            of_kind("two's list", "sboms", ""),
+            of_kind("tagged", "sigs", &format!(r#","{REF_NAME}":"{old}""#)),
+        ];
+        let (_dir, layout) = layout(&format!(r#"{{"manifests":[{}]}}"#, index.join(",")));
+        let names: Vec<_> = layout.images().unwrap().into_iter().map(|image| image.names.join(" ")).collect();
+        let expected = [
+            String::new(),
+            String::new(),
+            tag("one", "sig"),
+            tag("one", "att"),
+            "r.example/a:1".to_owned(),
+            String::new(),
+            tag("two", "sig"),
+            tag("two", "sbom"),
+            old,
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use longshore::oci::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     support::{
@@ -146,6 +146,35 @@ fn what_is_about_a_child_travels_with_its_index() {
     let run = Longshore::new().run(["push", "--referrers", path(&layout), &to]);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(registry.manifest("team/a", &signature.root.digest.to_string()).is_some());
+}
+
+#[test]
+fn what_cosign_has_saved_is_found_by_it_again() {
+    let registry = Registry::honest();
+    let (image, signature, attestation) = (
+        Layout::of(&[2000]),
+        Layout::of_layers(&[b"a signature".to_vec()]),
+        Layout::of_layers(&[b"a proof".to_vec()]),
+    );
+    let saved = |layout: &Layout, kind: &str| {
+        let mut entry = layout.root.descriptor();
+        entry["annotations"] = json!({ "kind": format!("dev.cosignproject.cosign/{kind}") });
+        entry
+    };
+    image.adopt(&signature);
+    image.adopt(&attestation);
+    let entries = [saved(&image, "image"), saved(&signature, "sigs"), saved(&attestation, "atts")];
+    image.list(&entries.each_ref().map(|entry| (entry, None)));
+    let tags = ["sig", "att"].map(|suffix| format!("sha256-{}.{suffix}", image.root.digest.hex()));
+    for (repository, more) in [("team/a", "--referrers"), ("team/b", "--all")] {
+        let to = format!("{}/{repository}", registry.host());
+        let run = Longshore::new().run(["push", path(&image), &to, more]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        for (tag, companion) in tags.iter().zip([&signature, &attestation]) {
+            let (_, bytes) = registry.manifest(repository, tag).unwrap_or_else(|| panic!("{more}: no {tag}"));
+            assert_eq!(bytes, companion.root.bytes, "{more}: {tag}");
+        }
+    }
 }
 
 fn path(layout: &Layout) -> &str {
