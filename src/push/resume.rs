@@ -8,18 +8,24 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use futures_util::future::join_all;
 
 use super::spool::{Feed, blocking};
 use crate::{
     codec::Spool,
     error::Result,
     registry::{
-        Client, Location, Pool, Request, Unfinished,
+        Client, Location, Pool, Reply, Request, Unfinished,
         session::Held,
         unfinished::{Key, Progress, Record},
     },
 };
+
+/// A push does not wait longer for the registry to take an upload back.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What becomes of an upload when the process ends before it.
 #[derive(Clone, Debug)]
@@ -50,15 +56,13 @@ struct Open {
 }
 
 impl OpenSessions {
-    /// Gives all of them back. Registries may refuse it: that harms nobody.
+    /// Gives all of them back.
     pub async fn cancel(&self) {
         let open: Vec<_> = self.lock().sessions.drain().map(|(_, session)| session).collect();
-        for (client, repository, location) in open {
-            let request = Request::Cancel { location };
-            if let Err(fault) = client.exchange(&repository, &request, None, Pool::Small).await {
-                tracing::debug!(?fault, "an upload could not be given back");
-            }
-        }
+        let cancels = open
+            .iter()
+            .map(|(client, repository, location)| give_back(client, repository, location, Pool::Small));
+        join_all(cancels).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -127,6 +131,17 @@ impl Trail {
         }
     }
 
+    /// Gives back what will not be finished, where uploads are given back at all. It stays noted until then: a farewell
+    /// may come in between.
+    pub(crate) async fn give_up(&self, location: &Location) {
+        let Kind::Open { sessions, id, client, repository } = &self.0 else { return };
+        let cancel = give_back(client, repository, location, Pool::Chunked);
+        if tokio::time::timeout(PATIENCE, cancel).await.is_err() {
+            tracing::debug!("an upload was not given back in time");
+        }
+        sessions.lock().sessions.remove(id);
+    }
+
     /// Notes what is to go on with; `spool` says what is known of its bytes.
     pub(crate) fn note(&mut self, held: Option<Held>, spool: &Spool) {
         let Kind::Record(record) = &mut self.0 else { return };
@@ -145,6 +160,27 @@ impl Trail {
             Kind::None => {}
             Kind::Open { sessions, id, .. } => drop(sessions.lock().sessions.remove(&id)),
             Kind::Record(record) => record.finish(),
+        }
+    }
+}
+
+/// Gives an upload back that will not be finished. Registries may refuse it: that harms nobody.
+pub(crate) async fn give_back(client: &Client, repository: &str, location: &Location, pool: Pool) {
+    let mut asked = Request::Cancel { location: location.clone() };
+    // Our Location does not know what arrived of a chunk that was cut off, and some registries refuse it for that until they
+    // are asked how far they are. distribution before 3.0 answers that with 404 too, and keeps the upload until it is purged.
+    for next in [Some(Request::Status { location: location.clone() }), None] {
+        match (client.exchange(repository, &asked, None, pool).await, next) {
+            (Ok(Reply { status: 400 | 409 | 416, .. }), Some(status)) => {
+                let told = client.exchange(repository, &status, None, pool).await;
+                let Ok(Reply { status: 200..=299, location: Some(location), .. }) = told else { return };
+                asked = Request::Cancel { location };
+            }
+            (Ok(_), _) => return,
+            (Err(fault), _) => {
+                tracing::debug!(?fault, "an upload could not be given back");
+                return;
+            }
         }
     }
 }

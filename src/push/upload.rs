@@ -14,7 +14,7 @@ use futures_util::TryStreamExt as _;
 use super::{
     Options,
     head_start::HeadStart,
-    resume::{Resume, Trail, key},
+    resume::{Resume, Trail, give_back, key},
     spool::{Feed, blocking},
     traffic::Traffic,
 };
@@ -131,6 +131,8 @@ impl Uploader {
                     if matches!(error.kind(), ErrorKind::Local | ErrorKind::Source) {
                         self.abandon(&session).await;
                         trail.finish();
+                    } else if let Some(location) = session.location() {
+                        trail.give_up(location).await;
                     }
                     let error = self.client.explain(&self.repository, error);
                     return Err(error.while_doing(format!("uploading `{name}`")));
@@ -163,6 +165,9 @@ impl Uploader {
             self.learn(session.lesson());
             for message in session.take_warnings() {
                 self.reporter.event(Event::Warning { message });
+            }
+            if let Some(location) = session.take_given_up() {
+                trail.give_up(&location).await;
             }
             trail.follow(session.location());
             if session.acknowledged() != acknowledged {
@@ -266,11 +271,7 @@ impl Uploader {
         }
     }
 
-    /// Gives a session back that will not be finished. Registries may refuse it: that harms nobody.
     async fn cancel(&self, location: &Location) {
-        let request = Request::Cancel { location: location.clone() };
-        if let Err(fault) = self.client.exchange(&self.repository, &request, None, Pool::Chunked).await {
-            tracing::debug!(?fault, "the session could not be cancelled");
-        }
+        give_back(&self.client, &self.repository, location, Pool::Chunked).await;
     }
 }

@@ -89,6 +89,7 @@ pub struct Session {
     last_break: Option<Break>,
     acknowledged: u64,
     location: Option<Location>,
+    given_up: Option<Location>,
     warnings: Vec<String>,
 }
 
@@ -200,6 +201,7 @@ impl Session {
             last_break: None,
             acknowledged: 0,
             location: None,
+            given_up: None,
             warnings: Vec::new(),
             settings,
         }
@@ -330,6 +332,11 @@ impl Session {
         self.location.as_ref()
     }
 
+    /// Returns where the registry may have an upload that was given up for another one, and forgets it.
+    pub fn take_given_up(&mut self) -> Option<Location> {
+        self.given_up.take()
+    }
+
     /// Returns what is known about the host by now.
     pub const fn lesson(&self) -> Lesson {
         self.limits.lesson()
@@ -400,7 +407,7 @@ impl Session {
         match &self.step {
             Step::Open => {
                 self.acknowledged = 0;
-                self.location = None;
+                self.given_up = self.location.take();
             }
             Step::Send(upload) | Step::Ask { upload, .. } | Step::Confirm { upload, .. } => {
                 self.acknowledged = upload.offset;

@@ -103,6 +103,50 @@ fn rule_37_what_is_interrupted_is_kept_or_given_back() {
 }
 
 #[test]
+fn rule_37_a_registry_that_has_more_than_we_know_is_asked_before_it_is_given_back() {
+    let layout = Layout::of(&[LARGE]);
+    let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+    for (refusal, cancels) in [(400, 2), (416, 2), (404, 1)] {
+        let script = Script::new().on(Route::Patch, 2, held.clone());
+        let registry = with_configs(&layout, script.on(Route::Cancel, 1, Fault::status(refusal)));
+        let destination = format!("{}/{REPOSITORY}:1", registry.host());
+        let source = layout.path().to_str().unwrap();
+        let running =
+            Longshore::new().start(["push", "--no-resume", "--chunk-size=64KiB", source, &destination]);
+        registry.wait_for(Route::Patch, 2);
+        running.interrupt();
+        assert_eq!(running.finish().code, Some(130));
+        assert_eq!(registry.calls(Route::Cancel), cancels, "{}", story(&registry));
+        assert_eq!(registry.calls(Route::Status), cancels - 1, "{}", story(&registry));
+        registry.release();
+    }
+}
+
+#[test]
+fn rule_37_what_is_given_up_on_the_way_is_given_back_too() {
+    let layout = Layout::of(&[2 << 20]);
+    for (option, gives_back) in [(None, 0), (Some("--no-resume"), 1)] {
+        // A chunk that is too large, and another one of half the size.
+        let script = Script::new().on(Route::Patch, 1, Fault::status(413));
+        let registry = with_configs(&layout, script);
+        let destination = format!("{}/{REPOSITORY}:1", registry.host());
+        let mut arguments = vec!["push", layout.path().to_str().unwrap(), &destination, "--chunk-size=1MiB"];
+        arguments.extend(option);
+        Longshore::new().run(arguments).pushed().unwrap();
+        assert_arrived(&layout, &registry);
+        assert_eq!(registry.calls(Route::Cancel), gives_back, "{}", story(&registry));
+
+        // One that never arrives.
+        let registry = with_configs(&layout, Script::new().on(Route::Patch, 2, Fault::status(403)));
+        let destination = format!("{}/{REPOSITORY}:1", registry.host());
+        let mut arguments = vec!["push", layout.path().to_str().unwrap(), &destination, "--chunk-size=64KiB"];
+        arguments.extend(option);
+        assert_eq!(Longshore::new().run(arguments).code, Some(4));
+        assert_eq!(registry.calls(Route::Cancel), gives_back, "{}", story(&registry));
+    }
+}
+
+#[test]
 fn rule_37_every_signal_that_ends_it_is_an_interruption() {
     let layout = Layout::of(&[LARGE]);
     let held = Fault::Await { route: Route::Other, calls: usize::MAX };
