@@ -13,7 +13,7 @@ use std::{
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::{
-    error::{Context, Error, ErrorKind, Result},
+    error::{Context, Error, ErrorKind, Result, counted},
     oci::{Descriptor, Digest, Hasher},
 };
 
@@ -176,7 +176,10 @@ pub fn mismatch(name: &str, expected: &Descriptor, size: u64, found: &Digest) ->
     if size == expected.size {
         Error::source(format!("digest mismatch in `{name}`: expected {}, found {found}", expected.digest))
     } else {
-        Error::source(format!("size mismatch in `{name}`: expected {} bytes, found {size}", expected.size))
+        Error::source(format!(
+            "size mismatch in `{name}`: expected {}, found {size}",
+            counted(expected.size, "byte")
+        ))
     }
 }
 

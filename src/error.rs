@@ -5,7 +5,11 @@
 //! Modules that know more (the registry's own words) put their typed error beneath as the source.
 //! Messages are lower-case fragments without a full stop, literals in backticks, the value last.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+mod misfit;
+
+use std::{any::Any, borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+
+use self::misfit::Misfit;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -89,7 +93,12 @@ impl Error {
     /// Adds what lies beneath.
     pub fn because(self, source: impl StdError + Send + Sync + 'static) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
-        inner.source = Some(Arc::new(source));
+        let json = (&source as &dyn Any).downcast_ref().and_then(Misfit::of);
+        let source: Arc<dyn StdError + Send + Sync> = match json {
+            Some(misfit) => Arc::new(misfit),
+            None => Arc::new(source),
+        };
+        inner.source = Some(source);
         Self(Arc::new(inner))
     }
 
@@ -191,6 +200,12 @@ pub fn chain(error: &dyn StdError) -> String {
     line
 }
 
+/// Says how many of something there are: `1 layer`, `2 layers`.
+pub fn counted(count: impl fmt::Display + From<u8> + PartialEq + Copy, what: &str) -> String {
+    let ending = if count == 1.into() { "" } else { "s" };
+    format!("{count} {what}{ending}")
+}
+
 /// Returns which of the words that would do is meant by one that does not, if one is like it.
 pub fn similar<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |word: &str| strsim::normalized_damerau_levenshtein(asked, word);
@@ -251,6 +266,15 @@ mod tests {
         ] {
             assert_eq!(similar(asked, known), meant, "{asked}");
         }
+    }
+
+    #[test]
+    fn one_of_a_kind_is_no_plural() {
+        assert_eq!(
+            [0, 1, 2].map(|count: usize| counted(count, "layer")),
+            ["0 layers", "1 layer", "2 layers"]
+        );
+        assert_eq!(counted(1_u64, "diff ID"), "1 diff ID");
     }
 
     #[test]

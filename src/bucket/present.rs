@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::{
     blob::Blob,
-    error::{Context as _, Error, ErrorKind, Result, printable},
+    error::{Context as _, Error, ErrorKind, Result, counted, printable},
     registry::Secret,
 };
 
@@ -132,7 +132,7 @@ impl Bucket {
             let found = found.ok_or_else(|| Error::source("its blob is missing"))?;
             if found.meta.size != size {
                 let found = found.meta.size;
-                return Err(Error::source(format!("its blob has {found} bytes, not {size}")));
+                return Err(Error::source(format!("its blob has {}, not {size}", counted(found, "byte"))));
             }
             let mut stream = found.into_stream();
             loop {

@@ -17,7 +17,7 @@ use super::{Cache, Entry, Keeping, WRITING, lock, remove};
 use crate::{
     blob::Blob,
     codec::{Encoded, Encoding},
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, counted},
     layout,
 };
 
@@ -85,8 +85,11 @@ impl Writer {
         let ours = match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let needed = self.size + wanted as u64;
-                Error::local(format!("no space left in `{dir}`: the layer needs {needed} bytes or more"))
-                    .with_hint("make room there, or name another folder with `--cache-dir`")
+                Error::local(format!(
+                    "no space left in `{dir}`: the layer needs {} or more",
+                    counted(needed, "byte")
+                ))
+                .with_hint("make room there, or name another folder with `--cache-dir`")
             }
             _ => Error::local(format!("writing to `{dir}`")),
         };

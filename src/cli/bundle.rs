@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use longshore::{
     Error, Result,
+    error::counted,
     oci::{Descriptor, Platform},
     push::{
         Bundle, Bundled, BundledImage, Companions, Options, Part, Press,
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use super::{
     Context, ExitStatus,
     cache::CacheArgs,
-    output::{ascii, counted},
+    output::ascii,
     progress::ProgressArgs,
     recipe::RecipeArgs,
     source::SourceArgs,

@@ -6,10 +6,15 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use longshore::{Error, Result, bucket::Bucket, cache::Cache, error::chain};
+use longshore::{
+    Error, Result,
+    bucket::Bucket,
+    cache::Cache,
+    error::{chain, counted},
+};
 use serde_json::json;
 
-use super::{Context, ExitStatus, output::counted};
+use super::{Context, ExitStatus};
 
 /// Which cache, and how large it may get.
 #[derive(Debug, clap::Args)]

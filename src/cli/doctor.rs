@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use longshore::{
     Error, ErrorKind, Result,
-    error::chain,
+    error::{chain, counted},
     push::{
         Options,
         runtime::{Ending, block_on_with_farewell},
@@ -394,7 +394,7 @@ fn bodies(trial: &Trial) -> String {
 
 fn remaining(left: Duration) -> String {
     let hours = left.as_secs().div_ceil(3600);
-    if hours > 48 { format!("{} more days", hours / 24) } else { format!("{hours} more hours") }
+    if hours > 48 { format!("{} more days", hours / 24) } else { counted(hours, "more hour") }
 }
 
 fn milliseconds(time: Duration) -> String {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, num::NonZero, thread};
 use bytesize::ByteSize;
 use longshore::{
     Error, Result,
-    error::chain,
+    error::{chain, counted},
     oci::{Content, Descriptor, Platform},
     source::{
         Choice, Image, ImageContent, Input, Source, choose,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    output::{Printer, ascii, counted},
+    output::{Printer, ascii},
     source::SourceArgs,
     table::{self, Column},
 };

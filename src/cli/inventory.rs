@@ -2,6 +2,7 @@
 
 use longshore::{
     Error, Result,
+    error::counted,
     oci::Repository,
     push::{
         Mirror,
@@ -17,7 +18,7 @@ use serde_json::json;
 use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
-    output::{ascii, counted},
+    output::ascii,
     source::SourceArgs,
 };
 

@@ -246,11 +246,6 @@ fn stderr(line: &str) {
     AboveBars.write_all(format!("{}\n", printable(line)).as_bytes()).unwrap_or_default();
 }
 
-/// Says how many of something there are: `1 layer`, `2 layers`.
-pub(super) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 /// Writes JSON in ASCII, so that nothing of it can be mistaken for a terminal's commands.
 pub(super) fn ascii(json: &str) -> String {
     let mut ascii = String::with_capacity(json.len());

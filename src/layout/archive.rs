@@ -13,7 +13,7 @@ use tar::{EntryType, Header};
 use super::{BLOBS, INDEX, OCI_LAYOUT, write};
 use crate::{
     blob::mismatch,
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, counted},
     oci::{Descriptor, Hasher},
 };
 
@@ -46,7 +46,7 @@ impl<W: Write> ArchiveWriter<W> {
             let reading = || format!("reading `{name}`");
             let read = bytes.read(&mut frame[..wanted]).context(ErrorKind::Source, reading)?;
             if read == 0 {
-                return Err(Error::source(format!("`{name}` ends {left} bytes too early")));
+                return Err(Error::source(format!("`{name}` ends {} too early", counted(left, "byte"))));
             }
             self.write(&frame[..read])?;
             left -= read as u64;
@@ -206,8 +206,7 @@ mod tests {
         let mut archive = ArchiveWriter::new(Vec::new());
         let right = Descriptor::new("", Digest::of(b"right"), 5);
         archive.append_blob(&right, &mut &b"right"[..], "it").unwrap();
-        for (bytes, words) in
-            [(&b"wrong"[..], "digest mismatch in `it`"), (b"righ", "ends 1 bytes too early")]
+        for (bytes, words) in [(&b"wrong"[..], "digest mismatch in `it`"), (b"righ", "ends 1 byte too early")]
         {
             let error = archive.append_blob(&right, &mut { bytes }, "it").unwrap_err();
             assert!(error.kind() == ErrorKind::Source && error.message().contains(words), "{error}");

@@ -17,7 +17,7 @@ use super::{
     write::require_replaceable,
 };
 use crate::{
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, counted},
     oci::{Algorithm, Hasher},
 };
 
@@ -54,7 +54,7 @@ impl Output {
         };
         require_replaceable(&place)?;
         if split.is_some_and(|split| size.div_ceil(split.max(1)) > PARTS) {
-            return Err(Error::usage(format!("{size} bytes would be more than {PARTS} parts"))
+            return Err(Error::usage(format!("{} would be more than {PARTS} parts", counted(size, "byte")))
                 .with_hint("choose larger ones"));
         }
         let prefix = format!(".{name}.");
@@ -135,10 +135,12 @@ impl Output {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 no_room(&self.dir, &self.name, self.size)
             }
-            io::ErrorKind::FileTooLarge => {
-                Error::local(format!("`{}` holds no file of {} bytes", self.dir.display(), self.size))
-                    .with_hint("`--split 4GB` makes parts that every file system takes")
-            }
+            io::ErrorKind::FileTooLarge => Error::local(format!(
+                "`{}` holds no file of {}",
+                self.dir.display(),
+                counted(self.size, "byte")
+            ))
+            .with_hint("`--split 4GB` makes parts that every file system takes"),
             _ => Error::local(format!("writing `{}`", self.dir.join(&self.name).display())),
         };
         io::Error::new(kind, ours.because(error))
@@ -222,7 +224,7 @@ fn require_room(dir: &Path, name: &str, size: u64) -> Result<()> {
 }
 
 fn no_room(dir: &Path, name: &str, size: u64) -> Error {
-    Error::local(format!("no space left in `{}`: `{name}` needs {size} bytes", dir.display()))
+    Error::local(format!("no space left in `{}`: `{name}` needs {}", dir.display(), counted(size, "byte")))
         .with_hint("make room there, or write it elsewhere")
 }
 

@@ -17,7 +17,7 @@ use std::{
 use super::{read, write};
 use crate::{
     blob::Blob,
-    error::{Context as _, Error, ErrorKind, Result, printable},
+    error::{Context as _, Error, ErrorKind, Result, counted, printable},
     oci::{Descriptor, Digest},
 };
 
@@ -127,8 +127,12 @@ impl Parts {
             return Ok(Blob::row(blobs));
         }
         let (bad, all) = (problems.len(), self.parts.len());
-        Err(Error::source(format!("{bad} of {all} parts cannot be used: {}", problems.join(", ")))
-            .with_hint("copy them once more: the others are right"))
+        Err(Error::source(format!(
+            "{bad} of {} cannot be used: {}",
+            counted(all, "part"),
+            problems.join(", ")
+        ))
+        .with_hint("copy them once more: the others are right"))
     }
 
     /// Opens a part, or says what is wrong with it.
@@ -138,7 +142,7 @@ impl Parts {
         match read::open_at(&dir.join(&part.name)) {
             Ok(None) => Err(format!("`{name}` is missing")),
             Ok(Some(blob)) if blob.size() != size => {
-                Err(format!("`{name}` has {} bytes instead of {size}", blob.size()))
+                Err(format!("`{name}` has {} instead of {size}", counted(blob.size(), "byte")))
             }
             Ok(Some(blob)) => match blob.verify(&Descriptor::new("", part.digest.clone(), size)) {
                 Ok(()) => Ok(blob),

@@ -13,7 +13,7 @@ use crate::{
     blob::Blob,
     cache::Cache,
     codec::{Compression, Recipe},
-    error::{Error, Result},
+    error::{Error, Result, counted},
     oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, media_type},
     plan::{self, AtHand, Need},
     source::{
@@ -197,9 +197,9 @@ impl Listing<'_> {
         };
         if config.diff_ids.len() != layers.len() {
             return Err(Error::source(format!(
-                "the image has {} layers and {} diff IDs: they cannot be encoded again",
-                layers.len(),
-                config.diff_ids.len()
+                "the image has {} and {}: they cannot be encoded again",
+                counted(layers.len(), "layer"),
+                counted(config.diff_ids.len(), "diff ID")
             )));
         }
         Ok(Some(config.diff_ids))

@@ -27,7 +27,7 @@ use super::{
     transport::Pool,
 };
 use crate::{
-    error::{Error, ErrorKind, Result, chain},
+    error::{Error, ErrorKind, Result, chain, counted},
     oci::{Algorithm, Digest, reference::check_tag},
 };
 
@@ -436,7 +436,7 @@ fn zeros(size: u64) -> UploadBody {
 fn judge(reply: &Reply, count: impl Fn(Stored) -> u64, total: u64) -> Verdict {
     match Stored::of(&reply.headers).map(count) {
         Some(count) if count == total => Verdict::Yes,
-        Some(count) => Verdict::No(format!("says {count} of {total} bytes")),
+        Some(count) => Verdict::No(format!("says {count} of {}", counted(total, "byte"))),
         None => Verdict::No("says nothing".to_owned()),
     }
 }

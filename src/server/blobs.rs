@@ -18,7 +18,7 @@ use super::{
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, head, set},
     storage::{Name, Stored},
 };
-use crate::{blob::Blob, oci::Digest};
+use crate::{blob::Blob, error::counted, oci::Digest};
 
 /// A file is read and sent in pieces of this size: large enough that handing one to the socket costs
 /// little beside copying it, small enough for a hundred at once.
@@ -51,7 +51,7 @@ impl Registry {
                 Ok(reply)
             }
             Some(Asked::Nothing) => {
-                let message = format!("the blob has {size} bytes");
+                let message = format!("the blob has {}", counted(size, "byte"));
                 Err(Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", message)
                     .with(CONTENT_RANGE, format!("bytes */{size}")))
             }

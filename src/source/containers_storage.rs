@@ -19,7 +19,7 @@ use super::{
     store::{Damaged, StorageOptions},
 };
 use crate::{
-    error::{Error, Result, printable},
+    error::{Error, Result, counted, printable},
     oci::{
         Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
         manifest::MANIFEST_LIMIT,
@@ -133,10 +133,10 @@ impl ContainersStorage {
         chain.reverse();
         if chain.len() != diff_ids.len() {
             return Err(Error::source(format!(
-                "image {} has {} layers and {} diff IDs",
+                "image {} has {} and {}",
                 record.id,
-                chain.len(),
-                diff_ids.len()
+                counted(chain.len(), "layer"),
+                counted(diff_ids.len(), "diff ID")
             )));
         }
         let layers = chain.into_iter().zip(diff_ids).map(|((id, layer), diff_id)| {
@@ -418,7 +418,7 @@ mod tests {
             ("incomplete", "incomplete"),
             ("chunked", "cannot be reproduced"),
             ("gone", "in no store"),
-            ("count", "1 layers and 2 diff IDs"),
+            ("count", "1 layer and 2 diff IDs"),
         ] {
             let error = read(&storage, &named(&format!("localhost/{name}:1"))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Source);

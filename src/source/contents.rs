@@ -19,7 +19,7 @@ use crate::{
         Compression, Encoded,
         prove::{prove, prove_stream},
     },
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, counted},
     oci::{
         Algorithm, Content, Descriptor, Digest, Hasher, ImageConfig, Manifest, Platform,
         media_type::{is_file_system, is_image_config},
@@ -360,9 +360,9 @@ impl Document {
         }
         if config.diff_ids.len() != self.layers.len() {
             self.problem = Some(Error::source(format!(
-                "manifest {manifest} has {} layers and {} diff IDs",
-                self.layers.len(),
-                config.diff_ids.len()
+                "manifest {manifest} has {} and {}",
+                counted(self.layers.len(), "layer"),
+                counted(config.diff_ids.len(), "diff ID")
             )));
             return;
         }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index};
 use crate::{
     codec::Compression,
-    error::{Error, Result},
+    error::{Error, Result, counted},
     oci::{Descriptor, DiffId, Digest, ImageConfig, config::CONFIG_LIMIT},
 };
 
@@ -101,10 +101,10 @@ impl DockerArchive {
         let names = item.layers.unwrap_or_default();
         if names.len() != diff_ids.len() {
             return Err(Error::source(format!(
-                "the image with config `{}` has {} layers and {} diff IDs",
+                "the image with config `{}` has {} and {}",
                 item.config.escape_debug(),
-                names.len(),
-                diff_ids.len()
+                counted(names.len(), "layer"),
+                counted(diff_ids.len(), "diff ID")
             )));
         }
         let sources = item.layer_sources.unwrap_or_default();
@@ -214,8 +214,8 @@ mod tests {
             (r#"[{"Config":"","Layers":["l.tar"]}]"#, "empty path"),
             (r#"[{"Config":"/etc/passwd","Layers":["l.tar"]}]"#, "`/etc/passwd` is missing"),
             (r#"[{"Config":"c.json","Layers":["../l.tar"]}]"#, "`../l.tar` is missing"),
-            (r#"[{"Config":"c.json","Layers":["l.tar","l.tar"]}]"#, "2 layers and 1 diff IDs"),
-            (r#"[{"Config":"c.json","Layers":null}]"#, "0 layers and 1 diff IDs"),
+            (r#"[{"Config":"c.json","Layers":["l.tar","l.tar"]}]"#, "2 layers and 1 diff ID"),
+            (r#"[{"Config":"c.json","Layers":null}]"#, "0 layers and 1 diff ID"),
             (r#"[{"Config":"l.tar","Layers":["l.tar"]}]"#, "not valid"),
         ] {
             let error =

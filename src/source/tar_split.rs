@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::payload::Payloads;
 use crate::{
     blob::Blob,
-    error::{Error, Result},
+    error::{Error, Result, counted},
 };
 
 /// Reads a layer's tar.
@@ -102,7 +102,8 @@ impl TarSplit {
                 if found != size {
                     let named = self.payloads.named(&name);
                     return Err(Error::source(format!(
-                        "{named} was changed: it had {size} bytes and has {found}"
+                        "{named} was changed: it had {} and has {found}",
+                        counted(size, "byte")
                     )));
                 }
                 let crc = CRC64.digest();

@@ -10,7 +10,10 @@ use std::{
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use longshore::event::{Event, How, Reporter};
+use longshore::{
+    error::counted,
+    event::{Event, How, Reporter},
+};
 
 use super::{
     rows::{rows, summary, words},
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::cli::{
     dry_run::sum,
-    output::{self, Printer, counted},
+    output::{self, Printer},
 };
 
 /// Bars are drawn so often a second.

@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use super::Settings;
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, counted},
     registry::{Lesson, hosts::Profile},
 };
 
@@ -184,7 +184,10 @@ impl Limits {
         let Some(next) = next else {
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("the registry, or a proxy before it, refuses even a body of {sent} bytes"),
+                format!(
+                    "the registry, or a proxy before it, refuses even a body of {}",
+                    counted(sent, "byte")
+                ),
             ));
         };
         let learned = &mut self.lesson.body_limit;

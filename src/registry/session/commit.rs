@@ -9,7 +9,7 @@ use super::{
     Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect,
     recovery::human, retry, words,
 };
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, counted};
 
 /// What to do when the blob is not there after all.
 #[derive(Debug)]
@@ -117,7 +117,8 @@ impl Session {
                 Some(_) => "in one piece".to_owned(),
                 None => format!("in chunks of {}", human(upload.chunk)),
             };
-            let message = format!("{name} assembled different bytes than we sent ({sent} bytes {how})");
+            let message =
+                format!("{name} assembled different bytes than we sent ({} {how})", counted(sent, "byte"));
             return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
         }
         self.trust_range = false;

@@ -8,7 +8,7 @@ use std::{
 use http::HeaderMap;
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, counted},
     oci::{Algorithm, Digest},
     registry::{Location, RegistryError},
 };
@@ -100,7 +100,9 @@ impl Request {
         match self {
             Self::Cancel { .. } => "giving the upload back".to_owned(),
             Self::Commit { body: None, .. } => "completing the upload".to_owned(),
-            Self::Commit { body: Some(size), .. } => format!("sending the blob in one piece of {size} bytes"),
+            Self::Commit { body: Some(size), .. } => {
+                format!("sending the blob in one piece of {}", counted(*size, "byte"))
+            }
             Self::Exists { .. } => "looking for the blob".to_owned(),
             Self::Open { mount: None, .. } => "opening an upload".to_owned(),
             Self::Open { mount: Some(mount), .. } => format!("mounting the blob from `{}`", mount.from),
@@ -195,7 +197,9 @@ impl Fault {
         let message = match self {
             Self::Connect { why } => format!("no connection: {why}"),
             Self::Reset { sent: 0, why, .. } => format!("the connection broke: {why}"),
-            Self::Reset { sent, why, .. } => format!("the connection broke after {sent} bytes: {why}"),
+            Self::Reset { sent, why, .. } => {
+                format!("the connection broke after {}: {why}", counted(sent, "byte"))
+            }
             Self::Stalled { elapsed, .. } => {
                 format!("nothing moved for too long, after {} s", elapsed.as_secs())
             }

@@ -9,7 +9,7 @@ use super::{
     Doubt, Fault, Footing, Reply, Request, Session, Step, Upload, Way, range::Stored, recovery::SETTLE,
     retry, words,
 };
-use crate::error::{self, Error, ErrorKind};
+use crate::error::{self, Error, ErrorKind, counted};
 
 /// Two breaks within this many bytes are at the same place: sockets and proxies buffer so much.
 const SAME_PLACE: u64 = 64 << 10;
@@ -199,7 +199,7 @@ impl Session {
             Some(kept) if self.trust_range && range.start.max(1) < kept && kept < range.end => {
                 upload.footing = Footing::Short { end: range.end };
                 self.stand(&mut upload, kept);
-                let message = format!("the registry kept {kept} of {} bytes", range.end);
+                let message = format!("the registry kept {kept} of {}", counted(range.end, "byte"));
                 self.again(Step::Send(upload), Error::new(ErrorKind::Refused, message), None)
             }
             kept => {

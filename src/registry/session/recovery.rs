@@ -8,7 +8,7 @@ use std::{mem, time::Duration};
 
 use super::{Doubt, Pending, Reply, Request, Session, Step, Upload, Way};
 use crate::{
-    error::{self, Error, ErrorKind},
+    error::{self, Error, ErrorKind, counted},
     registry::RegistryError,
 };
 
@@ -50,8 +50,7 @@ impl Session {
     pub(super) fn again(&mut self, step: Step, error: Error, retry_after: Option<Duration>) -> Step {
         if !self.budget.spend() {
             let retries = self.settings.retries;
-            let attempts = if retries == 1 { "attempt" } else { "attempts" };
-            let doing = format!("giving up after {retries} {attempts} without progress");
+            let doing = format!("giving up after {} without progress", counted(retries, "attempt"));
             return Step::Ended(Err(match retries {
                 0 => error,
                 _ if self.disowned > 0 => {
@@ -96,7 +95,8 @@ impl Session {
             return Step::Ended(Err(explanation.because(error)));
         }
         if self.way == Way::Whole {
-            let message = format!("the registry refuses a body of {sent} bytes and takes no chunks");
+            let message =
+                format!("the registry refuses a body of {} and takes no chunks", counted(sent, "byte"));
             return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
         }
         let chunk = self.limits.choose(self.size());
@@ -116,7 +116,7 @@ impl Session {
 /// Chunks are whole KiB or MiB, or close to it.
 pub(super) fn human(bytes: u64) -> String {
     match bytes {
-        0..1024 => format!("{bytes} bytes"),
+        0..1024 => counted(bytes, "byte"),
         1024..1_048_576 => format!("{} KiB", bytes / 1024),
         _ => format!("{} MiB", bytes / 1_048_576),
     }

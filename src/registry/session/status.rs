@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Footing, Reply, Session, Step, Upload, range::Stored, recovery::SETTLE, retry};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, counted};
 
 /// Why the registry is asked.
 #[derive(Debug)]
@@ -66,7 +66,9 @@ impl Session {
     fn placed(&mut self, mut upload: Upload, doubt: Doubt, held: Option<u64>) -> Step {
         let surprise = || {
             let message = match held {
-                Some(held) => format!("the registry says that it holds {held} bytes of the upload"),
+                Some(held) => {
+                    format!("the registry says that it holds {} of the upload", counted(held, "byte"))
+                }
                 None => "the registry does not say how much of the upload it holds".to_owned(),
             };
             Error::new(ErrorKind::Refused, message)
