@@ -58,16 +58,10 @@ pub(super) struct CredsArgs {
     /// The user to log in as
     ///
     /// The password comes by `--password-stdin`; a token instead of both by LONGSHORE_TOKEN.
-    #[arg(
-        long,
-        value_name = "USER",
-        alias = "dest-creds",
-        requires = "password_stdin",
-        help_heading = "Access"
-    )]
+    #[arg(long, value_name = "USER", alias = "dest-creds", help_heading = "Access")]
     creds: Option<String>,
     /// Read the password from standard input
-    #[arg(long, requires = "creds", help_heading = "Access")]
+    #[arg(long, help_heading = "Access")]
     pub(super) password_stdin: bool,
 }
 
@@ -155,11 +149,12 @@ impl CredsArgs {
                 return Err(password_in_argv("give the user only: `--creds USER --password-stdin`"));
             }
             if !self.password_stdin {
-                // A variable or a file may name the user; clap knows of typed ones only.
                 return Err(Error::usage("`--creds` has no password").with_hint("add `--password-stdin`"));
             }
             let password = password_from_stdin()?;
             credentials.give("--creds", Credential::Login { user: user.clone(), password });
+        } else if self.password_stdin {
+            return Err(Error::usage("`--password-stdin` has no user").with_hint("add `--creds USER`"));
         } else if let Some(token) = context.environment.var("LONGSHORE_TOKEN") {
             credentials.give("LONGSHORE_TOKEN", Credential::Token(Secret::new(token)));
         } else {

@@ -1,14 +1,16 @@
 //! Where options have their values from: the command line, `LONGSHORE_…` variables, `config.toml`, defaults.
 //!
-//! Every option has a variable and a key, both by its own name. The file only replaces defaults, for all registries
-//! or in a section for one, so clap knows no more of it than of any other default.
+//! Every option has a variable and a key, both by its own name. Both only replace defaults, the file's for all registries
+//! or in a section for one. So clap takes none of them for typed, and what is typed counts against all of them: an option,
+//! and what it cannot stand beside.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Command,
-    builder::{FalseyValueParser, PossibleValue},
+    builder::{FalseyValueParser, PossibleValue, TypedValueParser as _},
     error::ErrorKind as Clap,
+    parser::ValueSource,
 };
 use longshore::{
     Error, Result,
@@ -38,9 +40,10 @@ enum Verb {
     },
 }
 
-/// What `config.toml` says.
+/// What the variables and `config.toml` say.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Config {
+    variables: Options,
     file: PathBuf,
     defaults: Options,
     registries: BTreeMap<String, Options>,
@@ -61,16 +64,15 @@ enum Origin<'a> {
 impl Config {
     /// Reads the variables, and the file, if there is one. `command` knows the options.
     pub(super) fn read(environment: &Environment, command: &Command) -> Result<Self> {
-        check_variables(environment, command)?;
-        let Some((file, named)) = environment.config_file() else { return Ok(Self::default()) };
+        let unsaid = Self { variables: variables(environment, command)?, ..Self::default() };
+        let Some((file, named)) = environment.config_file() else { return Ok(unsaid) };
         let text = match fs_err::read_to_string(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
-                return Ok(Self::default());
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => return Ok(unsaid),
             text => text.context(ErrorKind::Local, || "reading the configuration".to_owned())?,
         };
-        Self::parse(file.clone(), &text, command)
-            .map_err(|error| error.while_doing(format!("reading `{}`", file.display())))
+        let doing = format!("reading `{}`", file.display());
+        let said = Self::parse(file, &text, command).map_err(|error| error.while_doing(doing))?;
+        Ok(Self { variables: unsaid.variables, ..said })
     }
 
     fn parse(file: PathBuf, text: &str, command: &Command) -> Result<Self> {
@@ -88,25 +90,24 @@ impl Config {
                 _ => Err(no_section(&host)),
             })
             .collect::<Result<_>>()?;
-        Ok(Self { file, defaults: options(table, &known)?, registries })
+        Ok(Self { variables: Options::new(), file, defaults: options(table, &known)?, registries })
     }
 
-    /// Reads the command line. What it leaves open is as the file says, for the registries that it names.
+    /// Reads the command line. What it leaves open is as the variables and the file say, for the registries that it names.
     pub(super) fn matches(&self, command: &Command) -> Result<Result<ArgMatches, clap::Error>> {
-        let parse = |defaults: &Options| with_defaults(command.clone(), defaults).try_get_matches();
-        let matches = match parse(&self.defaults) {
+        let defaults = self.defaults_for(&[])?;
+        let matches = match read(command, &defaults) {
             Ok(matches) => matches,
             error => return Ok(error),
         };
-        let defaults = self.defaults_for(&hosts(&matches))?;
-        Ok(if defaults == self.defaults { Ok(matches) } else { parse(&defaults) })
+        let theirs = self.defaults_for(&hosts(&matches))?;
+        Ok(if theirs == defaults { Ok(matches) } else { read(command, &theirs) })
     }
 
     /// Reads the command line as it is for these destinations.
     pub(super) fn matches_for(&self, command: &Command, destinations: &[String]) -> Result<ArgMatches> {
         let hosts: Vec<_> = destinations.iter().map(|destination| host(destination)).collect();
-        with_defaults(command.clone(), &self.defaults_for(&hosts)?)
-            .try_get_matches()
+        read(command, &self.defaults_for(&hosts)?)
             .map_err(|error| Error::usage("reading the command line").because(error))
     }
 
@@ -129,20 +130,16 @@ impl Config {
                 }
             }
         }
+        defaults.extend(self.variables.clone());
         Ok(defaults)
     }
 
     /// Returns an option's value, and who says so.
-    fn value<'a>(
-        &'a self,
-        option: &Arg,
-        registry: Option<&'a str>,
-        environment: &Environment,
-    ) -> (Vec<String>, Origin<'a>) {
+    fn value<'a>(&'a self, option: &Arg, registry: Option<&'a str>) -> (Vec<String>, Origin<'a>) {
         let name = option.get_long().unwrap_or_default();
         let section = registry.and_then(|host| self.registries.get_key_value(host));
-        if let Some(value) = environment.var(&variable(name)) {
-            (vec![value.to_owned()], Origin::Variable)
+        if let Some(value) = self.variables.get(name) {
+            (value.clone(), Origin::Variable)
         } else if let Some((host, value)) =
             section.and_then(|(host, section)| Some((host, section.get(name)?)))
         {
@@ -156,22 +153,6 @@ impl Config {
     }
 }
 
-/// Gives every option of `command` a variable. One that is empty is as good as not set.
-pub(super) fn with_variables(command: Command, environment: &Environment) -> Command {
-    let command = command.mut_subcommands(|command| with_variables(command, environment));
-    command.mut_args(|option| match option.get_long().map(variable) {
-        Some(variable) if is_settable(&option) && !environment.is_blank(&variable) => {
-            // That there is one is said once, and not at every option.
-            let option = option.env(variable).hide_env(true);
-            match option.get_action() {
-                ArgAction::SetTrue => option.value_parser(FalseyValueParser::new()),
-                _ => option,
-            }
-        }
-        _ => option,
-    })
-}
-
 /// Runs `longshore config`.
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let Context { config, command, .. } = context;
@@ -179,7 +160,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let known = known(command);
     let width = known.keys().map(|name| name.len()).max().unwrap_or_default();
     for (name, option) in known {
-        let (value, origin) = config.value(option, registry.as_deref(), &context.environment);
+        let (value, origin) = config.value(option, registry.as_deref());
         let value = value.join(", ");
         let origin = match origin {
             Origin::Variable => variable(name),
@@ -251,17 +232,26 @@ fn options(table: Table, known: &BTreeMap<&str, &Arg>) -> Result<Options> {
     Ok(options)
 }
 
-/// Makes sure that options can be what variables say: clap would blame the option, which nobody has typed.
-fn check_variables(environment: &Environment, command: &Command) -> Result<()> {
+/// Reads what variables say of options. One that is empty is as good as not set.
+fn variables(environment: &Environment, command: &Command) -> Result<Options> {
+    let mut options = Options::new();
     for (name, option) in known(command) {
         let variable = variable(name);
-        // A switch is on or off by any word.
-        let is_switch = matches!(option.get_action(), ArgAction::SetTrue);
-        if let Some(value) = environment.var(&variable).filter(|_| !is_switch) {
-            check(option, &variable, value)?;
+        if environment.is_unreadable(&variable) {
+            return Err(Error::local(format!("the variable `{variable}` is not UTF-8")));
         }
+        let Some(value) = environment.var(&variable) else { continue };
+        let value = if matches!(option.get_action(), ArgAction::SetTrue) {
+            // A switch is on or off by any word.
+            let is_on = FalseyValueParser::new().parse_ref(command, Some(option), value.as_ref());
+            is_on.unwrap_or(true).to_string()
+        } else {
+            check(option, &variable, value)?;
+            value.to_owned()
+        };
+        options.insert(name.to_owned(), vec![value]);
     }
-    Ok(())
+    Ok(options)
 }
 
 fn text(value: Value) -> Option<String> {
@@ -317,9 +307,51 @@ fn no_section(name: &str) -> Error {
         .with_hint("a section of a registry begins with `[registry.\"registry.example.com\"]`")
 }
 
+/// Reads the command line, with these defaults, less those that cannot stand beside what was typed.
+fn read(command: &Command, defaults: &Options) -> Result<ArgMatches, clap::Error> {
+    let matches = with_defaults(command.clone(), defaults).try_get_matches()?;
+    let overruled = overruled(command, &matches);
+    let left: Options = defaults
+        .iter()
+        .filter(|(name, _)| !overruled.contains(&name.as_str()))
+        .map(|(name, values)| (name.clone(), values.clone()))
+        .collect();
+    if left == *defaults { Ok(matches) } else { with_defaults(command.clone(), &left).try_get_matches() }
+}
+
+/// Returns the options that clap would not have accepted besides what was typed.
+fn overruled<'a>(command: &'a Command, matches: &ArgMatches) -> Vec<&'a str> {
+    let is_typed =
+        |option: &Arg| matches.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let overruled = conflicts(command).into_iter().filter(|(option, _)| is_typed(option));
+    let own = overruled.filter_map(|(_, other)| other.get_long());
+    let below = matches
+        .subcommand()
+        .and_then(|(name, matches)| Some(self::overruled(command.find_subcommand(name)?, matches)));
+    own.chain(below.into_iter().flatten()).collect()
+}
+
+/// Returns which arguments cannot stand beside which, both ways: it is enough that one of two says so.
+fn conflicts(command: &Command) -> Vec<(&Arg, &Arg)> {
+    let of = |option| command.get_arg_conflicts_with(option).into_iter().map(move |other| (option, other));
+    command.get_arguments().flat_map(of).flat_map(|(one, other)| [(one, other), (other, one)]).collect()
+}
+
 fn with_defaults(command: Command, defaults: &Options) -> Command {
-    command.mut_subcommands(|command| with_defaults(command, defaults)).mut_args(|option| {
-        match option.get_long().filter(|_| is_settable(&option)).and_then(|name| defaults.get(name)) {
+    let command = command.mut_subcommands(|command| with_defaults(command, defaults));
+    let default =
+        |option: &Arg| option.get_long().filter(|_| is_settable(option)).and_then(|name| defaults.get(name));
+    // What cannot stand beside a default is not asked for: SOURCE beside a list.
+    let needless: Vec<_> = conflicts(&command)
+        .into_iter()
+        .filter(|(option, _)| {
+            default(option).is_some_and(|values| !values.iter().all(|value| value == "false"))
+        })
+        .map(|(_, other)| other.get_id().clone())
+        .collect();
+    command.mut_args(|option| {
+        let option = if needless.contains(option.get_id()) { option.required(false) } else { option };
+        match default(&option) {
             Some(values) => option.default_values(values),
             None => option,
         }
@@ -349,13 +381,31 @@ mod tests {
     use super::{super::Cli, *};
 
     #[test]
-    fn every_option_has_a_variable_by_its_own_name() {
-        let command = with_variables(Cli::command(), &Environment::read());
-        let known = known(&command);
-        assert!(known.len() > 20, "{:?}", known.keys());
-        for (name, option) in known {
-            assert_eq!(option.get_env().unwrap().to_str().unwrap(), variable(name));
-        }
+    fn every_option_can_have_another_default() {
+        let command = Cli::command();
+        assert!(known(&command).len() > 20, "{:?}", known(&command).keys());
         with_defaults(command, &Options::from([("jobs".into(), vec!["3".into()])])).debug_assert();
+    }
+
+    #[test]
+    fn what_is_typed_overrules_what_cannot_stand_beside_it() {
+        let command = Cli::command();
+        let defaults = ["all", "list", "quiet", "remove-signatures"];
+        let defaults = defaults.map(|name| (name.to_owned(), vec!["true".to_owned()])).into();
+        for (typed, left) in [
+            ("longshore config show", &["all", "list", "quiet", "remove-signatures"][..]),
+            ("longshore config show -v", &["all", "list", "remove-signatures"]),
+            ("longshore -v push", &["all", "list", "remove-signatures"]),
+            ("longshore push a b", &["all", "quiet", "remove-signatures"]),
+            ("longshore push --list a", &["list", "quiet", "remove-signatures"]),
+            ("longshore push --referrers", &["all", "list", "quiet"]),
+            ("longshore logout a", &["list", "quiet", "remove-signatures"]),
+        ] {
+            let matches = with_defaults(command.clone(), &defaults);
+            let matches = matches.try_get_matches_from(typed.split(' ')).unwrap();
+            let overruled = overruled(&command, &matches);
+            let names = defaults.keys().filter(|name| !overruled.contains(&name.as_str()));
+            assert_eq!(names.collect::<Vec<_>>(), left, "{typed}");
+        }
     }
 }

@@ -21,14 +21,22 @@ pub(super) struct Environment {
     runtime_dir: Option<PathBuf>,
     uid: u32,
     vars: HashMap<String, String>,
+    /// The names of those that are not UTF-8.
+    unreadable: Vec<String>,
 }
 
 impl Environment {
     /// Reads it.
     pub(super) fn read() -> Self {
-        let vars: HashMap<String, String> = env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let mut vars = HashMap::new();
+        let mut unreadable = Vec::new();
+        for (key, value) in env::vars_os() {
+            match (key.into_string(), value.into_string()) {
+                (Ok(key), Ok(value)) => drop(vars.insert(key, value)),
+                (Ok(key), Err(_)) => unreadable.push(key),
+                (Err(_), _) => {}
+            }
+        }
         let path = |key: &str| vars.get(key).filter(|value| !value.is_empty()).map(PathBuf::from);
         let outer_uid = OUTER_UIDS.iter().find_map(|key| vars.get(*key)?.parse().ok());
         let uid = outer_uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
@@ -38,6 +46,7 @@ impl Environment {
             runtime_dir: runtime_dir.or_else(|| Some(PathBuf::from(format!("/run/containers/{uid}")))),
             uid,
             vars,
+            unreadable,
         }
     }
 
@@ -81,9 +90,9 @@ impl Environment {
         self.vars.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Returns whether a variable is set, and empty.
-    pub(super) fn is_blank(&self, key: &str) -> bool {
-        self.vars.get(key).is_some_and(String::is_empty)
+    /// Returns whether a variable is set to what is not UTF-8.
+    pub(super) fn is_unreadable(&self, key: &str) -> bool {
+        self.unreadable.iter().any(|unreadable| unreadable == key)
     }
 
     /// Returns where other defaults for options may be, and whether somebody said that they are there.
@@ -204,6 +213,7 @@ mod tests {
             runtime_dir: Some("/run/user/1000/containers".into()),
             uid: 1000,
             vars: vars.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            unreadable: Vec::new(),
         }
     }
 

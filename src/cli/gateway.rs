@@ -23,13 +23,12 @@ pub(super) struct GatewayArgs {
     #[arg(long, value_name = "REGISTRY", conflicts_with = "images", help_heading = UPSTREAM)]
     upstream: Option<String>,
     /// Let everybody who reaches this gateway use the upstream by our credentials
-    #[arg(long, requires = "upstream", help_heading = CLIENTS)]
+    #[arg(long, help_heading = CLIENTS)]
     pub(super) allow_anonymous: bool,
     /// Write the password that a gateway makes up, for the user `longshore`, to this file and not to standard error
     #[arg(
         long,
         value_name = "FILE",
-        requires = "upstream",
         conflicts_with_all = ["allow_anonymous", "htpasswd"],
         help_heading = CLIENTS
     )]
@@ -93,7 +92,11 @@ impl GatewayArgs {
         context: &Context,
     ) -> Result<Option<RandomLogin>> {
         if !self.is_one() {
-            return Ok(None);
+            return match (self.allow_anonymous, &self.password_file) {
+                (false, None) => Ok(None),
+                (true, _) => Err(no_gateway("--allow-anonymous")),
+                (false, Some(_)) => Err(no_gateway("--password-file")),
+            };
         }
         if read_only && !self.allow_anonymous {
             let words =
@@ -107,7 +110,10 @@ impl GatewayArgs {
             );
         }
         if self.allow_anonymous || has_users {
-            return Ok(None);
+            return match &self.password_file {
+                None => Ok(None),
+                Some(_) => Err(Error::usage("no password is made up that `--password-file` could keep")),
+            };
         }
         if self.password_file.is_none() && !context.printer.says_status() {
             return Err(Error::usage("nobody would see the password that the gateway makes up")
@@ -139,6 +145,10 @@ impl GatewayArgs {
             .status(&format!("  podman login{tls} --username {user} --password-stdin {place}{from}"));
         Ok(())
     }
+}
+
+fn no_gateway(option: &str) -> Error {
+    Error::usage(format!("`{option}` is for gateways")).with_hint("`--upstream REGISTRY` makes one")
 }
 
 /// Returns what clients call a registry at this address.

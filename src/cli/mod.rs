@@ -153,7 +153,7 @@ const USUAL: [&str; 20] = [
 pub(crate) fn main() -> ExitCode {
     open_files::allow();
     let environment = Environment::read();
-    let command = config::with_variables(command(), &environment);
+    let command = command();
     let config = match Config::read(&environment, &command) {
         Ok(config) => config,
         Err(error) => return without_config(command, &error),
@@ -166,7 +166,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
     };
-    let printer = Printer::new(cli.quiet && cli.verbose == 0, cli.verbose, cli.command.is_for_machines());
+    let printer = Printer::new(cli.quiet, cli.verbose, cli.command.is_for_machines());
     printer.log();
     let context = Context { environment, printer, config, command };
     let result = match cli.command {

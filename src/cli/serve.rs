@@ -75,10 +75,10 @@ pub(super) struct Args {
     #[arg(long = "name", value_name = "HOST", help_heading = CLIENTS)]
     names: Vec<String>,
     /// Speak TLS with this certificate and its chain, as PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = CLIENTS)]
+    #[arg(long, value_name = "FILE", help_heading = CLIENTS)]
     tls_cert: Option<PathBuf>,
     /// The certificate's key
-    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = CLIENTS)]
+    #[arg(long, value_name = "FILE", help_heading = CLIENTS)]
     tls_key: Option<PathBuf>,
 
     #[command(flatten)]
@@ -127,7 +127,6 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
         (None, None) => None,
-        // A file may say one of them; clap knows of typed ones only.
         _ => return Err(Error::usage("`--tls-cert` and `--tls-key` belong together")),
     };
     if let Some(name) = args.names.iter().find(|name| name.contains([':', '/'])) {

@@ -71,6 +71,61 @@ fn the_command_line_comes_before_variables_before_the_file() {
 }
 
 #[test]
+fn what_is_typed_counts_against_what_cannot_stand_beside_it() {
+    let list = "LONGSHORE_LIST";
+    for (variable, value, config) in [
+        ("LONGSHORE_QUIET", "1", "quiet = true"),
+        ("LONGSHORE_REMOVE_SIGNATURES", "yes", "remove-signatures = true"),
+        (list, "no-such.yaml", "list = \"no-such.yaml\""),
+    ] {
+        for user in [User::with("").and_variable(variable, value), User::with(config)] {
+            user.push(&["-v", "--referrers"]);
+            let source = user.archive.path();
+            let push =
+                ["push", source.to_str().unwrap(), "demo", "--into", user.dir.path().to_str().unwrap()];
+            let run = user.longshore.run([&push[..], &["-v"]].concat());
+            run.pushed().unwrap();
+            assert!(run.stderr.contains("blobs: "), "{variable}: {run:?}");
+            // Where nothing speaks against them they count.
+            let run = user.longshore.run(push);
+            assert!(
+                run.code == Some(0) && (variable != "LONGSHORE_QUIET" || run.stderr.is_empty()),
+                "{run:?}"
+            );
+        }
+    }
+    for user in [User::with("").and_variable("LONGSHORE_ALL", "1"), User::with("all = true")] {
+        let run = user.longshore.run(["logout", "r.example"]);
+        assert!(run.code == Some(2) && run.stderr.contains("holds no login for `r.example`"), "{run:?}");
+        // Nobody is logged out everywhere who has not asked for that.
+        let run = user.longshore.run(["logout"]);
+        assert!(run.code == Some(2) && run.stderr.contains("<REGISTRY>"), "{run:?}");
+    }
+}
+
+#[test]
+fn a_list_needs_no_source_wherever_it_is_named() {
+    let user = User::with("");
+    let file = user.dir.path().join("list.yaml");
+    let source = user.archive.path();
+    fs_err::write(&file, format!("source: {}\ndestinations: demo\n", source.display())).unwrap();
+    let (list, into) = (file.to_str().unwrap(), user.dir.path().join("into"));
+    let arguments = ["push", "--into", into.to_str().unwrap()];
+    let typed = [&arguments[..], &["--list", list]].concat();
+    for (user, arguments) in [
+        (User::with(""), &typed[..]),
+        (User::with("").and_variable("LONGSHORE_LIST", list), &arguments),
+        (User::with(&format!("list = \"{list}\"")), &arguments),
+        // Another one does not count beside the list.
+        (User::with("all = true").and_variable("LONGSHORE_INDEX", "1"), &typed),
+    ] {
+        user.longshore.run(arguments).pushed().unwrap();
+    }
+    let run = User::with("").longshore.run(arguments);
+    assert!(run.code == Some(2) && run.stderr.contains("<SOURCE>"), "{run:?}");
+}
+
+#[test]
 fn every_value_says_where_it_comes_from() {
     let config = r#"
 jobs = 4
@@ -80,7 +135,8 @@ reuse-from = ["a.example/b:1", "a.example/c:1"]
 jobs = 2
 chunk-size = "8MiB"
 "#;
-    let user = User::with(config).and_variable("LONGSHORE_RETRIES", "7");
+    let user =
+        User::with(config).and_variable("LONGSHORE_RETRIES", "7").and_variable("LONGSHORE_QUIET", "no");
     let here = &["a.example:5000"][..];
     for (option, registry, expected) in [
         ("jobs", &[][..], "jobs 4 HOME/config.toml"),
@@ -89,6 +145,7 @@ chunk-size = "8MiB"
         ("chunk-size", &[], "chunk-size - default"),
         ("chunk-size", here, "chunk-size 8MiB HOME/config.toml, [registry.\"a.example:5000\"]"),
         ("retries", here, "retries 7 LONGSHORE_RETRIES"),
+        ("quiet", here, "quiet false LONGSHORE_QUIET"),
         ("insecure", here, "insecure true HOME/config.toml"),
         ("reuse-from", &[], "reuse-from a.example/b:1, a.example/c:1 HOME/config.toml"),
         ("timeout", &[], "timeout 60s default"),
@@ -171,13 +228,29 @@ fn what_is_wrong_in_a_variable_is_named() {
 #[test]
 fn what_the_file_says_is_not_half_of_it() {
     for (config, arguments, words) in [
-        ("list = \"x.yaml\"", &["push", "a.tar", "127.0.0.1:1/a"][..], "only one of them can be pushed"),
-        ("tls-cert = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"], "belong together"),
+        ("tls-cert = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"][..], "belong together"),
         ("tls-key = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"], "belong together"),
+        ("allow-anonymous = true", &["serve", "x", "--listen=127.0.0.1:0"], "is for gateways"),
+        (
+            "upstream = \"127.0.0.1:1\"\nallow-anonymous = true\npassword-file = \"p\"",
+            &["serve", "x", "--listen=127.0.0.1:0"],
+            "no password is made up",
+        ),
     ] {
         let run = User::with(config).longshore.run(arguments);
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{config}: {run:?}");
         assert!(run.stderr.contains(words), "{config}: {run:?}");
+    }
+    // Nor is what variables say, and one may name what the other lacks.
+    let push = ["push", "a.tar", "127.0.0.1:1/a"];
+    for (variable, value, more, words) in [
+        ("LONGSHORE_CREDS", "me", "-q", "`--creds` has no password"),
+        ("LONGSHORE_CREDS", "me", "--password-stdin", "a.tar"),
+        ("LONGSHORE_PASSWORD_STDIN", "1", "-q", "`--password-stdin` has no user"),
+        ("LONGSHORE_PASSWORD_STDIN", "1", "--creds=me", "a.tar"),
+    ] {
+        let run = User::with("").and_variable(variable, value).longshore.run([&push[..], &[more]].concat());
+        assert!(run.stderr.contains(words), "{variable} {more}: {run:?}");
     }
 }
 

@@ -251,7 +251,7 @@ fn all_mistakes_are_told_before_anything_is_sent() {
     insta::assert_snapshot!(said(&good, &["--all"]), @r"
     error: the argument '--list <FILE>' cannot be used with '--all'
 
-    Usage: longshore push --list <FILE> [SOURCE] [DEST]...
+    Usage: longshore push [OPTIONS] <SOURCE> <DEST>... | --list <FILE>
 
     For more information, try '--help'.
     ");

@@ -30,7 +30,7 @@ fn a_mistake_in_the_command_is_asked_back() {
 
       tip: a similar argument exists: '--compression'
 
-    Usage: longshore push --compression <HOW> <SOURCE> <DEST>...
+    Usage: longshore push [OPTIONS] <SOURCE> <DEST>... | --list <FILE>
 
     For more information, try '--help'.
     ");

@@ -38,6 +38,7 @@ use super::{
 /// the registry has confirmed every blob.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "switches are what a command line has")]
+#[command(override_usage = "longshore push [OPTIONS] <SOURCE> <DEST>... | --list <FILE>")]
 #[command(after_help = "Examples:
   longshore push ./layout registry.example.com/demo:1 --tag latest
   longshore push containers-storage:localhost/demo:1 registry.example.com/demo:1
@@ -49,11 +50,11 @@ use super::{
 pub(super) struct Args {
     /// A folder or archive that holds images, or podman's, Docker's or containerd's own storage:
     /// PATH[:REF|@DIGEST|:@N], or with a transport in front
-    #[arg(value_name = "SOURCE", required_unless_present = "list")]
+    #[arg(value_name = "SOURCE", required = true)]
     source: Option<String>,
     /// registry/repository[:tag][@digest]; without a tag, `latest`; may be several. Or one on disk: oci:DIR[:TAG],
     /// oci-archive:FILE[:TAG]
-    #[arg(value_name = "DEST", required_unless_present = "list")]
+    #[arg(value_name = "DEST", required = true)]
     destinations: Vec<String>,
     /// Push one multi-platform index of several sources: SOURCE… DEST. A source's platform is what its config says; one
     /// that is an index gives its children
@@ -133,11 +134,6 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     if let Some(list) = &args.list {
-        // A file may name the list; clap knows of a typed one only.
-        if let Some(source) = &args.source {
-            let words = format!("there is a list, `{list}`, and `{source}`: only one of them can be pushed");
-            return Err(Error::usage(words).with_hint("`longshore config show` says where the list is named"));
-        }
         return list::run(list, args, context);
     }
     if args.creds.password_stdin && args.sources().contains(&"-") {
