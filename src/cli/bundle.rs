@@ -17,13 +17,8 @@ use longshore::{
 use serde_json::{Value, json};
 
 use super::{
-    Context, ExitStatus,
-    cache::CacheArgs,
-    output::ascii,
-    progress::ProgressArgs,
-    recipe::RecipeArgs,
-    source::SourceArgs,
-    value::typed,
+    Context, ExitStatus, cache::CacheArgs, output::ascii, progress::ProgressArgs, recipe::RecipeArgs,
+    source::SourceArgs, value::typed,
 };
 
 /// Write images into one OCI archive, for the far side of an air gap

@@ -27,6 +27,7 @@ use super::{
     login::registry,
     output::ascii,
     table::{self, Column},
+    value::more_than_nothing,
 };
 
 /// Say what a registry does, and what a push to it would do
@@ -47,12 +48,15 @@ pub(super) struct Args {
     json: bool,
     /// Large blobs that a push would send at once
     #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Transfer")]
+    #[arg(value_parser = more_than_nothing::<usize>)]
     jobs: usize,
     /// Chunks that a push would be told to send
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
+    #[arg(value_parser = more_than_nothing::<ByteSize>)]
     chunk_size: Option<ByteSize>,
     /// Give up on a connection that takes no byte for so long, like `60s`
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Transfer")]
+    #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     timeout: humantime::Duration,
     #[command(flatten)]
     creds: CredsArgs,

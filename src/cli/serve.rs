@@ -20,6 +20,7 @@ use super::{
     random_login::RandomLogin,
     served_images::ServedImages,
     source::SourceArgs,
+    value::more_than_nothing,
 };
 
 /// Serve a folder or bucket as a registry
@@ -49,19 +50,21 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
     /// The largest body of an upload; clients that know OCI-Chunk-Max-Length keep to it
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = more_than_nothing::<ByteSize>)]
     chunk_max: Option<ByteSize>,
     /// Announce that chunks should not be smaller
     #[arg(long, value_name = "SIZE")]
     chunk_min: Option<ByteSize>,
     /// Uploads that may be open at once
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = more_than_nothing::<usize>)]
     most_uploads: usize,
     /// Give up uploads that nobody has touched for so long
     #[arg(long, value_name = "DURATION", default_value = "24h")]
+    #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     upload_lifetime: humantime::Duration,
     /// Cut clients that send next to nothing, or take nothing, for so long
     #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     patience: humantime::Duration,
 
     /// Who may log in: a file that `htpasswd -B` writes

@@ -10,16 +10,18 @@ use longshore::{
     registry::{Client, ClientOptions, Credentials, Learned, RateLimit, Sightings, Unfinished},
 };
 
-use super::{Context, access::AccessArgs};
+use super::{Context, access::AccessArgs, value::more_than_nothing};
 
 /// Options of how blobs are sent.
 #[derive(Debug, clap::Args)]
 pub(super) struct TransferArgs {
     /// Large blobs sent at once
     #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Transfer")]
+    #[arg(value_parser = more_than_nothing::<usize>)]
     jobs: usize,
     /// Send chunks of this size, like `8MiB`
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
+    #[arg(value_parser = more_than_nothing::<ByteSize>)]
     chunk_size: Option<ByteSize>,
     /// Send no more than this per second, all blobs together, like `2MiB`
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
@@ -29,6 +31,7 @@ pub(super) struct TransferArgs {
     retries: u32,
     /// Give up on a connection that takes no byte for so long, like `60s`
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Transfer")]
+    #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     timeout: humantime::Duration,
 }
 

@@ -1,6 +1,6 @@
 //! How the values of options are read, and what shells complete them to.
 
-use std::{ffi::OsStr, marker::PhantomData, str::FromStr};
+use std::{ffi::OsStr, fmt::Display, marker::PhantomData, str::FromStr};
 
 use clap::{
     Arg, Command,
@@ -15,6 +15,15 @@ pub(super) fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
         let words = std::iter::once(error.message()).chain(error.hints());
         words.collect::<Vec<_>>().join("; ")
     })
+}
+
+/// Reads the value of an option that makes no sense as 0.
+pub(super) fn more_than_nothing<T>(text: &str) -> Result<T, String>
+where
+    T: FromStr<Err: Display> + Default + PartialEq,
+{
+    let value: T = text.parse().map_err(|error: T::Err| error.to_string())?;
+    if value == T::default() { Err("it has to be more than nothing".to_owned()) } else { Ok(value) }
 }
 
 /// Reads the value of an option that is one of these words, or begins with one and a colon. The help of the option

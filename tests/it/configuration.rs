@@ -212,6 +212,7 @@ fn what_is_wrong_in_the_file_is_named() {
 fn what_is_wrong_in_a_variable_is_named() {
     for (variable, value, words) in [
         ("LONGSHORE_JOBS", "x", "`LONGSHORE_JOBS` cannot be `x`: invalid digit found in string"),
+        ("LONGSHORE_JOBS", "0", "`LONGSHORE_JOBS` cannot be `0`: it has to be more than nothing"),
         ("LONGSHORE_TIMEOUT", "soon", "`LONGSHORE_TIMEOUT` cannot be `soon`: "),
         ("LONGSHORE_PROGRESS", "plan", "hint: did you mean `plain`?"),
         ("LONGSHORE_IF_EXISTS", "skp", "hint: did you mean `skip`?"),
@@ -251,6 +252,24 @@ fn what_the_file_says_is_not_half_of_it() {
     ] {
         let run = User::with("").and_variable(variable, value).longshore.run([&push[..], &[more]].concat());
         assert!(run.stderr.contains(words), "{variable} {more}: {run:?}");
+    }
+}
+
+#[test]
+fn nothing_can_be_done_with_nothing() {
+    for arguments in [
+        &["push", "a.tar", "127.0.0.1:1/a", "--jobs=0"][..],
+        &["push", "a.tar", "127.0.0.1:1/a", "--chunk-size=0"],
+        &["push", "a.tar", "127.0.0.1:1/a", "--timeout=0s"],
+        &["doctor", "127.0.0.1:1", "--jobs=0"],
+        &["serve", "x", "--most-uploads=0"],
+        &["serve", "x", "--chunk-max=0"],
+        &["serve", "x", "--patience=0s"],
+        &["serve", "x", "--upload-lifetime=0s"],
+    ] {
+        let run = Longshore::new().run(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.stderr.contains(": it has to be more than nothing\n"), "{arguments:?}: {run:?}");
     }
 }
 
