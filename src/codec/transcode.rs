@@ -1,12 +1,14 @@
 //! The one pass over a plain layer: cut into blocks, hash, encode, hash again, append.
 //!
 //! Every worker does the same: takes the next block and its ticket from the intake, encodes it on its own,
-//! and appends it at the outlet when its ticket's turn comes. The two hashes, which must see all bytes in
-//! order, sit behind the two locks; only encoding, which is nearly all of the work, is done by many at once.
-//! What comes out depends on the plain bytes, the encoding and `ENCODER_VERSION`, never on the number of
-//! workers or on how the input hands out its bytes. Memory is two blocks per worker.
+//! and hands it in at the outlet, which appends blocks in the order of their tickets and puts by the few that are
+//! early. The two hashes, which must see all bytes in order, sit behind the two locks; only encoding, which is
+//! nearly all of the work, is done by many at once. What comes out depends on the plain bytes, the encoding and
+//! `ENCODER_VERSION`, never on the number of workers or on how the input hands out its bytes. Memory is three
+//! blocks per worker.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -34,6 +36,7 @@ pub fn transcode(
 ) -> Result<Encoded> {
     let pass = Pass {
         encoding,
+        workers,
         intake: Mutex::new(Intake {
             input,
             hasher: Hasher::new(Algorithm::Sha256),
@@ -41,15 +44,7 @@ pub fn transcode(
             size: 0,
             ended: false,
         }),
-        outlet: Mutex::new(Outlet {
-            output,
-            hasher: Hasher::new(Algorithm::Sha256),
-            turn: 0,
-            plain: 0,
-            encoded: 0,
-            progress,
-            failure: None,
-        }),
+        outlet: Mutex::new(Outlet::new(output, progress)),
         turned: Condvar::new(),
     };
     thread::scope(|scope| {
@@ -67,6 +62,7 @@ pub fn transcode(
 
 struct Pass<'a> {
     encoding: Encoding,
+    workers: usize,
     intake: Mutex<Intake<'a>>,
     outlet: Mutex<Outlet<'a>>,
     /// Rings when the outlet's turn, or its failure, changed.
@@ -93,12 +89,12 @@ impl Pass<'_> {
             let encoded = encoder.encode(&block[..size])?;
             let mut outlet = self
                 .turned
-                .wait_while(lock(&self.outlet), |outlet| outlet.turn != ticket && outlet.failure.is_none())
+                .wait_while(lock(&self.outlet), |outlet| outlet.is_full_for(ticket, self.workers))
                 .unwrap_or_else(PoisonError::into_inner);
             if outlet.failure.is_some() {
                 return Ok(());
             }
-            outlet.append(size, encoded)?;
+            outlet.take(ticket, size, encoded)?;
             drop(outlet);
             self.turned.notify_all();
         }
@@ -158,11 +154,54 @@ struct Outlet<'a> {
     plain: u64,
     encoded: u64,
     progress: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync),
+    /// Blocks handed in before their turn: sizes of their plain bytes, and their encoded bytes.
+    early: BTreeMap<u64, (usize, Vec<u8>)>,
+    /// Memory of blocks that were early.
+    spare: Vec<Vec<u8>>,
     /// The first one; nothing is appended after it.
     failure: Option<Error>,
 }
 
-impl Outlet<'_> {
+impl<'a> Outlet<'a> {
+    fn new(
+        output: &'a mut (dyn Write + Send),
+        progress: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync),
+    ) -> Self {
+        Self {
+            output,
+            hasher: Hasher::new(Algorithm::Sha256),
+            turn: 0,
+            plain: 0,
+            encoded: 0,
+            progress,
+            early: BTreeMap::new(),
+            spare: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Returns whether the block of `ticket` must be waited with: one whose turn it is never must.
+    fn is_full_for(&self, ticket: u64, most: usize) -> bool {
+        ticket != self.turn && self.early.len() >= most && self.failure.is_none()
+    }
+
+    /// Appends a block, and those that it kept waiting, or puts it by until its turn comes.
+    fn take(&mut self, ticket: u64, plain: usize, encoded: &[u8]) -> Result<()> {
+        if ticket != self.turn {
+            let mut kept = self.spare.pop().unwrap_or_default();
+            kept.extend_from_slice(encoded);
+            self.early.insert(ticket, (plain, kept));
+            return Ok(());
+        }
+        self.append(plain, encoded)?;
+        while let Some((plain, mut kept)) = self.early.remove(&self.turn) {
+            self.append(plain, &kept)?;
+            kept.clear();
+            self.spare.push(kept);
+        }
+        Ok(())
+    }
+
     fn append(&mut self, plain: usize, encoded: &[u8]) -> Result<()> {
         self.hasher.update(encoded);
         self.output.write_all(encoded).map_err(blame(ErrorKind::Local, "writing the encoded bytes"))?;
@@ -317,6 +356,28 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_are_early_wait_for_their_turn_and_only_so_many() {
+        let mut output = Vec::new();
+        let told = Mutex::new(Vec::new());
+        let progress = |progress: Progress| {
+            lock(&told).push((progress.plain, progress.encoded));
+            ControlFlow::Continue(())
+        };
+        let mut outlet = Outlet::new(&mut output, &progress);
+        outlet.take(2, 30, b"three").unwrap();
+        assert!(!outlet.is_full_for(1, 2));
+        outlet.take(1, 20, b"two").unwrap();
+        assert!(outlet.is_full_for(3, 2), "no more are put by");
+        assert!(!outlet.is_full_for(0, 2), "the one that all wait for never waits");
+        assert_eq!(*lock(&told), []);
+        outlet.take(0, 10, b"one").unwrap();
+        assert_eq!(*lock(&told), [(10, 3), (30, 6), (60, 11)]);
+        assert!(!outlet.is_full_for(4, 2));
+        assert_eq!(outlet.hasher.clone().finish(), Digest::of(b"onetwothree"));
+        assert_eq!(output, b"onetwothree");
+    }
+
+    #[test]
     fn sizes_around_the_border_of_a_block_survive() {
         let plain = mixed(2 * MIB + 1, 3);
         for (size, members) in [
@@ -445,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_held_than_a_block_per_worker() {
+    fn no_more_is_held_than_two_blocks_per_worker() {
         struct Counted<'a>(&'a AtomicU64);
         impl Read for Counted<'_> {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -464,7 +525,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(read.into_inner(), 20 * MIB as u64);
-        assert!(most.into_inner() <= (workers * MIB) as u64);
+        assert!(most.into_inner() <= 2 * (workers * MIB) as u64, "one in hand, and as many put by");
     }
 
     #[test]
