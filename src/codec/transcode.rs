@@ -336,7 +336,7 @@ mod tests {
             "sha256:dc181438f42300683ee66a42eb7945a93da230b9065d2b62c51893505badffcb",
         );
         for (recipe, digest) in [
-            ("gzip:1", "sha256:b295dc09a2369a3375fda447db5e51caad388a7dd39c36ce8596fb67d6f7b801"),
+            ("gzip:1", "sha256:18afd96ea734a672bebb64937e12018f35be3c35da4eb457738ca77509a19d68"),
             ("gzip:2", "sha256:cebd7c0ea9156eb6cfb75713a7007bbe9de29703f6356d35551762688948079d"),
             ("gzip:6", "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
         ] {

@@ -85,10 +85,16 @@ fn coded<'a>(
             }
             bits.flush();
         }
-        if !few.is_empty() {
-            for literal in few {
-                bits.push(literals[usize::from(*literal)]);
+        if let Some(three) = plain[4 * quads.len()..].first_chunk::<3>() {
+            // A processor guesses wrong how many of them are left over, so the others are pushed with no bits.
+            for (index, literal) in three.iter().enumerate() {
+                let word = literals[usize::from(*literal)];
+                let mask = u32::from(index < few.len()).wrapping_neg();
+                bits.push(Word { bits: word.bits & mask, size: word.size & mask });
             }
+            bits.flush();
+        } else {
+            few.iter().for_each(|literal| bits.push(literals[usize::from(*literal)]));
             bits.flush();
         }
         if sequence.length > 0 {
