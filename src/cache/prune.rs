@@ -12,7 +12,7 @@ use std::{
 
 use super::{CLAIMED, Cache, ENCODED, Entry, Keeping, PROVEN, WRITING, remove};
 use crate::{
-    codec::{self, ENCODER_VERSION, Stopped},
+    codec::{self, Stopped},
     error::{Context as _, ErrorKind, Result},
     layout::{BLOBS, write::blob_path},
     oci::{DiffId, Digest},
@@ -69,7 +69,8 @@ impl Cache {
     }
 
     /// Removes what has not been used for `unused`, then the least recently used until no more than `limit` bytes
-    /// are left; also what older encoders made and what no entry names.
+    /// are left; also what no entry names. What another version's encoder made is that version's, which may share the
+    /// cache: it grows old like the rest.
     pub fn prune(&self, limit: u64, unused: Option<Duration>) -> Result<Freed> {
         if matches!(self.keeping, Keeping::Run(_)) {
             return Ok(Freed::default());
@@ -86,7 +87,7 @@ impl Cache {
             left += kept.entry.size;
             let is_old =
                 unused.is_some_and(|unused| now.duration_since(kept.used).is_ok_and(|age| age > unused));
-            if left <= limit && !is_old && kept.version == ENCODER_VERSION {
+            if left <= limit && !is_old {
                 continue;
             }
             left -= kept.entry.size;
@@ -222,14 +223,28 @@ mod tests {
     }
 
     #[test]
-    fn older_encoders_and_unnamed_blobs_leave_nothing() {
+    fn what_another_versions_encoder_made_grows_old_like_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
-        let layer = fill(&cache, b"plain", 0);
+        let [layer, _] = [(b"theirs", 20), (b"ours 1", 10)].map(|(plain, age)| fill(&cache, plain, age));
         let path = cache.encoded_path(&layer, Encoding::None);
-        let entry: Entry = cache.read(&path).unwrap().unwrap();
+        let (entry, used) = (cache.read::<Entry>(&path).unwrap().unwrap(), cache.list().unwrap()[1].used);
+        for version in [0, 99] {
+            let theirs = path.with_file_name(format!("none-v{version}.json"));
+            cache.write(&theirs, &entry).unwrap();
+            fs_err::File::open(theirs).unwrap().set_modified(used).unwrap();
+        }
         fs_err::remove_file(&path).unwrap();
-        cache.write(&path.with_file_name("none-v0.json"), &entry).unwrap();
+        assert_eq!(cache.prune(18, None).unwrap(), Freed::default());
+        assert_eq!(cache.list().unwrap().len(), 3);
+        assert_eq!(cache.prune(6, None).unwrap(), Freed { entries: 2, bytes: 6 });
+        assert_eq!(cache.list().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn unnamed_blobs_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
         let unnamed = blob_path(dir.path(), &Digest::of(b"unnamed"));
         let new = blob_path(dir.path(), &Digest::of(b"new"));
         for path in [&unnamed, &new] {
@@ -237,7 +252,7 @@ mod tests {
         }
         let long_ago = SystemTime::now() - 2 * UNNAMED;
         fs_err::OpenOptions::new().write(true).open(&unnamed).unwrap().set_modified(long_ago).unwrap();
-        assert_eq!(cache.prune(u64::MAX, None).unwrap(), Freed { entries: 1, bytes: 10 });
+        assert_eq!(cache.prune(u64::MAX, None).unwrap(), Freed { entries: 0, bytes: 5 });
         fs_err::write(&unnamed, "12345").unwrap();
         Cache::scratch(dir.path()).prune(0, None).unwrap();
         assert!(unnamed.exists(), "a scratch has nothing to prune");
