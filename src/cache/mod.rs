@@ -82,6 +82,11 @@ impl Cache {
         Ok(Self { dir: dir.to_owned(), keeping: Keeping::All })
     }
 
+    /// Returns whether there is a cache in `dir`, or whatever [`Cache::open`] has to say of the place.
+    pub fn exists(dir: &Path) -> bool {
+        [layout::OCI_LAYOUT, OURS].iter().any(|part| dir.join(part).try_exists().unwrap_or(true))
+    }
+
     /// Returns whether a cache was not opened because others could have put blobs into it.
     pub fn is_distrusted(error: &Error) -> bool {
         error.find::<Distrusted>().is_some()
@@ -313,6 +318,8 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// What an image layout does not have.
+const OURS: &str = "longshore";
 /// Entries of encoded blobs: `<algorithm>/<diff ID>/<encoding>-v<encoder version>.json`.
 const ENCODED: &str = "longshore/encoded";
 /// Proven diff IDs of source blobs: `<algorithm>/<digest>.json`.

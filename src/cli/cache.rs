@@ -106,12 +106,28 @@ enum Command {
     Clear,
 }
 
+impl Args {
+    /// Opens the cache that is there. None is made for looking at it: where nothing was kept so far there is nothing,
+    /// and a folder that somebody names is the one that they mean.
+    fn open(&self, context: &Context) -> Result<(Cache, PathBuf)> {
+        let dir = self.cache_dir.clone().or_else(|| context.environment.cache_dir());
+        let dir = dir.ok_or_else(|| {
+            Error::usage("nothing says where the cache is").with_hint("name the folder: `--cache-dir DIR`")
+        })?;
+        let cache = if Cache::exists(&dir) {
+            Cache::open(&dir)?
+        } else if self.cache_dir.is_none() {
+            Cache::scratch(&dir)
+        } else {
+            return Err(Error::local(format!("there is no cache in `{}`", dir.display()))
+                .with_hint("a push with the same `--cache-dir` makes one"));
+        };
+        Ok((cache, dir))
+    }
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
-    let dir = args.cache_dir.clone().or_else(|| context.environment.cache_dir());
-    let dir = dir.ok_or_else(|| {
-        Error::usage("nothing says where the cache is").with_hint("name the folder: `--cache-dir DIR`")
-    })?;
-    let cache = Cache::open(&dir)?;
+    let (cache, dir) = args.open(context)?;
     let say = |text: String, json: serde_json::Value| {
         context.printer.result(&if args.json { json.to_string() } else { text })
     };

@@ -138,6 +138,33 @@ fn the_cache_is_listed_checked_pruned_and_cleared() {
 }
 
 #[test]
+fn no_cache_is_made_by_looking_for_one() {
+    let longshore = Longshore::new();
+    let [typo, others] = ["typo", "others"].map(|name| longshore.home().join(name));
+    fs_err::create_dir(&others).unwrap();
+    fs_err::write(others.join("letter"), b"").unwrap();
+    for command in ["info", "list", "verify", "prune", "clear"] {
+        for dir in [&typo, &others] {
+            let run = longshore.run(["cache", command, "--cache-dir", dir.to_str().unwrap()]);
+            assert_eq!((run.code, run.stdout.as_str()), (Some(8), ""), "{run:?}");
+            let words = format!("error: there is no cache in `{}`\nhint: ", dir.display());
+            assert!(run.stderr.starts_with(&words), "{run:?}");
+        }
+    }
+    assert!(!typo.exists());
+    assert_eq!(fs_err::read_dir(&others).unwrap().count(), 1);
+
+    // Before the first push the usual place is empty, and stays so.
+    let [info] = &cache(&longshore, &["info"])[..] else { panic!("one line") };
+    assert_eq!((&info["layers"], &info["bytes"]), (&0.into(), &0.into()));
+    assert_eq!(cache(&longshore, &["verify"])[0]["good"], 0);
+    assert_eq!(cache(&longshore, &["prune"])[0]["layers"], 0);
+    assert_eq!(cache(&longshore, &["clear"])[0]["layers"], 0);
+    assert!(cache(&longshore, &["list"]).is_empty());
+    assert!(!Path::new(info["dir"].as_str().unwrap()).exists());
+}
+
+#[test]
 fn however_much_of_the_cache_is_damaged_the_push_arrives() {
     let longshore = Longshore::new();
     let archive = Archive::of(&[300_000, 20_000, 3_000_000, 70_000]);
