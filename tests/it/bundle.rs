@@ -24,7 +24,7 @@ use crate::{
         serve::Serve,
         skopeo, tool,
     },
-    wire::image::{Document, Layout, noise},
+    wire::image::{Archive, Document, Layout, noise},
 };
 
 const MIB: usize = 1 << 20;
@@ -219,6 +219,29 @@ fn what_cannot_be_bundled_leaves_nothing() {
     let before = fs_err::read(desk.path("b.tar")).unwrap();
     assert_eq!(desk.try_bundle("b.tar", &[damaged.path()], &[]).code, Some(3));
     assert_eq!(fs_err::read(desk.path("b.tar")).unwrap(), before);
+}
+
+#[test]
+fn however_much_of_the_cache_is_damaged_the_bundle_is_made() {
+    let (desk, archive) = (Desk::new(), Archive::of(&[300_000, 20_000, 3_000_000, 70_000]));
+    let source = archive.path();
+    let cache = desk.longshore.home().join("cache");
+    let options = ["--cache-dir", cache.to_str().unwrap()];
+    desk.bundle("cold.tar", &[&source], &options);
+    let kept = || fs_err::read_dir(cache.join("blobs/sha256")).unwrap().map(|blob| blob.unwrap().path());
+    for (at, blob) in kept().enumerate() {
+        let mut bytes = fs_err::read(&blob).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        // One is cut, which is seen earlier.
+        bytes.truncate(bytes.len() - usize::from(at == 3));
+        fs_err::write(&blob, bytes).unwrap();
+    }
+    let run = desk.try_bundle("mended.tar", &[&source], &options);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(run.stderr.lines().filter(|line| line.contains("damaged")).count(), 1, "{run:?}");
+    assert_eq!(fs_err::read(desk.path("mended.tar")).unwrap(), fs_err::read(desk.path("cold.tar")).unwrap());
+    let run = desk.longshore.run([&["cache", "verify"][..], &options].concat());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "4 layers good, 0 dropped\n"), "{run:?}");
 }
 
 #[test]

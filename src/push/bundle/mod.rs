@@ -11,7 +11,7 @@ pub mod stocktaking;
 use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -21,7 +21,9 @@ use self::{
     inventory::Base,
     pack::{Packed, Packer, Place},
 };
-use super::{Cargo, Intent, Options, Part, Press, shared_cache::SharedCache, spool::blocking};
+use super::{
+    Cargo, Intent, Options, Part, Press, send::DamagedEntry, shared_cache::SharedCache, spool::blocking,
+};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
@@ -97,29 +99,26 @@ impl Bundle {
             let packed = Packer { cargo, at }.pack(&spec.choice, &mut contents).await;
             packed.map_err(|error| error.while_doing(format!("bundling {name}")))?;
         }
-        let documents = contents.documents()?;
-        let first = documents.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.len() as u64));
-        let blobs = contents.blobs.iter().map(|(digest, blob)| (blob_name(digest), blob.size));
-        let size = archive_size(first.chain(blobs));
-        let output = Output::create(&file, size, split)?;
-        // Whoever drops this future drops what is unfinished too.
-        let _stage = output.stage();
-        blocking(move || {
-            let name = file.display().to_string();
-            let told =
-                Told { output, reporter: Arc::clone(&press.reporter), name, size, written: 0, said: 0 };
-            let file = contents.write(&documents, told)?.finish()?;
-            let Contents { images, blobs, left_out, .. } = contents;
-            let left_out = left_out.into_values().collect();
-            Ok(Bundled {
-                file,
-                size,
-                blobs: blobs.len(),
-                images: images.into_iter().map(|it| it.0).collect(),
-                left_out,
-            })
+        let contents = Arc::new(contents);
+        let reporter = &press.reporter;
+        let (file, size) = match contents.put(&file, split, reporter).await {
+            Err(error) if error.find::<DamagedEntry>().is_some() => {
+                // Damage is seldom alone.
+                let message = format!("{}; looking at all that were encoded", error.message());
+                reporter.event(Event::Warning { message });
+                contents.mend().await?;
+                contents.put(&file, split, reporter).await
+            }
+            written => written,
+        }?;
+        let Contents { images, blobs, left_out, .. } = &*contents;
+        Ok(Bundled {
+            file,
+            size,
+            blobs: blobs.len(),
+            images: images.iter().map(|(image, _)| image.clone()).collect(),
+            left_out: left_out.values().cloned().collect(),
         })
-        .await
     }
 }
 
@@ -200,6 +199,37 @@ impl Contents {
         Ok(documents)
     }
 
+    /// Writes the archive, and returns what is to be read and its size.
+    async fn put(
+        self: &Arc<Self>,
+        file: &Path,
+        split: Option<u64>,
+        reporter: &Arc<dyn Reporter>,
+    ) -> Result<(PathBuf, u64)> {
+        let documents = self.documents()?;
+        let first = documents.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.len() as u64));
+        let blobs = self.blobs.iter().map(|(digest, blob)| (blob_name(digest), blob.size));
+        let size = archive_size(first.chain(blobs));
+        let output = Output::create(file, size, split)?;
+        // Whoever drops this future drops what is unfinished too.
+        let _stage = output.stage();
+        let (contents, name) = (Arc::clone(self), file.display().to_string());
+        let told = Told { output, reporter: Arc::clone(reporter), name, size, written: 0, said: 0 };
+        blocking(move || Ok((contents.write(&documents, told)?.finish()?, size))).await
+    }
+
+    /// Encodes again what is damaged of all that lies encoded in the cache.
+    async fn mend(&self) -> Result<()> {
+        for (at, cargo) in self.cargos.iter().enumerate() {
+            let layers = self.blobs.values().filter_map(|blob| match &blob.place {
+                Place::Encoded(of, layer) if *of == at => Some(layer.clone()),
+                _ => None,
+            });
+            Packer { cargo: Arc::clone(cargo), at }.mend(layers.collect()).await?;
+        }
+        Ok(())
+    }
+
     fn write(&self, documents: &[(&str, Vec<u8>)], told: Told) -> Result<Output> {
         let mut archive = ArchiveWriter::new(told);
         for (name, bytes) in documents {
@@ -218,13 +248,18 @@ impl Contents {
     fn open<'a>(&'a self, blob: &'a Packed, digest: &Digest) -> Result<(Box<dyn Read + 'a>, String)> {
         match &blob.place {
             Place::Memory(bytes) => Ok((Box::new(&bytes[..]), digest.to_string())),
-            Place::Encoded(at, diff_id) => {
+            Place::Encoded(at, layer) => {
                 let Cargo { absorbed, press, options, .. } = &*self.cargos[*at];
-                let found = press.cache.lookup(diff_id, options.recipe.encoding())?;
-                let found = found.as_ref().or_else(|| absorbed.layer(&diff_id.0).ok());
+                let found = match &layer.diff_id {
+                    Some(diff_id) => match press.cache.lookup(diff_id, options.recipe.encoding())? {
+                        None => absorbed.layer(&diff_id.0).ok().cloned(),
+                        found => found,
+                    },
+                    None => None,
+                };
                 let (_, bytes) = found.ok_or_else(|| {
-                    Error::local(format!("layer {diff_id} is no longer in the cache"))
-                        .with_hint("run it again")
+                    Error::local(format!("layer `{}` is no longer in the cache", layer.name))
+                        .because(DamagedEntry)
                 })?;
                 Ok((Box::new(bytes.reader()), bytes.path().display().to_string()))
             }
@@ -243,18 +278,12 @@ impl Contents {
         }
     }
 
-    /// Says where a blob lies that could not be written. What was damaged in the cache is dropped.
+    /// Says where a blob lies that could not be written.
     fn blame(&self, error: Error, place: &Place) -> Error {
         match place {
             _ if error.kind() != ErrorKind::Source => error,
-            Place::Encoded(at, diff_id) => {
-                let Cargo { press, options, .. } = &*self.cargos[*at];
-                if let Err(more) = press.cache.forget(diff_id, options.recipe.encoding()) {
-                    return more;
-                }
-                Error::local("a cached layer was damaged and has been dropped")
-                    .because(error)
-                    .with_hint("run it again")
+            Place::Encoded(_, layer) => {
+                Error::local(format!("the cached layer `{}` was damaged", layer.name)).because(DamagedEntry)
             }
             Place::Memory(_) => error,
             Place::Source(at, _) => error.while_doing(format!("reading {}", self.cargos[*at].source.name())),

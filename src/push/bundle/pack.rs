@@ -8,7 +8,7 @@ use super::Contents;
 use crate::{
     error::{Error, Result},
     event::Event,
-    oci::{DiffId, Digest, Manifest},
+    oci::{Digest, Manifest},
     plan::{AtHand, Need},
     push::{
         Cargo, Companions, Freight,
@@ -41,7 +41,7 @@ pub(super) struct Packed {
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     /// In the cache, or taken over while the source at this place passed.
-    Encoded(usize, DiffId),
+    Encoded(usize, Layer),
     Memory(Bytes),
     /// In the source at this place.
     Source(usize, Layer),
@@ -163,6 +163,26 @@ impl Packer {
         failure.map_or_else(|| Ok(wanted.encoded()), Err)
     }
 
+    /// Encodes again those of these layers that are no longer in the cache as they were. What was taken over while the
+    /// source passed is not to be had again.
+    pub(super) async fn mend(&self, mut layers: Vec<Layer>) -> Result<()> {
+        let Cargo { source, absorbed, press, options, .. } = &*self.cargo;
+        layers.retain(|layer| layer.diff_id.as_ref().is_some_and(|it| absorbed.layer(&it.0).is_err()));
+        let work = || Work::Encode(options.recipe.encoding());
+        let (jobs, feeds): (Vec<_>, Vec<_>) = layers
+            .into_iter()
+            .map(|layer| {
+                let (output, feed) = Feed::growing();
+                (Job { layer, work: work(), output }, feed)
+            })
+            .unzip();
+        let working = Workshop { source: Arc::clone(source), press: press.clone() }.start(jobs)?;
+        for mut feed in feeds {
+            feed.sealed().await?;
+        }
+        blocking(move || working.join()).await
+    }
+
     /// Adds what an image needs to the bundle, or to what that leaves out.
     async fn add_blobs(&self, image: &Image, mut needs: Vec<Need>, contents: &mut Contents) -> Result<()> {
         let known = needs.iter().filter_map(|need| Some(&need.identity.as_ref()?.0));
@@ -180,11 +200,9 @@ impl Packer {
             }
             let (digest, size) = identity
                 .ok_or_else(|| Error::internal(format!("the digest of `{}` is not known", layer.name)))?;
-            let place = match (at_hand, &layer.diff_id) {
-                (AtHand::Bytes(bytes), _) => Place::Memory(bytes),
-                (AtHand::Cached | AtHand::Plain | AtHand::Shared(_), Some(diff_id)) => {
-                    Place::Encoded(self.at, diff_id.clone())
-                }
+            let place = match at_hand {
+                AtHand::Bytes(bytes) => Place::Memory(bytes),
+                AtHand::Cached | AtHand::Plain | AtHand::Shared(_) => Place::Encoded(self.at, layer),
                 _ => Place::Source(self.at, layer),
             };
             contents.add(digest, Packed { size, place });
