@@ -23,6 +23,7 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use claim::Claim;
@@ -205,6 +206,7 @@ impl Cache {
         let writing = || format!("writing `{}`", path.display());
         let bytes = sealed(&self.name_of(path), value)?;
         fs_err::create_dir_all(path.parent().unwrap_or(&self.dir)).context(ErrorKind::Local, writing)?;
+        make_way(path)?;
         layout::write::write_atomic(path, &bytes)
     }
 
@@ -290,6 +292,14 @@ fn distrust(mode: u32, owner: u32, us: u32) -> Option<&'static str> {
     }
 }
 
+/// Makes way for a file: one is replaced by another, but not a folder that somebody put in its place.
+fn make_way(path: &Path) -> Result<()> {
+    match fs_err::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => remove(path),
+        _ => Ok(()),
+    }
+}
+
 /// The table is whole whatever its last user came to.
 fn lock(run: &Mutex<Run>) -> MutexGuard<'_, Run> {
     run.lock().unwrap_or_else(PoisonError::into_inner)
@@ -302,8 +312,10 @@ fn is_missing(error: &io::Error) -> bool {
 
 /// Whether something was put where a file of ours was, or made unreadable: not that this machine is at its limits.
 fn is_damage(error: &Error) -> bool {
+    // The standard library has no stable name for symlinks that lead to each other.
+    let of_files = [io::ErrorKind::PermissionDenied, io::Error::from(Errno::LOOP).kind()];
     let cause = error.find::<io::Error>();
-    cause.is_none_or(|cause| is_missing(cause) || cause.kind() == io::ErrorKind::PermissionDenied)
+    cause.is_none_or(|cause| is_missing(cause) || of_files.contains(&cause.kind()))
 }
 
 /// Removes a file that another process may have removed already, or what somebody put in its place.
@@ -442,7 +454,9 @@ mod tests {
         }
         let pipe = || rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
         let huge = || fs_err::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        for put in [&pipe as &dyn Fn(), &huge, &|| fs_err::create_dir_all(path.join("deep")).unwrap()] {
+        let ring = || std::os::unix::fs::symlink(&path, &path).unwrap();
+        let folder = || fs_err::create_dir_all(path.join("deep")).unwrap();
+        for put in [&pipe as &dyn Fn(), &huge, &ring, &folder] {
             put();
             assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
             assert!(!path.exists());
@@ -481,11 +495,29 @@ mod tests {
             unlink(path);
             fs_err::create_dir_all(path.join("deep")).unwrap();
         };
-        for damage in [&truncate as &dyn Fn(&Path), &unlink, &bury] {
+        let ring = |path: &Path| {
+            unlink(path);
+            std::os::unix::fs::symlink(path, path).unwrap();
+        };
+        for damage in [&truncate as &dyn Fn(&Path), &unlink, &ring, &bury] {
             let (encoded, blob) = fill(&cache, b"plain");
             damage(&blob.path());
             assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
             assert_eq!(files(&cache.dir), [] as [PathBuf; 0]);
+        }
+    }
+
+    /// Who encodes anew has not always looked for the entry before.
+    #[test]
+    fn an_entry_is_made_whatever_lies_in_its_place() {
+        let (_dir, cache) = cache();
+        let (encoded, blob) = fill(&cache, b"plain");
+        for path in [blob.path().to_owned(), cache.encoded_path(&encoded.diff_id, GZIP)] {
+            fs_err::remove_file(&path).unwrap();
+            fs_err::create_dir_all(path.join("deep")).unwrap();
+            fill(&cache, b"plain");
+            let (_, found) = cache.lookup(&encoded.diff_id, GZIP).unwrap().unwrap();
+            assert_eq!(found.read_all(100, "a blob").unwrap(), blob.read_all(100, "a blob").unwrap());
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Cache, Entry, Keeping, WRITING, lock, remove};
+use super::{Cache, Entry, Keeping, WRITING, lock, make_way, remove};
 use crate::{
     blob::Blob,
     codec::{Encoded, Encoding},
@@ -74,6 +74,7 @@ impl Writer {
             .as_file()
             .try_clone()
             .context(ErrorKind::Local, || format!("opening `{}`", path.display()))?;
+        make_way(&path)?;
         layout::write::persist(temp, &path)?;
         self.cache.write(&self.cache.encoded_path(&encoded.diff_id, encoding), &entry)?;
         Ok(Blob::from_file(Arc::new(fs_err::File::from_parts(file, path)), size))
