@@ -33,6 +33,8 @@ pub(crate) struct Wanted {
     pub(crate) cached: HashMap<Digest, Blob>,
     /// The documents, the root last.
     drafts: Vec<Draft>,
+    /// What the user should know about layers that stay as they are.
+    notes: Vec<String>,
 }
 
 impl Wanted {
@@ -70,7 +72,11 @@ impl Wanted {
 
     /// Returns the documents as they are pushed, if all layers are known.
     pub(crate) fn finish(&self, encoded: &Encodings, format: Format) -> Result<Option<Finished>> {
-        finish(&self.drafts, encoded, format)
+        let finished = finish(&self.drafts, encoded, format)?;
+        Ok(finished.map(|mut finished| {
+            finished.notes.extend_from_slice(&self.notes);
+            finished
+        }))
     }
 }
 
@@ -92,6 +98,7 @@ pub(super) fn wanted(
         absent: Vec::new(),
         cached: HashMap::new(),
         drafts: Vec::new(),
+        notes: Vec::new(),
         packed: HashMap::new(),
         seen: HashSet::new(),
     };
@@ -102,8 +109,8 @@ pub(super) fn wanted(
         listing.absent.extend(absent.iter().cloned());
         listing.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
     }
-    let Listing { needs, absent, cached, drafts, .. } = listing;
-    Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts })
+    let Listing { needs, absent, cached, drafts, notes, .. } = listing;
+    Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts, notes })
 }
 
 /// What a manifest names.
@@ -123,6 +130,7 @@ struct Listing<'a> {
     absent: Vec<Descriptor>,
     cached: HashMap<Digest, Blob>,
     drafts: Vec<Draft>,
+    notes: Vec<String>,
     /// How each layer will be found at the registry: one that is there twice in two encodings is sent once.
     packed: HashMap<DiffId, Compression>,
     /// The documents that are listed already.
@@ -181,9 +189,35 @@ impl Listing<'_> {
             _ => Vec::new(),
         };
         if layers.is_empty() {
+            self.note_misnamed(&manifest);
             self.needs.extend(named_by(&manifest, self.allow_nondistributable));
         }
         Ok(Draft { base: Base::Held(manifest), layers })
+    }
+
+    /// Bytes that a manifest names stay what they are, and their name too, whatever it says: most clients look at the
+    /// bytes, and some believe the name.
+    fn note_misnamed(&mut self, manifest: &Manifest) {
+        let Content::Image { layers, .. } = &manifest.content else { return };
+        for layer in layers.iter().filter(|layer| !is_foreign(layer)) {
+            let name = layer.media_type.as_deref().filter(|name| media_type::is_file_system(name));
+            let called = name.and_then(media_type::packing);
+            let (Some(called), Ok(Data::Stored(blob))) = (called, self.source.open(&Layer::named(layer)))
+            else {
+                continue;
+            };
+            match transcode::compression(&blob) {
+                // Plain bytes cannot be told from those that nobody knows.
+                Ok(Compression::None) | Err(_) => {}
+                Ok(packed) if packed.name() == called => {}
+                Ok(packed) => self.notes.push(format!(
+                    "layer {} is {}, and its media type says {called}: it stays so; with `--compression` it would say \
+                     what it is",
+                    layer.digest,
+                    packed.name()
+                )),
+            }
+        }
     }
 
     /// Returns the diff IDs of an image whose layers may have to be encoded.

@@ -154,6 +154,26 @@ fn a_layer_in_the_wanted_encoding_is_called_so() {
     }
 }
 
+/// Nobody's digest changes because of a wrong name: not the image's, and so not what was signed of it.
+#[test]
+fn a_layer_by_a_wrong_name_keeps_it_and_is_told_of() {
+    let zstd = zstd::encode_all(&layer(&noise(1, 50_000))[..], 1).unwrap();
+    let layout = Layout::of_layers(&[gzip(&layer(b"a")), zstd.clone(), layer(b"b")]).altered(|manifest| {
+        manifest["layers"][1]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
+    });
+    let (registry, again) = (Registry::honest(), Registry::honest());
+    let pusher = Pusher::new();
+    assert_eq!(pusher.push(layout.path(), &registry).unwrap().digest, layout.root.digest);
+    let told = pusher.warnings();
+    assert!(told.len() == 1 && told[0].contains("is zstd, and its media type says gzip"), "{told:?}");
+    assert!(told[0].contains(&Digest::of(&zstd).to_string()), "{told:?}");
+    // The advice holds.
+    let pusher = self::pusher(ZSTD);
+    pusher.push(layout.path(), &again).unwrap();
+    assert_eq!(packings(&again), ["+zstd"; 3]);
+    assert_eq!(pusher.warnings(), Vec::<String>::new());
+}
+
 #[test]
 fn force_encodes_what_is_in_that_encoding_already() {
     let layers = [gzip(&layer(&noise(1, 100_000)))];
