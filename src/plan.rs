@@ -3,7 +3,11 @@
 //! A [`Need`] is a blob that the image cannot do without, with what the source and the cache say of it. The
 //! [`Facts`] are what the registry said. The [`PushPlan`] is one [`Step`] per need, largest first.
 
-use std::{cmp::Reverse, collections::HashSet, fmt};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use bytes::Bytes;
 
@@ -281,20 +285,24 @@ impl fmt::Display for PushPlan {
     }
 }
 
-/// Returns each need once: by digest, or where that is not known yet, by diff ID.
+/// Returns each need once: by digest, or where that is not known yet, by diff ID. Of a blob that is also what a layer is
+/// encoded to, its diff ID stays known.
 pub fn distinct(needs: Vec<Need>) -> Vec<Need> {
-    let mut seen = HashSet::new();
-    needs
-        .into_iter()
-        .filter(|need| {
-            let key = match (&need.identity, &need.layer.diff_id) {
-                (Some((digest, _)), _) => (true, digest.clone()),
-                (None, Some(diff_id)) => (false, diff_id.0.clone()),
-                (None, None) => return true,
-            };
-            seen.insert(key)
-        })
-        .collect()
+    let mut seen = HashMap::new();
+    let mut distinct: Vec<Need> = Vec::new();
+    for need in needs {
+        let key = match (&need.identity, &need.layer.diff_id) {
+            (Some((digest, _)), _) => Some((true, digest.clone())),
+            (None, Some(diff_id)) => Some((false, diff_id.0.clone())),
+            (None, None) => None,
+        };
+        let at = key.map_or(distinct.len(), |key| *seen.entry(key).or_insert(distinct.len()));
+        match distinct.get_mut(at) {
+            Some(first) => first.layer.diff_id = first.layer.diff_id.take().or(need.layer.diff_id),
+            None => distinct.push(need),
+        }
+    }
+    distinct
 }
 
 #[cfg(test)]

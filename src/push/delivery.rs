@@ -19,7 +19,7 @@ use super::{
     traffic::Traffic,
     transcode::{Job, Work, Workshop},
     upload::Uploader,
-    wanted::{self, Wanted},
+    wanted::{self, Wanted, encodings},
 };
 use crate::{
     error::{self, Error, ErrorKind, Result},
@@ -175,9 +175,8 @@ impl Delivery {
     ) -> Result<Encodings> {
         let plan = self.plan(wanted.needs.clone(), present).await?;
         self.announce(&plan);
-        let mut encoded = wanted.encoded();
-        encoded.extend(self.execute(uploader, plan, wanted).await?);
-        Ok(encoded)
+        let sent = self.execute(uploader, plan, wanted).await?;
+        Ok(encodings(wanted.needs.iter().chain(&sent)))
     }
 
     /// Decides what is to be done.
@@ -203,7 +202,8 @@ impl Delivery {
         self.plan(needs, present).await.map(drop)
     }
 
-    async fn execute(&self, uploader: &Uploader, plan: PushPlan, wanted: &Wanted) -> Result<Encodings> {
+    /// Does what was decided, and returns what was sent with the digests that it has.
+    async fn execute(&self, uploader: &Uploader, plan: PushPlan, wanted: &Wanted) -> Result<Vec<Need>> {
         let mut jobs = Vec::new();
         let mut uploads = Vec::new();
         for (need, step) in plan.steps {
@@ -235,7 +235,7 @@ impl Delivery {
         let sent: Result<Vec<_>> = stream::iter(uploads)
             .map(|(need, step, feed)| async move {
                 let sealed = self.send(uploader, &need, &step, feed, wanted).await?;
-                Ok((need.layer.diff_id, sealed))
+                Ok(Need { identity: Some(sealed), ..need })
             })
             .buffer_unordered(WAITING)
             .try_collect()
@@ -243,10 +243,7 @@ impl Delivery {
         self.options.learn(&self.target.client, uploader.lesson());
         // With the uploads gone the producers stop; their temp files go with them.
         blocking(move || working.join()).await?;
-        Ok(sent?
-            .into_iter()
-            .filter_map(|(diff_id, sealed)| diff_id.map(|diff_id| (diff_id, sealed)))
-            .collect())
+        sent
     }
 
     pub(super) fn uploader(&self) -> Uploader {

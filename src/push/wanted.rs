@@ -40,8 +40,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Returns the digests and sizes of encoded layers, as far as they are known.
     pub(crate) fn encoded(&self) -> Encodings {
-        let known = |need: &Need| Some((need.layer.diff_id.clone()?, need.identity.clone()?));
-        self.needs.iter().filter_map(known).collect()
+        encodings(&self.needs)
     }
 
     /// The layers that would have to be encoded.
@@ -78,6 +77,15 @@ impl Wanted {
             finished
         }))
     }
+}
+
+/// Returns the digests and sizes of encoded layers, as far as they are known. Where a layer is there as it is, too,
+/// what it is encoded to counts, whenever that becomes known.
+pub(super) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodings {
+    let known = |need: &Need| Some((need.layer.diff_id.clone()?, need.identity.clone()?));
+    let (as_they_are, encoded): (Vec<_>, Vec<_>) =
+        needs.into_iter().partition(|need| need.at_hand == AtHand::Encoded);
+    as_they_are.into_iter().chain(encoded).filter_map(known).collect()
 }
 
 /// Lists what freight needs.

@@ -174,6 +174,35 @@ fn a_layer_by_a_wrong_name_keeps_it_and_is_told_of() {
     assert_eq!(pusher.warnings(), Vec::<String>::new());
 }
 
+/// A layer may be there twice: as it is wanted and otherwise, by its name and by a wrong one.
+#[test]
+fn the_same_layer_in_several_encodings_is_pushed_alike_with_a_cold_and_a_warm_cache() {
+    let plain = layer(&noise(1, 50_000));
+    let (zipped, zstd) = (gzip(&plain), zstd::encode_all(&plain[..], 1).unwrap());
+    for (recipe, layers, misnamed) in [
+        (NONE, [&plain, &zipped], None::<usize>),
+        (NONE, [&zipped, &plain], None),
+        (GZIP, [&zstd, &zipped], Some(1)),
+        (GZIP, [&zipped, &zstd], Some(0)),
+    ] {
+        let layers = layers.map(Clone::clone);
+        let layout = Layout::of_layers(&layers).altered(|manifest| {
+            if let Some(at) = misnamed {
+                manifest["layers"][at]["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
+            }
+        });
+        let pusher = pusher(recipe);
+        let pushed = ["cold", "warm"].map(|cache| {
+            let registry = Registry::honest();
+            let pushed = pusher.push(layout.path(), &registry);
+            let pushed = pushed.unwrap_or_else(|error| panic!("{recipe}, {cache}: {}", chain(&error)));
+            assert_holds(&registry, &layers);
+            pushed.digest
+        });
+        assert_eq!(pushed[0], pushed[1], "{recipe} {misnamed:?}");
+    }
+}
+
 #[test]
 fn force_encodes_what_is_in_that_encoding_already() {
     let layers = [gzip(&layer(&noise(1, 100_000)))];
