@@ -512,7 +512,7 @@ mod tests {
     fn an_entry_is_made_whatever_lies_in_its_place() {
         let (_dir, cache) = cache();
         let (encoded, blob) = fill(&cache, b"plain");
-        for path in [blob.path().to_owned(), cache.encoded_path(&encoded.diff_id, GZIP)] {
+        for path in [blob.path(), cache.encoded_path(&encoded.diff_id, GZIP)] {
             fs_err::remove_file(&path).unwrap();
             fs_err::create_dir_all(path.join("deep")).unwrap();
             fill(&cache, b"plain");

@@ -94,7 +94,9 @@ fn coded<'a>(
             }
             bits.flush();
         } else {
-            few.iter().for_each(|literal| bits.push(literals[usize::from(*literal)]));
+            for literal in few {
+                bits.push(literals[usize::from(*literal)]);
+            }
             bits.flush();
         }
         if sequence.length > 0 {
