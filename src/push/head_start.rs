@@ -11,6 +11,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 
+use super::resume::Trail;
 use crate::{
     oci::Digest,
     registry::{Fault, Reply},
@@ -20,8 +21,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct HeadStart(Mutex<Option<(Digest, JoinHandle<Opened>)>>);
 
-/// What the registry said to it; nothing if it was not asked.
-type Opened = Option<Result<Reply, Fault>>;
+/// What the registry said to it, and the trail that it leaves until it is used; nothing if it was not asked.
+type Opened = Option<(Result<Reply, Fault>, Trail)>;
 
 impl HeadStart {
     /// Lets `opening` go on by itself, unless an earlier one comes to something.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use super::spool::{Feed, blocking};
 use crate::{
@@ -47,7 +48,11 @@ impl Resume {
 
 /// The sessions that are open at registries just now.
 #[derive(Clone, Default)]
-pub struct OpenSessions(Arc<Mutex<Open>>);
+pub struct OpenSessions {
+    open: Arc<Mutex<Open>>,
+    /// Read while one is being opened by a task that outlives its push.
+    opening: Arc<RwLock<()>>,
+}
 
 #[derive(Default)]
 struct Open {
@@ -58,6 +63,12 @@ struct Open {
 impl OpenSessions {
     /// Gives all of them back.
     pub async fn cancel(&self) {
+        self.cancel_open().await;
+        let _none_is_being_opened = self.opening.write().await;
+        self.cancel_open().await;
+    }
+
+    async fn cancel_open(&self) {
         let open: Vec<_> = self.lock().sessions.drain().map(|(_, session)| session).collect();
         let cancels = open
             .iter()
@@ -66,7 +77,7 @@ impl OpenSessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,15 +88,47 @@ impl fmt::Debug for OpenSessions {
 }
 
 /// What one upload leaves behind.
+#[derive(Debug)]
 pub(crate) struct Trail(Kind);
 
+#[derive(Debug)]
 enum Kind {
     None,
     Open { sessions: OpenSessions, id: u64, client: Client, repository: String },
     Record(Record),
 }
 
+/// An upload that is being opened before its turn: a farewell waits for it.
+pub(super) struct Opening {
+    trail: Trail,
+    _wait: Option<OwnedRwLockReadGuard<()>>,
+}
+
+impl Opening {
+    /// Begins the trail of an upload whose blob is not being sent yet.
+    pub(super) fn begin(resume: &Resume, client: &Client, repository: &str) -> Self {
+        let Resume::GiveBack(sessions) = resume else {
+            return Self { trail: Trail(Kind::None), _wait: None };
+        };
+        let wait = Arc::clone(&sessions.opening).try_read_owned().ok();
+        Self { trail: Trail::open(sessions, client, repository), _wait: wait }
+    }
+
+    /// Notes where the upload is, if it was opened.
+    pub(super) fn opened(self, location: Option<&Location>) -> Trail {
+        self.trail.follow(location);
+        self.trail
+    }
+}
+
 impl Trail {
+    fn open(sessions: &OpenSessions, client: &Client, repository: &str) -> Self {
+        let mut open = sessions.lock();
+        open.next += 1;
+        let (client, repository) = (client.clone(), repository.to_owned());
+        Self(Kind::Open { sessions: sessions.clone(), id: open.next, client, repository })
+    }
+
     /// Begins, or goes on with, the trail of a blob.
     pub(crate) async fn pick_up(
         resume: &Resume,
@@ -96,13 +139,7 @@ impl Trail {
     ) -> Result<(Self, Option<Held>)> {
         let unfinished = match (resume, &blob) {
             (Resume::Keep(unfinished), Some(_)) => unfinished.clone(),
-            (Resume::GiveBack(sessions), _) => {
-                let mut open = sessions.lock();
-                open.next += 1;
-                let (client, repository) = (client.clone(), repository.to_owned());
-                let kind = Kind::Open { sessions: sessions.clone(), id: open.next, client, repository };
-                return Ok((Self(kind), None));
-            }
+            (Resume::GiveBack(sessions), _) => return Ok((Self::open(sessions, client, repository), None)),
             _ => return Ok((Self(Kind::None), None)),
         };
         let key = key(client, repository, blob.unwrap_or_default());

@@ -14,7 +14,7 @@ use futures_util::TryStreamExt as _;
 use super::{
     Options,
     head_start::HeadStart,
-    resume::{Resume, Trail, give_back, key},
+    resume::{Opening, Resume, Trail, give_back, key},
     spool::{Feed, blocking},
     traffic::Traffic,
 };
@@ -79,14 +79,17 @@ impl Uploader {
         let (client, repository, resume) =
             (self.client.clone(), self.repository.clone(), self.resume.clone());
         let request = Request::Open { mount: None, algorithm: digest.algorithm() };
+        let opening = Opening::begin(&resume, &client, &repository);
         self.head_start.begin(digest, async move {
             let key = key(&client, &repository, blob);
             blocking(move || Ok(!resume.is_unfinished(&key) && is_sound())).await.ok().filter(|go| *go)?;
-            if is_missing {
-                return Some(client.exchange(&repository, &request, None, Pool::Small).await);
-            }
-            let reply = client.ask_ahead(&repository, &request).await;
-            reply.filter(|reply| reply.status == 202).map(Ok)
+            let outcome = if is_missing {
+                client.exchange(&repository, &request, None, Pool::Small).await
+            } else {
+                Ok(client.ask_ahead(&repository, &request).await.filter(|reply| reply.status == 202)?)
+            };
+            let trail = opening.opened(outcome.as_ref().ok().and_then(|reply| reply.location.as_ref()));
+            Some((outcome, trail))
         });
     }
 
@@ -97,9 +100,11 @@ impl Uploader {
 
     /// Gives back what was opened before its turn and never used.
     pub(crate) async fn give_back(&self) {
-        if let Some(Ok(Reply { location: Some(location), .. })) = self.head_start.take(|_| true).await {
+        let Some((outcome, trail)) = self.head_start.take(|_| true).await else { return };
+        if let Ok(Reply { location: Some(location), .. }) = outcome {
             self.cancel(&location).await;
         }
+        trail.finish();
     }
 
     /// Sends one blob; returns when the registry has confirmed it. `name` is what the user knows it by, `blob` what
@@ -237,9 +242,11 @@ impl Uploader {
 
     async fn exchange(&self, name: &str, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {
         if let (Request::Open { mount: None, .. }, Some((digest, _))) = (request, feed.spool().sealed())
-            && let Some(reply) = self.head_start.take(|opened| opened == digest).await
+            && let Some((outcome, trail)) = self.head_start.take(|opened| opened == digest).await
         {
-            return reply;
+            // Whoever sends the blob has one of its own.
+            trail.finish();
+            return outcome;
         }
         let body: Option<UploadBody> = match request {
             Request::Patch { range, .. } => Some(feed.body(range.start, range.end)),

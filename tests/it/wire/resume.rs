@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use longshore::{codec::Recipe, oci::Digest, push::Resume, registry::Unfinished};
@@ -118,6 +119,27 @@ fn rule_37_a_registry_that_has_more_than_we_know_is_asked_before_it_is_given_bac
         assert_eq!(running.finish().code, Some(130));
         assert_eq!(registry.calls(Route::Cancel), cancels, "{}", story(&registry));
         assert_eq!(registry.calls(Route::Status), cancels - 1, "{}", story(&registry));
+        registry.release();
+    }
+}
+
+#[test]
+fn rule_37_what_was_opened_ahead_is_given_back_too() {
+    let layout = Layout::of(&[LARGE]);
+    // Nobody says which blobs are there; whether the upload is open is said at once, or when nobody waits any more.
+    for (option, millis, cancels) in
+        [(None, 0, 0), (Some("--no-resume"), 0, 1), (Some("--no-resume"), 500, 1)]
+    {
+        let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+        let manners = Manners { latency: Duration::from_millis(millis), ..Manners::default() };
+        let registry = Registry::start(Script::new().manners(manners).always(Route::BlobHead, held));
+        let destination = format!("{}/{REPOSITORY}:1", registry.host());
+        let arguments = ["push", layout.path().to_str().unwrap(), &destination];
+        let running = Longshore::new().start(arguments.into_iter().chain(option));
+        registry.wait_for(Route::Open, 1);
+        running.interrupt();
+        assert_eq!(running.finish().code, Some(130));
+        assert_eq!(registry.calls(Route::Cancel), cancels, "{}", story(&registry));
         registry.release();
     }
 }
