@@ -268,6 +268,8 @@ impl Report {
             },
             "learned": self.kept.map(|kept| json!({
                 "bodyLimit": kept.lesson.body_limit,
+                "seemingLimit": kept.lesson.seeming_limit,
+                "seemingLimitExpiresSeconds": kept.seeming_left.as_secs(),
                 "equalParts": kept.lesson.equal_parts,
                 "limitsExpireSeconds": kept.limits_left.as_secs(),
                 "bytesPerSecond": kept.lesson.rate,
@@ -361,10 +363,16 @@ fn profile(profile: &Profile) -> String {
 }
 
 fn learned(kept: Option<&Kept>) -> String {
-    let Some(Kept { lesson, limits_left, speed_left }) = kept else { return "nothing yet".to_owned() };
+    let Some(Kept { lesson, limits_left, seeming_left, speed_left }) = kept else {
+        return "nothing yet".to_owned();
+    };
     let mut facts = Vec::new();
     if let Some(limit) = lesson.body_limit {
         facts.push(format!("no body over {}, for {}", size(limit), remaining(*limits_left)));
+    }
+    if let Some(limit) = lesson.seeming_limit {
+        let left = remaining(*seeming_left);
+        facts.push(format!("connections broke with bodies over {}, for {left}", size(limit)));
     }
     if lesson.equal_parts {
         facts.push(format!("chunks of one size, for {}", remaining(*limits_left)));

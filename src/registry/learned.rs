@@ -1,8 +1,8 @@
 //! What pushes teach about a host: how large a body it takes, how fast its line is.
 //!
 //! A [`Lesson`] is carried from blob to blob, and by [`Learned`] from process to process: one small file per host
-//! in the state folder. A limit is believed for two weeks, since proxies are mended; a speed for a day. Losing all
-//! of it costs a refused chunk.
+//! in the state folder. A limit that a registry has told is believed for two weeks, since proxies are mended; one that
+//! only broken connections speak for, and a speed, for a day. Losing all of it costs a refused chunk.
 
 use std::{
     path::Path,
@@ -21,6 +21,12 @@ use crate::error::{Result, chain};
 pub struct Lesson {
     /// The largest body it takes, once it has refused a larger one.
     pub body_limit: Option<u64>,
+    /// The largest body it takes, it seems: connections broke with a larger one at the same place or after the same
+    /// time, more than once, and this one went through.
+    pub seeming_limit: Option<u64>,
+    /// The same by less good evidence, for this process alone.
+    #[serde(skip)]
+    pub bearable: Option<u64>,
     /// It refused a chunk of another size than the one before.
     pub equal_parts: bool,
     /// Bytes per second of one upload.
@@ -39,13 +45,21 @@ impl Lesson {
     pub fn and(self, newer: Self) -> Self {
         let stricter = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
         let largest_taken = self.largest_taken.max(newer.largest_taken);
+        let limit = |a, b| stricter(a, b).filter(|limit| largest_taken <= *limit);
         Self {
-            body_limit: stricter(self.body_limit, newer.body_limit).filter(|limit| largest_taken <= *limit),
+            body_limit: limit(self.body_limit, newer.body_limit),
+            seeming_limit: limit(self.seeming_limit, newer.seeming_limit),
+            bearable: limit(self.bearable, newer.bearable),
             equal_parts: self.equal_parts || newer.equal_parts,
             rate: newer.rate.or(self.rate),
             round_trip: stricter(self.round_trip, newer.round_trip),
             largest_taken,
         }
+    }
+
+    /// What a registry has told.
+    const fn limits(&self) -> (Option<u64>, bool) {
+        (self.body_limit, self.equal_parts)
     }
 
     /// Returns the same for a line that carries at most so many bytes a second, since we want it so.
@@ -78,6 +92,8 @@ pub struct Kept {
     pub lesson: Lesson,
     /// For how much longer its limits are believed.
     pub limits_left: Duration,
+    /// For how much longer the one is that only seems to be.
+    pub seeming_left: Duration,
     /// For how much longer its speed is.
     pub speed_left: Duration,
 }
@@ -93,6 +109,8 @@ pub struct Learned {
 struct Record {
     /// Seconds since 1970.
     limits_at: u64,
+    #[serde(default)]
+    seeming_at: u64,
     speed_at: u64,
     #[serde(flatten)]
     lesson: Lesson,
@@ -111,17 +129,21 @@ impl Learned {
 
     /// Returns what is known about a host, and for how much longer. What cannot be read is not known.
     pub fn kept(&self, host: &str) -> Option<Kept> {
-        let Record { mut lesson, limits_at, speed_at, .. } = self.read(host)?;
+        let Record { mut lesson, limits_at, seeming_at, speed_at } = self.read(host)?;
         let left =
             |at: u64, lasts: Duration| lasts.saturating_sub(Duration::from_secs(now().saturating_sub(at)));
         let (limits_left, speed_left) = (left(limits_at, LIMITS_LAST), left(speed_at, SPEED_LASTS));
+        let seeming_left = left(seeming_at, SEEMING_LASTS);
         if limits_left.is_zero() {
             (lesson.body_limit, lesson.equal_parts) = (None, false);
+        }
+        if seeming_left.is_zero() {
+            lesson.seeming_limit = None;
         }
         if speed_left.is_zero() {
             (lesson.rate, lesson.round_trip) = (None, None);
         }
-        Some(Kept { lesson, limits_left, speed_left })
+        Some(Kept { lesson, limits_left, seeming_left, speed_left })
     }
 
     /// Remembers what a push has found out besides what is known: one that met with no limit has not looked for it.
@@ -134,30 +156,30 @@ impl Learned {
     /// Remembers what was found out instead of what is known. If that fails the next push finds it out again.
     pub fn teach(&self, host: &str, lesson: Lesson) {
         let known = self.lesson(host);
-        let limits = |lesson: Lesson| (lesson.body_limit, lesson.equal_parts);
         let news = |new: Option<u64>, known: Option<u64>| match (new, known) {
             (Some(new), Some(known)) => new / 2 > known || known / 2 > new,
             (new, _) => new.is_some(),
         };
-        if limits(lesson) == limits(known)
+        if lesson.limits() == known.limits()
+            && lesson.seeming_limit == known.seeming_limit
             && !news(lesson.rate, known.rate)
             && !news(lesson.round_trip, known.round_trip)
         {
             return;
         }
-        if let Err(error) = self.write(host, lesson) {
+        if let Err(error) = self.write(host, lesson, known) {
             tracing::debug!("what was learned about `{host}` is not kept: {}", chain(&error));
         }
     }
 
-    fn write(&self, host: &str, lesson: Lesson) -> Result<()> {
-        let now = now();
-        // An old limit is no younger because it was met with again.
-        let same = |record: &Record| {
-            (record.lesson.body_limit, record.lesson.equal_parts) == (lesson.body_limit, lesson.equal_parts)
-        };
-        let limits_at = self.read(host).filter(same).map_or(now, |record| record.limits_at);
-        self.files.write(host, Record { limits_at, speed_at: now, lesson })
+    fn write(&self, host: &str, lesson: Lesson, known: Lesson) -> Result<()> {
+        let (now, record) = (now(), self.read(host));
+        // An old limit is no younger because it was met with again, unless it was forgotten.
+        let since =
+            |is_known: bool, at: fn(&Record) -> u64| record.as_ref().filter(|_| is_known).map_or(now, at);
+        let limits_at = since(lesson.limits() == known.limits(), |record| record.limits_at);
+        let seeming_at = since(lesson.seeming_limit == known.seeming_limit, |record| record.seeming_at);
+        self.files.write(host, Record { limits_at, seeming_at, speed_at: now, lesson })
     }
 
     fn read(&self, host: &str) -> Option<Record> {
@@ -173,6 +195,8 @@ fn now() -> u64 {
 static ADDING: Mutex<()> = Mutex::new(());
 /// Proxies are reconfigured.
 const LIMITS_LAST: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Lines are mended sooner.
+const SEEMING_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 /// Machines move.
 const SPEED_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -182,6 +206,8 @@ mod tests {
 
     const LESSON: Lesson = Lesson {
         body_limit: Some(10_000_000),
+        seeming_limit: Some(8_000_000),
+        bearable: None,
         equal_parts: true,
         rate: Some(1_000_000),
         round_trip: Some(50_000),
@@ -218,13 +244,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let learned = Learned::new(dir.path());
         learned.add("h", LESSON);
-        for (bytes, expected) in [(10_000_000, LESSON.body_limit), (10_000_001, None)] {
+        for (bytes, told, seeming) in [
+            (8_000_000, LESSON.body_limit, LESSON.seeming_limit),
+            (8_000_001, LESSON.body_limit, None),
+            (10_000_001, None, None),
+        ] {
             let mut lesson = LESSON;
             lesson.took(bytes, Duration::from_secs(10));
-            assert_eq!(LESSON.and(lesson).body_limit, expected);
-            assert_eq!(lesson.and(LESSON).body_limit, expected);
             learned.add("h", lesson);
-            assert_eq!(learned.lesson("h").body_limit, expected);
+            for lesson in [LESSON.and(lesson), lesson.and(LESSON), learned.lesson("h")] {
+                assert_eq!((lesson.body_limit, lesson.seeming_limit), (told, seeming));
+            }
         }
     }
 
@@ -234,12 +264,13 @@ mod tests {
         let learned = Learned::new(dir.path());
         let write = |limits_age: u64, speed_age: u64| {
             let (limits_at, speed_at) = (now() - limits_age, now() - speed_age);
-            learned.files.write("h", Record { limits_at, speed_at, lesson: LESSON }).unwrap();
+            let record = Record { limits_at, seeming_at: limits_at, speed_at, lesson: LESSON };
+            learned.files.write("h", record).unwrap();
         };
         let day = SPEED_LASTS.as_secs();
         write(13 * day, day + 10);
         let lesson = learned.lesson("h");
-        assert_eq!((lesson.body_limit, lesson.rate), (LESSON.body_limit, None));
+        assert_eq!((lesson.body_limit, lesson.seeming_limit, lesson.rate), (LESSON.body_limit, None, None));
         let kept = learned.kept("h").unwrap();
         assert!(kept.limits_left.as_secs().abs_diff(day) < 60 && kept.speed_left.is_zero(), "{kept:?}");
         // Taught again, the limit is no younger.
@@ -249,6 +280,9 @@ mod tests {
         write(15 * day, 0);
         let lesson = learned.lesson("h");
         assert_eq!((lesson.body_limit, lesson.equal_parts, lesson.rate), (None, false, LESSON.rate));
+        // Met with anew after it was forgotten, it is.
+        learned.add("h", LESSON);
+        assert_eq!(learned.lesson("h"), LESSON);
     }
 
     #[test]

@@ -165,10 +165,10 @@ impl Probe {
     /// Tries what a push that begins with these settings would do. An error means that it would not be let do it.
     pub async fn run(&self, settings: &Settings) -> Result<Trial> {
         let mut settings = settings.clone();
+        let before = settings.lesson;
         // Proxies are mended: what they once refused is tried again.
-        let before = settings.lesson.body_limit.filter(|_| !Limits::new(&settings).equal_parts());
-        if before.is_some() {
-            settings.lesson.body_limit = None;
+        if !Limits::new(&settings).equal_parts() {
+            (settings.lesson.body_limit, settings.lesson.seeming_limit) = (None, None);
         }
         let mut limits = Limits::new(&settings);
         let tried = self.upload(&mut limits).await;
@@ -179,9 +179,7 @@ impl Probe {
             }
             (tried, _) => tried?,
         };
-        if let Some(before) = before.filter(|before| tried.largest <= *before) {
-            limits.shrink(before.saturating_add(1), Some(before))?;
-        }
+        limits.recall(before)?;
         let image = self.image().await;
         let (mount, mount_given_back) = self.mount(&image).await;
         let subject = image.ok().flatten().map_or_else(|| Digest::of(b""), |(manifest, _)| manifest);

@@ -1,8 +1,8 @@
 //! How large chunks are: what the user wants, what the host's profile says, what the registry advertises
-//! in its headers, and what a 413 has taught; and where the next chunk begins and ends.
+//! in its headers, and what a 413 or broken connections have taught; and where the next chunk begins and ends.
 //!
 //! Where the registry wants parts of one size the chunk size is chosen once, when a session is opened; elsewhere
-//! it follows the line.
+//! it follows the line. Chunks of our own choice are a little larger than that where it saves a request.
 
 use std::{ops::Range, time::Duration};
 
@@ -29,6 +29,9 @@ const LARGEST_OWN: u64 = 60 * MIB;
 
 /// A line that cannot carry this in half a minute is not served better by less.
 const SMALLEST_OWN: u64 = MIB;
+
+/// Chunks may be larger by so many tenths than is best, where that saves a request.
+const STRETCH: u64 = 3;
 
 /// A chunk takes so many round trips.
 const FLUENCY: u128 = 20;
@@ -60,7 +63,9 @@ impl Settings {
         let why = if chunk < self.chunk_size.unwrap_or(timely) && max_chunk == Some(limits.ceiling()) {
             format!("{name} takes no larger ones")
         } else if limits.ceiling() < self.chunk_size.unwrap_or(timely) {
-            "larger ones have been refused here".to_owned()
+            let refused = self.lesson.body_limit == Some(limits.ceiling());
+            let what = if refused { "been refused" } else { "broken connections" };
+            format!("larger ones have {what} here")
         } else if self.chunk_size.is_some() {
             "as was asked for".to_owned()
         } else if timely > usual {
@@ -87,8 +92,8 @@ pub(crate) struct Limits {
     advertised_most: Option<u64>,
     lesson: Lesson,
     behind_cloudflare: bool,
-    /// What can be sent before a deadline.
-    bearable: Option<u64>,
+    /// A limit that is known by good evidence, if a body within it goes through.
+    unproven: Option<u64>,
     equal_parts: bool,
 }
 
@@ -103,7 +108,7 @@ impl Limits {
             advertised_most: None,
             lesson: settings.lesson,
             behind_cloudflare: false,
-            bearable: None,
+            unproven: None,
             equal_parts: settings.profile.equal_parts || settings.lesson.equal_parts,
         }
     }
@@ -111,6 +116,12 @@ impl Limits {
     /// Returns what is known about the host by now.
     pub(crate) const fn lesson(&self) -> Lesson {
         self.lesson
+    }
+
+    /// Remembers what was known before, as far as it still holds.
+    pub(crate) fn recall(&mut self, earlier: Lesson) -> Result<()> {
+        self.lesson = earlier.and(self.lesson);
+        self.possible()
     }
 
     /// Takes note of how long a request took that carried nothing.
@@ -121,6 +132,14 @@ impl Limits {
     /// Takes note that a chunk went through, and how long it took.
     pub(crate) fn took(&mut self, bytes: u64, elapsed: Duration) {
         self.lesson.took(bytes, elapsed);
+        self.passed(bytes);
+    }
+
+    /// Takes note that a body went through.
+    pub(super) fn passed(&mut self, bytes: u64) {
+        self.lesson.largest_taken = self.lesson.largest_taken.max(bytes);
+        // A peer that is half dead breaks all connections at one place, whatever the size.
+        self.lesson.seeming_limit = self.unproven.take().or(self.lesson.seeming_limit);
     }
 
     /// Returns the size of the largest chunk that went through.
@@ -196,32 +215,65 @@ impl Limits {
         self.possible()
     }
 
-    /// Takes note that a body of `sent` bytes took too long; a limit that is known anyway stays.
-    pub(super) fn slow_down(&mut self, sent: u64) {
-        let next = LADDER.into_iter().find(|rung| *rung < sent);
+    /// Takes note that connections broke with a body of `sent` bytes, as if it was too large; `evident` if nothing else
+    /// is likely. Returns whether a smaller one can be tried.
+    pub(super) fn suspect(&mut self, sent: u64, evident: bool) -> bool {
         let least = self.advertised_least.unwrap_or(0);
-        self.bearable = next.filter(|next| *next >= least).or(self.bearable);
+        let next = LADDER.into_iter().find(|rung| *rung < sent).filter(|next| *next >= least);
+        let Some(next) = next else { return false };
+        self.lesson.bearable = Some(self.lesson.bearable.map_or(next, |known| known.min(next)));
+        self.lesson.largest_taken = self.lesson.largest_taken.min(next);
+        self.unproven = (evident || self.unproven.is_some()).then_some(next);
+        true
     }
 
     /// Chooses the chunk size for a session.
     pub(crate) fn choose(&self, size: Option<u64>) -> u64 {
+        self.choose_at(0, size)
+    }
+
+    /// Chooses the size of the chunks that follow the first `offset` bytes.
+    pub(super) fn choose_at(&self, offset: u64, size: Option<u64>) -> u64 {
         let ceiling = self.ceiling();
         let floor = size.map_or(0, |size| size.div_ceil(MOST_CHUNKS));
         let floor = floor.max(self.advertised_least.unwrap_or(0)).max(SMALLEST).min(ceiling);
         let chunk = self.wanted.unwrap_or_else(|| self.timely()).clamp(floor, ceiling);
         let unit = if chunk > 2 * HEADROOM { HEADROOM } else { 1 };
+        let suits = |chunk: &u64| {
+            size.is_none_or(|size| size <= *chunk || size % chunk != 1)
+                && (self.wanted.is_some() || suits_s3(*chunk))
+        };
+        if let Some(larger) =
+            size.and_then(|size| self.stretched(chunk, ceiling, size.saturating_sub(offset)))
+        {
+            return larger;
+        }
         let smaller = (0..).map_while(|n| chunk.checked_sub(n * unit)).take_while(|chunk| *chunk >= floor);
         // What the user wants may be all that a proxy takes; without equal parts a chunk in the middle can
         // give way instead.
         let free = self.equal_parts || self.wanted.is_none_or(|wanted| wanted < floor);
         let most = if free { ceiling } else { chunk };
         let larger = (1..).map_while(|n| chunk.checked_add(n * unit)).take_while(|chunk| *chunk <= most);
-        let suits = |chunk: &u64| {
-            size.is_none_or(|size| size <= *chunk || size % chunk != 1)
-                && (self.wanted.is_some() || suits_s3(*chunk))
-        };
         // The farthest a multiple of 64 KiB can be from one that suits is 5 MiB.
         smaller.take(81).chain(larger.take(81)).find(suits).unwrap_or(chunk)
+    }
+
+    /// Returns a chunk that is a little larger, where that leaves fewer on a line that is known: a small rest costs as
+    /// many round trips as a chunk.
+    fn stretched(&self, chunk: u64, ceiling: u64, rest: u64) -> Option<u64> {
+        let rate = self.lesson.rate.filter(|_| self.wanted.is_none() && self.may_grow)?;
+        let stretched = (chunk + chunk / 10 * STRETCH).min(rate.saturating_mul(LONGEST_REQUEST_SECS));
+        let most = stretched.min(ceiling);
+        let parts = rest.div_ceil(most.max(1));
+        if parts >= rest.div_ceil(chunk) {
+            return None;
+        }
+        if parts == 1 {
+            return Some(rest);
+        }
+        let even = rest.div_ceil(parts).next_multiple_of(HEADROOM);
+        let larger = (0..).map(|n| even + n * HEADROOM).take_while(|chunk| *chunk <= most);
+        larger.filter(|chunk| suits_s3(*chunk)).find(|chunk| rest % chunk != 1)
     }
 
     /// Returns how much to send at once on a line like this one: so much that waiting for the answers costs a
@@ -246,8 +298,11 @@ impl Limits {
             // Where least and most are one number, that is the size.
             roomy.max(self.advertised_least.unwrap_or(0).min(most))
         });
-        let known = [self.known_most, advertised, self.lesson.body_limit, self.bearable];
-        known.into_iter().flatten().min().unwrap_or(u64::MAX).max(SMALLEST)
+        let known = [self.known_most, advertised, self.lesson.body_limit];
+        // What is only suspected gives way to what the registry says.
+        let seeming = [self.lesson.seeming_limit, self.lesson.bearable].into_iter().flatten();
+        let seeming = seeming.min().map(|most| most.max(self.advertised_least.unwrap_or(0)));
+        known.into_iter().chain([seeming]).flatten().min().unwrap_or(u64::MAX).max(SMALLEST)
     }
 
     fn possible(&self) -> Result<()> {
@@ -419,6 +474,35 @@ mod tests {
     }
 
     #[test]
+    fn no_small_rest_costs_a_round_trip() {
+        let line = Lesson { rate: Some(125_000_000), round_trip: Some(200_000), ..Lesson::default() };
+        let limited = Lesson { body_limit: Some(64 * MIB), ..line };
+        for (host, wanted, lesson, offset, size, expected) in [
+            ("r.example", None, line, 0, 64 * MIB, 64 * MIB),
+            ("r.example", None, line, 0, 75_000_000, 75_000_000),
+            ("r.example", None, line, 0, 79 * MIB, 60 * MIB),
+            // Two of 67 MiB and not three; and of 61 MiB distribution would copy what it has.
+            ("r.example", None, line, 0, 134 * MIB, 67 * MIB),
+            ("r.example", None, line, 0, 122 * MIB, 65 * MIB),
+            ("r.example", None, line, 16 * MIB, 80 * MIB, 64 * MIB),
+            ("r.example", None, limited, 0, 75_000_000, 60 * MIB),
+            ("r.example", Some(60 * MIB), line, 0, 64 * MIB, 60 * MIB),
+            ("r.example", None, Lesson::default(), 0, 18 * MIB, 16 * MIB),
+            ("ghcr.io", None, line, 0, 5 * MIB, 4 * MIB),
+            ("public.ecr.aws", None, line, 0, 11 * MIB, 10 * MIB),
+        ] {
+            let limits = Limits::new(&Settings { lesson, ..settings(wanted, hosts::profile(host)) });
+            assert_eq!(limits.choose_at(offset, Some(size)), expected, "{host} {wanted:?} {offset} {size}");
+        }
+        // Nor where parts are equal, within what the registry says.
+        for (most, expected) in [("100000000", 75_000_000), ("70000000", 60 * MIB)] {
+            let mut limits = Limits::new(&Settings { lesson: line, ..settings(None, Profile::ORDINARY) });
+            advertised(&mut limits, "5242880", most).unwrap();
+            assert_eq!(limits.choose(Some(75_000_000)), expected, "{most}");
+        }
+    }
+
+    #[test]
     fn the_ladder_ends_with_an_explanation() {
         let mut limits = limits(Some(64 * MIB), Profile::ORDINARY);
         let mut sizes = Vec::new();
@@ -483,12 +567,14 @@ mod tests {
         let line = |rate| Lesson { rate: Some(rate), round_trip: Some(20_000), ..Lesson::default() };
         let (fast, slow) = (line(100 * MIB), line(100 * KIB));
         let refused = Lesson { body_limit: Some(5 * MIB), ..Lesson::default() };
+        let broken = Lesson { seeming_limit: Some(5 * MIB), ..Lesson::default() };
         for (profile, wanted, lesson, expected) in [
             (Profile::ORDINARY, None, Lesson::default(), (Some(16 * MIB), "as is usual")),
             (Profile::ORDINARY, Some(MIB), Lesson::default(), (Some(MIB), "as was asked for")),
             (Profile::ORDINARY, None, fast, (Some(40 * MIB), "the line is fast and far")),
             (Profile::ORDINARY, None, slow, (Some(3000 * KIB), "the line is slow")),
             (Profile::ORDINARY, None, refused, (Some(5 * MIB), "larger ones have been refused here")),
+            (Profile::ORDINARY, None, broken, (Some(5 * MIB), "larger ones have broken connections here")),
             (
                 Profile::ORDINARY,
                 Some(8 * MIB),

@@ -40,7 +40,10 @@ impl Session {
         };
         let code = reply.error.as_ref().and_then(|error| error.code.as_deref());
         match (reply.status, body) {
-            (200 | 201 | 204, _) => Step::Ended(Ok(Outcome::Uploaded)),
+            (200 | 201 | 204, _) => {
+                self.limits.passed(body.unwrap_or(0));
+                Step::Ended(Ok(Outcome::Uploaded))
+            }
             (400, _) if code == Some("DIGEST_INVALID") => self.misassembled(&upload, body, error),
             (300..=399, Some(_)) => upload.redirected(reply, error),
             (403, _) => Step::Ended(Err(error)),
@@ -74,7 +77,7 @@ impl Session {
         };
         let error = fault.failure(doing);
         match suspect {
-            Some(Suspect::Size) => self.shrink(size, None, error),
+            Some(Suspect::Size { evident }) => self.dodge(size, evident),
             _ if untouched => self.again(Step::Send(upload), error, None),
             _ => {
                 let missing = Missing::after(body, &error);

@@ -26,8 +26,8 @@ const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) enum Suspect {
     /// A request may last only so long.
     Deadline,
-    /// A body may not be so large.
-    Size,
+    /// A body may not be so large; evidently, if both broke after the same number of bytes.
+    Size { evident: bool },
 }
 
 /// How a request with a body broke.
@@ -98,13 +98,13 @@ impl Session {
         let error = fault.failure(doing);
         match suspect {
             Some(Suspect::Deadline) => {
-                self.limits.slow_down(length);
+                self.limits.suspect(length, true);
                 if self.limits.equal_parts() {
                     return self.restart(error);
                 }
                 upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
             }
-            Some(Suspect::Size) => return self.shrink(length, None, error),
+            Some(Suspect::Size { evident }) => return self.dodge(length, evident),
             None => {}
         }
         if reached {
@@ -122,19 +122,19 @@ impl Session {
         let before = self.last_break.replace(Break { start, sent, elapsed, suspect: None })?;
         // Where nothing was kept in between, the place is as vague as the kernels make it.
         let stuck = start == before.start && sent > 0;
-        let cut = if stuck && length > BUFFERED {
-            sent.abs_diff(before.sent) <= BUFFERED
-        } else if stuck && before.suspect == Some(Suspect::Size) {
-            true
-        } else {
-            0 < sent && sent < length && sent.abs_diff(before.sent) <= SAME_PLACE
+        let near = |distance| sent.abs_diff(before.sent) <= distance;
+        let evident = 0 < sent && sent < length && near(SAME_PLACE);
+        let vague = match length {
+            ..=BUFFERED => matches!(before.suspect, Some(Suspect::Size { .. })),
+            _ => near(BUFFERED),
         };
+        let cut = evident || stuck && vague;
         // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
-        let helps = self.way == Way::Chunks && self.limits.clone().shrink(length, None).is_ok();
+        let helps = self.way == Way::Chunks && self.limits.clone().suspect(length, evident);
         let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
         let suspect = if cut && helps && length > self.limits.largest_taken() {
-            Some(Suspect::Size)
+            Some(Suspect::Size { evident })
         } else {
             (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
         };
@@ -191,7 +191,7 @@ impl Session {
         self.limits.took(length, reply.elapsed);
         upload.before = Some(length);
         if !self.limits.equal_parts() {
-            upload.chunk = self.limits.choose(self.size());
+            upload.chunk = self.limits.choose_at(range.end, self.size());
         }
         let kept = Stored::of(&reply.headers).map(|stored| stored.count);
         match kept {
@@ -277,7 +277,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::{Fault, Settings, script::*};
-    use crate::registry::hosts;
+    use crate::registry::{Lesson, hosts};
 
     #[test]
     fn a_body_too_large_begins_anew_with_less() {
@@ -311,17 +311,19 @@ mod tests {
     fn on_a_far_line_chunks_grow() {
         let large = || Settings { chunk_size: None, ..settings() };
         let answers = || vec![far(opened(), 0), far(holds(16 * MIB), 16 * MIB)];
-        let grown = format!("POST, 0..{}, {}..{}", 16 * MIB, 16 * MIB, 76 * MIB);
+        // 60 MiB, and a little more so that three are enough for the rest.
+        let grown = format!("POST, 0..{}, {}..{}", 16 * MIB, 16 * MIB, 81 * MIB);
         let (session, done) = play_with(large(), &blob(200 * MIB), answers());
         assert_eq!(done, grown);
         // Still larger ones are for a registry that has taken these.
-        let proven = answers().into_iter().chain([far(holds(76 * MIB), 60 * MIB)]).collect();
+        let proven = answers().into_iter().chain([far(holds(81 * MIB), 65 * MIB)]).collect();
         let done = play_with(large(), &blob(200 * MIB), proven).1;
-        assert_eq!(done, format!("{grown}, {}..{}", 76 * MIB, 196 * MIB));
+        assert_eq!(done, format!("{grown}, {}..{}", 81 * MIB, 200 * MIB));
         // The next blob begins so.
-        let settings = Settings { lesson: session.lesson(), ..large() };
-        let done = play_with(settings, &blob(200 * MIB), vec![far(opened(), 0)]).1;
-        assert_eq!(done, format!("POST, 0..{}", 60 * MIB));
+        let settings = || Settings { lesson: session.lesson(), ..large() };
+        for (size, first) in [(236 * MIB, "POST, 0..62914560"), (64 * MIB, "POST, PUT 67108864")] {
+            assert_eq!(play_with(settings(), &blob(size), vec![far(opened(), 0)]).1, first);
+        }
         // Not in the middle of a session where the registry speaks of parts.
         let minimum = far(opened().header("oci-chunk-min-length", "5242880"), 0);
         let answers = vec![minimum, far(holds(16 * MIB), 16 * MIB)];
@@ -364,14 +366,14 @@ mod tests {
                 far(holds(60 * MIB).at("b"), 60 * MIB),
                 far(holds(120 * MIB).at("b"), 60 * MIB),
             ];
-            let (session, done) = play_with(large.clone(), &blob(200 * MIB), answers);
+            let (session, done) = play_with(large.clone(), &blob(178 * MIB), answers);
             let parts = format!(
                 "POST, 0..{a}, {a}..{b}, POST, 0..{c} @b, {c}..{d} @b, {d}..{e} @b",
                 a = 16 * MIB,
                 b = 76 * MIB,
                 c = 60 * MIB,
                 d = 120 * MIB,
-                e = 180 * MIB,
+                e = 178 * MIB,
             );
             assert_eq!(done, parts);
             assert!(session.lesson().equal_parts);
@@ -451,13 +453,44 @@ mod tests {
                 5 * MIB
             )
         );
-        assert_eq!(session.lesson().body_limit, Some(5 * MIB));
+        assert_eq!(session.lesson().bearable, Some(5 * MIB));
         // What was kept shows that it is the line.
         let held = |bytes| holds(bytes * MIB);
         let answers = vec![opened(), reset(9 * MIB), held(7), held(7), reset(10 * MIB), held(12), held(12)];
         let (session, done) = play_with(large(), &blob(40 * MIB), answers);
         assert!(done.ends_with(&format!("{}..{}", 12 * MIB, 28 * MIB)), "{done}");
-        assert_eq!(session.lesson().body_limit, None);
+        assert_eq!(session.lesson().bearable, None);
+    }
+
+    #[test]
+    fn what_breaks_suggest_is_kept_if_it_is_evident_and_less_goes_through() {
+        let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
+        let large = Settings { chunk_size: None, profile, ..settings() };
+        let nothing = || status(204).range("0--1");
+        for (first, second, seeming) in
+            [(5 * MIB, 5 * MIB + 9, Some(8 * MIB)), (3 * MIB, 9 * MIB, None), (16 * MIB, 16 * MIB, None)]
+        {
+            let broken = || vec![opened(), reset(first), nothing(), nothing(), opened(), reset(second)];
+            let lesson = |answers| {
+                let (session, _) = play_with(large.clone(), &blob(40 * MIB), answers);
+                let lesson = session.lesson();
+                (lesson.body_limit, lesson.bearable, lesson.seeming_limit)
+            };
+            assert_eq!(lesson(broken()), (None, Some(8 * MIB), None));
+            let through = broken().into_iter().chain([opened(), holds(8 * MIB)]).collect();
+            assert_eq!(lesson(through), (None, Some(8 * MIB), seeming), "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn a_suspicion_gives_way_to_what_the_registry_wants() {
+        let lesson = Lesson { seeming_limit: Some(4 * MIB), ..Lesson::default() };
+        let large = || Settings { chunk_size: None, lesson, ..settings() };
+        let done = play_with(large(), &blob(40 * MIB), vec![opened()]).1;
+        assert_eq!(done, format!("POST, 0..{}", 4 * MIB));
+        let minimum = opened().header("oci-chunk-min-length", "5242880");
+        let done = play_with(large(), &blob(40 * MIB), vec![minimum]).1;
+        assert_eq!(done, format!("POST, 0..{}", 5 * MIB));
     }
 
     #[test]
@@ -476,8 +509,11 @@ mod tests {
             holds(6 * MIB),
             holds(6 * MIB),
         ];
-        let done = play_with(large, &blob(40 * MIB), answers).1;
-        assert!(done.ends_with(&format!("{}..{}", 6 * MIB, 14 * MIB)), "{done}");
+        let mut answers = answers;
+        answers.push(holds(14 * MIB).after(Duration::from_secs(40)));
+        let (session, done) = play_with(large, &blob(40 * MIB), answers);
+        assert!(done.contains(&format!(", {}..{}, ", 6 * MIB, 14 * MIB)), "{done}");
+        assert_eq!(session.lesson().seeming_limit, Some(8 * MIB));
     }
 
     #[test]

@@ -99,13 +99,22 @@ impl Session {
                 format!("the registry refuses a body of {} and takes no chunks", counted(sent, "byte"));
             return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
         }
-        let chunk = self.limits.choose(self.size());
         let by = error.find::<RegistryError>().and_then(|refusal| refusal.answered_by.as_deref());
         let by = by.map(|by| format!(" ({by})")).unwrap_or_default();
-        let (sent, chunk) = (human(sent), human(chunk));
-        self.warnings
-            .push(format!("the registry{by} takes no body of {sent}; going on with chunks of {chunk}"));
+        self.smaller(&format!("the registry{by} takes no body of {}", human(sent)))
+    }
+
+    /// Begins anew with the smaller chunks that are chosen by now.
+    pub(super) fn smaller(&mut self, why: &str) -> Step {
+        let chunk = human(self.limits.choose(self.size()));
+        self.warnings.push(format!("{why}; going on with chunks of {chunk}"));
         Step::Open
+    }
+
+    /// Begins anew with smaller chunks: connections break with a body of `sent` bytes.
+    pub(super) fn dodge(&mut self, sent: u64, evident: bool) -> Step {
+        self.limits.suspect(sent, evident);
+        self.smaller(&format!("connections break at bodies of {}", human(sent)))
     }
 
     pub(super) fn fits_whole(&self) -> bool {
