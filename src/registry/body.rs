@@ -101,6 +101,11 @@ impl Meter {
         self.0.sent.load(Ordering::Relaxed)
     }
 
+    /// Returns whether there are bytes that the HTTP client has not taken.
+    pub(crate) fn is_short(&self) -> bool {
+        self.sent() < self.0.size
+    }
+
     /// Returns how long the request has been going on.
     pub(crate) fn elapsed(&self) -> Duration {
         self.0.started.elapsed()

@@ -10,6 +10,9 @@ use http::{HeaderMap, header};
 /// Nobody gets a longer pause from us than this without having asked for it by `Retry-After`.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
+/// Whoever comes so far is getting on.
+const STRIDE: u64 = 1 << 20;
+
 /// Returns whether a request may do better when it is tried again.
 ///
 /// 499 is nginx's word for a client that left; 520 to 524 are Cloudflare's for an origin that misbehaves.
@@ -107,15 +110,18 @@ impl Budget {
         true
     }
 
-    /// Renews the attempts when `offset` is a chunk, or all that is left of `size`, beyond the highest offset
-    /// at which they were renewed before.
-    pub fn acknowledge(&mut self, offset: u64, chunk: u64, size: Option<u64>) {
+    /// Renews the attempts when `offset` is a stride, or all that is left of `size`, beyond the highest offset
+    /// at which they were renewed before; returns whether it is. A chunk is one, and so is a good part of a large one: a
+    /// bad line may carry no whole chunk.
+    pub fn acknowledge(&mut self, offset: u64, chunk: u64, size: Option<u64>) -> bool {
         let left = size.map_or(u64::MAX, |size| size.saturating_sub(self.mark));
-        let stride = chunk.min(left).max(1);
-        if offset >= self.mark.saturating_add(stride) {
+        let stride = chunk.min(STRIDE).min(left).max(1);
+        let renewed = offset >= self.mark.saturating_add(stride);
+        if renewed {
             self.mark = offset;
             self.left = self.attempts;
         }
+        renewed
     }
 }
 
@@ -186,17 +192,21 @@ mod tests {
     fn a_budget_is_renewed_by_a_stride_and_not_by_drips() {
         let mut budget = Budget::new(2);
         assert!(budget.spend());
-        budget.acknowledge(9, 10, Some(15));
+        assert!(!budget.acknowledge(9, 10, Some(15)));
         assert!(budget.spend());
         assert!(!budget.spend());
-        budget.acknowledge(10, 10, Some(15));
+        assert!(budget.acknowledge(10, 10, Some(15)));
         assert!(budget.spend() && budget.spend() && !budget.spend());
         // The last five bytes are a stride; being acknowledged twice is none.
-        budget.acknowledge(14, 10, Some(15));
+        assert!(!budget.acknowledge(14, 10, Some(15)));
         assert!(!budget.spend());
-        budget.acknowledge(15, 10, Some(15));
+        assert!(budget.acknowledge(15, 10, Some(15)));
         assert!(budget.spend() && budget.spend());
-        budget.acknowledge(15, 10, Some(15));
+        assert!(!budget.acknowledge(15, 10, Some(15)));
         assert!(!budget.spend());
+        // A part of a chunk that is large.
+        let mut budget = Budget::new(2);
+        assert!(!budget.acknowledge(STRIDE - 1, 16 * STRIDE, None));
+        assert!(budget.acknowledge(STRIDE, 16 * STRIDE, None));
     }
 }

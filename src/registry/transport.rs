@@ -302,6 +302,10 @@ impl Transport {
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
         self.heed(status, &headers);
+        if status.is_success() && meter.is_short() {
+            let why = format!("it was answered {} before all was sent", status.as_u16());
+            return Err(Fault::Reset { sent: meter.sent(), elapsed: meter.elapsed(), why });
+        }
         let rest = (leaves_body && status.is_success()).then_some(response);
         Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed: meter.elapsed() })
     }

@@ -41,9 +41,15 @@ pub(super) struct Break {
 }
 
 /// Returns whether a refusal may be about the size of a chunk, which is larger than the one before.
-fn blames_size(reply: &Reply) -> bool {
+fn blames_size(reply: &Reply, start: u64) -> bool {
     match reply.status {
-        416 => words::expected_offset(reply.words()).is_none() && !words::says_too_large(reply.words()),
+        416 => {
+            // It may wait for another byte, and say so.
+            let elsewhere = Stored::of(&reply.headers).is_some_and(|stored| stored.count != start);
+            !elsewhere
+                && words::expected_offset(reply.words()).is_none()
+                && !words::says_too_large(reply.words())
+        }
         status => matches!(status, 400..=499) && !matches!(status, 401 | 403 | 404 | 408 | 413 | 429 | 499),
     }
 }
@@ -58,7 +64,7 @@ impl Session {
     ) -> Step {
         let retry_after = retry::retry_after(&reply.headers);
         let length = range.end - range.start;
-        if upload.before.is_some_and(|before| before < length) && blames_size(reply) {
+        if upload.before.is_some_and(|before| before < length) && blames_size(reply, range.start) {
             // R2 wants parts of one size, and whoever stands before it may not say so:
             // gh:balena-io/open-balena-registry#251.
             self.limits.insist_on_equal_parts();
@@ -177,7 +183,9 @@ impl Session {
     /// Takes note that the registry holds the bytes before `offset`.
     pub(super) fn stand(&mut self, upload: &mut Upload, offset: u64) {
         upload.offset = offset;
-        self.budget.acknowledge(offset, upload.chunk, self.size());
+        if self.budget.acknowledge(offset, upload.chunk, self.size()) {
+            self.backoff.reset();
+        }
     }
 
     fn accepted(&mut self, mut upload: Upload, range: &Range<u64>, reply: &Reply) -> Step {
@@ -378,6 +386,27 @@ mod tests {
             assert_eq!(done, parts);
             assert!(session.lesson().equal_parts);
         }
+    }
+
+    #[test]
+    fn a_refusal_right_after_growth_that_names_another_byte_is_about_the_place() {
+        let large = Settings { chunk_size: None, ..settings() };
+        let elsewhere = status(416).range(&format!("0-{}", 16 * MIB - 11));
+        let answers = vec![far(opened(), 0), far(holds(16 * MIB), 16 * MIB), elsewhere, opened()];
+        let (session, _) = play_with(large, &blob(40 * MIB), answers);
+        assert!(!session.lesson().equal_parts);
+    }
+
+    #[test]
+    fn a_bad_line_that_gets_on_is_not_given_up() {
+        let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
+        let large = Settings { chunk_size: None, profile, ..settings() };
+        let mut answers = vec![opened(), holds(16 * MIB)];
+        for count in 17..32 {
+            answers.extend([reset(2 * MIB), holds(count * MIB), holds(count * MIB)]);
+        }
+        let done = play_with(large, &blob(40 * MIB), answers).1;
+        assert!(done.ends_with(&format!("{}..{}", 31 * MIB, 40 * MIB)), "{done}");
     }
 
     #[test]

@@ -126,7 +126,11 @@ pub(super) fn blob(size: u64) -> Spool {
 /// a PATCH, `PUT 5` with a body of 5 bytes, `wait`, and at last `uploaded` or `refused: …`. Requests go to
 /// the session `a` unless `@` says otherwise.
 pub(super) fn play_with(settings: Settings, spool: &Spool, answers: Vec<Answer>) -> (Session, String) {
-    let mut session = Session::new(settings);
+    play_on(Session::new(settings), spool, answers)
+}
+
+/// Plays on with a session.
+pub(super) fn play_on(mut session: Session, spool: &Spool, answers: Vec<Answer>) -> (Session, String) {
     let mut answers = answers.into_iter();
     let mut done = Vec::new();
     loop {

@@ -84,8 +84,9 @@ impl Session {
                 // `0-0` stands for nothing as well.
                 Some(held) if held > 1 && self.size().is_none_or(|size| held <= size) => {
                     upload.sent = upload.sent.max(held);
-                    self.stand(&mut upload, held);
-                    Step::Send(upload)
+                    // What the earlier process sent at last may still be on its way.
+                    let doubt = Doubt::Unsettled { range: 0..upload.sent, before: Some(held) };
+                    self.soon(Step::Ask { upload, doubt, missed: false }, &surprise())
                 }
                 _ => Step::Open,
             },
@@ -121,7 +122,22 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::script::*;
+    use super::super::{Held, Session, script::*};
+
+    #[test]
+    fn an_earlier_process_may_still_be_heard() {
+        let play = |answers| {
+            let held = Held { location: place("a"), offset: 10, chunk: 10 };
+            play_on(Session::resume(settings(), held), &blob(27), answers).1
+        };
+        assert_eq!(play(vec![holds(10), holds(10)]), "GET, wait, GET, 10..20");
+        let late = vec![holds(10), holds(15), holds(17), holds(17)];
+        assert_eq!(play(late), "GET, wait, GET, wait, GET, wait, GET, 17..27");
+        // Lost, or as good as that.
+        for nothing in [status(404), status(204), status(204).range("0-0"), holds(28)] {
+            assert_eq!(play(vec![nothing, opened().at("b")]), "GET, POST, 0..10 @b");
+        }
+    }
 
     #[test]
     fn a_broken_chunk_is_never_replayed_blindly() {

@@ -220,6 +220,15 @@ fn rule_07_chunks_suit_distribution_on_s3() {
 }
 
 #[test]
+fn rule_13_an_early_success_is_none() {
+    let mut pusher = Pusher::new();
+    pusher.options.chunk_size = Some(32 * MIB);
+    let script = Script::new().on(Route::Patch, 1, Fault::early_and_linger(202, 64 << 10));
+    let registry = pushed_by(&pusher, &Layout::of(&[33 * MIB as usize]), script);
+    assert!(registry.calls(Route::Status) > 0, "{:?}", ranges(&registry));
+}
+
+#[test]
 fn rule_13_an_early_answer_stops_the_body() {
     let mut pusher = Pusher::new();
     pusher.options.chunk_size = Some(32 * MIB);
