@@ -133,28 +133,41 @@ fn is_private(address: IpAddr) -> bool {
                     || address.is_multicast()
                     || address.is_unique_local()
                     || address.is_unicast_link_local()
+                    || is_local_prefix(address)
             }
         },
     }
 }
 
 fn is_private_v4(address: Ipv4Addr) -> bool {
-    let [a, b, ..] = address.octets();
+    let [a, b, c, _] = address.octets();
     address.is_private()
         || address.is_loopback()
         || address.is_link_local()
-        || address.is_broadcast()
         || address.is_multicast()
         || a == 0
+        || a >= 240 // reserved, and so used inside of clouds
         || (a == 100 && b & 0xc0 == 64) // RFC 6598: carrier-grade NAT, and the metadata server of Alibaba
+        || (a == 192 && b == 0 && c == 0) // RFC 6890: for protocols of the line itself
+        || (a == 198 && b & 0xfe == 18) // RFC 2544: laboratories
 }
 
-/// An IPv4 address inside an IPv6 one: mapped (RFC 4291) or behind NAT64 (RFC 6052).
+/// Site-local (RFC 3879) and the NAT64 of one network (RFC 8215).
+fn is_local_prefix(address: Ipv6Addr) -> bool {
+    let [a, b, c, ..] = address.segments();
+    a & 0xffc0 == 0xfec0 || (a, b, c) == (0x64, 0xff9b, 1)
+}
+
+/// An IPv4 address inside an IPv6 one: mapped or compatible (RFC 4291), behind NAT64 (RFC 6052) or 6to4 (RFC 3056).
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let octets = address.octets();
-    let nat64 = octets.starts_with(&[0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let [.., a, b, c, d] = octets;
-    address.to_ipv4_mapped().or(nat64.then(|| Ipv4Addr::new(a, b, c, d)))
+    match address.segments() {
+        // `::` and `::1` are IPv6's own.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        _ => None,
+    }
 }
 
 /// Why a place is not gone to.
@@ -210,12 +223,30 @@ mod tests {
             "[fd00:ec2::254]",
             "[::ffff:10.0.0.1]",
             "[64:ff9b::7f00:1]",
+            "[64:ff9b:1::808:808]",
+            "[::127.0.0.1]",
+            "[2002:a01:203::1]",
+            "[fec0::1]",
+            "192.0.0.1",
+            "198.19.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
         ] {
             let target = url(&format!("https://{private}/upload"));
             let error = guard.check(&target, &registry).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused, "{private}");
         }
-        for public in ["8.8.8.8", "100.63.0.1", "172.32.0.1", "[2606:4700::1]", "cdn.example.net"] {
+        for public in [
+            "8.8.8.8",
+            "100.63.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "[2606:4700::1]",
+            "[2002:808:808::1]",
+            "[64:ff9b::808:808]",
+            "cdn.example.net",
+        ] {
             guard.check(&url(&format!("https://{public}/upload")), &registry).unwrap();
         }
     }

@@ -171,9 +171,17 @@ fn public(script: Script) -> (Registry, Pusher) {
 
 #[test]
 fn rule_22_a_public_registry_may_not_name_private_addresses() {
-    for host in
-        ["169.254.169.254", "10.0.0.1", "127.0.0.2", "[::1]", "192.168.1.1:8080", "[fe80::1]", "0.0.0.0"]
-    {
+    for host in [
+        "169.254.169.254",
+        "10.0.0.1",
+        "127.0.0.2",
+        "[::1]",
+        "192.168.1.1:8080",
+        "[fe80::1]",
+        "0.0.0.0",
+        // A name, which only its address gives away.
+        "localhost:{port}",
+    ] {
         let (registry, pusher) = public(moved(Script::new(), &format!("http://{host}{{path}}")));
         let error =
             pusher.push_to(Layout::of(&[LARGE]).path(), "registry.example.com", "team/demo:1").unwrap_err();
