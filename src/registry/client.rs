@@ -274,6 +274,11 @@ impl Client {
         let mut budget = Budget::new(self.0.options.retries);
         loop {
             let (error, asked) = match self.round_trip(&scope, &mut call).await {
+                // Who asked to read something gets all of it, or another try.
+                Ok(answer) if call.method == Method::GET && answer.is_cut_off(call.limit) => {
+                    let why = format!("{} broke its answer off", origin(&answer.url));
+                    (given_up(Fault::Connect { why }, doing()), None)
+                }
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND && call.method != Method::PUT => {
                     return Ok(answer);
@@ -452,6 +457,8 @@ mod tests {
         Interrupt(String),
         /// Takes so many bytes of the body, then resets the connection.
         Reset(usize),
+        /// Says this, and closes the connection.
+        Leave(String),
         /// Says nothing for ever.
         Silence,
     }
@@ -521,6 +528,10 @@ mod tests {
                     connection.read_to_end(&mut seen.body).await.unwrap_or_default();
                     log.lock().unwrap().push(seen);
                     return;
+                }
+                Answer::Leave(text) => {
+                    log.lock().unwrap().push(seen);
+                    return connection.write_all(text.as_bytes()).await.unwrap();
                 }
                 Answer::Reset(bytes) => {
                     seen.body = vec![0; bytes];
@@ -858,6 +869,33 @@ mod tests {
             assert!(words.contains("incorrect username") && !words.contains("xyzzy"), "{words}");
         }
         assert_eq!(refusing.count("GET /token"), 1, "a refused login is not tried again");
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_off_is_asked_for_again() {
+        let (tokens, manifests) = (AtomicU64::new(0), AtomicU64::new(0));
+        let cut = |body: &str| {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 100";
+            Answer::Leave(format!("{head}\r\n\r\n{body}"))
+        };
+        let server = Server::start(move |seen| {
+            let asks_token = seen.is("GET /token");
+            if !asks_token && seen.header("authorization").is_none() {
+                let realm = format!("http://{}/token", seen.header("host").unwrap());
+                return say(401, &[&format!("WWW-Authenticate: Bearer realm=\"{realm}\"")], "");
+            }
+            let asked = if asks_token { &tokens } else { &manifests };
+            match (asked.fetch_add(1, Ordering::Relaxed), asks_token) {
+                (0, true) => cut("{\"token\":"),
+                (0, false) => cut("{"),
+                (_, true) => say(200, &[], r#"{"token":"T"}"#),
+                (_, false) => say(200, &["Content-Type: a/b"], "{}"),
+            }
+        });
+        let server = server.await;
+        let (_, manifest) = server.client(bob()).get_manifest("demo", "1").await.unwrap().unwrap();
+        assert_eq!(manifest, "{}");
+        assert_eq!((server.count("GET /token"), server.count("GET /v2/")), (2, 3));
     }
 
     #[tokio::test]

@@ -32,9 +32,6 @@ const ANSWER_LIMIT: usize = 256 << 10;
 /// What a token lives when nobody says (the distribution project's token specification).
 const LIFE: Duration = Duration::from_secs(60);
 
-/// A token server that takes longer is down.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Told to token servers.
 const CLIENT_ID: &str = "longshore";
 
@@ -58,14 +55,15 @@ impl TokenRequest {
             let words = format!("the token server {} is another host and has no TLS", origin(&self.realm));
             return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
         }
+        let patience = transport.timeout();
         if let Some(Credential::Identity(token)) = credential {
-            let answer = transport.send(self.post(token)).await?;
+            let answer = transport.send(Outgoing { patience, ..self.post(token) }).await?;
             // Token servers older than OAuth2 know only GET.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
                 return Token::of(&answer, &Method::POST);
             }
         }
-        let answer = transport.send(self.get(credential)?).await?;
+        let answer = transport.send(Outgoing { patience, ..self.get(credential)? }).await?;
         Token::of(&answer, &Method::GET)
     }
 
@@ -129,6 +127,9 @@ impl Token {
             }
             return Err(Fault::Fatal(refusal.into_error("getting a token")));
         }
+        if answer.is_cut_off(ANSWER_LIMIT) {
+            return Err(Fault::Connect { why: format!("{} broke its answer off", origin(&answer.url)) });
+        }
         Self::read(&answer.body).ok_or_else(|| {
             let words = format!("the token server {} answered without a token", origin(&answer.url));
             Fault::Fatal(Error::new(ErrorKind::Refused, words))
@@ -147,10 +148,18 @@ impl Token {
     }
 }
 
-/// A question without headers or body.
+/// A question without headers, body or patience.
 fn ask(method: Method, url: Url) -> Outgoing {
     let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-    Outgoing { method, url, headers, payload, patience: PATIENCE, limit: ANSWER_LIMIT, leaves_body: false }
+    Outgoing {
+        method,
+        url,
+        headers,
+        payload,
+        patience: Duration::ZERO,
+        limit: ANSWER_LIMIT,
+        leaves_body: false,
+    }
 }
 
 /// Reads how long a JWT lives. ACR sends no `expires_in`.

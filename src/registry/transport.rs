@@ -112,6 +112,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// Returns whether a body ended before it was over, and before so many bytes.
+    pub(crate) fn is_cut_off(&self, limit: usize) -> bool {
+        self.status.is_success() && !self.whole && self.rest.is_none() && self.body.len() < limit
+    }
+
     /// Reads the answer as a refusal.
     pub(crate) fn refusal(&self, method: &Method) -> RegistryError {
         RegistryError::new(method, &self.url, self.status, &self.headers, &self.body)
@@ -191,6 +196,11 @@ impl Transport {
     /// Returns how fast blobs may be sent, if there is a limit.
     pub(crate) fn rate_limit(&self) -> Option<&RateLimit> {
         self.settings.rate_limit.as_ref()
+    }
+
+    /// Returns how long an answer may take.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.settings.timeout
     }
 
     /// Returns the registry's root.

@@ -162,6 +162,21 @@ fn rule_27_a_forbidden_source_of_a_mount_is_done_without_once() {
 }
 
 #[test]
+fn rule_27_a_source_that_the_token_server_forbids_is_done_without() {
+    for status in [401, 403] {
+        let mut pusher = me("s3cret");
+        pusher.options.mount_from = Some("private/base".to_owned());
+        // The first token is for the destination alone.
+        let script = bearer(Some(300)).on(Route::Token, 2, Fault::status(status));
+        let registry = pushed_by(&pusher, &Layout::of(&[LARGE]), script);
+        assert_eq!(registry.calls(Route::Token), 2, "{}", story(&registry));
+        assert!(
+            scopes(&registry.exchanges(Route::Token)[1]).contains(&"repository:private/base:pull".into())
+        );
+    }
+}
+
+#[test]
 fn rule_28_a_token_outlives_the_body_it_carries() {
     // Good for 20 seconds: enough for a question, not for a body.
     let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE]), bearer(Some(20)));
