@@ -6,6 +6,7 @@
 //! * [`unfinished`]: what a later process needs to go on with an upload;
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
 //! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`;
+//! * [`registry_error`]: what it says when it refuses, without what we told it in confidence (`confidential`);
 //! * [`auth`]: getting in, by answering a [`challenge`], with a `token` where one is wanted;
 //! * [`credentials`]: where secrets come from ([`auth_file`], `helper`); [`login`] writes them down;
 //! * [`certificates`] and `tls`: whom to trust, and who we are; [`proxies`]: through whom;
@@ -21,6 +22,7 @@ pub mod body;
 pub mod certificates;
 pub mod challenge;
 pub mod client;
+mod confidential;
 pub mod credentials;
 mod documents;
 mod download;

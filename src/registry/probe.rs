@@ -114,7 +114,7 @@ impl Client {
             url: origin(&answer.url),
             tls: answer.url.scheme() == "https",
             version: format!("{:?}", answer.version),
-            server: answered_by(&answer.headers),
+            server: answered_by(&answer.headers).map(|who| answer.confidential.hide(&who)),
             round_trip: answer.elapsed,
         })
     }

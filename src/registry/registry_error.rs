@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 use url::Url;
 
-use super::{guard::origin, location::nameless, retry::is_transient};
+use super::{confidential::Confidential, guard::origin, location::nameless, retry::is_transient};
 use crate::error::{Error, ErrorKind, printable};
 
 /// Bodies of refusals are read so far; HTML pages of proxies are a few KiB.
@@ -39,23 +39,30 @@ pub struct RegistryError {
 }
 
 impl RegistryError {
-    /// Reads a refusal; `body` may be cut off anywhere.
-    pub(crate) fn new(
+    /// Reads a refusal; `body` may be cut off anywhere, and repeat what was `confidential`.
+    pub(super) fn new(
         method: &Method,
         url: &Url,
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
+        confidential: &Confidential,
     ) -> Self {
-        let (code, message) = words(body);
+        // Nobody was asked for anything but plain text: compressed words say nothing.
+        let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+        let body = String::from_utf8_lossy(if is_plain { body } else { &[] });
+        // Before it is cut to one line, and once more where JSON had it in other letters.
+        let body = confidential.hide(&body);
+        let hidden = |words: Option<String>| words.map(|words| confidential.hide(&words));
+        let (code, message) = words(&body);
         Self {
             method: method.to_string(),
             url: format!("{}{}", origin(url), nameless(url.path())),
             status: status.as_u16(),
-            code,
-            message,
-            answered_by: answered_by(headers),
-            page: is_page(&String::from_utf8_lossy(body)),
+            code: hidden(code),
+            message: hidden(message),
+            answered_by: hidden(answered_by(headers)),
+            page: is_page(&body),
         }
     }
 
@@ -136,11 +143,11 @@ impl fmt::Display for RegistryError {
 impl std::error::Error for RegistryError {}
 
 /// Returns the error code and the words of a body.
-fn words(body: &[u8]) -> (Option<String>, Option<String>) {
-    if let Ok(json) = serde_json::from_slice::<Value>(body) {
-        return json_words(&json);
+fn words(body: &str) -> (Option<String>, Option<String>) {
+    match serde_json::from_str::<Value>(body) {
+        Ok(json) => json_words(&json),
+        Err(_) => (None, plain(body)),
     }
-    (None, plain(&String::from_utf8_lossy(body)))
 }
 
 /// Makes foreign text one line; of a web page its title, or its heading.
@@ -178,7 +185,9 @@ fn json_words(json: &Value) -> (Option<String>, Option<String>) {
         }
         (message, detail) => message.or(detail),
     };
-    if code.is_none() && words.is_none() { (None, text(json)) } else { (code, words) }
+    // A token server may refuse and give a token all the same.
+    let gives = ["token", "access_token", "refresh_token"].iter().any(|name| json.get(name).is_some());
+    if code.is_none() && words.is_none() && !gives { (None, text(json)) } else { (code, words) }
 }
 
 /// Returns the text of the first HTML element of this name.
@@ -236,7 +245,8 @@ mod tests {
     fn refusal(status: u16, body: &str) -> RegistryError {
         let url = "https://me:secret@r.example.com/v2/demo/blobs/uploads/?_state=secret".parse().unwrap();
         let status = StatusCode::from_u16(status).unwrap();
-        RegistryError::new(&Method::POST, &url, status, &HeaderMap::new(), body.as_bytes())
+        let (headers, confidential) = (HeaderMap::new(), Confidential::default());
+        RegistryError::new(&Method::POST, &url, status, &headers, body.as_bytes(), &confidential)
     }
 
     #[test]
@@ -260,6 +270,8 @@ mod tests {
             ),
             (r#"{"details":"incorrect username or password"}"#, None, Some("incorrect username or password")),
             ("[1,2]", None, Some("[1,2]")),
+            (r#"{"token":"xyzzy"}"#, None, None),
+            (r#"{"access_token":"xyzzy","error":"odd"}"#, Some("odd"), None),
             ("HAP429: too many\r\n  requests\n", None, Some("HAP429: too many requests")),
             (
                 "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>…",
@@ -288,6 +300,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compressed_is_not_read() {
+        let url = "https://r.example.com/v2/".parse().unwrap();
+        for (coding, message) in [("gzip", None), ("br", None), ("identity", Some("no"))] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, coding.parse().unwrap())]);
+            let confidential = Confidential::default();
+            let error =
+                RegistryError::new(&Method::GET, &url, StatusCode::FORBIDDEN, &headers, b"no", &confidential);
+            assert_eq!(error.message.as_deref(), message, "{coding}");
+        }
+    }
+
+    #[test]
     fn words_are_cut() {
         let message = refusal(500, &"ü".repeat(BODY_LIMIT)).message.unwrap();
         assert!(message.len() <= WORDS_LIMIT + '…'.len_utf8(), "{}", message.len());
@@ -300,7 +324,14 @@ mod tests {
             ("cf-ray".parse().unwrap(), "8c2-FRA".parse().unwrap()),
         ]);
         let url = "https://me:secret@r.example.com/x?_state=secret".parse().unwrap();
-        let error = RegistryError::new(&Method::PATCH, &url, StatusCode::PAYLOAD_TOO_LARGE, &headers, b"");
+        let error = RegistryError::new(
+            &Method::PATCH,
+            &url,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &headers,
+            b"",
+            &Confidential::default(),
+        );
         assert_eq!(
             error.to_string(),
             "`PATCH https://r.example.com/x` was answered 413 Payload Too Large (by cloudflare, CF-Ray 8c2-FRA)"

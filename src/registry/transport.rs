@@ -23,6 +23,7 @@ use url::Url;
 use super::{
     body::{Meter, UploadBody},
     certificates::Certificates,
+    confidential::Confidential,
     guard::{Guard, is_loopback, origin},
     location::nameless,
     options::ClientOptions,
@@ -109,6 +110,8 @@ pub(crate) struct Incoming {
     /// What can still be read, where the body was left.
     pub(crate) rest: Option<reqwest::Response>,
     pub(crate) elapsed: Duration,
+    /// What it must not be shown to repeat.
+    pub(super) confidential: Confidential,
 }
 
 impl Incoming {
@@ -119,7 +122,7 @@ impl Incoming {
 
     /// Reads the answer as a refusal.
     pub(crate) fn refusal(&self, method: &Method) -> RegistryError {
-        RegistryError::new(method, &self.url, self.status, &self.headers, &self.body)
+        RegistryError::new(method, &self.url, self.status, &self.headers, &self.body, &self.confidential)
     }
 }
 
@@ -261,6 +264,7 @@ impl Transport {
         let client = self.client(&url).map_err(Fault::Fatal)?;
         let carries = !matches!(method, Method::GET | Method::HEAD);
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
+        let confidential = Confidential::of(&url, &headers, &payload);
         let mut request = reqwest::Request::new(method, url.clone());
         *request.headers_mut() = headers;
         let meter = Meter::new(if let Payload::Stream(body) = &payload { body.size } else { 0 });
@@ -311,17 +315,18 @@ impl Transport {
         let (response, body, whole) = answer.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
-        self.heed(status, &headers);
+        self.heed(status, &headers, &confidential);
         if status.is_success() && meter.is_short() {
             let why = format!("it was answered {} before all was sent", status.as_u16());
             return Err(Fault::Reset { sent: meter.sent(), elapsed: meter.elapsed(), why });
         }
         let rest = (leaves_body && status.is_success()).then_some(response);
-        Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed: meter.elapsed() })
+        let elapsed = meter.elapsed();
+        Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed, confidential })
     }
 
     /// Draws the consequences that concern everybody.
-    fn heed(&self, status: StatusCode, headers: &HeaderMap) {
+    fn heed(&self, status: StatusCode, headers: &HeaderMap, confidential: &Confidential) {
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
             && let Some(pause) = retry_after(headers)
         {
@@ -341,7 +346,7 @@ impl Transport {
             // distribution-spec: `299 - "text"`, and nothing else is for the user.
             let text = warning.strip_prefix("299 ").and_then(|rest| rest.trim().split_once('"'));
             let Some(text) = text.and_then(|(_, rest)| rest.strip_suffix('"')) else { continue };
-            let Some(words) = one_line(&text.replace(r#"\""#, "\"")) else { continue };
+            let Some(words) = one_line(&confidential.hide(&text.replace(r#"\""#, "\""))) else { continue };
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
             if warned.len() < WARNINGS && warned.insert(words.clone()) {
                 tracing::warn!("the registry says: {words}");
@@ -437,7 +442,11 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url) -> Fault {
     if let Some(tls) = tls {
         return Fault::Fatal(tls.into_error(url));
     }
-    let why = one_line(&innermost.to_string()).unwrap_or_default();
+    // rustls has a link to its own manual here.
+    let why = match kind {
+        Some(io::ErrorKind::UnexpectedEof) => "the other side hung up".to_owned(),
+        _ => one_line(&innermost.to_string()).unwrap_or_default(),
+    };
     match kind {
         _ if connecting && timed_out => {
             Fault::Connect { why: format!("{} does not take connections", origin(url)) }
@@ -495,16 +504,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_not_connected_to() {
+        let registry = transport("203.0.113.5");
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://localhost:1/").parse().unwrap();
+            let (headers, payload) = (HeaderMap::new(), Payload::Empty);
+            let (method, patience, limit) = (Method::GET, Duration::from_secs(60), 0);
+            let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
+            let Err(Fault::Fatal(error)) = registry.send(question).await else { panic!("{scheme}") };
+            assert!(error.message().contains("sends us to `localhost`"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn retry_after_pauses_everybody_and_the_first_429_halves_the_small_pool() {
         let transport = transport("r.example.com");
         let hour = HeaderMap::from_iter([(header::RETRY_AFTER, 3600.into())]);
-        transport.heed(StatusCode::OK, &hour);
-        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
+        transport.heed(StatusCode::OK, &hour, &Confidential::default());
+        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &Confidential::default());
         assert!(poll_immediate(transport.unpaused()).await.is_some());
-        transport.heed(StatusCode::SERVICE_UNAVAILABLE, &hour);
+        transport.heed(StatusCode::SERVICE_UNAVAILABLE, &hour, &Confidential::default());
         assert!(poll_immediate(transport.unpaused()).await.is_none());
 
-        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
+        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &Confidential::default());
         while transport.small.available_permits() == SMALL_CONNECTIONS {
             tokio::task::yield_now().await;
         }
@@ -523,7 +545,7 @@ mod tests {
             r#"299 - """#,
         ] {
             let headers = HeaderMap::from_iter([(header::WARNING, warning.parse().unwrap())]);
-            transport.heed(StatusCode::OK, &headers);
+            transport.heed(StatusCode::OK, &headers, &Confidential::default());
         }
         assert_eq!(transport.warned.lock().unwrap().iter().collect::<Vec<_>>(), [r#"new "API""#, "old API"]);
     }

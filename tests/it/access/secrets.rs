@@ -61,6 +61,8 @@ fn faults() -> Vec<(Route, Fault)> {
             (route, Fault::status(413)),
             (route, Fault::status(416)),
             (route, Fault::status(503)),
+            (route, Fault::Reflect(403)),
+            (route, Fault::Reflect(500)),
             (route, Fault::status(307).header("Location", &signed)),
             (route, Fault::status(302).header("Location", &format!("https://127.0.0.1:1/x?sig={SIGNATURE}"))),
             (route, Fault::status(302).header("Location", &format!("http://me:{PASSWORD}@localhost:1/x"))),
@@ -70,6 +72,9 @@ fn faults() -> Vec<(Route, Fault)> {
         faults.push((Route::Token, Fault::status(status)));
     }
     faults.push((Route::Token, Fault::reset()));
+    faults.push((Route::Token, Fault::Reflect(400)));
+    let given = format!("{{\"token\":\"{TOKEN}\"}}");
+    faults.push((Route::Token, Fault::status(400).body("application/json", &given)));
     faults.push((
         Route::Token,
         Fault::status(200).body("application/json", &format!("{{\"tokens\":\"{TOKEN}\"}}")),
@@ -119,7 +124,12 @@ fn no_secret_is_printed_whatever_goes_wrong() {
 #[test]
 fn no_wrong_secret_is_printed_either() {
     let auth = Auth::Bearer { user: "me", password: "another", expires_in: None };
-    let registry = Registry::start(Script::new().manners(Manners { auth, ..Manners::default() }));
+    let script = Script::new().manners(Manners { auth, ..Manners::default() });
+    let registries = [script.clone(), script.always(Route::Token, Fault::Reflect(400))].map(Registry::start);
+    registries.iter().for_each(no_wrong_secret_is_printed_at);
+}
+
+fn no_wrong_secret_is_printed_at(registry: &Registry) {
     let host = registry.host();
     let entry = |entry: serde_json::Value| {
         let user = User::new();
@@ -150,9 +160,9 @@ fn no_wrong_secret_is_printed_either() {
         User::new().with("HTTP_PROXY", format!("http://me:{PROXY}@[")),
         User::new().with("HTTP_PROXY", format!("gopher://me:{PROXY}@proxy")),
     ] {
-        let run = run(&user, &registry);
+        let run = run(&user, registry);
         assert_ne!(run.code, Some(0), "{run:?}");
         let all = Run { stderr: format!("debug: {}", run.stderr), ..run };
-        is_silent(&all, &registry);
+        is_silent(&all, registry);
     }
 }

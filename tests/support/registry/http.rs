@@ -61,6 +61,12 @@ impl Head {
         }
     }
 
+    /// Returns what is secret of it, in so few words that none are cut off.
+    pub(super) fn in_one_line(&self) -> String {
+        let authorization = self.header("Authorization").unwrap_or_default();
+        format!("{authorization} {} {}", self.method, self.target)
+    }
+
     /// Returns whether the body comes in pieces of unstated number.
     pub(super) fn is_chunked(&self) -> bool {
         self.header("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"))

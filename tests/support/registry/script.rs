@@ -175,6 +175,8 @@ pub(crate) enum Fault {
     Location(Option<String>),
     /// The work is done; `Range` is a lie.
     Range(Lie),
+    /// The body is read, the work is not done; what was asked is shown with this status, as debugging proxies do.
+    Reflect(u16),
     /// After so many bytes of the body nothing more is read, and nothing ever answered.
     Stall { after: usize },
     /// 401 with the challenge of [`Manners::auth`], whoever asks.

@@ -176,6 +176,17 @@ impl Handling<'_> {
                 self.send(wire, answer).await?;
                 return Ok(Then::GoOn);
             }
+            Some(Fault::Reflect(status)) => {
+                let request = self.call.head.in_one_line();
+                let body = String::from_utf8_lossy(&body).into_owned();
+                let mut answer = Answer::new(*status)
+                    .with("Content-Type", "text/plain")
+                    .with("Server", request.clone())
+                    .with("Warning", format!("299 - \"{request}\""));
+                answer.body = format!("{request} {body}").into_bytes();
+                self.send(wire, answer).await?;
+                return Ok(Then::GoOn);
+            }
             Some(Fault::Endless(status)) => {
                 let head = format!("HTTP/1.1 {status} Endless\r\n\r\n");
                 return self.pour(wire, &head, "x").await;

@@ -1,0 +1,108 @@
+//! What a request tells its server in confidence, and nobody else may see when it comes back: the page of many a proxy
+//! shows the request that it refuses, and so does a registry that is being debugged.
+//!
+//! That is the credential, what an upload session is known by, and whatever a `Location` has in its query. Our own
+//! parameters (digests, scopes) are no secret: messages are about them.
+
+use std::fmt;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{HeaderMap, header};
+use url::{Url, form_urlencoded};
+
+use super::{location::nameless, transport::Payload};
+
+/// Shorter ones are parts of ordinary words.
+const SHORTEST: usize = 4;
+
+/// The parameters that we add to an address ourselves.
+const OURS: [&str; 9] =
+    ["account", "client_id", "digest", "digest-algorithm", "from", "mount", "scope", "service", "tag"];
+
+/// What one request has told in confidence.
+#[derive(Clone, Default)]
+pub(super) struct Confidential(Vec<String>);
+
+impl Confidential {
+    pub(super) fn of(url: &Url, headers: &HeaderMap, payload: &Payload) -> Self {
+        let mut told = Vec::new();
+        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if let Some((scheme, credential)) = authorization.and_then(|value| value.split_once(' ')) {
+            let plain = BASE64_STANDARD.decode(credential).ok().filter(|_| scheme == "Basic");
+            let plain = plain.and_then(|plain| String::from_utf8(plain).ok());
+            told.extend(plain.and_then(|plain| Some(plain.split_once(':')?.1.to_owned())));
+            told.push(credential.to_owned());
+        }
+        let shown = nameless(url.path());
+        let session = shown.strip_suffix('…').and_then(|shown| url.path().strip_prefix(shown));
+        told.extend(session.map(str::to_owned));
+        // As it was written, and as a page may write it.
+        for parameter in url.query().unwrap_or_default().split('&') {
+            let pairs = form_urlencoded::parse(parameter.as_bytes());
+            for (_, value) in pairs.filter(|(name, _)| !OURS.contains(&name.as_ref())) {
+                let raw = parameter.split_once('=').map(|(_, value)| value.to_owned());
+                told.extend([parameter.to_owned(), value.into_owned()].into_iter().chain(raw));
+            }
+        }
+        if let Payload::Bytes(bytes) = payload {
+            let form = form_urlencoded::parse(bytes).filter(|(name, _)| name == "refresh_token");
+            told.extend(form.map(|(_, token)| token.into_owned()));
+        }
+        told.retain(|secret| secret.len() >= SHORTEST);
+        // What is a part of another must not cut it in two.
+        told.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self(told)
+    }
+
+    /// Returns what may be seen of a text.
+    pub(super) fn hide(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+    }
+}
+
+impl fmt::Debug for Confidential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Confidential(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn seen(url: &str, authorization: &str, form: &'static str, text: &str) -> String {
+        let value = HeaderValue::try_from(authorization).unwrap();
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+        let confidential = Confidential::of(&url.parse().unwrap(), &headers, &Payload::Bytes(form.into()));
+        assert_eq!(format!("{confidential:?}"), "Confidential(…)");
+        confidential.hide(text)
+    }
+
+    #[test]
+    fn what_was_told_in_confidence_is_not_seen() {
+        let upload = "https://r/v2/a/blobs/uploads/1-2-3?_state=a%2Bb+c==&digest=sha256%3Aabcdef";
+        // me:xyzzy
+        let basic = "Basic bWU6eHl6enk=";
+        for (text, shown) in [
+            ("PUT /v2/a/blobs/uploads/1-2-3?_state=a%2Bb+c==", "PUT /v2/a/blobs/uploads/…?…"),
+            ("state=a%2Bb+c==", "state=…"),
+            ("the state a+b c== is old", "the state … is old"),
+            ("digest sha256:abcdef, sha256%3Aabcdef", "digest sha256:abcdef, sha256%3Aabcdef"),
+            ("authorization: Basic bWU6eHl6enk=", "authorization: Basic …"),
+            ("me may not come in with xyzzy", "me may not come in with …"),
+            ("nothing else", "nothing else"),
+        ] {
+            assert_eq!(seen(upload, basic, "", text), shown);
+        }
+        let form = "grant_type=refresh_token&scope=x&refresh_token=to%2Fken";
+        assert_eq!(
+            seen("https://r/token", "Bearer abcd", form, "abcd to/ken refresh_token"),
+            "… … refresh_token"
+        );
+        assert_eq!(seen("https://r/artifacts/uploads/AJ", "Basic ?", "", "no uploads/AJ"), "no …");
+        // A password of three letters is in every sentence: `me:abc`.
+        assert_eq!(seen("https://r/v2/", "Basic bWU6YWJj", "", "abc"), "abc");
+    }
+}
