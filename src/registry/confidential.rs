@@ -24,8 +24,14 @@ const OURS: [&str; 9] =
 pub(super) struct Confidential(Vec<String>);
 
 impl Confidential {
-    pub(super) fn of(url: &Url, headers: &HeaderMap, payload: &Payload) -> Self {
+    /// Notes it for a request that goes through `proxy`, if it goes through any.
+    pub(super) fn of(url: &Url, headers: &HeaderMap, payload: &Payload, proxy: Option<&Url>) -> Self {
         let mut told = Vec::new();
+        if let Some((user, password)) = proxy.and_then(|proxy| Some((proxy.username(), proxy.password()?))) {
+            let [user, password] = [user, password].map(decoded);
+            told.push(BASE64_STANDARD.encode(format!("{user}:{password}")));
+            told.push(password);
+        }
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some((scheme, credential)) = authorization.and_then(|value| value.split_once(' ')) {
             let plain = BASE64_STANDARD.decode(credential).ok().filter(|_| scheme == "Basic");
@@ -60,6 +66,12 @@ impl Confidential {
     }
 }
 
+/// Decodes what stands before the `@` of an address: like a form, but for its signs.
+fn decoded(part: &str) -> String {
+    let form = part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    form_urlencoded::parse(form.as_bytes()).map(|(name, _)| name).collect()
+}
+
 impl fmt::Debug for Confidential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Confidential(…)")
@@ -75,7 +87,9 @@ mod tests {
     fn seen(url: &str, authorization: &str, form: &'static str, text: &str) -> String {
         let value = HeaderValue::try_from(authorization).unwrap();
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
-        let confidential = Confidential::of(&url.parse().unwrap(), &headers, &Payload::Bytes(form.into()));
+        let proxy = "http://u:p%2fxy@proxy:3128".parse().unwrap();
+        let confidential =
+            Confidential::of(&url.parse().unwrap(), &headers, &Payload::Bytes(form.into()), Some(&proxy));
         assert_eq!(format!("{confidential:?}"), "Confidential(…)");
         confidential.hide(text)
     }
@@ -92,6 +106,7 @@ mod tests {
             ("digest sha256:abcdef, sha256%3Aabcdef", "digest sha256:abcdef, sha256%3Aabcdef"),
             ("authorization: Basic bWU6eHl6enk=", "authorization: Basic …"),
             ("me may not come in with xyzzy", "me may not come in with …"),
+            ("proxy-authorization: Basic dTpwL3h5, p/xy", "proxy-authorization: Basic …, …"),
             ("nothing else", "nothing else"),
         ] {
             assert_eq!(seen(upload, basic, "", text), shown);

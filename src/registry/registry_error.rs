@@ -111,6 +111,10 @@ impl RegistryError {
                 (ErrorKind::Refused, Some("create the repository or project at the registry first"))
             }
             405 => (ErrorKind::Refused, Some("the registry or a proxy does not accept pushes here")),
+            407 => (
+                ErrorKind::Refused,
+                Some("a proxy's address may hold a login for it: `http://USER:PASSWORD@HOST:PORT`"),
+            ),
             411 => (
                 ErrorKind::Refused,
                 Some("longshore states every length: a proxy on the way to the registry has dropped it"),
@@ -342,6 +346,11 @@ mod tests {
     fn a_status_says_who_is_at_fault() {
         for (status, kind, hint) in [
             (400, ErrorKind::Refused, ""),
+            (
+                407,
+                ErrorKind::Refused,
+                "a proxy's address may hold a login for it: `http://USER:PASSWORD@HOST:PORT`",
+            ),
             (
                 411,
                 ErrorKind::Refused,

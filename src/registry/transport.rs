@@ -264,7 +264,7 @@ impl Transport {
         let client = self.client(&url).map_err(Fault::Fatal)?;
         let carries = !matches!(method, Method::GET | Method::HEAD);
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
-        let confidential = Confidential::of(&url, &headers, &payload);
+        let confidential = Confidential::of(&url, &headers, &payload, self.settings.proxies.of(&url));
         let mut request = reqwest::Request::new(method, url.clone());
         *request.headers_mut() = headers;
         let meter = Meter::new(if let Payload::Stream(body) = &payload { body.size } else { 0 });
