@@ -341,7 +341,7 @@ mod tests {
             ("gzip:6", "sha256:49adb09a3a691e2a04a3a05e11083e95f98018750e5f64309c01c81b8c0b9896"),
         ] {
             let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (3, digest), "{recipe}");
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (4, digest), "{recipe}");
         }
         let plain = mixed(9 * MIB + 17, 2);
         for (recipe, digest) in [
@@ -351,7 +351,7 @@ mod tests {
             ("none", "sha256:a1c667a0715b8a6fb739630a9e568633757c4c10763c1493794f6f4d3e0cb99b"),
         ] {
             let (encoded, _) = encode(&plain[..], recipe.parse().unwrap(), 2);
-            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (3, digest), "{recipe}");
+            assert_eq!((ENCODER_VERSION, encoded.digest.to_string().as_str()), (4, digest), "{recipe}");
         }
     }
 
