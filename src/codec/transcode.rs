@@ -91,12 +91,15 @@ impl Pass<'_> {
                 .turned
                 .wait_while(lock(&self.outlet), |outlet| outlet.is_full_for(ticket, self.workers))
                 .unwrap_or_else(PoisonError::into_inner);
-            if outlet.failure.is_some() {
-                return Ok(());
+            if outlet.failure.is_none() {
+                outlet.failure = outlet.take(ticket, size, encoded).err();
             }
-            outlet.take(ticket, size, encoded)?;
+            let has_failed = outlet.failure.is_some();
             drop(outlet);
             self.turned.notify_all();
+            if has_failed {
+                return Ok(());
+            }
         }
     }
 
