@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Kills pushes at random moments and runs them again until they are done; counts what was sent.
 
-usage: benches/killed.py SOURCE [--images N] [--kills N] [--registry embedded|docker-registry] [--seed N]
+usage: benches/killed.py SOURCE [--images N] [--kills N] [--registry embedded|COMMAND] [--seed N]
                          [--compression HOW]
 
 Every image goes into a fresh repository of one registry, through a proxy that counts the bytes of clients. Each
 run gets SIGKILL after a random time, the later ones a longer one, until one is left alone and succeeds, or has been
 killed so many times. Then skopeo copies the image out, and must find the digest that was printed. In all no more may be
 sent than the image's blobs and, for every kill, one chunk (60 MiB at most) of each upload in flight; but
-docker-registry 2.8 disowns an upload whose PATCH broke off, so there it may be all that was sent before each kill.
+distribution before 3.0 disowns an upload whose PATCH broke off, so there it may be all that was sent before each kill.
+COMMAND is a registry of that make, such as Debian's docker-registry.
 Needs target/release/longshore, docker-registry, skopeo.
 """
 
@@ -16,6 +17,7 @@ import argparse
 import hashlib
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -59,12 +61,18 @@ class Counter:
                 pass
 
 
+def is_before_3(command):
+    """Returns whether a command is distribution of an older make than 3.0."""
+    version = subprocess.run([command, "--version"], check=True, capture_output=True, text=True).stdout
+    return re.search(r"\bv?[3-9]\.[0-9]", version) is None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--kills", type=int, default=1000, help="at most so many an image")
-    parser.add_argument("--registry", choices=["embedded", "docker-registry"], default="docker-registry")
+    parser.add_argument("--registry", default="docker-registry")
     parser.add_argument("--layers", type=int, default=2, help="of the image, as far as they are in flight at once")
     parser.add_argument("--patience", type=float, default=0.3, help="seconds that the first run lives at most")
     parser.add_argument("--seed", type=int, default=1)
@@ -73,6 +81,7 @@ def main():
     dice = random.Random(arguments.seed)
     folder = tempfile.mkdtemp(prefix="longshore-killed-")
     registry = Registry(arguments.registry, folder)
+    disowns = arguments.registry != "embedded" and is_before_3(arguments.registry)
     kills = worst = total = 0
     try:
         for number in range(arguments.images):
@@ -94,7 +103,7 @@ def main():
                     process.communicate()
                     # What is on its way through the proxy is counted later.
                     sent = counter.sent - before + SLACK
-                    lost += sent if arguments.registry == "docker-registry" else CHUNK * arguments.layers
+                    lost += sent if disowns else CHUNK * arguments.layers
                     killed, patience = killed + 1, patience * 1.15
                     continue
                 if process.returncode != 0:

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Times pushes of one image against skopeo's, in turn, and prints medians and ratios.
 
-usage: benches/push.py SOURCE [--runs N] [--registry embedded|docker-registry] [--peer-source SOURCE]
+usage: benches/push.py SOURCE [--runs N] [--registry embedded|COMMAND] [--peer-source SOURCE]
                        [--compression HOW]
 
 SOURCE is an OCI layout folder or a docker archive. Every run starts a fresh registry over an empty folder and, for
 longshore, an empty cache; then follow a second push (`again`), and one from a machine whose cache is empty (`fresh`). Wall seconds, CPU seconds and peak memory are the operating system's own (wait4), of the
 pushing process alone. Options of longshore are set by its variables: LONGSHORE_JOBS=2 benches/push.py …
-Needs target/release/longshore, skopeo and, for --registry docker-registry, docker-registry.
+COMMAND is a registry of the make of distribution, such as docker-registry.
+Needs target/release/longshore and skopeo.
 """
 
 import argparse
@@ -47,7 +48,7 @@ class Registry:
                     f"storage: {{filesystem: {{rootdirectory: {store}}}}}\n"
                     f"http: {{addr: 127.0.0.1:{self.port}}}\n"
                 )
-            command = ["docker-registry", "serve", config]
+            command = [kind, "serve", config]
         environment = dict(os.environ, OTEL_TRACES_EXPORTER="none")
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
@@ -84,7 +85,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--registry", choices=["embedded", "docker-registry"], default="embedded")
+    parser.add_argument("--registry", default="embedded")
     parser.add_argument("--peer-source", help="what skopeo is given, if its spelling differs")
     parser.add_argument("--compression", help="gzip[:N] or zstd[:N], for both (levels for longshore alone)")
     arguments = parser.parse_args()
