@@ -16,7 +16,8 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
 use super::{
     challenge::Challenge,
-    credentials::{Answers, Credential, Credentials, Login},
+    credential::Credential,
+    credentials::{Answers, Credentials, Login},
     registry_error::RegistryError,
     session::Fault,
     token::{Token, TokenRequest, basic, bearer, joined},

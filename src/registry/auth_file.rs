@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use super::credentials::{Credential, Secret};
+use super::credential::{Credential, Secret};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// What a file says.

@@ -35,6 +35,29 @@ impl fmt::Debug for UploadBody {
     }
 }
 
+/// A request's body.
+#[derive(Debug, Default)]
+pub(crate) enum Payload {
+    Bytes(Bytes),
+    #[default]
+    Empty,
+    Stream(UploadBody),
+}
+
+impl Payload {
+    /// Returns the body for one attempt; a stream is gone after the first.
+    pub(crate) fn take(&mut self) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
+            _ => std::mem::take(self),
+        }
+    }
+
+    pub(crate) const fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+}
+
 /// Watches one request. Dropping it stops the body.
 #[derive(Debug)]
 pub(crate) struct Meter(Arc<Flow>);

@@ -21,16 +21,16 @@ use url::Url;
 use super::{
     Location, RegistryError,
     auth::{Authenticator, Scope},
-    body::UploadBody,
-    guard::origin,
+    body::{Payload, UploadBody},
     location::{REDIRECTS, redirected},
     options::ClientOptions,
+    origin::origin,
     rate_limit::RateLimit,
     registry_error::BODY_LIMIT,
     retry::{Backoff, Budget, is_transient, retry_after},
     session::{Fault, Reply, Request},
     token::is_basic,
-    transport::{Incoming, Outgoing, Payload, Pool, Transport},
+    transport::{Incoming, Outgoing, Pool, Transport},
 };
 use crate::{
     error::{Error, ErrorKind, Result, chain},
@@ -425,7 +425,8 @@ mod tests {
     use crate::registry::{
         Receipt,
         certificates::Certificates,
-        credentials::{Credential, Credentials, Secret},
+        credential::{Credential, Secret},
+        credentials::Credentials,
         documents::MANIFEST_LIMIT,
         proxies::Proxies,
         retry::Pace,

@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, header};
 use url::{Url, form_urlencoded};
 
-use super::{location::nameless, transport::Payload};
+use super::{body::Payload, location::nameless};
 
 /// Shorter ones are parts of ordinary words.
 const SHORTEST: usize = 4;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
-use super::{Client, RegistryError, client::Call, transport::Payload};
+use super::{Client, RegistryError, body::Payload, client::Call};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{

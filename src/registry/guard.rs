@@ -18,7 +18,10 @@ use std::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::proxies::Proxies;
+use super::{
+    origin::{is_loopback, origin},
+    proxies::Proxies,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Checks where one registry sends us.
@@ -94,23 +97,6 @@ impl Resolve for Guard {
             Ok(Box::new(admitted.into_iter()) as Addrs)
         })
     }
-}
-
-/// Returns whether a URL names this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-/// Returns scheme, host and port: what of a URL may be shown to anybody.
-pub(crate) fn origin(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{host}{port}", url.scheme())
 }
 
 fn literal(url: &Url) -> Option<IpAddr> {

@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{
     auth_file::Key,
-    credentials::{Credential, Secret},
-    registry_error::one_line,
+    credential::{Credential, Secret},
+    one_line::one_line,
 };
 use crate::error::{Error, Result};
 

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
 use super::{
-    guard::{Guard, Unsafe, origin},
+    guard::{Guard, Unsafe},
+    origin::origin,
     proxies::Proxies,
 };
 use crate::{

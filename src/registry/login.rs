@@ -19,7 +19,7 @@ use super::{
     auth_file::Key,
     challenge::Challenge,
     client::{Call, Client},
-    credentials::Secret,
+    credential::Secret,
     helper::{PATIENCE, Question},
     tls::NoTls,
     transport::Incoming,

@@ -5,10 +5,12 @@
 //! * [`session`]: what to send next in an upload, as a state machine without sockets or clock;
 //! * [`unfinished`]: what a later process needs to go on with an upload;
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
-//! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`;
-//! * [`registry_error`]: what it says when it refuses, without what we told it in confidence (`confidential`);
+//! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`; `origin`: whom a URL speaks to;
+//! * [`registry_error`]: what it says when it refuses, without what we told it in confidence (`confidential`),
+//!   in `one_line`;
 //! * [`auth`]: getting in, by answering a [`challenge`], with a `token` where one is wanted;
-//! * [`credentials`]: where secrets come from ([`auth_file`], `helper`); [`login`] writes them down;
+//! * [`credential`]: what gets us in; [`credentials`]: where it comes from ([`auth_file`], `helper`); [`login`] writes it
+//!   down;
 //! * [`certificates`] and `tls`: whom to trust, and who we are; [`proxies`]: through whom;
 //! * [`registries_conf`]: what this machine says about registries;
 //! * [`hosts`]: what is known about well-known registries; [`learned`] and [`sightings`]: what pushes have found out,
@@ -23,6 +25,7 @@ pub mod certificates;
 pub mod challenge;
 pub mod client;
 mod confidential;
+pub mod credential;
 pub mod credentials;
 mod documents;
 mod download;
@@ -34,7 +37,9 @@ pub mod learned;
 mod listing;
 pub mod location;
 pub mod login;
+mod one_line;
 pub mod options;
+mod origin;
 pub mod probe;
 pub mod proxies;
 pub mod rate_limit;
@@ -51,7 +56,8 @@ pub mod unfinished;
 pub use body::UploadBody;
 pub use certificates::Certificates;
 pub use client::Client;
-pub use credentials::{Credential, Credentials, Secret};
+pub use credential::{Credential, Secret};
+pub use credentials::Credentials;
 pub use documents::{MANIFEST_TYPES, Receipt};
 pub use download::{Download, Question};
 pub use learned::{Learned, Lesson};

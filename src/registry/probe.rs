@@ -20,7 +20,7 @@ use super::{
     body::UploadBody,
     client::{Call, Client},
     documents::MANIFEST_LIMIT,
-    guard::origin,
+    origin::origin,
     registry_error::answered_by,
     retry::is_transient,
     session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, words},

@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr};
 
 use url::{Host, Url};
 
-use super::guard::{is_loopback, origin};
+use super::origin::{is_loopback, origin};
 use crate::error::{Error, Result};
 
 /// Through which proxies requests go. Loopback is never proxied.

@@ -10,14 +10,13 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 use url::Url;
 
-use super::{confidential::Confidential, guard::origin, location::nameless, retry::is_transient};
-use crate::error::{Error, ErrorKind, printable};
+use super::{
+    confidential::Confidential, location::nameless, one_line::one_line, origin::origin, retry::is_transient,
+};
+use crate::error::{Error, ErrorKind};
 
 /// Bodies of refusals are read so far; HTML pages of proxies are a few KiB.
 pub(crate) const BODY_LIMIT: usize = 64 << 10;
-
-/// A registry's words are cut here: enough for the longest seen, and one paragraph on a terminal.
-const WORDS_LIMIT: usize = 400;
 
 /// A registry's refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,21 +229,10 @@ pub(crate) fn answered_by(headers: &HeaderMap) -> Option<String> {
     (!who.is_empty()).then(|| who.join(", "))
 }
 
-/// Makes foreign text one short line, or nothing.
-pub(crate) fn one_line(text: &str) -> Option<String> {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut line = printable(&line).into_owned();
-    if line.len() > WORDS_LIMIT {
-        let end = (0..=WORDS_LIMIT).rev().find(|&end| line.is_char_boundary(end)).unwrap_or_default();
-        line.truncate(end);
-        line.push('…');
-    }
-    (!line.is_empty()).then_some(line)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::one_line::WORDS_LIMIT;
 
     fn refusal(status: u16, body: &str) -> RegistryError {
         let url = "https://me:secret@r.example.com/v2/demo/blobs/uploads/?_state=secret".parse().unwrap();

@@ -23,8 +23,8 @@ use url::Url;
 
 use super::{
     certificates::{Certificates, Identity},
-    guard::origin,
-    registry_error::one_line,
+    one_line::one_line,
+    origin::origin,
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
 

@@ -18,11 +18,12 @@ use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use super::{
-    credentials::{Credential, Secret},
-    guard::origin,
+    body::Payload,
+    credential::{Credential, Secret},
+    origin::origin,
     retry::is_transient,
     session::Fault,
-    transport::{Incoming, Outgoing, Payload, Transport},
+    transport::{Incoming, Outgoing, Transport},
 };
 use crate::error::{Error, ErrorKind, Result};
 

@@ -21,15 +21,17 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::{
-    body::{Meter, UploadBody},
+    body::{Meter, Payload},
     certificates::Certificates,
     confidential::Confidential,
-    guard::{Guard, is_loopback, origin},
+    guard::Guard,
     location::nameless,
+    one_line::one_line,
     options::ClientOptions,
+    origin::{is_loopback, origin},
     proxies::Proxies,
     rate_limit::RateLimit,
-    registry_error::{RegistryError, one_line},
+    registry_error::RegistryError,
     retry::{Pace, retry_after},
     session::Fault,
     tls::{self, NoTls},
@@ -71,29 +73,6 @@ pub(crate) struct Outgoing {
     pub(crate) limit: usize,
     /// Of a success nothing is read: its body is left to whoever asked.
     pub(crate) leaves_body: bool,
-}
-
-/// A request's body.
-#[derive(Debug, Default)]
-pub(crate) enum Payload {
-    Bytes(Bytes),
-    #[default]
-    Empty,
-    Stream(UploadBody),
-}
-
-impl Payload {
-    /// Returns the body for one attempt; a stream is gone after the first.
-    pub(crate) fn take(&mut self) -> Self {
-        match self {
-            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
-            _ => std::mem::take(self),
-        }
-    }
-
-    pub(crate) const fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_))
-    }
 }
 
 /// One answer.
