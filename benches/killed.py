@@ -2,12 +2,12 @@
 """Kills pushes at random moments and runs them again until they are done; counts what was sent.
 
 usage: benches/killed.py SOURCE [--images N] [--kills N] [--registry embedded|COMMAND] [--seed N]
-                         [--compression HOW]
+                         [--compression HOW] [--chunk-size MIB]
 
 Every image goes into a fresh repository of one registry, through a proxy that counts the bytes of clients. Each
 run gets SIGKILL after a random time, the later ones a longer one, until one is left alone and succeeds, or has been
 killed so many times. Then skopeo copies the image out, and must find the digest that was printed. In all no more may be
-sent than the image's blobs and, for every kill, one chunk (60 MiB at most) of each upload in flight; but
+sent than the image's blobs and, for every kill, one chunk (60 MiB where it may grow) of each upload in flight; but
 distribution before 3.0 disowns an upload whose PATCH broke off, so there it may be all that was sent before each kill.
 COMMAND is a registry of that make, such as Debian's docker-registry.
 Needs target/release/longshore, docker-registry, skopeo.
@@ -28,7 +28,7 @@ import time
 
 from push import LONGSHORE, Registry, free_port
 
-CHUNK, SLACK = 60 << 20, 32 << 20
+SLACK = 32 << 20
 
 
 class Counter:
@@ -77,11 +77,13 @@ def main():
     parser.add_argument("--patience", type=float, default=0.3, help="seconds that the first run lives at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compression", default="keep")
+    parser.add_argument("--chunk-size", type=int, metavar="MIB")
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     folder = tempfile.mkdtemp(prefix="longshore-killed-")
     registry = Registry(arguments.registry, folder)
     disowns = arguments.registry != "embedded" and is_before_3(arguments.registry)
+    chunk = (arguments.chunk_size or 60) << 20
     kills = worst = total = 0
     try:
         for number in range(arguments.images):
@@ -91,6 +93,8 @@ def main():
             name = f"image-{number}"
             target = f"127.0.0.1:{counter.port}/{name}:1"
             command = [LONGSHORE, "push", "-q", arguments.source, target, "--compression", arguments.compression]
+            if arguments.chunk_size:
+                command += ["--chunk-size", f"{arguments.chunk_size}MiB"]
             killed, patience, lost = 0, arguments.patience, 0
             while True:
                 before = counter.sent
@@ -103,7 +107,7 @@ def main():
                     process.communicate()
                     # What is on its way through the proxy is counted later.
                     sent = counter.sent - before + SLACK
-                    lost += sent if disowns else CHUNK * arguments.layers
+                    lost += sent if disowns else chunk * arguments.layers
                     killed, patience = killed + 1, patience * 1.15
                     continue
                 if process.returncode != 0:

@@ -212,6 +212,8 @@ impl Session {
     pub fn resume(settings: Settings, held: Held) -> Self {
         let mut session = Self::new(settings);
         if session.settings.profile.status && session.way == Way::Chunks {
+            // If it is gone, that may be because the earlier process had it closed.
+            session.settings.look_first = true;
             let Held { location, offset, chunk } = held;
             // It may hold a part of the chunk that was on its way.
             let sent = offset.saturating_add(chunk);

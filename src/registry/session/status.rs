@@ -135,8 +135,12 @@ mod tests {
         assert_eq!(play(late), "GET, wait, GET, wait, GET, wait, GET, 17..27");
         // Lost, or as good as that.
         for nothing in [status(404), status(204), status(204).range("0-0"), holds(28)] {
-            assert_eq!(play(vec![nothing, opened().at("b")]), "GET, POST, 0..10 @b");
+            assert_eq!(play(vec![nothing, status(404), opened().at("b")]), "GET, HEAD, POST, 0..10 @b");
         }
+        // Closed, when it was killed already or while we ask.
+        assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
+        let closing = vec![holds(27), status(404), status(404), status(200)];
+        assert_eq!(play(closing), "GET, wait, GET, wait, GET, HEAD, present");
     }
 
     #[test]
