@@ -64,7 +64,7 @@ class Counter:
 def is_before_3(command):
     """Returns whether a command is distribution of an older make than 3.0."""
     version = subprocess.run([command, "--version"], check=True, capture_output=True, text=True).stdout
-    return re.search(r"\bv?[3-9]\.[0-9]", version) is None
+    return int(re.search(r"\bv?([0-9]+)\.[0-9]", version).group(1)) < 3
 
 
 def main():
