@@ -229,7 +229,8 @@ impl Transport {
             return first;
         }
         let second = self.exchange(again).await;
-        if may_be_other_protocol(&second) {
+        // Whoever says nothing may be waiting for the rest of a line of its own protocol.
+        if may_be_other_protocol(&second) || matches!(second, Err(Fault::Stalled { .. })) {
             return first;
         }
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
@@ -493,6 +494,23 @@ mod tests {
             let Err(Fault::Fatal(error)) = registry.send(question).await else { panic!("{scheme}") };
             assert!(error.message().contains("sends us to `localhost`"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn silence_is_not_taken_for_the_other_protocol() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = transport(&listener.local_addr().unwrap().to_string());
+        // The answer to the first question is lost, and to TLS there is none.
+        tokio::spawn(async move {
+            drop(listener.accept().await);
+            let _silent = listener.accept().await;
+            std::future::pending::<()>().await;
+        });
+        let (url, headers, payload) = (registry.base(), HeaderMap::new(), Payload::Empty);
+        let (method, patience, limit) = (Method::GET, Duration::from_millis(300), 0);
+        let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
+        registry.send(question).await.unwrap_err();
+        assert_eq!(registry.base().scheme(), "http");
     }
 
     #[tokio::test]
