@@ -1012,6 +1012,13 @@ mod tests {
         assert!(matches!(&fault, Fault::Connect { why } if why.contains("refused")), "{fault:?}");
         let error = client.head_manifest("demo", "1").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Network);
+
+        let elsewhere = format!("http://localhost:{}", closed.port());
+        let status = Request::Status { location: Location(elsewhere.parse().unwrap()) };
+        let client = server.client(options());
+        let fault = client.exchange("demo", &status, None, Pool::Small).await.unwrap_err();
+        let named = format!("{elsewhere} (where the registry sends us): ");
+        assert!(matches!(&fault, Fault::Connect { why } if why.starts_with(&named)), "{fault:?}");
     }
 
     #[tokio::test]

@@ -289,7 +289,7 @@ impl Transport {
             Ok((response, body.freeze(), whole))
         };
         let answer = match meter.watch(answer, self.settings.timeout, patience).await {
-            Some(answer) => answer.map_err(|error| fault(error, &meter, &url)),
+            Some(answer) => answer.map_err(|error| fault(error, &meter, &url, &self.place(&url))),
             None => Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
         };
         let (response, body, whole) = answer.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
@@ -303,6 +303,12 @@ impl Transport {
         let rest = (leaves_body && status.is_success()).then_some(response);
         let elapsed = meter.elapsed();
         Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed, confidential })
+    }
+
+    /// Names a place for messages: it is not always the user who has named it.
+    fn place(&self, url: &Url) -> String {
+        let sent = if url.host() == self.base().host() { "" } else { " (where the registry sends us)" };
+        format!("{}{sent}", origin(url))
     }
 
     /// Draws the consequences that concern everybody.
@@ -399,7 +405,7 @@ fn may_be_other_protocol(outcome: &Result<Incoming, Fault>) -> bool {
 }
 
 /// Says what went wrong in the words of the innermost cause; the outer ones are the HTTP client's.
-fn fault(error: reqwest::Error, meter: &Meter, url: &Url) -> Fault {
+fn fault(error: reqwest::Error, meter: &Meter, url: &Url, place: &str) -> Fault {
     if let Some(error) = meter.failure() {
         return Fault::Fatal(error);
     }
@@ -428,10 +434,8 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url) -> Fault {
         _ => one_line(&innermost.to_string()).unwrap_or_default(),
     };
     match kind {
-        _ if connecting && timed_out => {
-            Fault::Connect { why: format!("{} does not take connections", origin(url)) }
-        }
-        _ if connecting => Fault::Connect { why: format!("{}: {why}", origin(url)) },
+        _ if connecting && timed_out => Fault::Connect { why: format!("{place} does not take connections") },
+        _ if connecting => Fault::Connect { why: format!("{place}: {why}") },
         Some(io::ErrorKind::TimedOut) => Fault::Stalled { sent, elapsed },
         _ => Fault::Reset { sent, elapsed, why },
     }
