@@ -106,6 +106,10 @@ impl RegistryError {
                 Some("it was a web page that refused: ask whoever runs what stands before the registry"),
             ),
             401 | 403 => (ErrorKind::Denied, None),
+            404 if (opening || manifest) && self.code.is_none() => (
+                ErrorKind::Refused,
+                Some("is a registry at this address? If so, create the repository or project there first"),
+            ),
             404 if opening || manifest => {
                 (ErrorKind::Refused, Some("create the repository or project at the registry first"))
             }
@@ -347,7 +351,11 @@ mod tests {
             (501, ErrorKind::Refused, ""),
             (401, ErrorKind::Denied, ""),
             (403, ErrorKind::Denied, ""),
-            (404, ErrorKind::Refused, "create the repository or project at the registry first"),
+            (
+                404,
+                ErrorKind::Refused,
+                "is a registry at this address? If so, create the repository or project there first",
+            ),
             (405, ErrorKind::Refused, "the registry or a proxy does not accept pushes here"),
             (413, ErrorKind::Refused, "a proxy limits request bodies: try a smaller `--chunk-size`"),
             (429, ErrorKind::Refused, "the registry limits requests: wait, or use fewer `--jobs`"),

@@ -173,7 +173,7 @@ mod tests {
         assert!(play(5, vec![opened(), status(403)]).starts_with("POST, PUT 5, denied: "));
         let mut session = Session::new(settings());
         assert!(matches!(session.next(&blob(5)), Action::Send(_)));
-        let R(reply) = status(404) else { unreachable!() };
+        let R(reply) = status(404).code("NAME_UNKNOWN") else { unreachable!() };
         let Action::Fail(error) = session.on_reply(reply).next(&blob(5)) else { panic!("no failure") };
         assert_eq!(error.hints(), ["create the repository or project at the registry first"]);
         assert!(error.find::<RegistryError>().is_some());

@@ -191,6 +191,17 @@ fn status_404_no_such_repository() {
 }
 
 #[test]
+fn status_404_of_whoever_is_no_registry() {
+    insta::assert_snapshot!(said(always(Route::Open, page(404, "404 Not Found", "nginx"))), @r"
+    error: uploading `sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159`
+      caused by: opening an upload
+      caused by: `POST http://REGISTRY/v2/team/demo/blobs/uploads/` was answered 404 Not Found (by nginx)
+    hint: is a registry at this address? If so, create the repository or project there first
+    exit code 5
+    ");
+}
+
+#[test]
 fn status_405_a_mirror_that_can_only_be_read() {
     insta::assert_snapshot!(said(always(Route::Open, refusal(405, "UNSUPPORTED", "The operation is unsupported."))), @r"
     error: uploading `sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159`
