@@ -233,6 +233,10 @@ impl Probe {
             let patch = Request::Patch { location: location.clone(), range };
             let reply = match self.exchange(&patch, Some(zeros(size))).await {
                 Ok(reply) => reply,
+                // Where nobody can be reached no push succeeds.
+                Err(fault @ (Fault::Connect { .. } | Fault::Fatal(_))) if chunks.count == 0 => {
+                    return Err(fault.failure(patch.doing()));
+                }
                 Err(fault) => {
                     chunks.end = Some(End { size, words: broke(fault), cause: Cause::Chance });
                     break;

@@ -237,6 +237,26 @@ fn whoever_may_not_push_is_told_what_the_registry_says() {
 }
 
 #[test]
+fn a_registry_that_sends_uploads_where_nobody_is_fails_as_a_push_does() {
+    for (location, code, words) in [
+        // As distribution does with a wrong `http.host`.
+        ("http://localhost:1{path}", 6, "http://localhost:1 (where the registry sends us): "),
+        ("ftp://localhost{path}", 5, "a `Location` that is no http URL"),
+    ] {
+        let script = Script::new().always(Route::Open, Fault::Location(Some(location.to_owned())));
+        let registry = Registry::start(script);
+        let repository = format!("{}/team/demo", registry.host());
+        let layout = Layout::of(&[MIB as usize]);
+        let source = layout.path().to_str().unwrap();
+        let push = Longshore::new().run(["push", "--retries=0", source, &format!("{repository}:1")]);
+        for run in [doctor(&[&repository]), push] {
+            assert_eq!(run.code, Some(code), "{run:?}");
+            assert!(run.stderr.contains(words), "{run:?}");
+        }
+    }
+}
+
+#[test]
 fn odd_registries_are_seen_for_what_they_are() {
     let report = examined(&start(Manners::default()));
     let trial = &report["trial"];
