@@ -1,6 +1,6 @@
 //! How a blob is cut into requests, and what a success looks like: rules 1 to 7, 13 to 15 and 40.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use longshore::{ErrorKind, error::chain, event::Event};
 
@@ -97,20 +97,23 @@ fn rule_03_nor_where_the_size_is_known_only_at_the_end() {
     };
     let (archive, encoded, chunk) = (8 << 20..).find_map(badly_divided).unwrap();
 
-    let registry = Arc::new(Registry::honest());
-    let opened = Arc::clone(&registry);
-    // The encoder goes on when the upload has begun: that of the config, and that of the layer.
-    let mut pusher = Pusher::new().acting(move |event| {
-        if matches!(event, Event::Encoded { plain, .. } if *plain > 3 * MIB) {
-            opened.wait_for(Route::Open, 2);
-        }
-    });
-    pusher.options.chunk_size = Some(chunk);
-    pusher.push(&archive.path(), &registry).unwrap();
-    assert_holds(&registry, &archive.layers);
-    let sizes = sizes(&registry);
-    assert!(sizes.iter().all(|size| *size > 1), "{sizes:?}");
-    assert_eq!(sizes.iter().sum::<u64>(), encoded);
+    // Where a minimum is advertised, the size of the chunks is not chosen anew on the way.
+    for chunk_min in [None, Some(5000)] {
+        let registry = Arc::new(Registry::start(mannered(Manners { chunk_min, ..Manners::default() })));
+        let opened = Arc::clone(&registry);
+        // The encoder goes on when the upload has begun: that of the config, and that of the layer.
+        let mut pusher = Pusher::new().acting(move |event| {
+            if matches!(event, Event::Encoded { plain, .. } if *plain > 3 * MIB) {
+                opened.wait_for(Route::Open, 2);
+            }
+        });
+        pusher.options.chunk_size = Some(chunk);
+        pusher.push(&archive.path(), &registry).unwrap();
+        assert_holds(&registry, &archive.layers);
+        let sizes = sizes(&registry);
+        assert!(sizes.iter().all(|size| *size > 1), "{sizes:?}");
+        assert_eq!(sizes.iter().sum::<u64>(), encoded);
+    }
 }
 
 #[test]
@@ -130,6 +133,16 @@ fn rule_04_the_closing_put_has_no_body_after_a_patch() {
     let puts: Vec<_> = registry.exchanges(Route::Commit).iter().map(|put| put.content_length).collect();
     let config = puts.iter().flatten().filter(|length| **length > 0).count();
     assert_eq!((puts.len(), config), (2, 1), "{}", story(&registry));
+}
+
+#[test]
+fn rule_04_nor_where_chunks_have_outgrown_the_blob() {
+    // On a line so far the second chunk could be as large as the whole blob.
+    let mut pusher = Pusher::new();
+    pusher.options.chunk_size = None;
+    let far = Manners { latency: Duration::from_millis(200), ..Manners::default() };
+    let registry = pushed_by(&pusher, &Layout::of(&[20 * MIB as usize]), mannered(far));
+    assert_eq!(sizes(&registry), [16 * MIB, 4 * MIB], "{}", story(&registry));
 }
 
 #[test]
@@ -155,6 +168,10 @@ fn rule_05_the_minimum_beats_our_size_and_the_maximum_beats_all() {
         let sizes = sizes(&registry);
         assert_eq!(sizes.iter().max(), Some(&expected), "{wanted} {chunk_min:?} {chunk_max:?}");
     }
+    // Even the minimum.
+    let manners = Manners { chunk_max: Some(MIB), ..Manners::default() };
+    let script = mannered(manners).always(Route::Open, Fault::Header("OCI-Chunk-Min-Length", "2097152"));
+    assert_eq!(sizes(&pushed(&Layout::of(&[3 * MIB as usize]), script)), [MIB; 3]);
 }
 
 #[test]
@@ -180,11 +197,13 @@ fn rule_05_limits_are_read_from_a_status_too() {
 
 #[test]
 fn rule_05_garbage_is_told_and_an_absurd_minimum_refused() {
-    let pusher = Pusher::new();
-    let script = Script::new().always(Route::Open, Fault::Header("OCI-Chunk-Min-Length", "lots"));
-    let registry = pushed_by(&pusher, &Layout::of(&[LARGE]), script);
-    assert_eq!(sizes(&registry)[0], CHUNK);
-    assert!(pusher.warnings().iter().any(|text| text.contains("oci-chunk-min-length")));
+    for (name, value) in [("oci-chunk-min-length", "lots"), ("oci-chunk-max-length", "-5")] {
+        let pusher = Pusher::new();
+        let script = Script::new().always(Route::Open, Fault::Header(name, value));
+        let registry = pushed_by(&pusher, &Layout::of(&[LARGE]), script);
+        assert_eq!(sizes(&registry)[0], CHUNK);
+        assert!(pusher.warnings().iter().any(|text| text.contains(name)), "{:?}", pusher.warnings());
+    }
 
     let script = Script::new().always(Route::Open, Fault::Header("OCI-Chunk-Min-Length", "2000000000"));
     let registry = Registry::start(script);
@@ -265,7 +284,8 @@ fn rule_14_a_put_answered_by_202_is_checked() {
     let layout = Layout::of(&[LARGE]);
     // Nothing is done, whatever it says: the HEAD finds that out.
     let registry = pushed(&layout, Script::new().on(Route::Commit, 1, Fault::status(202)));
-    assert_eq!(registry.calls(Route::Commit), 3, "{}", story(&registry));
+    let seen = [Route::Commit, Route::ManifestPut].map(|route| registry.calls(route));
+    assert_eq!(seen, [3, 1], "{}", story(&registry));
 }
 
 #[test]
