@@ -32,11 +32,16 @@ fn sizes(registry: &Registry) -> Vec<u64> {
     patches.iter().map(|patch| patch.content_length.unwrap() as u64).collect()
 }
 
-/// Remembers how fast the line to a registry is, and pushes `layout` there.
-fn pushed_over_a_line(registry: &Registry, layout: &Layout, rate: u64) -> Lesson {
+/// A line that is remembered: so many bytes a second, and so many microseconds there and back.
+fn line(rate: u64, round_trip: Option<u64>) -> Lesson {
+    Lesson { rate: Some(rate), round_trip, ..Lesson::default() }
+}
+
+/// Remembers how the line to a registry is, and pushes `layout` there.
+fn pushed_over_a_line(registry: &Registry, layout: &Layout, line: Lesson) -> Lesson {
     let state = tempfile::tempdir().unwrap();
     let learned = Learned::new(state.path());
-    learned.teach(&registry.host(), Lesson { rate: Some(rate), ..Lesson::default() });
+    learned.teach(&registry.host(), line);
     let mut pusher = pusher();
     pusher.options.learned = Some(learned.clone());
     if let Err(error) = pusher.push(layout.path(), registry) {
@@ -52,12 +57,23 @@ fn rule_02_a_refusal_right_after_a_change_means_that_parts_must_be_equal() {
     let registry =
         Registry::start(Script::new().manners(Manners { equal_parts: true, ..Manners::default() }));
     let layout = layout(60);
-    let lesson = pushed_over_a_line(&registry, &layout, 100_000);
+    let lesson = pushed_over_a_line(&registry, &layout, line(100_000, None));
     assert!(lesson.equal_parts);
     let story = upload_story(&registry);
     assert!(story[1..].iter().any(|line| line.ends_with(" 416")), "{story:?}");
     // One for the config, and two for the layer.
     assert_eq!(registry.calls(Route::Open), 3, "{story:?}");
+}
+
+#[test]
+fn rule_07_the_first_chunk_suits_the_line_that_is_remembered() {
+    // So much as goes over it in twenty round trips, of 50 ms here, within bounds.
+    for (rate, first, size) in [(10, 16, 27), (25, 25, 40), (100, 60, 79)] {
+        let latency = Duration::from_millis(60);
+        let registry = Registry::start(Script::new().manners(Manners { latency, ..Manners::default() }));
+        pushed_over_a_line(&registry, &layout(size), line(rate * MIB, Some(50_000)));
+        assert_eq!(sizes(&registry)[0], first * MIB, "{rate} {}", story(&registry));
+    }
 }
 
 #[test]
@@ -83,7 +99,7 @@ fn rule_08_on_a_slow_line_a_request_ends_within_half_a_minute() {
     for (chunk_min, largest) in [(Some(MIB), 3_000_000), (Some(6 * MIB), 6 * MIB)] {
         // With a minimum all parts are equal, however fast this line is in fact.
         let registry = Registry::start(Script::new().manners(Manners { chunk_min, ..Manners::default() }));
-        pushed_over_a_line(&registry, &layout(20), 100_000);
+        pushed_over_a_line(&registry, &layout(20), line(100_000, None));
         let sizes = sizes(&registry);
         assert!(sizes[0].abs_diff(largest) < 64 << 10, "{sizes:?}");
         assert!(sizes[1..].iter().all(|size| *size <= sizes[0]), "{sizes:?}");
