@@ -100,7 +100,7 @@ fn rule_16_a_stalled_chunk_is_asked_about_too() {
 }
 
 /// The registry behind a proxy under the name of Amazon's.
-fn amazon(pusher: &mut Pusher, script: Script) -> (Registry, &'static str) {
+pub(super) fn amazon(pusher: &mut Pusher, script: Script) -> (Registry, &'static str) {
     let manners = Manners {
         patch_status: 201,
         status: false,
@@ -126,6 +126,36 @@ fn rule_17_ecr_tells_by_a_refused_chunk_where_it_is() {
 }
 
 #[test]
+fn rule_17_only_one_chunk_asks_so() {
+    let mut pusher = Pusher::new();
+    let script = Script::new().on(Route::Patch, 2, Fault::LoseAnswer).on(
+        Route::Patch,
+        3,
+        Fault::Cut { after: 10_000 },
+    );
+    let (registry, host) = amazon(&mut pusher, script);
+    let layout = Layout::of(&[LARGE]);
+    pusher.push_to(layout.path(), host, "team/demo:1").unwrap();
+    assert_arrived(&layout, &registry);
+    // One for the config, and two for the layer.
+    assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
+
+/// No session is sent the first byte of a blob twice.
+pub(super) fn assert_begun_once(registry: &Registry) {
+    let mut sessions = HashSet::new();
+    for exchange in registry.log() {
+        let begins = match exchange.route {
+            Route::Patch => exchange.content_range.is_some_and(|range| range.starts_with("0-")),
+            Route::Commit => exchange.content_length > Some(0),
+            _ => false,
+        };
+        let session = exchange.target.split('?').next().unwrap_or_default().to_owned();
+        assert!(!begins || sessions.insert(session), "{}", story(registry));
+    }
+}
+
+#[test]
 fn rule_18_no_session_is_begun_twice_at_byte_0() {
     for keeps_partial in [true, false] {
         for fault in
@@ -133,15 +163,41 @@ fn rule_18_no_session_is_begun_twice_at_byte_0() {
         {
             let manners = Manners { keeps_partial, ..Manners::default() };
             let script = Script::new().manners(manners).on(Route::Patch, 1, fault.clone());
-            let (registry, story) = upload(LARGE, script.on(Route::Patch, 2, fault));
-            let from_0 = registry.exchanges(Route::Patch).into_iter().filter_map(|patch| {
-                let session = patch.target.split('?').next().unwrap_or_default().to_owned();
-                patch.content_range.unwrap().starts_with("0-").then_some(session)
-            });
-            let from_0: Vec<_> = from_0.collect();
-            let sessions: HashSet<_> = from_0.iter().collect();
-            assert_eq!(sessions.len(), from_0.len(), "{story:?}");
+            let (registry, _) = upload(LARGE, script.on(Route::Patch, 2, fault));
+            assert_begun_once(&registry);
         }
+    }
+}
+
+#[test]
+fn rule_18_nor_where_the_registry_answers_no_questions() {
+    for fault in [Fault::Cut { after: 10_000 }, Fault::LoseAnswer, Fault::status(500)] {
+        let mut pusher = Pusher::new();
+        let (registry, host) = amazon(&mut pusher, Script::new().on(Route::Patch, 1, fault));
+        let layout = Layout::of(&[LARGE]);
+        pusher.push_to(layout.path(), host, "team/demo:1").unwrap();
+        assert_arrived(&layout, &registry);
+        assert_begun_once(&registry);
+    }
+}
+
+#[test]
+fn rule_18_nor_where_the_registry_asks_for_it() {
+    let words = "First byte of the layer part is 65536 instead of 0";
+    let fault = Fault::status(416).body("text/plain", words);
+    let (registry, story) = upload(LARGE, Script::new().on(Route::Patch, 2, fault));
+    assert_begun_once(&registry);
+    assert_eq!(registry.calls(Route::Open), 2, "{story:?}");
+}
+
+#[test]
+fn rule_18_nor_where_a_whole_blob_may_have_come_in_part() {
+    for fault in [Fault::Cut { after: 500 }, Fault::status(500), Fault::status(202)] {
+        // A session that is asked says nothing.
+        let script = Script::new().always(Route::Status, Fault::Range(Lie::Absent));
+        let (registry, story) = upload(1000, script.on(Route::Commit, 1, fault));
+        assert_begun_once(&registry);
+        assert_eq!((registry.calls(Route::Open), registry.calls(Route::Commit)), (2, 2), "{story:?}");
     }
 }
 
@@ -182,6 +238,17 @@ fn rule_20_a_lost_answer_to_a_commit_is_decided_by_head() {
     for size in [LARGE, 1000] {
         let (registry, story) = upload(size, Script::new().on(Route::Commit, 1, Fault::LoseAnswer));
         assert_eq!((registry.calls(Route::Commit), registry.calls(Route::Open)), (1, 1), "{story:?}");
+    }
+}
+
+#[test]
+fn rule_20_a_commit_that_is_said_to_have_failed_is_decided_by_head_too() {
+    for size in [LARGE, 1000] {
+        for status in [202, 400, 404, 409, 416, 500, 502, 503] {
+            let (registry, story) = upload(size, Script::new().on(Route::Commit, 1, Fault::Belie(status)));
+            assert_eq!((registry.calls(Route::Commit), registry.calls(Route::Open)), (1, 1), "{story:?}");
+            assert_eq!(registry.calls(Route::BlobHead), 3, "two of them are the survey's: {story:?}");
+        }
     }
 }
 
@@ -251,6 +318,39 @@ fn rule_31_progress_renews_the_budget() {
     let (registry, _) = upload(20 * CHUNK as usize, script);
     assert_eq!(registry.calls(Route::Patch), 35);
     assert_eq!(registry.calls(Route::Open), 1);
+}
+
+#[test]
+fn rule_31_the_last_rest_renews_the_budget_too() {
+    let mut script = Script::new();
+    for (route, nth) in [(Route::Patch, 4), (Route::Patch, 5), (Route::Commit, 1), (Route::Commit, 2)] {
+        script = script.on(route, nth, Fault::status(429));
+    }
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, script);
+    let mut pusher = Pusher::new();
+    pusher.options.retries = 2;
+    if let Err(error) = pusher.push(layout.path(), &registry) {
+        panic!("{}\n{}", chain(&error), story(&registry));
+    }
+    assert_arrived(&layout, &registry);
+}
+
+#[test]
+fn rule_31_another_session_brings_no_other_budget() {
+    // What is acknowledged once more is no progress.
+    let mut script = Script::new().on(Route::Patch, 4, Fault::LoseSession);
+    for nth in [2, 3, 6, 7] {
+        script = script.on(Route::Patch, nth, Fault::status(429));
+    }
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, script);
+    let mut pusher = Pusher::new();
+    pusher.options.retries = 3;
+    let error = pusher.push(layout.path(), &registry).unwrap_err();
+    assert!(chain(&error).contains("giving up after 3 attempts without progress"), "{}", chain(&error));
+    let seen = [Route::Open, Route::Patch].map(|route| registry.calls(route));
+    assert_eq!(seen, [2, 7], "{}", story(&registry));
 }
 
 #[test]

@@ -148,6 +148,8 @@ pub(crate) enum Fault {
     /// The body is read, the work is not done, and this is answered; `{path}` and `{port}` in its headers stand
     /// for the request's path and query, and for the registry's port.
     Answer(Answer),
+    /// The work is done, and this status says that it was not.
+    Belie(u16),
     /// The body is read; the work is done when `route` was called `calls` times, or the test has called
     /// [`Registry::release`](super::Registry::release).
     Await { route: Route, calls: usize },

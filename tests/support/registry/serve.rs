@@ -212,6 +212,9 @@ impl Handling<'_> {
         if matches!(fault, Some(Fault::LoseAnswer)) {
             return Ok(Then::Reset);
         }
+        if let Some(Fault::Belie(status)) = fault {
+            answer = Answer::new(*status);
+        }
         self.bend(fault, &mut answer, chunk);
         self.send(wire, answer).await?;
         Ok(Then::GoOn)
