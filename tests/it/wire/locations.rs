@@ -1,12 +1,17 @@
 //! Where a registry may send us, and what we show there: rules 21 to 23, 25 and 32, and promise 8.
 
+use std::time::Duration;
+
 use longshore::{
     ErrorKind,
     error::chain,
     registry::{Certificates, Credential, Credentials, Proxies, Secret},
 };
+use url::Url;
 
-use super::{CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story};
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed, pushed_by, story, under_another_name,
+};
 use crate::support::registry::{Exchange, Fault, Manners, Registry, Route, Script};
 
 /// Three chunks and a bit.
@@ -191,6 +196,20 @@ fn rule_22_a_public_registry_may_not_name_private_addresses() {
 }
 
 #[test]
+fn rule_22_a_redirect_is_checked_too() {
+    for route in [Route::ManifestHead, Route::Open, Route::Commit, Route::ManifestPut] {
+        let mut pusher = with_password();
+        let away = Fault::status(307).header("Location", "http://169.254.169.254/latest");
+        let registry = under_another_name(&mut pusher, Script::new().always(route, away));
+        let error =
+            pusher.push_to(Layout::of(&[1000]).path(), "registry.example.com", "team/demo:1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{route:?}: {}", chain(&error));
+        assert!(registry.log().iter().all(|exchange| !exchange.target.contains("latest")));
+        assert!(registry.tags(REPOSITORY).is_empty());
+    }
+}
+
+#[test]
 fn rule_22_a_token_realm_is_checked_too() {
     for realm in ["http://169.254.169.254/token", "https://10.0.0.1/token", "http://auth.example.com/token"] {
         let challenge = format!("Bearer realm=\"{realm}\",service=\"x\"");
@@ -202,6 +221,16 @@ fn rule_22_a_token_realm_is_checked_too() {
         assert!(registry.log().iter().all(|exchange| exchange.authorization.is_none()), "{realm}");
         assert_eq!(registry.calls(Route::Token), 0);
     }
+}
+
+#[test]
+fn rule_22_this_machine_is_reached_without_a_proxy() {
+    let mut pusher = Pusher::new();
+    let nobody = Registry::honest();
+    let proxy: Option<Url> = Some(format!("http://{}", nobody.host()).parse().unwrap());
+    pusher.client.proxies = Proxies { http: proxy.clone(), https: proxy, ..Proxies::default() };
+    pushed_by(&pusher, &Layout::of(&[1000]), Script::new());
+    assert!(nobody.log().is_empty(), "{}", story(&nobody));
 }
 
 #[test]
@@ -219,12 +248,16 @@ fn rule_22_what_a_registry_says_is_made_harmless() {
 fn rule_23_a_redirected_body_is_sent_there_by_the_same_method() {
     for status in [307, 308] {
         let away = || Fault::status(status).header("Location", "http://localhost:{port}{path}");
-        let script =
-            challenging().on(Route::Patch, 2, away()).on(Route::Commit, 1, away()).on(Route::Open, 1, away());
+        let mut script = challenging().on(Route::Patch, 2, away());
+        for route in [Route::Open, Route::Commit, Route::ManifestPut] {
+            script = script.on(route, 1, away());
+        }
         let registry = pushed_by(&with_password(), &Layout::of(&[LARGE]), script);
         let far: Vec<_> =
             registry.log().into_iter().filter(|exchange| named(exchange, "localhost")).collect();
-        assert!(far.iter().any(|exchange| exchange.route == Route::Patch && exchange.received > 0));
+        for route in [Route::Patch, Route::ManifestPut] {
+            assert!(far.iter().any(|exchange| exchange.route == route && exchange.received > 0), "{route:?}");
+        }
         assert!(far.iter().all(|exchange| exchange.authorization.is_none() && exchange.method != "GET"));
     }
 }
@@ -256,6 +289,8 @@ fn rule_23_circles_end() {
         let registry = Registry::start(Script::new().always(route, circle));
         let error = Pusher::new().push(Layout::of(&[LARGE]).path(), &registry).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{route:?}: {}", chain(&error));
+        let rounds = |exchange: &Exchange| exchange.target.matches("again=1").count();
+        assert_eq!(registry.exchanges(route).iter().map(rounds).max(), Some(5), "{route:?}");
         assert!(registry.calls(route) <= 18, "{route:?}\n{}", story(&registry));
         assert!(registry.tags(REPOSITORY).is_empty());
     }
@@ -284,6 +319,18 @@ fn rule_32_a_failed_look_is_repeated_and_not_read_as_missing() {
 }
 
 #[test]
+fn rule_32_a_look_without_an_answer_is_repeated() {
+    let layout = Layout::of(&[LARGE]);
+    let registry = Registry::start(Script::new().on(Route::BlobHead, 1, Fault::Stall { after: 0 }));
+    layout.blobs.iter().for_each(|digest| drop(registry.seed(REPOSITORY, &layout.read(digest))));
+    let mut pusher = Pusher::new();
+    pusher.client.timeout = Duration::from_secs(1);
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_eq!(registry.calls(Route::Open), 0, "{}", story(&registry));
+    assert!(registry.calls(Route::BlobHead) >= 3, "{}", story(&registry));
+}
+
+#[test]
 fn rule_32_a_redirected_look_shows_no_credentials() {
     let away = Fault::status(307).header("Location", "http://localhost:{port}{path}");
     let script = challenging().on(Route::BlobHead, 1, away);
@@ -299,5 +346,18 @@ fn rule_32_a_look_that_leads_astray_means_unknown() {
     for target in ["ftp://example.com/x", "file:///etc/passwd"] {
         let away = Fault::status(307).header("Location", target);
         pushed(&Layout::of(&[LARGE]), Script::new().always(Route::BlobHead, away));
+    }
+}
+
+#[test]
+fn rule_32_a_look_that_leads_into_our_surroundings_means_unknown() {
+    for target in ["http://169.254.169.254/x", "http://localhost:{port}{path}"] {
+        let mut pusher = Pusher::new();
+        let away = Fault::status(307).header("Location", target);
+        let registry = under_another_name(&mut pusher, Script::new().always(Route::BlobHead, away));
+        let layout = Layout::of(&[LARGE]);
+        pusher.push_to(layout.path(), "registry.example.com", &format!("{REPOSITORY}:1")).unwrap();
+        assert_arrived(&layout, &registry);
+        assert!(!registry.log().iter().any(|exchange| named(exchange, "localhost")));
     }
 }
