@@ -248,16 +248,45 @@ fn rule_30_a_body_is_rate_limited_too() {
     assert_eq!(story[2..4], ["Patch 65536-131071 429", "Patch 65536-131071 202"], "{story:?}");
 }
 
+/// Returns the pauses that uploads made, in microseconds.
+fn pauses(pusher: &Pusher) -> Vec<u128> {
+    let pause = |event| if let Event::Waiting { pause, .. } = event { Some(pause.as_micros()) } else { None };
+    pusher.events().into_iter().filter_map(pause).collect()
+}
+
+/// Takes a microsecond for a second.
+fn hasty(scale: f64, random: fn() -> f64) -> Pusher {
+    let mut pusher = Pusher::new();
+    let pace = Pace { scale: scale * 0.000_001, longest: Duration::from_secs(3600), random };
+    (pusher.options.pace, pusher.client.pace) = (pace, pace);
+    pusher
+}
+
+#[test]
+fn rule_30_it_may_be_a_date_and_is_obeyed_within_reason() {
+    for (asked, seconds) in [
+        ("1000", 1000),
+        ("Sun, 06 Nov 1994 09:06:17 GMT", 1000),
+        ("86400", 3600),
+        ("Mon, 07 Nov 1994 08:49:37 GMT", 3600),
+    ] {
+        let pusher = hasty(1.0, || 1.0);
+        let limited = Fault::status(503).header("Retry-After", asked);
+        let limited = limited.header("Date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        pushed_by(&pusher, &Layout::of_layers(&[]), Script::new().on(Route::Open, 1, limited));
+        assert_eq!(pauses(&pusher), [seconds], "{asked}");
+    }
+}
+
 #[test]
 fn rule_30_without_it_pauses_double_up_to_a_minute() {
-    let pace = Pace { scale: 0.000_001, longest: Duration::from_secs(3600), random: || 1.0 };
-    let mut pusher = Pusher::new();
-    (pusher.options.pace, pusher.client.pace) = (pace, pace);
-    pusher.options.retries = 8;
-    let registry = Registry::start(Script::new().always(Route::Open, Fault::status(503)));
-    let error = pusher.push(Layout::of_layers(&[]).path(), &registry).unwrap_err();
-    assert_eq!((error.kind(), registry.calls(Route::Open)), (ErrorKind::Network, 9));
-    let pause = |event| if let Event::Waiting { pause, .. } = event { Some(pause.as_micros()) } else { None };
-    let pauses: Vec<_> = pusher.events().into_iter().filter_map(pause).collect();
-    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    // Of the whole of it as much as the dice say.
+    for (scale, random) in [(1.0, (|| 1.0) as fn() -> f64), (2.0, || 0.5)] {
+        let mut pusher = hasty(scale, random);
+        pusher.options.retries = 8;
+        let registry = Registry::start(Script::new().always(Route::Open, Fault::status(503)));
+        let error = pusher.push(Layout::of_layers(&[]).path(), &registry).unwrap_err();
+        assert_eq!((error.kind(), registry.calls(Route::Open)), (ErrorKind::Network, 9));
+        assert_eq!(pauses(&pusher), [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
 }
