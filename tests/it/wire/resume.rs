@@ -9,19 +9,25 @@ use std::{
     time::Duration,
 };
 
-use longshore::{codec::Recipe, oci::Digest, push::Resume, registry::Unfinished};
+use longshore::{
+    codec::Recipe,
+    oci::Digest,
+    push::Resume,
+    registry::{Credential, Secret, Unfinished},
+};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{
     CHUNK, Pusher, REPOSITORY, assert_arrived, assert_holds,
-    image::{Archive, Layout},
-    sessions::with_configs,
+    image::{Archive, Layout, noise},
+    sessions::{amazon, assert_begun_once, with_configs},
     story,
 };
 use crate::support::{
     longshore::Longshore,
-    registry::{Fault, Manners, Registry, Route, Script},
+    registry::{Fault, Lie, Manners, Registry, Route, Script},
 };
 
 /// Six chunks and a bit.
@@ -43,14 +49,23 @@ fn pusher(state: &Path) -> Pusher {
     pusher
 }
 
+/// The answer to the `nth` chunk has to wait.
+fn held_at_chunk(nth: usize, script: Script) -> Script {
+    script.on(Route::Patch, nth, Fault::Await { route: Route::Other, calls: usize::MAX })
+}
+
 impl Killed {
+    /// Pushes to a registry that follows `script`.
+    fn at_chunk(path: &Path, nth: usize, state: &Path, script: Script) -> Self {
+        let registry = Registry::start(held_at_chunk(nth, script));
+        let host = registry.host();
+        Self::push(pusher(state), registry, path, &host, nth)
+    }
+
     /// Everything that runs is dropped, as a signal would; what a `kill -9` leaves is the same, since nothing is
     /// written at the end.
-    fn at_chunk(path: &Path, nth: usize, state: &Path, manners: Manners) -> Self {
-        let held = Fault::Await { route: Route::Other, calls: usize::MAX };
-        let registry = Registry::start(Script::new().manners(manners).on(Route::Patch, nth, held));
-        let pusher = pusher(state);
-        let (push, runtime) = pusher.prepare(path, &registry.host(), &format!("{REPOSITORY}:1")).unwrap();
+    fn push(pusher: Pusher, registry: Registry, path: &Path, host: &str, nth: usize) -> Self {
+        let (push, runtime) = pusher.prepare(path, host, &format!("{REPOSITORY}:1")).unwrap();
         let end = Arc::new(Notify::new());
         let killed = Arc::clone(&end);
         let pushing = thread::spawn(move || {
@@ -210,9 +225,13 @@ fn a_terminal_may_go_away_under_nohup() {
 #[test]
 fn rule_38_a_stored_blob_goes_on_where_the_registry_is() {
     let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
-    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Manners::default());
+    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Script::new());
+    let before = registry.log().len();
     pusher(state.path()).push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
+    let mut later = registry.log().split_off(before);
+    later.retain(|exchange| matches!(exchange.route, Route::Patch | Route::Status));
+    assert_eq!(later[0].route, Route::Status, "nothing is sent before it has said where it is");
     assert!(registry.bytes(Route::Patch) <= LARGE as u64 + CHUNK, "{}", story(&registry));
     assert_eq!(registry.calls(Route::Open), 2, "one for the layer, one for the config: {}", story(&registry));
     assert_eq!(fs_err::read_dir(state.path()).unwrap().count(), 0, "nothing is left behind");
@@ -223,7 +242,7 @@ fn rule_38_a_layer_that_is_encoded_again_goes_on_if_its_bytes_are_the_same() {
     let archive = Archive::of(&[BLOCKS]);
     for (recipe, resumes) in [("keep", true), ("gzip:2", false)] {
         let state = tempfile::tempdir().unwrap();
-        let Killed { registry, .. } = Killed::at_chunk(&archive.path(), 30, state.path(), Manners::default());
+        let Killed { registry, .. } = Killed::at_chunk(&archive.path(), 30, state.path(), Script::new());
         let mut again = pusher(state.path());
         again.options.recipe = recipe.parse::<Recipe>().unwrap();
         again.push(&archive.path(), &registry).unwrap();
@@ -236,23 +255,90 @@ fn rule_38_a_layer_that_is_encoded_again_goes_on_if_its_bytes_are_the_same() {
 fn rule_38_bytes_that_begin_otherwise_begin_anew() {
     let archive = Archive::of(&[BLOCKS]);
     let state = tempfile::tempdir().unwrap();
-    let Killed { registry, .. } = Killed::at_chunk(&archive.path(), 30, state.path(), Manners::default());
-    for record in fs_err::read_dir(state.path()).unwrap() {
-        let path = record.unwrap().path();
-        let mut text: serde_json::Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+    let Killed { registry, .. } = Killed::at_chunk(&archive.path(), 30, state.path(), Script::new());
+    rewrite_records(state.path(), |text| {
         assert!(text["prefix"].is_array(), "{text}");
         text["prefix"][1] = Digest::of(b"other").to_string().into();
-        fs_err::write(path, text.to_string()).unwrap();
-    }
+    });
     pusher(state.path()).push(&archive.path(), &registry).unwrap();
     assert_holds(&registry, &archive.layers);
     assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
 }
 
+fn rewrite_records(state: &Path, change: impl Fn(&mut Value)) {
+    for record in fs_err::read_dir(state).unwrap() {
+        let path = record.unwrap().path();
+        let mut text = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+        change(&mut text);
+        fs_err::write(path, text.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn rule_38_a_record_is_for_one_upload_only() {
+    let (layout, other) = (Layout::of(&[LARGE]), Layout::of_layers(&[noise(9, LARGE)]));
+    let elsewhere = Registry::honest();
+    for (changed, registry_again, repository, layout_again, user) in [
+        ("the host", Some(&elsewhere), REPOSITORY, &layout, None),
+        ("the repository", None, "team/other", &layout, None),
+        ("the blob", None, REPOSITORY, &other, None),
+        ("whose credential", None, REPOSITORY, &layout, Some("me".to_owned())),
+    ] {
+        let state = tempfile::tempdir().unwrap();
+        let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Script::new());
+        let mut again = pusher(state.path());
+        if let Some(user) = user {
+            let credential = Credential::Login { user, password: Secret::new("s3cret") };
+            again.client.credentials.give("a test", credential);
+        }
+        let host = registry_again.unwrap_or(&registry).host();
+        again.push_to(layout_again.path(), &host, &format!("{repository}:1")).unwrap();
+        assert_eq!(registry.calls(Route::Status), 0, "{changed}: {}", story(&registry));
+        assert_eq!(fs_err::read_dir(state.path()).unwrap().count(), 1, "{changed}: the first may come back");
+    }
+}
+
+#[test]
+fn rule_38_a_record_says_what_it_takes_and_is_old_some_day() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Script::new());
+    rewrite_records(state.path(), |text| {
+        for (field, expected) in [
+            ("host", json!(registry.host())),
+            ("repository", json!(REPOSITORY)),
+            ("blob", json!(layout.blobs[0].to_string())),
+            ("offset", json!(3 * CHUNK)),
+            ("chunk", json!(CHUNK)),
+        ] {
+            assert_eq!(text[field], expected, "{text}");
+        }
+        text["at"] = (text["at"].as_u64().unwrap() - 365 * 24 * 3600).into();
+    });
+    pusher(state.path()).push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    let seen = [Route::Open, Route::Status].map(|route| registry.calls(route));
+    assert_eq!(seen, [3, 0], "{}", story(&registry));
+}
+
+#[test]
+fn rule_38_no_more_is_believed_than_the_registry_says() {
+    for (range, first, opened) in [("0-65535", "65536-131071", 2), ("0--1", "0-65535", 3)] {
+        let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+        let script = Script::new().always(Route::Status, Fault::Range(Lie::Constant(range)));
+        let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), script);
+        pusher(state.path()).push(layout.path(), &registry).unwrap();
+        assert_arrived(&layout, &registry);
+        let patches = registry.exchanges(Route::Patch);
+        assert_eq!(patches[4].content_range.as_deref(), Some(first), "{}", story(&registry));
+        assert_eq!(registry.calls(Route::Open), opened, "{}", story(&registry));
+        assert_begun_once(&registry);
+    }
+}
+
 #[test]
 fn rule_38_a_session_that_is_lost_meanwhile_begins_anew() {
     let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
-    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Manners::default());
+    let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), Script::new());
     registry.forget_uploads();
     pusher(state.path()).push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
@@ -262,17 +348,26 @@ fn rule_38_a_session_that_is_lost_meanwhile_begins_anew() {
 #[test]
 fn rule_38_a_registry_that_answers_no_questions_is_asked_none() {
     let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
-    let deaf = Manners { status: false, ..Manners::default() };
+    let deaf = Script::new().manners(Manners { status: false, ..Manners::default() });
     let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), deaf);
     pusher(state.path()).push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
+    assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+
+    // Of some that is known.
+    let mut known = pusher(state.path());
+    let (registry, host) = amazon(&mut known, held_at_chunk(4, Script::new()));
+    let Killed { pusher, registry } = Killed::push(known, registry, layout.path(), host, 4);
+    pusher.push_to(layout.path(), host, &format!("{REPOSITORY}:1")).unwrap();
+    assert_arrived(&layout, &registry);
+    let seen = [Route::Open, Route::Status].map(|route| registry.calls(route));
+    assert_eq!(seen, [3, 0], "{}", story(&registry));
 }
 
 #[test]
 fn rule_38_without_a_state_folder_every_byte_is_sent_again() {
     let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
-    let Killed { mut pusher, registry } =
-        Killed::at_chunk(layout.path(), 4, state.path(), Manners::default());
+    let Killed { mut pusher, registry } = Killed::at_chunk(layout.path(), 4, state.path(), Script::new());
     pusher.options.resume = Resume::Never;
     pusher.push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
@@ -300,4 +395,5 @@ fn rule_38_a_second_process_opens_a_session_of_its_own() {
     let patches = registry.exchanges(Route::Patch);
     let from_0 = patches.iter().filter(|patch| patch.content_range.as_ref().unwrap().starts_with("0-"));
     assert_eq!(from_0.count(), 2, "{}", story(&registry));
+    assert_eq!(registry.calls(Route::Status), 0, "nobody asks for the other's: {}", story(&registry));
 }
