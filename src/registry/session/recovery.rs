@@ -37,10 +37,11 @@ impl Session {
         }
         self.pending = Pending::Authenticate;
         match (step, asked) {
-            (Step::Send(upload), Request::Patch { .. })
+            (Step::Send(mut upload), Request::Patch { range, .. })
                 if upload.offset > 0 && self.settings.profile.status =>
             {
-                Step::Ask { upload, doubt: Doubt::Refused, missed: false }
+                upload.sent = upload.sent.max(range.end);
+                Step::Ask { upload, doubt: Doubt::Refused { end: range.end }, missed: false }
             }
             (step, _) => step,
         }
@@ -212,6 +213,12 @@ mod tests {
     fn an_expired_token_costs_no_bytes() {
         let answers = vec![opened(), kept(10), status(401), holds(10), kept(20)];
         assert_eq!(play(25, answers), "POST, 0..10, 10..20, authenticate, GET, 10..20, 20..25");
+        // What was taken all the same is not sent again; nor is a registry believed that says more.
+        for (held, from) in [(15, "15..25"), (20, "20..25"), (9, "10..20"), (21, "10..20")] {
+            let answers = vec![opened(), kept(10), status(401), holds(held)];
+            let done = play(25, answers);
+            assert_eq!(done, format!("POST, 0..10, 10..20, authenticate, GET, {from}"), "{held}");
+        }
         // Nothing is there to be asked about: again.
         let answers = vec![status(401), opened(), status(401), kept(10), kept(15), status(401), status(201)];
         assert_eq!(

@@ -12,8 +12,8 @@ pub(super) enum Doubt {
     Lost,
     /// A chunk that began at `start` was refused as out of order; `moved` if by another Location.
     Misplaced { start: u64, moved: bool },
-    /// A chunk was refused for want of a fresh token.
-    Refused,
+    /// A chunk up to `end` was refused for want of a fresh token.
+    Refused { end: u64 },
     /// The session is an earlier process's.
     Resumed,
     /// All was sent, but the closing PUT did not make a blob of it.
@@ -51,7 +51,7 @@ impl Session {
                     self.soon(step, &error)
                 }
                 // The chunk itself will tell.
-                Doubt::Refused => Step::Send(upload),
+                Doubt::Refused { .. } => Step::Send(upload),
                 _ => self.restart(error),
             },
             status if retry::is_transient(status) => {
@@ -79,7 +79,14 @@ impl Session {
                 Some(held) => self.correct(upload, start, held, moved, surprise()),
                 None => self.restart(surprise()),
             },
-            Doubt::Refused => Step::Send(upload),
+            Doubt::Refused { end } => {
+                // It was not to be taken, but may have been.
+                let taken = held.filter(|held| self.trust_range && (upload.offset..=end).contains(held));
+                if let Some(held) = taken {
+                    self.stand(&mut upload, held);
+                }
+                Step::Send(upload)
+            }
             Doubt::Resumed => match held {
                 // `0-0` stands for nothing as well.
                 Some(held) if held > 1 && self.size().is_none_or(|size| held <= size) => {

@@ -1,12 +1,18 @@
 //! Getting in: rules 26 to 29.
 
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use longshore::{
     ErrorKind,
     error::chain,
     registry::{Credential, Credentials, Secret, Sightings},
 };
 
-use super::{CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed_by, story, upload_story};
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, pushed_by, sessions::with_configs, story,
+    upload_story,
+};
 use crate::support::registry::{Auth, Exchange, Fault, Manners, Registry, Route, Script};
 
 /// Three chunks and a bit.
@@ -193,6 +199,37 @@ fn rule_28_a_token_without_a_life_is_good_for_a_minute() {
 }
 
 #[test]
+fn rule_28_on_a_slow_line_a_token_lives_longer() {
+    // The few bytes of the last chunk of one layer make the line look slow when the next one is begun: 64 KiB would
+    // take it six minutes.
+    let auth = Auth::Bearer { user: "me", password: "s3cret", expires_in: Some(300) };
+    let script =
+        Script::new().manners(Manners { auth, latency: Duration::from_millis(60), ..Manners::default() });
+    let layout = Layout::of(&[CHUNK as usize + 10, CHUNK as usize + 11]);
+    let registry = with_configs(&layout, script);
+    let mut pusher = me("s3cret");
+    pusher.options.jobs = 1;
+    pusher.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!(registry.calls(Route::Token), 2, "{}", story(&registry));
+}
+
+#[test]
+fn rule_28_a_token_may_say_itself_how_long_it_lives() {
+    for (life, lasts) in [(20, false), (300, true)] {
+        let claims = format!(r#"{{"iat":1000000000,"exp":{}}}"#, 1_000_000_000 + life);
+        let token = format!("e30.{}.x", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let given = Fault::status(200).body("application/json", &format!(r#"{{"token":"{token}"}}"#));
+        let challenge = "Bearer realm=\"http://127.0.0.1:{port}/token\"";
+        let script = Script::new()
+            .on(Route::ManifestHead, 1, Fault::status(401).header("WWW-Authenticate", challenge))
+            .always(Route::Token, given);
+        let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE]), script);
+        assert_eq!(registry.calls(Route::Token) == 1, lasts, "{life}: {}", story(&registry));
+    }
+}
+
+#[test]
 fn rule_28_many_blobs_at_once_share_one_question_for_a_token() {
     let sizes: Vec<_> = (0..20).map(|n| 1000 + n).collect();
     let registry = pushed_by(&me("s3cret"), &Layout::of(&sizes), bearer(Some(300)));
@@ -221,6 +258,17 @@ fn rule_29_a_token_that_expires_in_mid_session_costs_no_bytes() {
         ]
     );
     assert_eq!(registry.calls(Route::Token), 2);
+}
+
+#[test]
+fn rule_29_what_was_taken_all_the_same_is_not_sent_again() {
+    let layout = Layout::of(&[LARGE]);
+    let registry = Registry::start(bearer(Some(300)).on(Route::Patch, 2, Fault::Belie(401)));
+    layout.blobs[1..].iter().for_each(|digest| drop(registry.seed(REPOSITORY, &layout.read(digest))));
+    me("s3cret").push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    let story = upload_story(&registry);
+    assert_eq!(story[2..5], ["Patch 65536-131071 401", "Status 204", "Patch 131072-196607 202"], "{story:?}");
 }
 
 #[test]
