@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     oci::{Descriptor, Digest},
     plan::{AtHand, Need},
-    registry::{Client, Request},
+    registry::{Client, Request, is_something_else},
     source::{Data, Missing, Source},
 };
 
@@ -38,6 +38,7 @@ pub(crate) async fn glance(client: &Client, repository: &str, needs: &[Need]) ->
             let reply = client.ask_ahead(repository, &request).await?;
             let found = match reply.status {
                 404 => None,
+                _ if is_something_else(&reply.headers, &digest) => return None,
                 _ => Some(reply.headers.get("content-length")?.to_str().ok()?.parse().ok()?),
             };
             Some((digest, found))

@@ -18,11 +18,21 @@ use crate::{
 /// So many first bytes tell an encoding.
 const HEAD: usize = 16;
 
+/// What an answer says of a blob.
+struct Found {
+    size: u64,
+    start: Bytes,
+    is_something_else: bool,
+}
+
 impl Client {
     /// Returns the size of a blob, if the repository has it.
     pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
         let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
-        Ok(self.find_blob(repository, digest, call).await?.map(|(size, _)| size))
+        match self.find_blob(repository, digest, call).await? {
+            Some(found) if found.is_something_else => self.follow(repository, digest).await,
+            found => Ok(found.map(|found| found.size)),
+        }
     }
 
     /// Returns the size and the first bytes of a blob, if the repository has it.
@@ -31,7 +41,7 @@ impl Client {
         call.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-15"));
         // A registry that knows no ranges sends everything: the rest is not read.
         call.limit = HEAD;
-        self.find_blob(repository, digest, call).await
+        Ok(self.find_blob(repository, digest, call).await?.map(|found| (found.size, found.start)))
     }
 
     /// Returns a blob of at most `limit` bytes, if the repository has it: a config. Its digest has been checked.
@@ -52,7 +62,19 @@ impl Client {
         Ok(Some(answer.body))
     }
 
-    async fn find_blob(&self, repository: &str, digest: &Digest, call: Call) -> Result<Option<(u64, Bytes)>> {
+    /// Asks by a GET how large a blob is of which a HEAD describes something else.
+    async fn follow(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+        match self.peek_blob(repository, digest).await {
+            // Some may write and not read.
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                tracing::warn!("{}, taken for missing", chain(&error));
+                Ok(None)
+            }
+            found => Ok(found?.map(|(size, _)| size)),
+        }
+    }
+
+    async fn find_blob(&self, repository: &str, digest: &Digest, call: Call) -> Result<Option<Found>> {
         let doing = || format!("looking for blob {} in `{}/{repository}`", digest.short(), self.host());
         let answer = match self.insist(repository, call, doing).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
@@ -73,8 +95,20 @@ impl Client {
         if size.is_none() {
             tracing::warn!("{}: the registry does not say how large it is, taken for missing", doing());
         }
-        Ok(size.map(|size| (size, answer.body)))
+        let is_something_else = is_something_else(&answer.headers, digest);
+        Ok(size.map(|size| Found { size, start: answer.body, is_something_else }))
     }
+}
+
+/// Returns whether an answer about a blob describes another. Of one that was mounted, a HEAD describes the note that
+/// serverless-registry has in its place, and a GET the blob (cloudflare/serverless-registry:src/router.ts).
+pub(crate) fn is_something_else(headers: &HeaderMap, digest: &Digest) -> bool {
+    content_digest(headers).is_some_and(|named| named != *digest)
+}
+
+/// Returns the digest that an answer gives to its content.
+pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

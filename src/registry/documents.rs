@@ -1,10 +1,10 @@
 //! The verbs about manifests: small, read as a whole.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
-use super::{Client, RegistryError, body::Payload, client::Call};
+use super::{Client, RegistryError, blobs::content_digest, body::Payload, client::Call};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{
@@ -136,8 +136,4 @@ fn offer_format(error: Error, media_type: &str, bytes: &[u8]) -> Error {
 
 fn has_no_media_type(bytes: &[u8]) -> bool {
     serde_json::from_slice(bytes).is_ok_and(|document: Value| document.get("mediaType").is_none())
-}
-
-fn content_digest(headers: &HeaderMap) -> Option<Digest> {
-    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }

@@ -53,6 +53,7 @@ mod token;
 pub mod transport;
 pub mod unfinished;
 
+pub(crate) use blobs::is_something_else;
 pub use body::UploadBody;
 pub use certificates::Certificates;
 pub use client::Client;

@@ -60,6 +60,32 @@ fn rule_33_a_blob_of_another_repository_is_mounted() {
 }
 
 #[test]
+fn rule_33_a_mounted_blob_is_there_whatever_a_head_says_of_it() {
+    let layout = Layout::of(&[LARGE, 1000]);
+    for may_read in [true, false] {
+        let script = Script::new().manners(Manners { notes_mounts: true, ..Manners::default() });
+        let script = if may_read { script } else { script.always(Route::BlobGet, Fault::status(403)) };
+        let registry = Registry::start(script);
+        for blob in &layout.blobs {
+            registry.seed("team/base", &layout.read(blob));
+        }
+        let push = |tag: &str| {
+            let destination = format!("{}/{REPOSITORY}:{tag}", registry.host());
+            // Nobody who has seen the mounts.
+            let arguments = ["push", layout.path().to_str().unwrap(), &destination, "--mount-from=team/base"];
+            Longshore::new().run(arguments).pushed().unwrap();
+            let sent = registry.bytes(Route::Patch) + registry.bytes(Route::Commit);
+            (registry.calls(Route::Mount), sent)
+        };
+        assert_eq!(push("1"), (layout.blobs.len(), 0), "{}", story(&registry));
+        // What cannot be read cannot be known to be there.
+        let mounts = if may_read { 1 } else { 2 } * layout.blobs.len();
+        assert_eq!(push("2"), (mounts, 0), "{}", story(&registry));
+        assert_eq!(registry.manifest(REPOSITORY, "2").unwrap().1, layout.root.bytes);
+    }
+}
+
+#[test]
 fn rule_33_a_blob_that_was_seen_at_another_repository_is_mounted() {
     let layout = Layout::of(&[LARGE, 1000]);
     let (registry, user) = (Registry::honest(), Longshore::new());

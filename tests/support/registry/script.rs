@@ -104,6 +104,8 @@ pub(crate) struct Manners {
     pub(crate) keeps_partial: bool,
     /// How far away it is: so long after a request has come, its answer leaves.
     pub(crate) latency: Duration,
+    /// Where a blob was mounted lies a note, which is what a HEAD of the blob describes (serverless-registry).
+    pub(crate) notes_mounts: bool,
     /// What a PATCH is answered when it went well (ECR: 201, gh:openai/tart#273).
     pub(crate) patch_status: u16,
     /// A lie about `Range` in every answer to a PATCH.
@@ -130,6 +132,7 @@ impl Default for Manners {
             keeps_closing_body: true,
             keeps_partial: true,
             latency: Duration::ZERO,
+            notes_mounts: false,
             patch_status: 202,
             range: None,
             reset_over: None,

@@ -81,6 +81,8 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct Repository {
     blobs: HashSet<Digest>,
+    /// Where blobs were mounted from, if a HEAD tells of that instead.
+    notes: HashMap<Digest, String>,
     manifests: HashMap<Digest, (String, Vec<u8>)>,
     tags: BTreeMap<String, Digest>,
 }
@@ -174,6 +176,13 @@ impl Store {
         let bytes = self
             .blob(&call.repository, &digest)
             .ok_or_else(|| Refusal::new(404, "BLOB_UNKNOWN", "no such blob"))?;
+        let note = self.repositories.get(&call.repository).and_then(|found| found.notes.get(&digest));
+        let (bytes, digest) = match note {
+            Some(note) if call.route == Route::BlobHead => {
+                (&note.clone().into_bytes(), Digest::of(note.as_bytes()))
+            }
+            _ => (bytes, digest),
+        };
         let mut answer = Answer::new(200)
             .with("Content-Length", bytes.len().to_string())
             .with("Content-Type", "application/octet-stream")
@@ -190,6 +199,10 @@ impl Store {
         {
             let repository = &call.repository;
             self.keep(repository, digest.clone(), bytes);
+            if manners.notes_mounts {
+                let notes = &mut self.repositories.entry(repository.clone()).or_default().notes;
+                notes.insert(digest.clone(), format!("{from}/blobs/{digest}"));
+            }
             return created(format!("{base}/v2/{repository}/blobs/{digest}"), &digest);
         }
         self.open_session(manners, base, call)
