@@ -139,6 +139,13 @@ impl Manifest {
     }
 }
 
+/// Returns whether a document says of which media type it is. OCI's need not.
+pub fn states_media_type(document: &[u8]) -> bool {
+    serde_json::from_slice(document).is_ok_and(|document: serde_json::Value| {
+        document.get("mediaType").is_some_and(serde_json::Value::is_string)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{
         Content, Descriptor, DiffId, Digest, Manifest,
+        manifest::states_media_type,
         media_type::{self, Family},
         rewrite::{Change, Changes},
     },
@@ -183,9 +184,12 @@ impl<'a> Finishing<'a> {
         };
         let family = self.family(Some(held), slots)?;
         let mut changes = Changes::default();
-        if family != Family::of(&held.media_type) {
+        let converts = family != Family::of(&held.media_type);
+        if converts {
             changes.media_type = Some(family.manifest());
             changes.config.media_type = Some(family.config());
+        } else if self.has_to_say_so(held) {
+            changes.media_type = Some(held.media_type.clone());
         }
         for (at, (layer, slot)) in layers.iter().zip(slots).enumerate() {
             let mut change = Change::default();
@@ -199,7 +203,7 @@ impl<'a> Finishing<'a> {
                     self.note_dropped(what, layer, &format!("layer {diff_id}"));
                 }
             }
-            if matches!(slot, Slot::Encoded(..)) || changes.media_type.is_some() {
+            if matches!(slot, Slot::Encoded(..)) || converts {
                 let name = slot.media_type(family)?;
                 change.media_type = (layer.media_type.as_ref() != Some(&name)).then_some(name);
             }
@@ -235,8 +239,16 @@ impl<'a> Finishing<'a> {
         };
         if family != Family::of(&held.media_type) {
             changes.media_type = Some(family.index());
+        } else if self.has_to_say_so(held) {
+            changes.media_type = Some(held.media_type.clone());
         }
         changes
+    }
+
+    /// Returns whether a document that may leave its media type unsaid has to say it: who asks for a format gets it
+    /// in so many words, since serverless-registry takes nothing else (cloudflare/serverless-registry:src/manifest.ts).
+    fn has_to_say_so(&self, held: &Manifest) -> bool {
+        self.format != Format::Auto && !states_media_type(&held.bytes)
     }
 
     /// What is said of some bytes, or embedded of them, is not said of those that replace them.
@@ -551,6 +563,34 @@ mod tests {
             .replace(r#""size":1"#, &format!(r#""size":{}"#, child.bytes.len()));
         assert_eq!(text(root), expected);
         assert!(finished.notes.iter().any(|note| note.contains(image.digest.hex())), "{:?}", finished.notes);
+    }
+
+    #[test]
+    fn a_format_that_is_asked_for_is_stated() {
+        for (family, format) in [(Family::Oci, Format::Oci), (Family::Docker, Format::Docker)] {
+            let stated = held(family);
+            let own = format!(r#""mediaType":"{}","#, family.manifest());
+            let text_of_unstated = text(&stated).replacen(&own, "", 1);
+            let digest = Digest::of(text_of_unstated.as_bytes());
+            let unstated =
+                Manifest::parse(text_of_unstated.into(), digest, Some(&family.manifest())).unwrap();
+            let index = index(&format!(
+                r#"{{"mediaType":"{}","digest":"{}","size":{}}}"#,
+                family.manifest(),
+                unstated.digest,
+                unstated.bytes.len()
+            ));
+            let drafts = [unstated.clone(), index.clone()]
+                .map(|held| Draft { base: Base::Held(held), layers: Vec::new() });
+            let finish = |format| finish(&drafts, &Encodings::new(), format).unwrap().unwrap().manifests;
+            let [child, root] = &finish(format)[..] else { panic!("two documents") };
+            assert!(text(child).starts_with(&format!("{{{own}")) && text(child).matches(&own).count() == 1);
+            assert_eq!(text(child).replacen(&own, "", 1), text(&unstated));
+            assert!(text(root).starts_with(&format!(r#"{{"mediaType":"{}""#, family.index())));
+            assert!(text(root).contains(&child.digest.to_string()), "{}", text(root));
+            let same = finish(Format::Auto);
+            assert_eq!((&same[0].digest, &same[1].digest), (&unstated.digest, &index.digest));
+        }
     }
 
     #[test]

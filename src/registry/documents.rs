@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use serde_json::Value;
 
 use super::{Client, RegistryError, blobs::content_digest, body::Payload, client::Call};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{
         Digest, Hasher,
+        manifest::states_media_type,
         media_type::{DOCKER_INDEX, DOCKER_MANIFEST},
     },
 };
@@ -127,13 +127,9 @@ fn offer_format(error: Error, media_type: &str, bytes: &[u8]) -> Error {
     match (refusal.status, refusal.code.as_deref()) {
         (415, _) => error.with_hint(format!("the registry does not take `{media_type}`: try `--format {other}`")),
         // serverless-registry, of an image that the specification allows and umoci writes.
-        (400, Some("MANIFEST_INVALID")) if !docker && has_no_media_type(bytes) => error.with_hint(
+        (400, Some("MANIFEST_INVALID")) if !docker && !states_media_type(bytes) => error.with_hint(
             "the manifest has no `mediaType`, which some registries insist on: `--format oci` adds it, and so changes the digest",
         ),
         _ => error,
     }
-}
-
-fn has_no_media_type(bytes: &[u8]) -> bool {
-    serde_json::from_slice(bytes).is_ok_and(|document: Value| document.get("mediaType").is_none())
 }

@@ -130,6 +130,16 @@ fn status_400_a_manifest_without_a_media_type() {
     hint: the manifest has no `mediaType`, which some registries insist on: `--format oci` adds it, and so changes the digest
     exit code 5
     ");
+    // And so it does.
+    let (registry, layout) = (Registry::honest(), Layout::without_media_type());
+    let destination = format!("{}/{REPOSITORY}:1", registry.host());
+    Longshore::new()
+        .run(["push", layout.path().to_str().unwrap(), &destination, "--format=oci"])
+        .pushed()
+        .unwrap();
+    let manifest = String::from_utf8(registry.manifest(REPOSITORY, "1").unwrap().1).unwrap();
+    let stated = r#""mediaType":"application/vnd.oci.image.manifest.v1+json","#;
+    assert_eq!(manifest.replacen(stated, "", 1).as_bytes(), layout.root.bytes);
 }
 
 #[test]
