@@ -37,6 +37,8 @@ pub(super) struct Break {
     start: u64,
     sent: u64,
     elapsed: Duration,
+    /// Nothing was kept since the one before it.
+    stuck: bool,
     suspect: Option<Suspect>,
 }
 
@@ -91,7 +93,8 @@ impl Session {
                 upload.follow(reply);
                 self.in_doubt(upload, range, error, retry_after)
             }
-            400..=499 => self.chunks_refused(error),
+            // A proxy that does not know the method answers 501.
+            400..=499 | 501 => self.chunks_refused(error),
             _ => Step::Ended(Err(error)),
         }
     }
@@ -125,13 +128,15 @@ impl Session {
     pub(super) fn suspect(&mut self, range: &Range<u64>, fault: &Fault) -> Option<Suspect> {
         let Fault::Reset { sent, elapsed, .. } = *fault else { return None };
         let (start, length) = (range.start, range.end - range.start);
-        let before = self.last_break.replace(Break { start, sent, elapsed, suspect: None })?;
+        let first = Break { start, sent, elapsed, stuck: false, suspect: None };
+        let before = self.last_break.replace(first)?;
         // Where nothing was kept in between, the place is as vague as the kernels make it.
         let stuck = start == before.start && sent > 0;
         let near = |distance| sent.abs_diff(before.sent) <= distance;
         let evident = 0 < sent && sent < length && near(SAME_PLACE);
         let vague = match length {
-            ..=BUFFERED => matches!(before.suspect, Some(Suspect::Size { .. })),
+            // The kernels may have taken all of it, however much was read: a third time is no accident.
+            ..=BUFFERED => before.stuck || matches!(before.suspect, Some(Suspect::Size { .. })),
             _ => near(BUFFERED),
         };
         let cut = evident || stuck && vague;
@@ -144,7 +149,7 @@ impl Session {
         } else {
             (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
         };
-        self.last_break = Some(Break { start, sent, elapsed, suspect });
+        self.last_break = Some(Break { stuck, suspect, ..first });
         suspect
     }
 
@@ -308,6 +313,15 @@ mod tests {
             play_with(large(), &blob(40 * MIB), answers).1,
             format!("POST, 0..{}, POST, 0..{}", 16 * MIB, 4 * MIB)
         );
+    }
+
+    #[test]
+    fn who_does_not_know_the_method_gets_the_blob_in_one_piece() {
+        for code in [400, 405, 501] {
+            let answers = vec![opened(), status(code), opened(), status(201)];
+            assert_eq!(play(25, answers), "POST, 0..10, POST, PUT 25, uploaded", "{code}");
+        }
+        assert!(play(25, vec![opened(), status(507)]).contains("0..10, refused: "));
     }
 
     /// A line on which 16 MiB are too little: 200 ms and 125 MB/s.
@@ -488,6 +502,29 @@ mod tests {
         let answers = vec![opened(), reset(9 * MIB), held(7), held(7), reset(10 * MIB), held(12), held(12)];
         let (session, done) = play_with(large(), &blob(40 * MIB), answers);
         assert!(done.ends_with(&format!("{}..{}", 12 * MIB, 28 * MIB)), "{done}");
+        assert_eq!(session.lesson().bearable, None);
+    }
+
+    #[test]
+    fn a_small_body_that_breaks_for_the_third_time_is_cut() {
+        // What the kernels took says nothing about what was read.
+        let large = || Settings { chunk_size: None, ..settings() };
+        let broken = |sent| vec![opened(), reset(sent), status(404)];
+        let answers = [MIB, 3 * MIB, 2 * MIB].into_iter().flat_map(broken).collect::<Vec<_>>();
+        let last = answers.len() - 1;
+        let answers = answers.into_iter().take(last).chain([opened(), holds(MIB)]).collect();
+        let (session, done) = play_with(large(), &blob(3 * MIB), answers);
+        let whole = format!("POST, PUT {}", 3 * MIB);
+        let missed = format!("{whole}, wait, HEAD");
+        assert_eq!(done, format!("{missed}, {missed}, {whole}, POST, 0..{MIB}, {MIB}..{}", 2 * MIB));
+        assert_eq!((session.lesson().bearable, session.lesson().seeming_limit), (Some(MIB), None));
+        // Not while the registry gets on.
+        let profile = hosts::Profile { chunk_size: 8 * MIB, may_grow: false, ..hosts::Profile::ORDINARY };
+        let mut answers = vec![opened()];
+        for (sent, held) in [(2, 1), (5, 2), (3, 3), (6, 4)] {
+            answers.extend([reset(sent * MIB), holds(held * MIB), holds(held * MIB)]);
+        }
+        let (session, _) = play_with(Settings { profile, ..large() }, &blob(40 * MIB), answers);
         assert_eq!(session.lesson().bearable, None);
     }
 

@@ -123,12 +123,12 @@ impl Session {
     }
 }
 
-/// Chunks are whole KiB or MiB, or close to it.
+/// Says a size by its unit where that is exact, since one byte may be what is too much.
 pub(super) fn human(bytes: u64) -> String {
     match bytes {
-        0..1024 => counted(bytes, "byte"),
-        1024..1_048_576 => format!("{} KiB", bytes / 1024),
-        _ => format!("{} MiB", bytes / 1_048_576),
+        1024.. if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        1024.. if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => counted(bytes, "byte"),
     }
 }
 
