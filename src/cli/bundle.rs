@@ -17,8 +17,13 @@ use longshore::{
 use serde_json::{Value, json};
 
 use super::{
-    Context, ExitStatus, cache::CacheArgs, output::ascii, progress::ProgressArgs, recipe::RecipeArgs,
-    source::SourceArgs, value::typed,
+    Context, ExitStatus,
+    cache::CacheArgs,
+    output::ascii,
+    progress::ProgressArgs,
+    recipe::RecipeArgs,
+    source::SourceArgs,
+    value::{size, typed},
 };
 
 /// Write images into one OCI archive, for the far side of an air gap
@@ -44,7 +49,7 @@ pub(super) struct Args {
     base: Vec<PathBuf>,
     /// Write parts of this size, FILE.000 and so on, and FILE.parts, which lists them and is what is pushed. FAT takes
     /// `4GB`, a DVD `4.7GB`
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     split: Option<ByteSize>,
     /// Only this platform of multi-platform images: OS/ARCH[/VARIANT]
     #[arg(long, value_parser = typed::<Platform>)]

@@ -14,7 +14,7 @@ use longshore::{
 };
 use serde_json::json;
 
-use super::{Context, ExitStatus};
+use super::{Context, ExitStatus, value};
 
 /// Which cache, and how large it may get.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) struct CacheArgs {
     #[arg(long = "cache", value_name = "URL")]
     shared: Option<String>,
     /// Keep so many bytes of them: what was not used for the longest time goes first
-    #[arg(long, value_name = "SIZE", default_value = "20GiB")]
+    #[arg(long, value_name = "SIZE", default_value = "20GiB", value_parser = value::size)]
     cache_size: ByteSize,
 }
 
@@ -96,7 +96,7 @@ enum Command {
     /// Drop what was not used for the longest time
     Prune {
         /// Keep so many bytes
-        #[arg(long, value_name = "SIZE")]
+        #[arg(long, value_name = "SIZE", value_parser = value::size)]
         max_size: Option<ByteSize>,
         /// Drop what was not used for so long, like `30d`
         #[arg(long, value_name = "DURATION")]

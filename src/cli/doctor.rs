@@ -27,7 +27,7 @@ use super::{
     login::registry,
     output::ascii,
     table::{self, Column},
-    value::more_than_nothing,
+    value::{more_than_nothing, size_of_something},
 };
 
 /// Say what a registry does, and what a push to it would do
@@ -52,7 +52,7 @@ pub(super) struct Args {
     jobs: usize,
     /// Chunks that a push would be told to send
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
-    #[arg(value_parser = more_than_nothing::<ByteSize>)]
+    #[arg(value_parser = size_of_something)]
     chunk_size: Option<ByteSize>,
     /// Give up on a connection that takes no byte for so long, like `60s`
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Transfer")]

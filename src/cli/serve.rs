@@ -20,7 +20,7 @@ use super::{
     random_login::RandomLogin,
     served_images::ServedImages,
     source::SourceArgs,
-    value::more_than_nothing,
+    value::{more_than_nothing, size, size_of_something},
 };
 
 /// Serve a folder or bucket as a registry
@@ -50,10 +50,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
     /// The largest body of an upload; clients that know OCI-Chunk-Max-Length keep to it
-    #[arg(long, value_name = "SIZE", value_parser = more_than_nothing::<ByteSize>)]
+    #[arg(long, value_name = "SIZE", value_parser = size_of_something)]
     chunk_max: Option<ByteSize>,
     /// Announce that chunks should not be smaller
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     chunk_min: Option<ByteSize>,
     /// Uploads that may be open at once
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = more_than_nothing::<usize>)]

@@ -10,7 +10,11 @@ use longshore::{
     registry::{Client, ClientOptions, Credentials, Learned, RateLimit, Sightings, Unfinished},
 };
 
-use super::{Context, access::AccessArgs, value::more_than_nothing};
+use super::{
+    Context,
+    access::AccessArgs,
+    value::{more_than_nothing, size, size_of_something},
+};
 
 /// Options of how blobs are sent.
 #[derive(Debug, clap::Args)]
@@ -21,15 +25,16 @@ pub(super) struct TransferArgs {
     jobs: usize,
     /// Send chunks of this size, like `8MiB`
     #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
-    #[arg(value_parser = more_than_nothing::<ByteSize>)]
+    #[arg(value_parser = size_of_something)]
     chunk_size: Option<ByteSize>,
     /// Send no more than this per second, all blobs together, like `2MiB`
-    #[arg(long, value_name = "SIZE", help_heading = "Transfer")]
+    #[arg(long, value_name = "SIZE", help_heading = "Transfer", value_parser = size)]
     limit_rate: Option<ByteSize>,
     /// Attempts without progress before giving up
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Transfer")]
     retries: u32,
-    /// Give up on a connection that takes no byte for so long, like `60s`
+    /// Give up on a connection that takes no byte for so long, like `60s`; closing an upload may take fifteen times
+    /// as long
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Transfer")]
     #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     timeout: humantime::Duration,

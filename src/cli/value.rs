@@ -2,6 +2,7 @@
 
 use std::{ffi::OsStr, fmt::Display, marker::PhantomData, str::FromStr};
 
+use bytesize::ByteSize;
 use clap::{
     Arg, Command,
     builder::{PossibleValue, TypedValueParser},
@@ -22,8 +23,22 @@ pub(super) fn more_than_nothing<T>(text: &str) -> Result<T, String>
 where
     T: FromStr<Err: Display> + Default + PartialEq,
 {
-    let value: T = text.parse().map_err(|error: T::Err| error.to_string())?;
+    text.parse().map_err(|error: T::Err| error.to_string()).and_then(something)
+}
+
+fn something<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("it has to be more than nothing".to_owned()) } else { Ok(value) }
+}
+
+/// Reads a size.
+pub(super) fn size(text: &str) -> Result<ByteSize, String> {
+    // The parser's own words speak of its insides.
+    text.parse().map_err(|_| "not a size; `100000`, `10MB` and `8MiB` are".to_owned())
+}
+
+/// Reads a size that makes no sense as 0.
+pub(super) fn size_of_something(text: &str) -> Result<ByteSize, String> {
+    size(text).and_then(something)
 }
 
 /// Reads the value of an option that is one of these words, or begins with one and a colon. The help of the option

@@ -90,7 +90,11 @@ fn the_command_line_takes_a_limit_as_it_takes_sizes() {
         }
     }
     let asked = registry.log().len();
-    for (limit, words) in [("0", "`--limit-rate 0` lets nothing through"), ("fast", "invalid value 'fast'")] {
+    for (limit, words) in [
+        ("0", "`--limit-rate 0` lets nothing through"),
+        ("fast", "'fast' for '--limit-rate <SIZE>': not a size; `100000`, `10MB` and `8MiB` are"),
+        ("5MB/s", "not a size"),
+    ] {
         let run = push(&Longshore::new(), "never", &["--limit-rate", limit]);
         assert_eq!(run.code, Some(2), "{run:?}");
         assert!(run.stderr.contains(words), "{run:?}");
