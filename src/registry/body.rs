@@ -114,11 +114,6 @@ impl Meter {
         }
     }
 
-    /// Counts the answer's beginning as movement.
-    pub(crate) fn touch(&self) {
-        self.0.touch();
-    }
-
     /// Returns how many bytes the HTTP client has taken.
     pub(crate) fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)

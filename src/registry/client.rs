@@ -43,6 +43,9 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(5);
 /// A token shall be good for so long when a body is begun, since nothing can be renewed in the middle of it.
 const TOKEN_MARGIN_WITH_BODY: Duration = Duration::from_secs(30);
 
+/// Closing an upload may take so many times as long as other requests: registries copy gigabytes then.
+const CLOSING: u32 = 15;
+
 /// One registry.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -217,7 +220,7 @@ impl Client {
             Request::Cancel { location } => (None, Call::new(Method::DELETE, location.0.clone())),
             Request::Commit { location, digest, body } => {
                 let mut call = Call::new(Method::PUT, location.with_digest(digest));
-                call.patience = Some(self.0.options.commit_timeout);
+                call.patience = Some(self.0.options.timeout.saturating_mul(CLOSING));
                 (*body, call)
             }
             Request::Exists { digest } => {

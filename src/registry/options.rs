@@ -22,10 +22,8 @@ pub struct ClientOptions {
     pub insecure: bool,
     /// Whom to trust besides those whom the machine trusts, and who we are.
     pub certificates: Certificates,
-    /// No byte is accepted for so long: given up.
+    /// No byte is accepted for so long: given up. Closing an upload may take fifteen times as long.
     pub timeout: Duration,
-    /// What closing an upload may take: registries copy gigabytes then.
-    pub commit_timeout: Duration,
     /// Failed attempts of a request, besides the first.
     pub retries: u32,
     /// How pauses are taken, and the longest.
@@ -47,7 +45,6 @@ impl Default for ClientOptions {
             insecure: false,
             certificates: Certificates::default(),
             timeout: Duration::from_secs(60),
-            commit_timeout: Duration::from_secs(15 * 60),
             retries: 5,
             pace: Pace::default(),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")).to_owned(),

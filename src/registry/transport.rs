@@ -267,32 +267,19 @@ impl Transport {
                 *request.body_mut() = Some(reqwest::Body::wrap_stream(meter.stream(body)));
             }
         }
-        let answer = async {
-            let mut response = client.execute(request).await?;
-            meter.touch();
-            let mut body = BytesMut::new();
-            if leaves_body && response.status().is_success() {
-                return Ok((response, Bytes::new(), false));
-            }
-            let whole = loop {
-                match response.chunk().await {
-                    Ok(Some(bytes)) if body.len() + bytes.len() > limit => {
-                        body.extend_from_slice(&bytes[..limit - body.len()]);
-                        break false;
-                    }
-                    Ok(Some(bytes)) => body.extend_from_slice(&bytes),
-                    Ok(None) => break true,
-                    // The head has come, and says most: a 413 is often followed by a reset.
-                    Err(_) => break false,
-                }
-            };
-            Ok((response, body.freeze(), whole))
-        };
-        let answer = match meter.watch(answer, self.settings.timeout, patience).await {
-            Some(answer) => answer.map_err(|error| fault(error, &meter, &url, &self.place(&url))),
+        let response = match meter.watch(client.execute(request), self.settings.timeout, patience).await {
+            Some(response) => response.map_err(|error| fault(error, &meter, &url, &self.place(&url))),
             None => Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
         };
-        let (response, body, whole) = answer.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
+        let mut response = response.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
+        let leaves_body = leaves_body && response.status().is_success();
+        let mut body = BytesMut::new();
+        // The head has come, and says most: whoever drags out the rest is not waited for as for the answer.
+        let whole = !leaves_body
+            && tokio::time::timeout(self.settings.timeout, read(&mut response, limit, &mut body))
+                .await
+                .unwrap_or(false);
+        let body = body.freeze();
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
         self.heed(status, &headers, &confidential);
@@ -300,7 +287,7 @@ impl Transport {
             let why = format!("it was answered {} before all was sent", status.as_u16());
             return Err(Fault::Reset { sent: meter.sent(), elapsed: meter.elapsed(), why });
         }
-        let rest = (leaves_body && status.is_success()).then_some(response);
+        let rest = leaves_body.then_some(response);
         let elapsed = meter.elapsed();
         Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed, confidential })
     }
@@ -308,7 +295,10 @@ impl Transport {
     /// Names a place for messages: it is not always the user who has named it.
     fn place(&self, url: &Url) -> String {
         let sent = if url.host() == self.base().host() { "" } else { " (where the registry sends us)" };
-        format!("{}{sent}", origin(url))
+        // Which of both does not answer, only who has asked for the proxy can tell.
+        let proxy =
+            self.settings.proxies.of(url).map(|proxy| format!(" through the proxy {}", origin(proxy)));
+        format!("{}{sent}{}", origin(url), proxy.unwrap_or_default())
     }
 
     /// Draws the consequences that concern everybody.
@@ -386,6 +376,20 @@ impl Settings {
         let builder = builder.tcp_user_timeout(self.timeout);
         builder
     }
+}
+
+/// Reads so much of an answer's body; returns whether that is all of it. A 413 is often followed by a reset.
+async fn read(response: &mut reqwest::Response, limit: usize, body: &mut BytesMut) -> bool {
+    while let Ok(chunk) = response.chunk().await {
+        let Some(bytes) = chunk else { return true };
+        let room = limit - body.len();
+        if bytes.len() > room {
+            body.extend_from_slice(&bytes[..room]);
+            return false;
+        }
+        body.extend_from_slice(&bytes);
+    }
+    false
 }
 
 fn unusable(error: reqwest::Error) -> Error {

@@ -141,6 +141,15 @@ fn docker_finds_its_hub_by_its_own_name_for_it() {
 }
 
 #[test]
+fn a_proxy_that_does_not_answer_is_named() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let user = User::new().with("HTTPS_PROXY", format!("http://me:{PASSWORD}@{proxy}"));
+    let run = user.push("r.example.com/demo:1", &["--retries=0"]);
+    assert!(!run.stderr.contains(PASSWORD), "{run:?}");
+    run.said(6, &[&format!("https://r.example.com through the proxy http://{proxy}: ")]);
+}
+
+#[test]
 fn a_namespace_has_a_login_of_its_own() {
     let auth = Auth::Basic { user: USER, password: PASSWORD };
     let registry = Registry::start(Script::new().manners(Manners { auth, ..Manners::default() }));

@@ -9,7 +9,9 @@ use longshore::{
     registry::{Credential, Credentials, Secret},
 };
 
-use super::{CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, locations::trusting, story};
+use super::{
+    CHUNK, Pusher, REPOSITORY, assert_arrived, image::Layout, locations::trusting, pushed_by, story,
+};
 use crate::support::registry::{Auth, Fault, Manners, Registry, Route, Script};
 
 /// Three chunks and a bit.
@@ -84,6 +86,35 @@ fn absurd_headers_are_survived() {
             survived(&pusher, &layout, script, &format!("{name}: {shown}"));
         }
     }
+}
+
+#[test]
+fn an_answer_counts_though_its_body_never_comes() {
+    let mut pusher = Pusher::new();
+    pusher.client.timeout = Duration::from_millis(300);
+    let layout = Layout::of(&[LARGE, 1000]);
+    let dragged = || Fault::Header("Content-Length", "1000");
+    let script = [Route::Open, Route::Patch, Route::Commit, Route::ManifestPut]
+        .into_iter()
+        .fold(Script::new(), |script, route| script.on(route, 1, dragged()));
+    let registry = pushed_by(&pusher, &layout, script);
+    assert_eq!(registry.calls(Route::Status), 0, "{}", story(&registry));
+    assert_eq!(registry.calls(Route::Commit), layout.blobs.len(), "{}", story(&registry));
+    assert_eq!(registry.calls(Route::ManifestPut), 1, "{}", story(&registry));
+    // What a refusal says is read as far as it goes.
+    let refusal = Fault::status(403).body("text/plain", "not you").header("Content-Length", "1000");
+    let error = survived(&pusher, &layout, Script::new().always(Route::Open, refusal), "a refusal").unwrap();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(chain(&error).contains("403 Forbidden: not you"), "{error:?}");
+}
+
+#[test]
+fn who_never_answers_a_closing_put_is_waited_for_as_the_user_wants() {
+    let mut pusher = Pusher::new();
+    pusher.client.timeout = Duration::from_millis(100);
+    let script = Script::new().on(Route::Commit, 1, Fault::Stall { after: LARGE });
+    let registry = pushed_by(&pusher, &Layout::of(&[LARGE]), script);
+    assert_eq!(registry.exchanges(Route::Commit)[0].answered, None, "{}", story(&registry));
 }
 
 #[test]
