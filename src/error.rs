@@ -206,6 +206,12 @@ pub fn counted(count: impl fmt::Display + From<u8> + PartialEq + Copy, what: &st
     format!("{count} {what}{ending}")
 }
 
+/// Says in one line where a text is not the TOML that is wanted, and why; the parser's own words are a drawing.
+pub fn no_toml(text: &str, error: &toml::de::Error) -> Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    Error::local(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+}
+
 /// Returns which of the words that would do is meant by one that does not, if one is like it.
 pub fn similar<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |word: &str| strsim::normalized_damerau_levenshtein(asked, word);

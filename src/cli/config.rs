@@ -14,7 +14,7 @@ use clap::{
 };
 use longshore::{
     Error, Result,
-    error::{Context as _, ErrorKind, similar},
+    error::{Context as _, ErrorKind, no_toml, similar},
 };
 use serde_json::json;
 use toml::{Table, Value};
@@ -295,11 +295,6 @@ fn check(option: &Arg, key: &str, value: &str) -> Result<()> {
 fn values(option: &Arg) -> String {
     let values = option.get_possible_values();
     values.iter().map(|value| format!("`{}`", value.get_name())).collect::<Vec<_>>().join(", ")
-}
-
-fn no_toml(text: &str, error: &toml::de::Error) -> Error {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    Error::local(format!("line {}: {}", before.lines().count().max(1), error.message()))
 }
 
 fn no_section(name: &str) -> Error {

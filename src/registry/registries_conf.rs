@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Error, Result, no_toml};
 
 /// What the files are found by.
 #[derive(Clone, Debug, Default)]
@@ -131,8 +131,8 @@ impl RegistriesConf {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::local("reading the configuration").because(error)),
         };
-        let File { credential_helpers, registry } =
-            toml::from_str(&text).context(ErrorKind::Local, || format!("reading `{}`", path.display()))?;
+        let File { credential_helpers, registry } = toml::from_str(&text)
+            .map_err(|error| no_toml(&text, &error).while_doing(format!("reading `{}`", path.display())))?;
         self.helpers = credential_helpers.or(self.helpers.take());
         for Table { prefix, location, insecure, blocked } in registry {
             let prefix = if prefix.is_empty() { location } else { prefix };
@@ -177,7 +177,7 @@ fn begins(text: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::chain;
+    use crate::error::{ErrorKind, chain};
 
     /// A machine with these files and a user of its own.
     fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Values) {
@@ -229,6 +229,18 @@ mod tests {
         ] {
             let rule = conf.rule(host, repository).map(|rule| (rule.insecure, rule.blocked));
             assert_eq!(rule, expected, "{host}/{repository}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_in_one_line() {
+        for (text, line) in [("a =\n", 1), ("a = 1\n= 2\n", 2), (&registry("r", "blocked='yes'"), 3)] {
+            let (dir, values) = machine(&[("etc/containers/registries.conf", text)]);
+            let error = values.read().unwrap_err();
+            let path = dir.path().join("etc/containers/registries.conf");
+            let said = chain(&error);
+            assert!(said.starts_with(&format!("reading `{}`: line {line}: ", path.display())), "{said}");
+            assert!(!said.contains('\n') && !said.contains(" | "), "{said}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::store::StorageOptions;
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result, no_toml};
 
 /// What the files are interpreted by.
 #[derive(Clone, Debug, Default)]
@@ -198,8 +198,8 @@ impl Settings {
     /// Reads a file over what is known; returns whether there is one.
     fn read(&mut self, path: &Path) -> Result<bool> {
         let Some(text) = text_of(path)? else { return Ok(false) };
-        let File { storage } =
-            toml::from_str(&text).context(ErrorKind::Local, || format!("reading `{}`", path.display()))?;
+        let File { storage } = toml::from_str(&text)
+            .map_err(|error| no_toml(&text, &error).while_doing(format!("reading `{}`", path.display())))?;
         for (setting, said) in [
             (&mut self.driver, storage.driver),
             (&mut self.graphroot, storage.graphroot),
