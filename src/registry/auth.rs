@@ -99,12 +99,21 @@ impl Authenticator {
     /// Adds to a refusal of our credentials whose they were, unless it says so already, and what to do.
     pub(crate) fn explain(&self, repository: &str, error: Error) -> Error {
         let Ok(login) = self.known(repository) else { return error };
-        let hint = login.hint();
+        let status = error.find::<RegistryError>().map(|refusal| refusal.status);
+        let hint = match (status, self.challenge(), &login.credential) {
+            (Some(401), None, Some(_)) => {
+                format!("{} was not shown: the registry asks for no login by Basic or Bearer", login.source)
+            }
+            (Some(401), Some(Challenge::Basic), Some(Credential::Identity(_))) => {
+                format!("{} was not shown: the registry asks for a user and a password", login.source)
+            }
+            _ => login.hint(),
+        };
         if error.kind() != ErrorKind::Denied || error.hints().contains(&hint.as_str()) {
             return error;
         }
         // Who is forbidden something has been let in; and who logs in knows how.
-        let forbidden = error.find::<RegistryError>().is_some_and(|refusal| refusal.status == 403);
+        let forbidden = status == Some(403);
         let error = error.with_hint(hint);
         if forbidden || repository.is_empty() {
             error

@@ -876,6 +876,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_denial_says_what_was_not_shown() {
+        let mut identity = Credentials::default();
+        identity.give("a test", Credential::Identity(Secret::new("xyzzy")));
+        let identity = ClientOptions { credentials: identity, ..options() };
+        for (challenge, options, source, wanted) in [
+            ("Digest realm=\"r\"", bob(), "user `bob`", "no login by Basic or Bearer"),
+            ("Basic realm=\"r\"", identity, "an identity token", "a user and a password"),
+        ] {
+            let challenge = format!("WWW-Authenticate: {challenge}");
+            let server = Server::start(move |_| say(401, &[&challenge], "")).await;
+            let error = server.client(options).head_blob("demo", &Digest::of(b"x")).await.unwrap_err();
+            let hint = format!("{source} from a test was not shown: the registry asks for {wanted}");
+            assert_eq!(error.hints()[0], hint);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_cut_off_is_asked_for_again() {
         let (tokens, manifests) = (AtomicU64::new(0), AtomicU64::new(0));
         let cut = |body: &str| {
