@@ -122,6 +122,8 @@ def main():
             size = sum(os.path.getsize(os.path.join(back, file)) for file in os.listdir(back))
             shutil.rmtree(back)
             shutil.rmtree(home, ignore_errors=True)
+            # What is left of broken uploads would fill the disk.
+            shutil.rmtree(os.path.join(folder, "store", "docker/registry/v2/repositories", name), ignore_errors=True)
             if found != digest:
                 sys.exit(f"{name}: {digest} was printed, {found} is there")
             bound = size + lost + (1 << 20)
