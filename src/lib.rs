@@ -2,7 +2,7 @@
 //!
 //! The modules, left to right, each using only what stands left of it:
 //!
-//! `error ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← {server, cli}`
+//! `error ← lock ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← {server, cli}`
 //!
 //! * [`oci`]: pure data (digests, descriptors, manifests, references, platforms);
 //! * [`blob`]: bytes by offset; [`codec`]: bytes to bytes; [`layout`]: OCI layouts, folder or archive;
@@ -74,8 +74,12 @@ pub mod codec;
 pub mod error;
 pub mod event;
 pub mod layout;
+mod lock;
 pub mod oci;
 pub mod plan;
+#[cfg(test)]
+#[path = "../tests/support/program.rs"]
+mod program;
 pub mod push;
 pub mod registry;
 #[cfg(feature = "server")]

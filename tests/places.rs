@@ -5,12 +5,14 @@
 //! put together from the blobs of another.
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/reader.rs"]
 mod reader;
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::{FileExt as _, PermissionsExt},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -353,8 +355,7 @@ fn a_program_that_writes_an_archive_is_read_as_one() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("result");
     let run = |text: String| {
-        fs_err::write(&script, format!("#!/bin/sh\n{text}")).unwrap();
-        fs_err::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        program::install(&script, &text);
         let options = SourceOptions { from_command: true, ..SourceOptions::default() };
         open(&script.to_str().unwrap().parse::<SourceSpec>()?, &options)
     };

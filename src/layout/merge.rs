@@ -5,7 +5,10 @@ use std::{collections::HashSet, path::Path};
 use serde_json::Value;
 
 use super::{BLOBS, INDEX, REF_NAME, write};
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result},
+    lock::Locked,
+};
 
 /// Moves everything of the layout `from` into the layout `into`, which is made if there is none; both are on one
 /// filesystem. A name that both have goes to the image that comes. Whoever reads `into` meanwhile sees no image
@@ -14,8 +17,7 @@ pub fn take_over(from: &Path, into: &Path) -> Result<()> {
     let merging = || format!("writing the OCI layout `{}`", into.display());
     write::init(into)?;
     // Two at the same time would each lose what the other one adds.
-    let lock = fs_err::File::open(into).context(ErrorKind::Local, merging)?;
-    lock.file().lock().context(ErrorKind::Local, merging)?;
+    let _lock = fs_err::File::open(into).and_then(Locked::wait).context(ErrorKind::Local, merging)?;
     for algorithm in fs_err::read_dir(from.join(BLOBS)).context(ErrorKind::Local, merging)? {
         let algorithm = algorithm.context(ErrorKind::Local, merging)?;
         let folder = into.join(BLOBS).join(algorithm.file_name());

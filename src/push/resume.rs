@@ -185,10 +185,8 @@ impl Trail {
         let Some(held) = held else { return record.clear() };
         let prefix = spool.prefix(held.offset).cloned();
         record.write(Progress { held, prefix });
-        if let Some(handle) = record.handle() {
-            // The next chunk does not wait for this machine's disk.
-            tokio::task::spawn_blocking(move || handle.sync());
-        }
+        // The next chunk does not wait for this machine's disk.
+        tokio::task::spawn_blocking(record.sync());
     }
 
     /// The blob has arrived, or never will.

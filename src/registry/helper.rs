@@ -139,7 +139,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::PermissionsExt, path::Path};
+    use std::path::Path;
 
     use super::*;
     use crate::error::{ErrorKind, chain};
@@ -150,13 +150,7 @@ mod tests {
     /// A question to a shell script.
     fn question(dir: &Path, script: &str) -> Question {
         let program = dir.join("helper");
-        // Written by another process: a file that somebody has open for writing cannot be run.
-        let mut shell = std::process::Command::new("sh");
-        let mut shell =
-            shell.args(["-c", "cat >\"$0\""]).arg(&program).stdin(Stdio::piped()).spawn().unwrap();
-        write!(shell.stdin.take().unwrap(), "#!/bin/sh\n{script}\n").unwrap();
-        assert!(shell.wait().unwrap().success());
-        fs_err::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::program::install(&program, script);
         let question = Question::new("x", "r.example.com", "`a file`");
         Question { helper: program.display().to_string(), ..question }
     }
@@ -224,7 +218,8 @@ mod tests {
         let question = question(dir.path(), &script);
         // It is killed while it hangs, not before it has begun to.
         let mut patience = Duration::from_millis(50);
-        while !pid.exists() {
+        let started = || fs_err::read_to_string(&pid).is_ok_and(|pid| !pid.is_empty());
+        while !started() {
             let error = question.get(patience).await.unwrap_err();
             assert!(error.message().contains("did not answer within"), "{error}");
             patience *= 2;

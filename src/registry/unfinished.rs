@@ -7,7 +7,7 @@
 
 use std::{
     fs::DirBuilder,
-    io::{Read as _, Seek as _, Write as _},
+    io::{Read, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,6 +19,7 @@ use url::Url;
 use super::{Location, session::Held};
 use crate::{
     error::{Context as _, ErrorKind, Result, chain},
+    lock::Locked,
     oci::Digest,
 };
 
@@ -45,7 +46,7 @@ pub struct Key {
 #[derive(Debug)]
 #[must_use = "a record is locked until it is dropped"]
 pub struct Record {
-    file: fs_err::File,
+    file: Locked,
     path: PathBuf,
     key: Key,
 }
@@ -108,15 +109,10 @@ impl Unfinished {
         let mut options = fs_err::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         options.options_mut().mode(0o600);
-        let mut file = options.open(&path).context(ErrorKind::Local, opening)?;
-        if file.file().try_lock().is_err() {
-            return Ok(None);
-        }
+        let file = options.open(&path).context(ErrorKind::Local, opening)?;
+        let Ok(file) = Locked::alone(file) else { return Ok(None) };
         let mut text = String::new();
-        std::io::Read::by_ref(&mut file)
-            .take(TEXT_LIMIT)
-            .read_to_string(&mut text)
-            .context(ErrorKind::Local, opening)?;
+        Read::take(&*file, TEXT_LIMIT).read_to_string(&mut text).context(ErrorKind::Local, opening)?;
         let progress = serde_json::from_str::<Text>(&text).ok().and_then(|text| text.progress(&key));
         Ok(Some((Record { file, path, key }, progress)))
     }
@@ -157,27 +153,24 @@ impl Record {
         let location = location.0.to_string();
         let text = Text { key: self.key.clone(), location, offset, chunk, at: now(), prefix };
         let written = serde_json::to_vec(&text).map_err(std::io::Error::from).and_then(|text| {
-            self.file.rewind()?;
-            self.file.write_all(&text)?;
-            self.file.set_len(text.len() as u64)
+            let mut file: &fs_err::File = &self.file;
+            file.rewind()?;
+            file.write_all(&text)?;
+            file.set_len(text.len() as u64)
         });
         if let Err(error) = written {
             tracing::debug!("how far the upload is could not be noted: {error}");
         }
     }
 
-    /// Makes what was noted outlive a power cut.
-    pub fn sync(&self) {
-        if let Err(error) = self.file.sync_data() {
-            tracing::debug!("how far the upload is may be forgotten: {error}");
+    /// Returns what makes all that was noted outlive a power cut, as soon as the disk lets it.
+    pub fn sync(&self) -> impl FnOnce() + Send + use<> {
+        let copy = self.file.file().try_clone();
+        move || {
+            if let Err(error) = copy.and_then(|file| file.sync_data()) {
+                tracing::debug!("how far the upload is may be forgotten: {error}");
+            }
         }
-    }
-
-    /// Returns a handle for [`Record::sync`] elsewhere.
-    pub fn handle(&self) -> Option<Self> {
-        let file = self.file.file().try_clone().ok()?;
-        let file = fs_err::File::from_parts(file, &self.path);
-        Some(Self { file, path: self.path.clone(), key: self.key.clone() })
     }
 
     /// Notes that there is nothing to go on with: the upload is lost.

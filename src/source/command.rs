@@ -63,15 +63,12 @@ impl Drop for Output {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn script(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("result");
-        fs_err::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::program::install(&path, text);
         (dir, path)
     }
 

@@ -1,13 +1,16 @@
 //! The house plan holds: who may use whom, who may name which crate, and how long a file may be.
 //!
-//! `error ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← server ← cli`:
+//! `error ← lock ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← server ← cli`:
 //! a module uses only what stands left of it; those in braces do not see each other.
 
 use std::{collections::BTreeSet, path::Path};
 
 /// The rows, left to right.
 const ROWS: &[&[&str]] = &[
+    // Of unit tests only.
+    &["program"],
     &["error"],
+    &["lock"],
     &["oci"],
     &["event"],
     &["blob"],

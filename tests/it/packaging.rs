@@ -1,10 +1,10 @@
 //! What other systems install and run us by: the GitHub Action, the Debian package, and all shell scripts.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use longshore::oci::Digest;
 
-use crate::support::{longshore::Longshore, registry::Registry, scripts, tool};
+use crate::support::{longshore::Longshore, program, registry::Registry, scripts, tool};
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -100,9 +100,8 @@ fn the_action_of_the_documents_pushes() {
     values.push(("${{ steps.push.outputs.digest }}", digest.clone()));
     let dir = tempfile::tempdir().unwrap();
     let signed = dir.path().join("signed");
-    let cosign = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{}'\n", signed.display());
-    fs_err::write(dir.path().join("cosign"), cosign).unwrap();
-    fs_err::set_permissions(dir.path().join("cosign"), PermissionsExt::from_mode(0o755)).unwrap();
+    let cosign = format!("printf '%s\\n' \"$@\" >>'{}'", signed.display());
+    program::install(&dir.path().join("cosign"), &cosign);
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     for script in scripts::of(&page).iter().filter(|script| scripts::is_for_github(script)) {
         let script = filled(script, &values);

@@ -6,6 +6,7 @@ pub(crate) mod log;
 pub(crate) mod longshore;
 pub(crate) mod nginx;
 pub(crate) mod podman;
+pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod read_back;
 pub(crate) mod registry;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
+    lock::Locked,
     oci::{Algorithm, Digest, Hasher},
 };
 
@@ -41,7 +42,7 @@ const MOMENT: Duration = Duration::from_millis(5);
 #[must_use = "dropping it throws its bytes away, unless it is kept"]
 pub(super) struct Staging {
     folder: PathBuf,
-    file: fs_err::File,
+    file: Locked,
     size: u64,
     hasher: Hasher,
     /// Who goes on with it in other requests, if anybody.
@@ -99,24 +100,24 @@ impl Staging {
         fs_err::create_dir(&folder).context(ErrorKind::Local, making)?;
         let file = fs_err::OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(DATA));
         let file = file.context(ErrorKind::Local, making)?;
-        file.lock().context(ErrorKind::Local, making)?;
+        let file = Locked::wait(file).context(ErrorKind::Local, making)?;
         Ok(Self { folder, file, size: 0, hasher: Hasher::new(algorithm), keeper: None })
     }
 
     /// Goes on with the one that is kept in `folder`.
     pub(super) fn resume(folder: PathBuf) -> Result<Taken> {
         let opening = || format!("opening the upload `{}`", folder.display());
-        let file = match fs_err::OpenOptions::new().read(true).write(true).open(folder.join(DATA)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Gone),
-            opened => opened.context(ErrorKind::Local, opening)?,
-        };
-        // Who only asks holds it for a moment.
-        if file.try_lock().is_err() {
+        let mut file = lock(&folder);
+        if let Ok(None) = file {
+            // Who only asks holds it for a moment.
             thread::sleep(MOMENT);
-            if file.try_lock().is_err() {
-                return Ok(Taken::Busy);
-            }
+            file = lock(&folder);
         }
+        let file = match file {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Gone),
+            locked => locked.context(ErrorKind::Local, opening)?,
+        };
+        let Some(file) = file else { return Ok(Taken::Busy) };
         // Whoever held the lock until now may have ended it.
         let Some(State { repository, size, algorithm, hash }) = State::read(&folder)? else {
             return Ok(Taken::Gone);
@@ -233,9 +234,15 @@ impl Drop for Staging {
     }
 }
 
+/// Locks the upload in `folder`, unless somebody else has it locked.
+fn lock(folder: &Path) -> io::Result<Option<Locked>> {
+    let data = fs_err::OpenOptions::new().read(true).write(true).open(folder.join(DATA))?;
+    Ok(Locked::alone(data).ok())
+}
+
 /// Returns whether somebody is appending to the upload in `folder`.
 pub(super) fn is_busy(folder: &Path) -> bool {
-    fs_err::File::open(folder.join(DATA)).is_ok_and(|data| data.file().try_lock_shared().is_err())
+    fs_err::File::open(folder.join(DATA)).is_ok_and(|data| Locked::shared(data).is_err())
 }
 
 /// Gives a file another name, unless something has it already.
@@ -274,9 +281,7 @@ pub(super) fn reap(uploads: &Path, lifetime: Duration) -> Result<()> {
 
 fn is_stale(folder: &Path, lifetime: Duration) -> bool {
     let Ok(data) = fs_err::File::open(folder.join(DATA)) else { return true };
-    if data.try_lock().is_err() {
-        return false;
-    }
+    let Ok(data) = Locked::alone(data) else { return false };
     let Ok(state) = fs_err::metadata(folder.join(STATE)) else { return true };
     let touched = data.metadata().and_then(|data| Ok(data.modified()?.max(state.modified()?)));
     let age = touched.ok().and_then(|touched| SystemTime::now().duration_since(touched).ok());

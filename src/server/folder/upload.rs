@@ -126,14 +126,17 @@ impl Disk {
 
     /// Finds one, if it belongs to the repository, and whether a request is appending to it.
     pub(super) fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
-        let mut session = Session::named(name, id)?;
-        let folder = self.upload(session.id());
+        let session = Session::named(name, id)?;
         // First: what is saved after that counts.
-        let is_busy = staging::is_busy(&folder);
-        match State::read(&folder)? {
+        let is_busy = staging::is_busy(&self.upload(session.id()));
+        Ok((self.known(session)?, is_busy))
+    }
+
+    fn known(&self, mut session: Session) -> Result<Session, Refusal> {
+        match State::read(&self.upload(session.id()))? {
             Some(state) if state.repository == session.name().as_str() => {
                 session.offset = state.size;
-                Ok((session, is_busy))
+                Ok(session)
             }
             _ => Err(unknown()),
         }
@@ -141,7 +144,7 @@ impl Disk {
 
     /// Keeps every other request from appending.
     pub(super) fn take(&self, name: Name, id: String) -> Result<(Session, Staging), Refusal> {
-        let (mut session, _) = self.find(name, id)?;
+        let mut session = self.known(Session::named(name, id)?)?;
         match Staging::resume(self.upload(session.id()))? {
             Taken::Busy => Err(session.taken()),
             Taken::Gone => Err(unknown()),
@@ -154,7 +157,7 @@ impl Disk {
 
     /// Ends it.
     pub(super) fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
-        let (session, _) = self.find(name, id)?;
+        let session = self.known(Session::named(name, id)?)?;
         if staging::cancel(&self.upload(session.id()))? { Ok(()) } else { Err(unknown()) }
     }
 

@@ -12,14 +12,13 @@ mod tokens;
 use std::{
     ffi::{OsStr, OsString},
     io::Write as _,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use tempfile::TempDir;
 
-use crate::support::docker_registry::DockerRegistry;
+use crate::support::{docker_registry::DockerRegistry, program};
 
 /// Who is let in by [`private_registry`].
 const USER: &str = "me";
@@ -80,11 +79,7 @@ impl User {
     /// Installs the credential helper `name`, a shell script whose first argument is the verb.
     fn install_helper(&self, name: &str, script: &str) {
         let path = self.path(&format!("bin/docker-credential-{name}"));
-        // Written by another process: a file that somebody has open for writing cannot be run.
-        let text = format!("#!/bin/sh\ncd '{}'\n{script}\n", self.home.path().display());
-        let written = fed(Command::new("sh").args(["-c", "cat >\"$0\""]).arg(&path), &text);
-        assert_eq!(written.code, Some(0), "{written:?}");
-        fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        program::install(&path, &format!("cd '{}'\n{script}", self.home.path().display()));
     }
 
     /// Prepares a program to run here.

@@ -4,7 +4,6 @@
 use std::{
     cell::Cell,
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     capability::is_unavailable, docker_registry::DockerRegistry, longshore::Longshore, podman::Podman,
-    samples, skopeo, tool,
+    program, samples, skopeo, tool,
 };
 
 /// The image's name, where a packaging holds names.
@@ -272,10 +271,9 @@ fn hybrid(bench: &Bench<'_>) -> Packed {
 }
 
 fn command(bench: &Bench<'_>) -> Packed {
-    let script = bench.folder().join("stream");
-    fs_err::write(&script, format!("#!/bin/sh\nexec cat '{}'\n", docker_archive().display())).unwrap();
-    fs_err::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    Packed::at(&script).option("--from-command")
+    let stream = bench.folder().join("stream");
+    program::install(&stream, &format!("exec cat '{}'", docker_archive().display()));
+    Packed::at(&stream).option("--from-command")
 }
 
 fn nix2container(bench: &Bench<'_>) -> Packed {

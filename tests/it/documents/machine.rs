@@ -4,7 +4,7 @@
 //! serves goes on until the page ends.
 
 use std::{
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,7 +17,7 @@ use super::page::INSTALL;
 #[cfg(feature = "buckets")]
 use crate::support::s3::{S3, SECRET_KEY};
 use crate::{
-    support::{capability::is_unavailable, podman::Podman, samples, serve::Serve, tool},
+    support::{capability::is_unavailable, podman::Podman, program, samples, serve::Serve, tool},
     wire::image::{Archive, Layout, layer},
 };
 
@@ -229,8 +229,7 @@ impl Machine {
         // Bazel's outputs are links into its store.
         tool::output(Command::new("cp").arg("-rs").arg(&mine).arg(home.join("bazel-bin/image"))).unwrap();
         // What Nix builds for `streamLayeredImage`.
-        fs_err::write(home.join("result"), "#!/bin/sh\nexec cat app.tar\n").unwrap();
-        fs_err::set_permissions(home.join("result"), PermissionsExt::from_mode(0o755)).unwrap();
+        program::install(&home.join("result"), "exec cat app.tar");
         let page = fs_err::read_to_string(project.join("docs/air-gap.md")).unwrap();
         let list = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         fs_err::write(home.join("images.yaml"), self.here(list)).unwrap();
