@@ -22,8 +22,9 @@ use longshore::{
         Choice, ImageContent, Input, Layer, Source, SourceSpec,
         archive::{Entries, EntryData, EntryKind, Index},
         choose,
-        detect::{SourceOptions, from_index, open},
+        detect::{SourceOptions, open},
         resolve,
+        tarball::from_index,
         tree::read_config,
     },
 };

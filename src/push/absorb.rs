@@ -30,8 +30,8 @@ use crate::{
     source::{
         self, Pass, Source,
         archive::{Entries, EntryData, EntryHead, EntryKind, Index},
-        detect,
         spec::Transport,
+        tarball,
     },
 };
 
@@ -146,7 +146,7 @@ fn take_in(
         let data = intake.take(&head, &mut entries).map_err(|error| error.while_doing(reading()))?;
         index.add(head, data).map_err(|error| error.while_doing(reading()))?;
     }
-    let source = detect::from_index(index, &name, transport)?;
+    let source = tarball::from_index(index, &name, transport)?;
     Ok((source, intake.absorbed))
 }
 

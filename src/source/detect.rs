@@ -1,40 +1,33 @@
 //! Finding out by content what a path is, and opening it.
 //!
-//! Names and extensions are never asked. A folder or a plain tar in a file is read in place; what is compressed
-//! or comes through a pipe can be read once, and is handed out as a plain tar for whoever absorbs it, who comes
-//! back with an index of what has passed ([`from_index`]).
+//! Names and extensions are never asked. A folder is read in place; for archives see [`tarball`](super::tarball).
 
 use std::{
-    io::{self, Cursor, Read},
+    io::{self, Read},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use super::{
-    Input, Pass, Source, StorageOptions,
+    Input, Source, StorageOptions,
     archive::Index,
     command::Output,
     containerd::{self, Containerd},
     containers_storage::ContainersStorage,
     distribution_storage::{self, DistributionStorage},
-    docker_archive::{DockerArchive, MANIFEST},
+    docker_archive::MANIFEST,
     docker_dir::DockerDir,
     docker_root::DockerRoot,
     folder as several, foreign,
-    hybrid::Hybrid,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
     oci_layout::OciLayout,
     spec::{Location, SourceSpec, Transport},
-    tar_reader::is_tar,
+    tarball,
 };
 use crate::{
     blob::Blob,
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
-    layout::{
-        BLOBS, INDEX, OCI_LAYOUT,
-        parts::{LIST_LIMIT, Parts},
-    },
+    layout::{BLOBS, INDEX, OCI_LAYOUT},
 };
 
 /// What else may be said about a source.
@@ -65,7 +58,9 @@ impl Default for SourceOptions {
 pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
     let path = match &spec.location {
         Location::Path(path) => path,
-        Location::Stdin => return pass(Box::new(io::stdin()), "the standard input").map(Input::Pass),
+        Location::Stdin => {
+            return tarball::pass(Box::new(io::stdin()), "the standard input").map(Input::Pass);
+        }
         Location::Storage { root, .. } if spec.transport == Some(Transport::Containerd) => match root {
             Some(root) => root,
             None => well_known(options)?,
@@ -74,7 +69,7 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
     };
     let name = format!("`{}`", path.display());
     if options.from_command {
-        return pass(Box::new(Output::of(path)?), &format!("the output of {name}")).map(Input::Pass);
+        return tarball::pass(Box::new(Output::of(path)?), &format!("the output of {name}")).map(Input::Pass);
     }
     let metadata = fs_err::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -95,40 +90,10 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
         (false, transport) if metadata.is_file() => file(path, &name, transport),
         (false, _) => {
             let opened = fs_err::File::open(path);
-            pass(Box::new(opened.context(ErrorKind::Source, || format!("opening {name}"))?), &name)
+            tarball::pass(Box::new(opened.context(ErrorKind::Source, || format!("opening {name}"))?), &name)
                 .map(Input::Pass)
         }
     }
-}
-
-/// Makes a source of an archive's index, where the bytes of its entries may lie anywhere. `name` is what
-/// messages call the archive, like "`x.tar`"; without a `transport` its content says what it is.
-pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Result<Box<dyn Source>> {
-    let index = Arc::new(index);
-    let oci = || OciLayout::archive(Arc::clone(&index), format!("OCI archive {name}"));
-    let docker = || DockerArchive::new(Arc::clone(&index), format!("docker archive {name}"));
-    let made = || -> Result<Box<dyn Source>> {
-        Ok(match (transport, index.contains(INDEX), index.contains(MANIFEST)) {
-            (None | Some(Transport::DockerArchive), false, true)
-            | (Some(Transport::DockerArchive), _, true) => Box::new(docker()?),
-            (None, true, true) => Box::new(Hybrid::new(oci()?, docker()?)?),
-            (None | Some(Transport::Oci | Transport::OciArchive), true, _) => Box::new(oci()?),
-            (Some(Transport::Containerd | Transport::Dir), ..) => {
-                return Err(Error::usage("it is an archive and no folder"));
-            }
-            (Some(Transport::DockerArchive), true, false) => {
-                return Err(Error::usage(format!("it is an OCI archive and has no `{MANIFEST}`")));
-            }
-            (Some(Transport::Oci | Transport::OciArchive), false, true) => {
-                return Err(Error::usage(format!("it is a docker archive and has no `{INDEX}`")));
-            }
-            (_, false, false) => return Err(foreign::archive(&index)),
-            (Some(Transport::ContainersStorage | Transport::DockerStorage), ..) => {
-                return Err(Error::usage("it is an archive and no storage"));
-            }
-        })
-    };
-    made().map_err(|error| error.while_doing(format!("reading {name}")))
 }
 
 /// Returns where containerd keeps its storage on this machine.
@@ -152,7 +117,7 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
         (Some(Transport::Dir), _) => Box::new(DockerDir::open(dir)?),
         // Unpacked, it may be an OCI layout too, like the archive it was.
         (None, Some(b'[')) if options.blob_dir.is_none() => {
-            return from_index(Index::of_folder(dir)?, &format!("`{}`", dir.display()), None);
+            return tarball::from_index(Index::of_folder(dir)?, &format!("`{}`", dir.display()), None);
         }
         _ if is_layout => Box::new(OciLayout::folder(dir, options.blob_dir.as_deref())?),
         (Some(_), _) => return Err(foreign::folder(dir)),
@@ -192,7 +157,7 @@ fn storage(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>
 /// Returns the first character of a file that is no space.
 fn first_character(path: &Path) -> Option<u8> {
     let mut head = Vec::new();
-    Blob::open(path).ok()?.reader().take(HEAD).read_to_end(&mut head).ok()?;
+    Blob::open(path).ok()?.reader().take(tarball::HEAD).read_to_end(&mut head).ok()?;
     head.into_iter().find(|byte| !byte.is_ascii_whitespace())
 }
 
@@ -203,13 +168,13 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
     }
     let mut head = Vec::new();
     let reading = || format!("reading {name}");
-    blob.reader().take(HEAD).read_to_end(&mut head).context(ErrorKind::Source, reading)?;
+    blob.reader().take(tarball::HEAD).read_to_end(&mut head).context(ErrorKind::Source, reading)?;
     if Compression::detect(&head) != Compression::None {
         let file = fs_err::File::open(path).context(ErrorKind::Source, reading)?;
-        return pass(Box::new(file), name).map(Input::Pass);
+        return tarball::pass(Box::new(file), name).map(Input::Pass);
     }
-    if let Some(index) = indexed(path, name, &blob, &head)? {
-        return from_index(index, name, transport).map(Input::Indexed);
+    if let Some(index) = tarball::indexed(path, name, &blob, &head)? {
+        return tarball::from_index(index, name, transport).map(Input::Indexed);
     }
     if head.trim_ascii_start().starts_with(b"{") && blob.size() <= DESCRIPTION_LIMIT {
         let text = blob.read_all(DESCRIPTION_LIMIT, name)?;
@@ -219,57 +184,6 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
     }
     Err(foreign::file(&head, name))
 }
-
-/// Lists what a plain archive holds, which may lie in parts; nothing, if a file that begins with `head` is none.
-pub(super) fn indexed(path: &Path, name: &str, blob: &Blob, head: &[u8]) -> Result<Option<Index>> {
-    let index = if Parts::begins(head) {
-        let parts = Parts::parse(&blob.read_all(LIST_LIMIT, name)?);
-        let whole = parts.and_then(|parts| parts.open(path.parent().unwrap_or(Path::new(""))));
-        whole.and_then(|whole| Index::of(&whole))
-    } else if is_tar(head) {
-        Index::of(blob)
-    } else {
-        return Ok(None);
-    };
-    index.map(Some).map_err(|error| error.while_doing(format!("reading {name}")))
-}
-
-/// Decodes an archive that can be read once, and makes sure that it is one.
-pub(super) fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
-    let reading = || format!("reading {name}");
-    let (head, input) = peek(input).context(ErrorKind::Source, reading)?;
-    if head.is_empty() {
-        return Err(Error::source(format!("{name} is empty")));
-    }
-    let compression = Compression::detect(&head);
-    let decoding = || format!("decoding {name}, which is packed with {}", compression.name());
-    let tar = compression.decoder(input).context(ErrorKind::Source, decoding)?;
-    let (head, tar) = peek(tar).context(ErrorKind::Source, decoding)?;
-    let twice = Compression::detect(&head);
-    if twice != Compression::None {
-        return Err(Error::source(format!(
-            "{name} is compressed twice: {} in {}",
-            twice.name(),
-            compression.name()
-        ))
-        .with_hint("unpack the outer one"));
-    }
-    if !is_tar(&head) {
-        return Err(foreign::file(&head, name));
-    }
-    Ok(Pass { name: name.to_owned(), tar })
-}
-
-/// Reads the first bytes, and puts them back.
-fn peek(mut input: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
-    let mut head = Vec::new();
-    input.by_ref().take(HEAD).read_to_end(&mut head)?;
-    let whole = Cursor::new(head.clone()).chain(input);
-    Ok((head, Box::new(whole)))
-}
-
-/// One tar header; every other magic is shorter.
-pub(super) const HEAD: u64 = 512;
 
 #[cfg(test)]
 mod tests {

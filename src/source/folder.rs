@@ -16,12 +16,12 @@ use walkdir::WalkDir;
 
 use super::{
     Image, ImageContent, Source,
-    detect::{self, HEAD},
     docker_archive::MANIFEST,
     docker_dir, foreign,
     oci_layout::OciLayout,
     sources::Sources,
     tar_reader::is_tar,
+    tarball::{self, HEAD},
 };
 use crate::{
     blob::Blob,
@@ -88,7 +88,7 @@ fn add(
 
 fn add_archive(to: &mut Sources, dir: &Path, (path, blob, head): &Archive) -> Result<()> {
     let name = format!("`{}`", path.display());
-    let Some(index) = detect::indexed(path, &name, blob, head)? else { return Ok(()) };
+    let Some(index) = tarball::indexed(path, &name, blob, head)? else { return Ok(()) };
     if !index.contains(INDEX) && !index.contains(MANIFEST) {
         let why = foreign::archive(&index);
         to.warnings.push(format!("{name} is left out: {}", why.message()));
@@ -97,7 +97,7 @@ fn add_archive(to: &mut Sources, dir: &Path, (path, blob, head): &Archive) -> Re
     let below = path.strip_prefix(dir).unwrap_or(path);
     let (file, stem) = (below.to_str().unwrap_or_default(), below.with_extension(""));
     let stem = stem.to_str().unwrap_or_default();
-    add(to, detect::from_index(index, &name, None)?, file, |mut image| {
+    add(to, tarball::from_index(index, &name, None)?, file, |mut image| {
         // Where there are full names, containerd and Docker write the tags once more.
         if image.names.iter().any(|name| is_full(name)) {
             image.names.retain(|name| is_full(name));
@@ -142,7 +142,7 @@ impl Archives {
             } else if is_tar(&head) {
                 archives.plain.push((path, blob, head));
             } else if Compression::detect(&head) != Compression::None
-                && detect::pass(Box::new(blob.reader()), "it").is_ok()
+                && tarball::pass(Box::new(blob.reader()), "it").is_ok()
             {
                 archives.compressed.push(path);
             }

@@ -34,6 +34,7 @@ pub mod storage_conf;
 mod store;
 mod tar_reader;
 pub mod tar_split;
+pub mod tarball;
 pub mod tree;
 
 use std::{fmt, io::Read};

@@ -13,8 +13,8 @@ use std::{
 use super::{
     Pass, Source,
     archive::{Entries, EntryData, EntryHead, EntryKind, Index},
-    detect,
     spec::Transport,
+    tarball,
 };
 use crate::{
     codec::{Compression, Encoded, prove::prove_stream},
@@ -59,7 +59,7 @@ pub fn look(pass: Pass, transport: Option<Transport>) -> Result<(Box<dyn Source>
         }
         index.add(head, data).map_err(reading)?;
     }
-    Ok((detect::from_index(index, &name, transport)?, passed))
+    Ok((tarball::from_index(index, &name, transport)?, passed))
 }
 
 fn take(head: &EntryHead, entries: &Shared, passed: &mut Passed) -> Result<EntryData> {

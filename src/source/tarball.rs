@@ -1,0 +1,111 @@
+//! Tarballs of images: recognised by their content, listed where they lie, or decoded for one pass.
+//!
+//! A plain tar in a file is read in place. What is compressed or comes through a pipe can be read once, and is handed
+//! out as a plain tar for whoever absorbs it, who comes back with an index of what has passed ([`from_index`]).
+
+use std::{
+    io::{self, Cursor, Read},
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    Pass, Source,
+    archive::Index,
+    docker_archive::{DockerArchive, MANIFEST},
+    foreign,
+    hybrid::Hybrid,
+    oci_layout::OciLayout,
+    spec::Transport,
+    tar_reader::is_tar,
+};
+use crate::{
+    blob::Blob,
+    codec::Compression,
+    error::{Context as _, Error, ErrorKind, Result},
+    layout::{
+        INDEX,
+        parts::{LIST_LIMIT, Parts},
+    },
+};
+
+/// One tar header; every other magic is shorter.
+pub(super) const HEAD: u64 = 512;
+
+/// Makes a source of an archive's index, where the bytes of its entries may lie anywhere. `name` is what
+/// messages call the archive, like "`x.tar`"; without a `transport` its content says what it is.
+pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Result<Box<dyn Source>> {
+    let index = Arc::new(index);
+    let oci = || OciLayout::archive(Arc::clone(&index), format!("OCI archive {name}"));
+    let docker = || DockerArchive::new(Arc::clone(&index), format!("docker archive {name}"));
+    let made = || -> Result<Box<dyn Source>> {
+        Ok(match (transport, index.contains(INDEX), index.contains(MANIFEST)) {
+            (None | Some(Transport::DockerArchive), false, true)
+            | (Some(Transport::DockerArchive), _, true) => Box::new(docker()?),
+            (None, true, true) => Box::new(Hybrid::new(oci()?, docker()?)?),
+            (None | Some(Transport::Oci | Transport::OciArchive), true, _) => Box::new(oci()?),
+            (Some(Transport::Containerd | Transport::Dir), ..) => {
+                return Err(Error::usage("it is an archive and no folder"));
+            }
+            (Some(Transport::DockerArchive), true, false) => {
+                return Err(Error::usage(format!("it is an OCI archive and has no `{MANIFEST}`")));
+            }
+            (Some(Transport::Oci | Transport::OciArchive), false, true) => {
+                return Err(Error::usage(format!("it is a docker archive and has no `{INDEX}`")));
+            }
+            (_, false, false) => return Err(foreign::archive(&index)),
+            (Some(Transport::ContainersStorage | Transport::DockerStorage), ..) => {
+                return Err(Error::usage("it is an archive and no storage"));
+            }
+        })
+    };
+    made().map_err(|error| error.while_doing(format!("reading {name}")))
+}
+
+/// Lists what a plain archive holds, which may lie in parts; nothing, if a file that begins with `head` is none.
+pub(super) fn indexed(path: &Path, name: &str, blob: &Blob, head: &[u8]) -> Result<Option<Index>> {
+    let index = if Parts::begins(head) {
+        let parts = Parts::parse(&blob.read_all(LIST_LIMIT, name)?);
+        let whole = parts.and_then(|parts| parts.open(path.parent().unwrap_or(Path::new(""))));
+        whole.and_then(|whole| Index::of(&whole))
+    } else if is_tar(head) {
+        Index::of(blob)
+    } else {
+        return Ok(None);
+    };
+    index.map(Some).map_err(|error| error.while_doing(format!("reading {name}")))
+}
+
+/// Decodes an archive that can be read once, and makes sure that it is one.
+pub(super) fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
+    let reading = || format!("reading {name}");
+    let (head, input) = peek(input).context(ErrorKind::Source, reading)?;
+    if head.is_empty() {
+        return Err(Error::source(format!("{name} is empty")));
+    }
+    let compression = Compression::detect(&head);
+    let decoding = || format!("decoding {name}, which is packed with {}", compression.name());
+    let tar = compression.decoder(input).context(ErrorKind::Source, decoding)?;
+    let (head, tar) = peek(tar).context(ErrorKind::Source, decoding)?;
+    let twice = Compression::detect(&head);
+    if twice != Compression::None {
+        return Err(Error::source(format!(
+            "{name} is compressed twice: {} in {}",
+            twice.name(),
+            compression.name()
+        ))
+        .with_hint("unpack the outer one"));
+    }
+    if !is_tar(&head) {
+        return Err(foreign::file(&head, name));
+    }
+    Ok(Pass { name: name.to_owned(), tar })
+}
+
+/// Reads the first bytes, and puts them back.
+fn peek(mut input: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
+    let mut head = Vec::new();
+    input.by_ref().take(HEAD).read_to_end(&mut head)?;
+    let whole = Cursor::new(head.clone()).chain(input);
+    Ok((head, Box::new(whole)))
+}
