@@ -10,7 +10,6 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use super::{
     Cargo, Companions, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target,
     companions::{subject, unfold},
-    shared_cache::SharedCache,
 };
 use crate::{
     error::{Error, Result},
@@ -68,7 +67,7 @@ impl PushAll {
     /// Pushes the images and says what became of each; an error of its own means that the source could not be read, or
     /// that two images would go to one place.
     pub async fn run(mut self) -> Result<Vec<Arrival<Pushed>>> {
-        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let giving = self.press.use_shared(self.options.shared_cache.take());
         tokio::join!(self.deliver(), giving).0
     }
 

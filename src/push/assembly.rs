@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Cargo, Forecast, Freight, Intent, Options, Press, Pushed, Target, absorb::Absorbed,
-    if_exists::all_skipped, read, shared_cache::SharedCache,
+    if_exists::all_skipped, read,
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
@@ -49,7 +49,7 @@ impl Assembly {
     /// Pushes the images by their digests and the index under its tags, to one target after the other; what
     /// [`Push::run`](super::Push::run) says of results holds.
     pub async fn run(mut self) -> Result<Vec<Result<Pushed>>> {
-        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let giving = self.press.use_shared(self.options.shared_cache.take());
         tokio::join!(self.deliver(), giving).0
     }
 
@@ -65,7 +65,7 @@ impl Assembly {
 
     /// Says what [`Assembly::run`] would do at each target, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
-        let _giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let _giving = self.press.use_shared(self.options.shared_cache.take());
         let (cargo, freight, targets) = self.load(Intent::Look).await?;
         Ok(cargo.forecast(&freight, targets).await)
     }

@@ -1,36 +1,17 @@
-//! The stages of one push, in the order that keeps a tag from moving early.
+//! One image on its way to one repository. What happens to it stands in files of their own, the order of that in
+//! stages.rs.
 
-use std::{collections::HashSet, sync::Arc};
-
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use std::sync::Arc;
 
 use super::{
-    Freight, Intent, Options, Pushed, Target,
-    absorb::Absorbed,
-    companions::check_companions,
-    draft::{Encodings, Finished},
-    if_exists::Names,
-    look::Look,
-    manifest,
-    press::Press,
-    send::DamagedEntry,
-    spool::{Feed, blocking},
-    survey::{self, Answers},
-    traffic::Traffic,
-    transcode::{Job, Work, Workshop},
-    upload::Uploader,
-    wanted::{self, Wanted, encodings},
+    Freight, Intent, Options, Target, absorb::Absorbed, press::Press, traffic::Traffic, upload::Uploader,
 };
 use crate::{
-    error::{self, Error, ErrorKind, Result},
+    error::{Error, Result},
     event::{Event, How},
     oci::{Digest, Manifest},
-    plan::{self, AtHand, Facts, Need, PushPlan, Step},
     source::Source,
 };
-
-/// So many blobs wait for their turn at once.
-const WAITING: usize = 1024;
 
 /// Freight on its way to one repository.
 #[derive(Clone, Debug)]
@@ -46,206 +27,7 @@ pub(super) struct Delivery {
     pub(super) intent: Intent,
 }
 
-/// Beneath an error: a layer that was to be used again is not there after all.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a layer of another image cannot be used again")]
-struct NotReusable;
-
 impl Delivery {
-    /// Delivers the image; encodes layers again whose cache entries were damaged, or that the registry had promised.
-    pub(super) async fn run(&self) -> Result<Pushed> {
-        let mut reuse = self.options.reuse;
-        // Damage is seldom alone, but what was dropped and is damaged again is not made better a third time.
-        let mut damaged = HashSet::new();
-        let pushed = loop {
-            match self.attempt(reuse).await {
-                Err(error)
-                    if error.find::<DamagedEntry>().is_some()
-                        && damaged.insert(error.message().to_owned()) =>
-                {
-                    self.warn(format!("{}; looking at the layer again", error.message()));
-                }
-                Err(error) if error.find::<NotReusable>().is_some() && reuse => {
-                    self.warn(format!("{}; using no layer again", error.message()));
-                    reuse = false;
-                }
-                result => break result,
-            }
-        };
-        pushed.map_err(|error| match error.kind() {
-            ErrorKind::Source => error.while_doing(format!("reading {}", self.source.name())),
-            _ => error,
-        })
-    }
-
-    async fn attempt(&self, reuse: bool) -> Result<Pushed> {
-        let names = self.target.names(self.options.if_exists).await?;
-        if let Some(skipped) = self.target.skipped(&names).await? {
-            return Ok(skipped);
-        }
-        if let Some(original) = self.push_original(&names).await? {
-            return Ok(pushed(&original, original.digest.clone(), names));
-        }
-        let mut wanted = self.wanted().await?;
-        let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
-        if let Some(shared) = &self.press.shared {
-            shared.ask(&mut wanted.needs, self.options.recipe.encoding()).await;
-        }
-        let uploader = self.uploader();
-        let mut answers = Answers::new();
-        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
-            let root = root(&manifests)?;
-            self.check_destination(&root.digest)?;
-            names.allow(Some(&root.digest))?;
-            match self.look(&uploader, &wanted, &root.digest, &names.tags).await {
-                Ok(Look::Lacking(glanced)) => answers = glanced,
-                looked => {
-                    uploader.give_back().await;
-                    looked?;
-                    return Ok(pushed(root, root.digest.clone(), names));
-                }
-            }
-        } else {
-            names.allow(None)?;
-        }
-        let encoded = self.bring(&uploader, &mut wanted, &answers).await;
-        uploader.give_back().await;
-        let encoded = encoded?;
-        let finished = wanted.finish(&encoded, self.options.format)?;
-        let Finished { manifests, notes } =
-            finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
-        self.check_destination(&root(&manifests)?.digest)?;
-        for note in notes {
-            self.warn(note);
-        }
-        let Target { client, destination, .. } = &self.target;
-        let (traffic, reporter) = (&self.traffic, &*self.press.reporter);
-        let send = || manifest::send(client, &manifests, destination, &names.tags, traffic, reporter);
-        let digest = match send().await {
-            Err(error) if manifest::misses_blob(&error) && reused > 0 => {
-                return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
-            }
-            Err(error) if manifest::misses_blob(&error) => {
-                self.heal(&mut wanted, &encoded, &error).await?;
-                send().await?
-            }
-            result => result?,
-        };
-        self.note_sightings(&wanted, &encoded, &root(&manifests)?.digest);
-        Ok(pushed(root(&manifests)?, digest, names))
-    }
-
-    pub(super) async fn wanted(&self) -> Result<Wanted> {
-        let wanted = self.listed().await?;
-        check_companions(&self.source, &wanted, &self.options).await?;
-        Ok(wanted)
-    }
-
-    pub(super) async fn listed(&self) -> Result<Wanted> {
-        let push = self.clone();
-        blocking(move || {
-            let mut wanted = wanted::wanted(
-                &*push.source,
-                &push.freight,
-                &push.options,
-                &push.press.cache,
-                &push.absorbed,
-            )?;
-            push.locate(&mut wanted.needs);
-            Ok(wanted)
-        })
-        .await
-    }
-
-    /// Finds out what the registry lacks, beyond what it has answered already, and brings that.
-    async fn bring(&self, uploader: &Uploader, wanted: &mut Wanted, answers: &Answers) -> Result<Encodings> {
-        let (client, repository) = (&self.target.client, &self.target.destination.repository.path);
-        survey::require_manifests(client, repository, &wanted.absent).await?;
-        let first = |need: &Need, digest: &Digest| self.give_head_start(uploader, wanted, need, digest, true);
-        let present = survey::present_or(client, repository, &wanted.needs, answers, first).await?;
-        self.deliver(uploader, wanted, present).await
-    }
-
-    /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.
-    async fn deliver(
-        &self,
-        uploader: &Uploader,
-        wanted: &mut Wanted,
-        present: HashSet<Digest>,
-    ) -> Result<Encodings> {
-        let plan = self.plan(wanted.needs.clone(), present).await?;
-        self.announce(&plan);
-        let sent = self.execute(uploader, plan, wanted).await?;
-        Ok(encodings(wanted.needs.iter().chain(&sent)))
-    }
-
-    /// Decides what is to be done.
-    pub(super) async fn plan(&self, mut needs: Vec<Need>, present: HashSet<Digest>) -> Result<PushPlan> {
-        let source = Arc::clone(&self.source);
-        let (mut needs, present) = blocking(move || {
-            survey::check_at_hand(&*source, &mut needs, &present)?;
-            Ok((needs, present))
-        })
-        .await?;
-        survey::seek(&self.target.client, &mut needs, &present).await;
-        plan::plan(needs, &Facts { present, encoding: self.options.recipe.encoding() })
-    }
-
-    /// Makes sure that what the source leaves out is at the registry.
-    pub(super) async fn require_left_out(&self) -> Result<()> {
-        let Some(left_out) = self.source.left_out() else { return Ok(()) };
-        let mut needs = self.wanted().await?.needs;
-        needs
-            .retain(|need| need.identity.as_ref().is_some_and(|(digest, _)| left_out.find(digest).is_some()));
-        let present =
-            survey::present(&self.target.client, &self.target.destination.repository.path, &needs).await?;
-        self.plan(needs, present).await.map(drop)
-    }
-
-    /// Does what was decided, and returns what was sent with the digests that it has.
-    async fn execute(&self, uploader: &Uploader, plan: PushPlan, wanted: &Wanted) -> Result<Vec<Need>> {
-        let mut jobs = Vec::new();
-        let mut uploads = Vec::new();
-        for (need, step) in plan.steps {
-            let feed = match &step {
-                Step::Leave | Step::Present | Step::Reuse => {
-                    self.note_present(&need);
-                    continue;
-                }
-                Step::Mount { .. } | Step::Upload => None,
-                Step::Fetch { .. } | Step::Prove | Step::Transcode { .. } => {
-                    let (output, feed) = Feed::growing();
-                    let (work, feed) = match &step {
-                        Step::Fetch { entry, encoding, .. } => {
-                            let (instead, other) = Feed::growing();
-                            let (entry, encoding) = (entry.clone(), *encoding);
-                            (Work::Fetch { entry, encoding, instead }, feed.or(other))
-                        }
-                        Step::Transcode { encoding } => (Work::Encode(*encoding), feed),
-                        _ => (Work::Prove, feed),
-                    };
-                    jobs.push(Job { layer: need.layer.clone(), work, output });
-                    Some(feed)
-                }
-            };
-            uploads.push((need, step, feed));
-        }
-        let workshop = Workshop { source: Arc::clone(&self.source), press: self.press.clone() };
-        let working = workshop.start(jobs)?;
-        let sent: Result<Vec<_>> = stream::iter(uploads)
-            .map(|(need, step, feed)| async move {
-                let sealed = self.send(uploader, &need, &step, feed, wanted).await?;
-                Ok(Need { identity: Some(sealed), ..need })
-            })
-            .buffer_unordered(WAITING)
-            .try_collect()
-            .await;
-        self.options.learn(&self.target.client, uploader.lesson());
-        // With the uploads gone the producers stop; their temp files go with them.
-        blocking(move || working.join()).await?;
-        sent
-    }
-
     pub(super) fn uploader(&self) -> Uploader {
         let Target { client, destination, .. } = &self.target;
         let (client, repository) = (client.clone(), destination.repository.path.clone());
@@ -256,37 +38,6 @@ impl Delivery {
             self.traffic.clone(),
             Arc::clone(&self.press.reporter),
         )
-    }
-
-    /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
-    /// again, sends what is missing; if nothing seems to be, everything. Once.
-    async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
-        self.warn(format!("{}; looking again for what is missing", error::chain(error)));
-        self.traffic.forget();
-        tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
-        // What was encoded in this run is in the cache now.
-        *wanted = self.wanted().await?;
-        // What goes out as it lies is known by now. A plain layer that no cache kept has to be encoded again.
-        for need in wanted.needs.iter_mut().filter(|need| need.at_hand == AtHand::Encoded) {
-            if let (None, Some(diff_id)) = (&need.identity, &need.layer.diff_id) {
-                need.identity = encoded.get(diff_id).cloned();
-            }
-        }
-        let mut present =
-            survey::present(&self.target.client, &self.target.destination.repository.path, &wanted.needs)
-                .await?;
-        let missing = wanted
-            .needs
-            .iter()
-            .filter(|need| need.at_hand != AtHand::Foreign)
-            .filter_map(|need| need.identity.as_ref())
-            .any(|(digest, _)| !present.contains(digest));
-        if !missing {
-            let words = error::chain(error);
-            let named = present.iter().any(|digest| words.contains(digest.hex()));
-            present.retain(|digest| named && !words.contains(digest.hex()));
-        }
-        self.deliver(&self.uploader(), wanted, present).await.map(drop)
     }
 
     pub(super) fn check_destination(&self, digest: &Digest) -> Result<()> {
@@ -317,43 +68,14 @@ impl Delivery {
         Ok(true)
     }
 
-    fn announce(&self, plan: &PushPlan) {
-        let totals = plan.totals();
-        self.press.reporter.event(Event::Planned {
-            present: totals.present,
-            reuse: totals.reuse,
-            fetch: totals.fetch,
-            mount: totals.mount,
-            upload: totals.upload,
-            transcode: totals.transcode,
-            bytes: totals.bytes,
-            blobs: plan.blobs(),
-        });
-    }
-
-    fn note_present(&self, need: &Need) {
-        if let (Some((digest, size)), false) = (&need.identity, need.at_hand == AtHand::Foreign) {
-            let how = if need.at_hand == AtHand::Registry { How::Reused } else { How::Present };
-            self.confirmed(&need.layer.name, digest, how, *size);
-        }
-    }
-
     pub(super) fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
         let (blob, digest) = (name.to_owned(), digest.to_string());
         self.press.reporter.event(Event::Confirmed { blob, digest, how, size });
     }
 
-    fn warn(&self, message: String) {
+    pub(super) fn warn(&self, message: String) {
         self.press.reporter.event(Event::Warning { message });
     }
-}
-
-fn pushed(root: &Manifest, digest: Digest, names: Names) -> Pushed {
-    let Names { tags, skipped, .. } = names;
-    let (media_type, size) = (root.media_type.clone(), root.bytes.len() as u64);
-    // Who listens (tally.rs) knows better.
-    let (how, bytes_sent) = (How::Uploaded, 0);
-    Pushed { digest, media_type, size, tags, skipped, referrers: Vec::new(), how, bytes_sent }
 }
 
 pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {

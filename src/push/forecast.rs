@@ -8,7 +8,6 @@ use super::{
     delivery::{Delivery, root},
     draft::Finished,
     if_exists::Names,
-    shared_cache::SharedCache,
     survey,
 };
 use crate::{
@@ -44,7 +43,7 @@ impl Push {
     /// is encoded into the cache as it passes, as it is then.
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
         // Whatever is encoded as it passes is not given.
-        let _giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let _giving = self.press.use_shared(self.options.shared_cache.take());
         let (cargo, freight, targets) = self.load(Intent::Look).await?;
         Ok(cargo.forecast(&freight, targets).await)
     }

@@ -1,7 +1,7 @@
 //! Pushes an image: survey, plan, transcode beside upload, manifest last.
 //!
 //! [`Push::run`] is the whole way of one image: an archive that can be read only once is absorbed, an image is
-//! chosen and delivered to each target. Each stage has its file; their order is delivery.rs.
+//! chosen and delivered to each target. Each stage has its file; their order is stages.rs.
 
 mod absorb;
 mod ahead;
@@ -28,6 +28,7 @@ pub mod runtime;
 mod send;
 mod shared_cache;
 mod spool;
+mod stages;
 mod survey;
 mod tally;
 mod traffic;
@@ -43,7 +44,6 @@ use self::{
     absorb::{Absorbed, absorb},
     delivery::Delivery,
     if_exists::all_skipped,
-    shared_cache::SharedCache,
     tally::Tally,
     traffic::Traffic,
 };
@@ -239,7 +239,7 @@ impl Push {
     /// failed, no tag has moved. A layer is encoded once, and mounted from one repository into the next. Dropping
     /// the future stops it.
     pub async fn run(mut self) -> Result<Vec<Result<Pushed>>> {
-        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let giving = self.press.use_shared(self.options.shared_cache.take());
         tokio::join!(self.deliver(), giving).0
     }
 

@@ -10,6 +10,7 @@ use std::{
 use super::{shared_cache::SharedCache, spool::Producer};
 use crate::{
     blob::Blob,
+    bucket::Bucket,
     cache::{Cache, Writer},
     codec::{self, Encoded, Encoding},
     error::{Result, chain},
@@ -45,6 +46,18 @@ impl Press {
     pub fn new(cache: Cache, reporter: Arc<dyn Reporter>) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self { cache: Arc::new(cache), workers, reporter, shared: None, turn: Arc::default() }
+    }
+
+    /// Shares a bucket with other machines, if there is one. The future puts there what is encoded, beside the push.
+    pub(super) fn use_shared(&mut self, bucket: Option<Bucket>) -> impl Future<Output = ()> + use<> {
+        let begin = |bucket| SharedCache::begin(bucket, Arc::clone(&self.reporter));
+        let (shared, giving) = bucket.map(begin).unzip();
+        self.shared = shared;
+        async move {
+            if let Some(giving) = giving {
+                giving.await;
+            }
+        }
     }
 
     /// Encodes all of `plain`; `name` is what the layer is called. The followers of `output` see the bytes as

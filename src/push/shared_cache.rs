@@ -22,7 +22,7 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{press::Press, spool::Producer};
+use super::spool::Producer;
 use crate::{
     blob::Blob,
     bucket::Bucket,
@@ -75,17 +75,6 @@ struct Parcel {
 }
 
 impl SharedCache {
-    /// Lets a push use a bucket, if there is one. The future puts there what is encoded, beside the push.
-    pub(super) fn join(bucket: Option<Bucket>, press: &mut Press) -> impl Future<Output = ()> + use<> {
-        let (shared, giving) = bucket.map(|bucket| Self::begin(bucket, Arc::clone(&press.reporter))).unzip();
-        press.shared = shared;
-        async move {
-            if let Some(giving) = giving {
-                giving.await;
-            }
-        }
-    }
-
     /// Begins to use a bucket. The future puts there what is encoded; it ends when all clones are gone and all is put.
     pub(super) fn begin(bucket: Bucket, reporter: Arc<dyn Reporter>) -> (Self, impl Future<Output = ()>) {
         let (outbox, inbox) = mpsc::unbounded_channel();

@@ -21,9 +21,7 @@ use self::{
     inventory::Base,
     pack::{Packed, Packer, Place},
 };
-use super::{
-    Cargo, Intent, Options, Part, Press, send::DamagedEntry, shared_cache::SharedCache, spool::blocking,
-};
+use super::{Cargo, Intent, Options, Part, Press, send::DamagedEntry, spool::blocking};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
@@ -84,7 +82,7 @@ pub struct BundledImage {
 impl Bundle {
     /// Writes the archive, whole or not at all. The same sources in the same order make the same bytes.
     pub async fn write(mut self) -> Result<Bundled> {
-        let giving = SharedCache::join(self.options.shared_cache.take(), &mut self.press);
+        let giving = self.press.use_shared(self.options.shared_cache.take());
         tokio::join!(self.make(), giving).0
     }
 
