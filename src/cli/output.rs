@@ -22,7 +22,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{ExitStatus, progress::Line};
+use super::{ExitStatus, line::Line};
 
 /// Prints as much as was asked for.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use longshore::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Context, ExitStatus, output::ascii, summary};
+use super::{Context, ExitStatus, outcome::Outcome, output::ascii, summary};
 
 /// Where the result goes.
 #[derive(Debug, clap::Args)]
@@ -31,40 +31,6 @@ pub(super) struct ReportArgs {
     /// Write digest, descriptor and references to this file, as JSON with the keys of `docker buildx`
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-}
-
-/// What was to go where.
-pub(super) struct Errand {
-    /// What the source calls the image, or what the user calls the source.
-    pub(super) image: String,
-    /// `registry/repository`, or the folder it stands for; none, if nothing says where.
-    pub(super) place: Option<String>,
-    /// The first of its tags there.
-    pub(super) tag: Option<String>,
-}
-
-impl Errand {
-    /// Returns where the image was to go, or what it is called where nothing says that.
-    pub(super) fn name(&self) -> &str {
-        self.place.as_ref().unwrap_or(&self.image)
-    }
-
-    /// Returns that with its tag: images that go to one repository are told apart by it.
-    fn full_name(&self) -> String {
-        match (&self.place, &self.tag) {
-            (Some(place), Some(tag)) => format!("{place}:{tag}"),
-            _ => self.name().to_owned(),
-        }
-    }
-}
-
-/// What became of one image at one destination.
-pub(super) struct Outcome {
-    pub(super) errand: Errand,
-    /// Whether it arrived; nothing, if it was left out, as what it is about was skipped.
-    pub(super) result: Result<Option<Pushed>>,
-    /// Whether an earlier run of the same list has done it.
-    pub(super) done_before: bool,
 }
 
 /// An image that has arrived, as `--json` prints it:
@@ -189,10 +155,6 @@ impl Outcome {
             bytes_sent: *bytes_sent,
             done_before: self.done_before,
         })
-    }
-
-    fn failure(&self) -> Option<(&str, &Error)> {
-        self.result.as_ref().err().map(|error| (self.errand.name(), error))
     }
 }
 

@@ -8,8 +8,8 @@ use longshore::{
 };
 
 use super::{
+    outcome::Outcome,
     output::Printer,
-    report::Outcome,
     table::{self, Column},
 };
 

@@ -16,7 +16,6 @@ use std::{
 use clap::ValueEnum;
 use longshore::event::Reporter;
 
-pub(super) use self::json::Line;
 use self::{json::Json, lines::Lines};
 use super::Context;
 

@@ -14,7 +14,7 @@ use super::{
         disk::Disk,
         dry_run::{self, Outlook},
         embedded::{self, with_registry},
-        report::{Errand, Outcome},
+        outcome::{Errand, Outcome},
     },
     Args,
     goal::Goal,
