@@ -15,8 +15,9 @@ use hyper::body::Frame;
 
 use super::{
     Registry,
+    names::Name,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, head, set},
-    storage::{Name, Stored},
+    storage::Stored,
 };
 use crate::{blob::Blob, error::counted, oci::Digest};
 

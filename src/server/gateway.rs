@@ -20,9 +20,10 @@ use tokio::sync::Semaphore;
 use super::{
     Registry,
     folder::Folder,
+    names::Name,
     reply::{Refusal, Reply, blocking},
     routes::{Route, Target},
-    storage::{Name, Storage},
+    storage::Storage,
     turns::Turns,
     upstream::{TAGS, Upstream},
 };

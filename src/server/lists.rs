@@ -5,9 +5,9 @@ use http::{StatusCode, header::LINK};
 use super::{
     Registry,
     manifests::unknown_name,
+    names::Name,
     reply::{Refusal, Reply, json, set},
     routes::parameter,
-    storage::Name,
 };
 
 impl Registry {

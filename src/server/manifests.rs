@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 
 use super::{
     Registry,
+    names::{Name, Needed},
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, full, head, set},
     routes::{Target, content_length, parameters},
-    storage::{Name, Needed},
 };
 use crate::{
     error::chain,

@@ -18,6 +18,7 @@ mod gateway;
 mod lists;
 mod manifests;
 mod metrics;
+mod names;
 #[cfg(feature = "buckets")]
 mod objects;
 mod patience;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Registry,
+    names::Name,
     reply::{Refusal, Reply, json, set},
     routes::parameter,
-    storage::Name,
 };
 use crate::oci::{Descriptor, Digest, Manifest};
 

@@ -13,7 +13,10 @@ use http::{
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
 
-use crate::error::{Error, ErrorKind, Result, chain};
+use crate::{
+    error::{Error, ErrorKind, Result, chain},
+    oci::Digest,
+};
 
 /// An answer's body: bytes at hand, or as they are read or come from an upstream.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -53,6 +56,16 @@ impl Refusal {
     /// Refuses something that is not right.
     pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// Refuses bytes that are not what they should be.
+    pub(super) fn wrong_digest(found: &Digest, digest: &Digest) -> Self {
+        Self::bad_request("DIGEST_INVALID", format!("the digest of the bytes is {found}, not {digest}"))
+    }
+
+    /// Refuses to delete a manifest as a blob.
+    pub(super) fn manifest_as_blob() -> Self {
+        Self::bad_request("UNSUPPORTED", "this is a manifest, and deleted as one")
     }
 
     /// Refuses to wait any longer for a body.

@@ -6,7 +6,7 @@ use std::fmt;
 use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
 use url::form_urlencoded;
 
-use super::{reply::Refusal, storage::Name};
+use super::{names::Name, reply::Refusal};
 use crate::oci::{Digest, reference};
 
 /// Where processes are asked whether they are well.

@@ -9,8 +9,8 @@ use http::{
 };
 
 use super::{
+    names::Name,
     reply::{Refusal, UPLOAD_ID},
-    storage::Name,
 };
 
 /// An upload as it was last written down.

@@ -2,9 +2,7 @@
 //! their way in. They know nothing of files, objects or locks: that is `folder` and `objects`, which do the same.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
@@ -14,6 +12,7 @@ use bytes::Bytes;
 use super::objects::{self, Objects};
 use super::{
     folder::{self, Folder},
+    names::{Name, Needed},
     reply::Refusal,
     routes::Target,
     sessions::Session,
@@ -22,8 +21,7 @@ use crate::{
     blob::Blob,
     bucket::Bucket,
     error::Result,
-    layout::{BLOBS, INDEX, OCI_LAYOUT},
-    oci::{Algorithm, Digest, Manifest, Repository},
+    oci::{Algorithm, Digest, Manifest},
 };
 
 /// Where a registry keeps what it has.
@@ -253,53 +251,4 @@ impl Stored {
     pub(super) fn size(&self) -> u64 {
         each!(Self, self, blob => blob.size())
     }
-}
-
-/// A repository's name, safe as a path below the root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name(String);
-
-impl Name {
-    /// Returns it as clients write it.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Name {
-    type Err = Refusal;
-
-    fn from_str(text: &str) -> Result<Self, Refusal> {
-        // Repositories can lie inside one another: these would be taken for a part of the outer layout.
-        let reserved = |part: &str| matches!(part, BLOBS | INDEX | OCI_LAYOUT);
-        match Repository::new("", text) {
-            Ok(_) if !text.split('/').any(reserved) => Ok(Self(text.to_owned())),
-            _ => Err(Refusal::bad_request("NAME_INVALID", "this cannot be a repository's name")),
-        }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What a manifest names and its repository must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Needed {
-    /// A config or layer.
-    Blob(Digest),
-    /// A child of an index.
-    Manifest(Digest),
-}
-
-/// Refuses bytes that are not what they should be.
-pub(super) fn wrong_digest(found: &Digest, digest: &Digest) -> Refusal {
-    Refusal::bad_request("DIGEST_INVALID", format!("the digest of the bytes is {found}, not {digest}"))
-}
-
-/// Refuses to delete a manifest as a blob.
-pub(super) fn manifest_as_blob() -> Refusal {
-    Refusal::bad_request("UNSUPPORTED", "this is a manifest, and deleted as one")
 }

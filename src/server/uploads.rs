@@ -16,10 +16,11 @@ use tokio::time::{Instant, sleep};
 use super::{
     Registry,
     body::Body,
+    names::Name,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, empty, set},
     routes::{content_length, digest, parameter},
     sessions::Session,
-    storage::{Name, Upload},
+    storage::Upload,
 };
 use crate::oci::{Algorithm, Digest};
 

@@ -21,8 +21,8 @@ use hyper::body::{Body, Bytes, Frame};
 use serde_json::{Map, Value};
 
 use super::{
+    names::Name,
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, json},
-    storage::Name,
 };
 use crate::{
     error::{Error, ErrorKind, Result, chain},

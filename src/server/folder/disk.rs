@@ -19,10 +19,7 @@ use std::{
 use walkdir::{DirEntry, WalkDir};
 
 use super::{
-    super::{
-        reply::Refusal,
-        storage::{Name, wrong_digest},
-    },
+    super::{names::Name, reply::Refusal},
     index::Index,
     staging::{self, Staging},
 };
@@ -89,7 +86,7 @@ impl Disk {
     pub(super) fn commit(&self, staging: &Staging, name: &Name, digest: &Digest) -> Result<(), Refusal> {
         let found = staging.digest(digest.algorithm())?;
         if found != *digest {
-            return Err(wrong_digest(&found, digest));
+            return Err(Refusal::wrong_digest(&found, digest));
         }
         let shared = self.shared(digest);
         if !shared.exists() {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
+        names::{Name, Needed},
         reply::Refusal,
         routes::Target,
         sessions::Session,
-        storage::{Name, Needed, manifest_as_blob},
     },
     disk::Disk,
     index::Index,
@@ -21,7 +21,7 @@ impl Disk {
     /// Takes a blob out of a repository, unless it is a manifest.
     pub(super) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
         if self.index(name)?.is_some_and(|index| index.listed(digest).is_some()) {
-            return Err(manifest_as_blob());
+            return Err(Refusal::manifest_as_blob());
         }
         Ok(self.remove(name, digest)?)
     }

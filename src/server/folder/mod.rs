@@ -13,10 +13,10 @@ use tokio::sync::Semaphore;
 use self::disk::Disk;
 pub(super) use self::upload::Upload;
 use super::{
+    names::{Name, Needed},
     reply::{Refusal, blocking},
     routes::Target,
     sessions::Session,
-    storage::{Name, Needed},
 };
 use crate::{
     blob::Blob,

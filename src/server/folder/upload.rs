@@ -10,9 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     super::{
+        names::Name,
         reply::{Refusal, blocking},
         sessions::{Session, unknown},
-        storage::Name,
     },
     Folder,
     disk::Disk,

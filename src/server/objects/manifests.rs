@@ -2,9 +2,9 @@
 
 use super::{
     super::{
+        names::{Name, Needed},
         reply::Refusal,
         routes::Target,
-        storage::{Name, Needed},
     },
     Objects, blob_key,
     store::Document,

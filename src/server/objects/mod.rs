@@ -25,10 +25,7 @@ use futures_util::stream::BoxStream;
 
 pub(super) use self::upload::Upload;
 use self::{body::Body, parts::Room, store::Store};
-use super::{
-    reply::Refusal,
-    storage::{Name, manifest_as_blob},
-};
+use super::{names::Name, reply::Refusal};
 use crate::{bucket::Bucket, error::Result, oci::Digest};
 
 /// Everything a registry in a bucket has.
@@ -80,7 +77,7 @@ impl Objects {
             return Ok(true);
         }
         if self.store.exists(&manifests::key(&name, &digest)).await? {
-            return Err(manifest_as_blob());
+            return Err(Refusal::manifest_as_blob());
         }
         Ok(false)
     }

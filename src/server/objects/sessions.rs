@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
+        names::Name,
         reply::Refusal,
         sessions::{Session, unknown},
-        storage::Name,
     },
     Objects, Upload, blob_key,
     body::{Body, piece_key, pieces_key},

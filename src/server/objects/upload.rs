@@ -17,7 +17,6 @@ use super::{
     super::{
         reply::{Refusal, blocking},
         sessions::Session,
-        storage::wrong_digest,
     },
     Objects,
     body::{Piece, piece_key},
@@ -329,7 +328,7 @@ impl Writer {
                 blob.ok_or(refusal)?;
             }
         }
-        if right { Ok(()) } else { Err(wrong_digest(&found, &digest)) }
+        if right { Ok(()) } else { Err(Refusal::wrong_digest(&found, &digest)) }
     }
 
     /// Leaves nothing behind that does not count.
