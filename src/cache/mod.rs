@@ -116,10 +116,7 @@ impl Cache {
             self.forget(diff_id, encoding)?;
             return Ok(None);
         };
-        // Where this fails the entry only looks older than it is.
-        if let Err(error) = fs_err::File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
-            tracing::debug!("an entry could not be touched: {error}");
-        }
+        touch(&path);
         Ok(Some((entry, blob)))
     }
 
@@ -153,7 +150,12 @@ impl Cache {
 
     /// Returns the diff ID of the source blob `digest`, if it was ever proven by decoding it.
     pub fn proven(&self, digest: &Digest) -> Result<Option<DiffId>> {
-        Ok(self.read::<Proven>(&self.proven_path(digest))?.map(|proven| proven.diff_id))
+        let path = self.proven_path(digest);
+        let proven = self.read::<Proven>(&path)?;
+        if proven.is_some() {
+            touch(&path);
+        }
+        Ok(proven.map(|proven| proven.diff_id))
     }
 
     /// Remembers that the blob `digest` was decoded and has this diff ID.
@@ -234,6 +236,13 @@ struct Sealed<T> {
     #[serde(flatten)]
     value: T,
     seal: Digest,
+}
+
+/// Notes that something was used. Where this fails it only looks older than it is.
+fn touch(path: &Path) {
+    if let Err(error) = fs_err::File::open(path).and_then(|file| file.set_modified(SystemTime::now())) {
+        tracing::debug!("an entry could not be touched: {error}");
+    }
 }
 
 /// What a source blob was proven to be.

@@ -69,8 +69,8 @@ impl Cache {
     }
 
     /// Removes what has not been used for `unused`, then the least recently used until no more than `limit` bytes
-    /// are left; also what no entry names. What another version's encoder made is that version's, which may share the
-    /// cache: it grows old like the rest.
+    /// are left; also what no entry names, and proofs that nobody has asked for. What another version's encoder made is
+    /// that version's, which may share the cache: it grows old like the rest.
     pub fn prune(&self, limit: u64, unused: Option<Duration>) -> Result<Freed> {
         if matches!(self.keeping, Keeping::Run(_)) {
             return Ok(Freed::default());
@@ -103,7 +103,19 @@ impl Cache {
         }
         let named = named.into_iter().filter(|(_, entries)| *entries > 0).map(|(digest, _)| digest.hex());
         freed.bytes += self.sweep_unnamed(&named.collect(), now)?;
+        self.sweep_proven(unused.unwrap_or(PROOFS_LAST), now)?;
         Ok(freed)
+    }
+
+    /// Forgets what was proven of layers, and not asked for in so long.
+    fn sweep_proven(&self, unused: Duration, now: SystemTime) -> Result<()> {
+        for path in files(&self.dir.join(PROVEN)) {
+            let used = fs_err::metadata(&path).and_then(|data| data.modified()).ok();
+            if used.and_then(|used| now.duration_since(used).ok()).is_some_and(|age| age > unused) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes blobs that no entry names. A new one may be about to be named.
@@ -180,6 +192,8 @@ fn files(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path)
 }
 
+/// What comes back later than this is decoded once more. A proof is a small file, and nothing else bounds their number.
+const PROOFS_LAST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// A blob gets its name before its entry is written.
 const UNNAMED: Duration = Duration::from_secs(60 * 60);
 
@@ -258,6 +272,24 @@ mod tests {
         assert!(unnamed.exists(), "a scratch has nothing to prune");
         fs_err::remove_file(&unnamed).unwrap();
         assert!(new.exists() && !unnamed.exists() && cache.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_proven_is_forgotten_when_nobody_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let [asked, old, new] = [b"asked", b"old..", b"new.."].map(|bytes| Digest::of(bytes));
+        for (digest, age) in [(&asked, PROOFS_LAST * 2), (&old, PROOFS_LAST * 2), (&new, PROOFS_LAST / 2)] {
+            cache.remember(digest, &DiffId(digest.clone())).unwrap();
+            let file = fs_err::File::open(cache.proven_path(digest)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        cache.proven(&asked).unwrap().unwrap();
+        cache.prune(0, None).unwrap();
+        let known = || [&asked, &old, &new].map(|digest| cache.proven_path(digest).exists());
+        assert_eq!(known(), [true, false, true]);
+        cache.prune(0, Some(PROOFS_LAST / 4)).unwrap();
+        assert_eq!(known(), [true, false, false]);
     }
 
     #[test]
