@@ -1,9 +1,14 @@
 //! The house plan holds: who may use whom, who may name which crate, and how long a file may be.
 //!
+//! In a room files may use one another, but never in a circle: each can be read before those that use it.
+//!
 //! `error ← lock ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← server ← cli`:
 //! a module uses only what stands left of it; those in braces do not see each other.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// The rows, left to right.
 const ROWS: &[&[&str]] = &[
@@ -52,6 +57,30 @@ fn crates_are_named_only_where_they_belong() {
 #[test]
 fn files_are_one_noun_or_verb() {
     assert_eq!(findings(length), Vec::<String>::new());
+}
+
+#[test]
+fn files_do_not_use_one_another_in_circles() {
+    assert_eq!(circles(&sources()), Vec::<String>::new());
+    let file = |path: &str, text: &str| File { path: path.into(), text: text.into() };
+    let room = [
+        file("push/mod.rs", "mod a;\nuse self::a::A;"),
+        file("push/a.rs", "use super::{Options, deep::{self, one::One}};"),
+        file("push/deep/mod.rs", "use super::b;"),
+        file("push/deep/one.rs", "use super::{super::{c::C, Options}, two};"),
+        file("push/b.rs", "use crate::{error, push::d};"),
+        file("push/c.rs", "#[cfg(test)]\nmod tests {\n    use super::super::a;\n}"),
+    ];
+    assert_eq!(circles(&room), Vec::<String>::new());
+    for (path, text, expected) in [
+        ("push/d.rs", "use super::a::A;", "push: a → deep → b → d → a"),
+        ("push/c.rs", "use crate::push::deep::two::Two;", "push: c → deep → c"),
+        ("push/deep/two.rs", "use super::{One, one::{Two, Three}};", "push/deep: one → two → one"),
+    ] {
+        let mut room = room.iter().map(|each| file(&each.path, &each.text)).collect::<Vec<_>>();
+        room.push(file(path, text));
+        assert_eq!(circles(&room), [expected], "{path}: {text}");
+    }
 }
 
 #[test]
@@ -119,10 +148,10 @@ impl File {
         }
     }
 
-    /// Returns how many modules the file is below the crate's root.
-    fn depth(&self) -> usize {
+    /// Returns the names of the modules that lead to the file from the crate's root.
+    fn names(&self) -> Vec<String> {
         let path = self.path.strip_suffix("/mod.rs").or(self.path.strip_suffix(".rs")).unwrap_or(&self.path);
-        path.split('/').count()
+        path.split('/').map(str::to_owned).collect()
     }
 
     /// Returns the code without comments and without the text of strings.
@@ -147,6 +176,10 @@ fn code_of(line: &str) -> String {
 }
 
 fn findings(check: fn(&File) -> Vec<String>) -> Vec<String> {
+    sources().iter().flat_map(check).collect()
+}
+
+fn sources() -> Vec<File> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = walkdir::WalkDir::new(&source).sort_by_file_name().into_iter().map(Result::unwrap);
     let files = files.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "rs"));
@@ -157,7 +190,100 @@ fn findings(check: fn(&File) -> Vec<String>) -> Vec<String> {
         })
         .collect();
     assert!(files.len() > 10, "the sources were not found");
-    files.iter().flat_map(check).collect()
+    files
+}
+
+/// Returns for each folder one of the circles in which its files and folders use one another.
+fn circles(files: &[File]) -> Vec<String> {
+    let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for file in files {
+        let own = file.names();
+        for used in imports(file) {
+            let shared = own.iter().zip(&used).take_while(|(own, used)| own == used).count();
+            if let (Some(user), Some(used)) = (own.get(shared), used.get(shared)) {
+                let folder = folders.entry(own[..shared].join("/")).or_default();
+                folder.entry(user.clone()).or_default().insert(used.clone());
+            }
+        }
+    }
+    let circle = |(folder, uses): (String, BTreeMap<String, BTreeSet<String>>)| {
+        let circle = uses.keys().find_map(|first| way_back(&uses, &mut vec![first], &mut BTreeSet::new()))?;
+        Some(format!("{folder}: {}", circle.join(" → ")))
+    };
+    folders.into_iter().filter_map(circle).collect()
+}
+
+/// Returns a way from the last file of `way` to the first one.
+fn way_back<'a>(
+    uses: &'a BTreeMap<String, BTreeSet<String>>,
+    way: &mut Vec<&'a str>,
+    seen: &mut BTreeSet<&'a str>,
+) -> Option<Vec<&'a str>> {
+    let used = uses.get(*way.last()?)?;
+    for used in used {
+        way.push(used);
+        if used == way[0] {
+            return Some(way.clone());
+        }
+        if seen.insert(used)
+            && let Some(found) = way_back(uses, way, seen)
+        {
+            return Some(found);
+        }
+        way.pop();
+    }
+    None
+}
+
+/// Returns what a file imports of this crate outside its tests, each as a path from the root.
+fn imports(file: &File) -> Vec<Vec<String>> {
+    let code = file.code();
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let statements =
+        code.split(';').filter_map(|statement| statement.rsplit_once("use ").map(|(_, tree)| tree));
+    let mut paths = Vec::new();
+    for tree in statements {
+        let tree: String = tree.split_whitespace().collect();
+        expand(&tree, &mut Vec::new(), &mut paths);
+    }
+    let own = file.names();
+    let absolute = |path: Vec<String>| {
+        let supers = path.iter().take_while(|name| *name == "super").count();
+        match path.first()?.as_str() {
+            "crate" => Some(path[1..].to_vec()),
+            "self" => Some([&own, &path[1..]].concat()),
+            "super" => Some([&own[..own.len().checked_sub(supers)?], &path[supers..]].concat()),
+            _ => None,
+        }
+    };
+    paths.into_iter().filter_map(absolute).collect()
+}
+
+/// Adds all paths of an import.
+fn expand(tree: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
+    if let Some(group) = tree.strip_prefix('{').and_then(|group| group.strip_suffix('}')) {
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in group.char_indices().chain([(group.len(), ',')]) {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    expand(&group[start..at], before, paths);
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let (name, rest) = tree.split_once("::").unwrap_or((tree, ""));
+    // `a::{self}` is `a`.
+    if name.is_empty() || name == "self" && !before.is_empty() {
+        return paths.push(before.clone());
+    }
+    before.push(name.to_owned());
+    expand(rest, before, paths);
+    before.pop();
 }
 
 fn row(module: &str) -> Option<usize> {
@@ -174,7 +300,8 @@ fn uses(file: &File) -> Vec<String> {
     // From an inline module one `super` more is needed; those are the tests.
     let outside_tests = code.split("#[cfg(test)]").next().unwrap_or_default();
     used.extend(
-        heads_after(outside_tests, &"super::".repeat(file.depth())).difference(&BTreeSet::from(["super"])),
+        heads_after(outside_tests, &"super::".repeat(file.names().len()))
+            .difference(&BTreeSet::from(["super"])),
     );
     let forbidden =
         used.into_iter().filter(|&used| used != own && row(used).is_none_or(|used| Some(used) >= row(own)));
