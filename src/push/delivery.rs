@@ -28,6 +28,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
+    /// Returns what sends its blobs.
     pub(super) fn uploader(&self) -> Uploader {
         let Target { client, destination, .. } = &self.target;
         let (client, repository) = (client.clone(), destination.repository.path.clone());
@@ -40,6 +41,7 @@ impl Delivery {
         )
     }
 
+    /// Refuses an image whose digest is not the one that the destination asks for.
     pub(super) fn check_destination(&self, digest: &Digest) -> Result<()> {
         match &self.target.destination.digest {
             Some(asked) if asked != digest => Err(Error::usage(format!(
@@ -68,16 +70,19 @@ impl Delivery {
         Ok(true)
     }
 
+    /// Tells that the registry has a blob.
     pub(super) fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
         let (blob, digest) = (name.to_owned(), digest.to_string());
         self.press.reporter.event(Event::Confirmed { blob, digest, how, size });
     }
 
+    /// Tells what the user should know.
     pub(super) fn warn(&self, message: String) {
         self.press.reporter.event(Event::Warning { message });
     }
 }
 
+/// Returns the manifest that a push is about: the last, after its children.
 pub(super) fn root(manifests: &[Manifest]) -> Result<&Manifest> {
     manifests.last().ok_or_else(|| Error::internal("an image without a manifest"))
 }
