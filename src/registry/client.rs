@@ -1026,14 +1026,13 @@ mod tests {
         let fault = server.client(impatient).exchange("demo", &open(), None, Pool::Small).await.unwrap_err();
         assert!(matches!(fault, Fault::Stalled { sent: 0, .. }), "{fault:?}");
 
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let client = Client::new(&closed.to_string(), options()).unwrap();
+        let client = Client::new("127.0.0.1:1", options()).unwrap();
         let fault = client.exchange("demo", &open(), None, Pool::Small).await.unwrap_err();
         assert!(matches!(&fault, Fault::Connect { why } if why.contains("refused")), "{fault:?}");
         let error = client.head_manifest("demo", "1").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Network);
 
-        let elsewhere = format!("http://localhost:{}", closed.port());
+        let elsewhere = "http://localhost:1";
         let status = Request::Status { location: Location(elsewhere.parse().unwrap()) };
         let client = server.client(options());
         let fault = client.exchange("demo", &status, None, Pool::Small).await.unwrap_err();

@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_cut_and_who_reads_is_not() {
         let (mut reader, ours) = tokio::io::duplex(16);
         let mut patient = Patient::new(ours, Duration::from_millis(20), Arc::default());

@@ -9,27 +9,24 @@ use std::{
 
 use tempfile::{NamedTempFile, TempDir};
 
-use super::log::Log;
+use super::{log::Log, port::Port};
 
 /// A running docker-registry; it is killed when dropped.
 pub(crate) struct DockerRegistry {
     process: Child,
     log: Log,
-    host: String,
     settings: Settings,
 }
 
 /// How one is started.
 struct Settings {
+    port: Port,
     /// Several may have one.
     store: Arc<TempDir>,
     /// As YAML has them: of `http`, and beside it.
     http: String,
     beside: String,
 }
-
-/// Somebody may have taken the port of one that was killed, for a moment.
-const MOST_STARTS: usize = 20;
 
 impl DockerRegistry {
     /// Starts one and waits until it listens.
@@ -40,20 +37,18 @@ impl DockerRegistry {
     /// Starts one with more settings, as YAML has them: of `http`, and beside it.
     pub(crate) fn start_with(http: &str, beside: &str) -> Self {
         let store = Arc::new(tempfile::tempdir().unwrap());
-        Self::serve(Settings { store, http: http.to_owned(), beside: beside.to_owned() })
+        Self::serve(Settings { port: Port::new(), store, http: http.to_owned(), beside: beside.to_owned() })
     }
 
     /// Starts another one over the same store, with settings of `http` of its own.
     pub(crate) fn start_beside(&self, http: &str) -> Self {
-        let Settings { store, beside, .. } = &self.settings;
-        Self::serve(Settings { store: Arc::clone(store), http: http.to_owned(), beside: beside.clone() })
+        let (store, beside) = (Arc::clone(&self.settings.store), self.settings.beside.clone());
+        Self::serve(Settings { port: Port::new(), store, http: http.to_owned(), beside })
     }
 
     fn serve(settings: Settings) -> Self {
-        // The port is its own choice, said in its log.
-        let (process, log, host) =
-            settings.serve("127.0.0.1:0").expect("docker-registry says where it listens");
-        Self { process, log, host, settings }
+        let (process, log) = settings.serve();
+        Self { process, log, settings }
     }
 
     /// Kills it, as `kill -9` does.
@@ -64,8 +59,7 @@ impl DockerRegistry {
 
     /// Starts it again after it was killed, on the same port and with the same store.
     pub(crate) fn restart(&mut self) {
-        let mut starts = (0..MOST_STARTS).filter_map(|_| self.settings.serve(&self.host));
-        (self.process, self.log, self.host) = starts.next().expect("the port is free again");
+        (self.process, self.log) = self.settings.serve();
     }
 
     /// Waits until it has answered a request of this method by this status.
@@ -78,7 +72,7 @@ impl DockerRegistry {
 
     /// Returns `127.0.0.1:PORT`.
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        self.settings.port.host()
     }
 
     /// Returns the folder that it keeps everything in.
@@ -95,10 +89,10 @@ impl Drop for DockerRegistry {
 }
 
 impl Settings {
-    /// Starts one and waits until it listens; nothing if it cannot.
-    fn serve(&self, address: &str) -> Option<(Child, Log, String)> {
+    /// Starts one and waits until it listens.
+    fn serve(&self) -> (Child, Log) {
         let mut config = NamedTempFile::new().unwrap();
-        config.write_all(self.at(address).as_bytes()).unwrap();
+        config.write_all(self.yaml().as_bytes()).unwrap();
         let mut process = Command::new("docker-registry")
             .arg("serve")
             .arg(config.path())
@@ -109,29 +103,21 @@ impl Settings {
             .expect("docker-registry of the Debian package of that name");
         let log = Log::follow(process.stderr.take().expect("it is piped"));
         // What does not listen has ended.
-        let Some(host) = log.find(listening_on) else {
-            process.wait().unwrap();
-            return None;
-        };
-        Some((process, log, host))
+        let listens = log.find(|line| line.contains("listening on ").then_some(()));
+        assert!(listens.is_some(), "docker-registry ends: {:#?}", log.all());
+        (process, log)
     }
 
-    fn at(&self, address: &str) -> String {
-        let Self { store, http, beside } = self;
+    fn yaml(&self) -> String {
+        let Self { port, store, http, beside } = self;
         format!(
             "version: 0.1\n\
              log: {{level: info, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
-             http: {{addr: '{address}'{http}}}\n\
+             http: {{addr: '{}'{http}}}\n\
              {beside}",
-            store.path().display()
+            store.path().display(),
+            port.host()
         )
     }
-}
-
-/// `… msg="listening on 127.0.0.1:43211" …`
-fn listening_on(line: &str) -> Option<String> {
-    let (_, rest) = line.split_once("listening on ")?;
-    let end = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ':')).unwrap_or(rest.len());
-    Some(rest[..end].to_owned())
 }

@@ -4,11 +4,9 @@ use std::{
     io::{BufRead as _, BufReader, Read},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
-    time::Duration,
 };
 
-/// No line in a test is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::until::PATIENCE;
 
 /// The lines so far. They are read to their end, so that the server never blocks.
 #[derive(Clone)]

@@ -17,6 +17,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::until::PATIENCE;
+
 /// A user's machine: a home and the binary.
 pub(crate) struct Longshore {
     home: TempDir,
@@ -44,9 +46,6 @@ pub(crate) struct Running {
     stdout: mpsc::Receiver<String>,
     stderr: mpsc::Receiver<String>,
 }
-
-/// Nothing in a test takes so long.
-const TIMEOUT_SECONDS: u64 = 60;
 
 impl Longshore {
     /// An empty home.
@@ -152,7 +151,7 @@ impl Longshore {
             .command("timeout")
             .args([
                 "--signal=KILL",
-                &TIMEOUT_SECONDS.to_string(),
+                &PATIENCE.as_secs().to_string(),
                 "time",
                 "--quiet",
                 "--format=%M",
@@ -205,14 +204,13 @@ impl Running {
 
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Run {
-        let patience = Duration::from_secs(TIMEOUT_SECONDS);
-        let stdout = self.stdout.recv_timeout(patience);
+        let stdout = self.stdout.recv_timeout(PATIENCE);
         // What hangs is killed, and has no exit code then.
         if stdout.is_err() {
             self.process.kill().unwrap();
         }
         let code = self.process.wait().unwrap().code();
-        let stderr = self.stderr.recv_timeout(patience).unwrap_or_default();
+        let stderr = self.stderr.recv_timeout(PATIENCE).unwrap_or_default();
         Run { code, stdout: stdout.unwrap_or_default(), stderr, wall: self.started.elapsed(), peak: 0 }
     }
 }

@@ -2,28 +2,24 @@
 
 use std::{
     collections::BTreeSet,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use tempfile::TempDir;
 
-use super::log::Log;
+use super::{log::Log, port::Port};
 
 /// A running nginx; it is killed when dropped.
 pub(crate) struct Nginx {
     process: Child,
-    host: String,
+    port: Port,
     dir: TempDir,
 }
 
 /// In its folder.
 const CERTIFICATE: &str = "server.pem";
 const KEY: &str = "server.key";
-
-/// Somebody may take a port that was just free.
-const MOST_STARTS: usize = 20;
 
 impl Nginx {
     /// Starts one that hands what it gets to these hosts in turn, with more settings of its `server`.
@@ -38,19 +34,14 @@ impl Nginx {
     }
 
     fn start_listening(how: &str, backends: &[&str], settings: &str) -> Self {
-        let mut starts = (0..MOST_STARTS).filter_map(|_| Self::try_start(how, backends, settings));
-        starts.next().expect("a port is free")
-    }
-
-    fn try_start(how: &str, backends: &[&str], settings: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         fs_err::write(dir.path().join(CERTIFICATE), own.cert.pem()).unwrap();
         fs_err::write(dir.path().join(KEY), own.signing_key.serialize_pem()).unwrap();
         // It takes no port 0.
-        let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let port = Port::new();
         let config = dir.path().join("nginx.conf");
-        fs_err::write(&config, configuration(&format!("{host} {how}"), backends, settings)).unwrap();
+        fs_err::write(&config, configuration(&format!("{} {how}", port.host()), backends, settings)).unwrap();
         let mut process = Command::new("nginx")
             .arg("-p")
             .arg(dir.path())
@@ -62,18 +53,15 @@ impl Nginx {
             .spawn()
             .expect("nginx of the Debian package nginx-light");
         let log = Log::follow(process.stderr.take().expect("it is piped"));
-        let listens = log.find(|line| {
-            // It chooses how to wait for events once it has its port.
-            let chosen = line.contains("event method").then_some(true);
-            chosen.or_else(|| line.contains("Address already in use").then_some(false))
-        });
-        let nginx = Self { process, host, dir };
-        listens.expect("nginx says whether it listens").then_some(nginx)
+        // It chooses how to wait for events once it has its port.
+        let listens = log.find(|line| line.contains("event method").then_some(()));
+        assert!(listens.is_some(), "nginx ends: {:#?}", log.all());
+        Self { process, port, dir }
     }
 
     /// Returns `127.0.0.1:PORT`.
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        self.port.host()
     }
 
     /// Returns the file of its certificate.

@@ -3,8 +3,9 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::TcpStream,
-    time::Duration,
 };
+
+use super::until::PATIENCE;
 
 /// One connection to a server.
 pub(crate) struct Raw {
@@ -30,7 +31,7 @@ impl Raw {
     pub(crate) fn try_connect(host: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(host)?;
         // No test shall hang for ever where the server should have answered.
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { stream, host: host.to_owned() })
     }
 

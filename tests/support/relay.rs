@@ -6,11 +6,9 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
-    time::Duration,
 };
 
-/// Nothing in a test is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::until::PATIENCE;
 
 /// A proxy that runs as long as the test.
 pub(crate) struct Relay {

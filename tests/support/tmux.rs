@@ -9,10 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::tool;
+use super::{tool, until::PATIENCE};
 
-/// What is waited for comes sooner.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const BLINK: Duration = Duration::from_millis(20);
 

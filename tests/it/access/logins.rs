@@ -1,9 +1,6 @@
 //! `login` and `logout`, and the files they share with podman, skopeo and docker.
 
-use std::{
-    net::TcpListener,
-    os::unix::fs::{PermissionsExt, symlink},
-};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use serde_json::{Value, json};
 
@@ -12,6 +9,9 @@ use crate::support::registry::{Auth, Manners, Registry, Route, Script};
 
 /// Where logins are kept unless somebody says otherwise.
 const KEPT: &str = "run/containers/auth.json";
+
+/// Nobody listens there, and nobody will: a port that was just free may be somebody's the next moment.
+const NOBODY: &str = "127.0.0.1:1";
 
 /// `me:s3cret`
 const ENTRY: &str = "bWU6czNjcmV0";
@@ -80,8 +80,7 @@ fn a_password_is_tried_before_it_is_kept() {
 #[test]
 fn a_registry_that_does_not_answer_may_do_so_later() {
     let user = User::new();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    user.log_in(&closed, PASSWORD, &[]).said(0, &["warning: the password was not tried", "logged in to"]);
+    user.log_in(NOBODY, PASSWORD, &[]).said(0, &["warning: the password was not tried", "logged in to"]);
     assert!(user.read(KEPT).contains(ENTRY));
     let open = Registry::honest();
     user.log_in(&open.host(), PASSWORD, &[]).said(0, &["asked for no password"]);
@@ -130,8 +129,7 @@ fn docker_finds_its_hub_by_its_own_name_for_it() {
     // No registry is asked: nobody may be blocked from here who is no registry of ours.
     let user = User::new();
     let file = user.write("auth.json", r#"{"auths":{"docker.io":{"auth":"b2xkOm9sZA=="}}}"#);
-    let proxy = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let user = user.with("HTTPS_PROXY", format!("http://{proxy}"));
+    let user = user.with("HTTPS_PROXY", format!("http://{NOBODY}"));
     let authfile = file.display().to_string();
     user.log_in("docker.io", PASSWORD, &["--authfile", &authfile]).ended(0);
     let kept: Value = serde_json::from_str(&user.read("auth.json")).unwrap();
@@ -142,11 +140,10 @@ fn docker_finds_its_hub_by_its_own_name_for_it() {
 
 #[test]
 fn a_proxy_that_does_not_answer_is_named() {
-    let proxy = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let user = User::new().with("HTTPS_PROXY", format!("http://me:{PASSWORD}@{proxy}"));
+    let user = User::new().with("HTTPS_PROXY", format!("http://me:{PASSWORD}@{NOBODY}"));
     let run = user.push("r.example.com/demo:1", &["--retries=0"]);
     assert!(!run.stderr.contains(PASSWORD), "{run:?}");
-    run.said(6, &[&format!("https://r.example.com through the proxy http://{proxy}: ")]);
+    run.said(6, &[&format!("https://r.example.com through the proxy http://{NOBODY}: ")]);
 }
 
 #[test]

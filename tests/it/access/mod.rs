@@ -18,7 +18,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{docker_registry::DockerRegistry, program};
+use crate::support::{docker_registry::DockerRegistry, program, until::PATIENCE};
 
 /// Who is let in by [`private_registry`].
 const USER: &str = "me";
@@ -26,9 +26,6 @@ const PASSWORD: &str = "s3cret";
 
 /// The same for docker-registry: `htpasswd -nbB -C 5 me s3cret`.
 const HTPASSWD: &str = "me:$2y$05$kv8avNLtSrh43FD9EIqAk.9tQp9mDM.fZjDjE8V6zqz1RyuW/wavm\n";
-
-/// Nothing in a test takes so long.
-const TIMEOUT_SECONDS: &str = "60";
 
 /// A user's machine.
 struct User {
@@ -88,7 +85,8 @@ impl User {
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         let mut command = Command::new("timeout");
-        command.args(["--foreground", "--signal=KILL", TIMEOUT_SECONDS, program]);
+        let patience = PATIENCE.as_secs().to_string();
+        command.args(["--foreground", "--signal=KILL", &patience, program]);
         command.env_clear().env("HOME", self.home.path()).env("PATH", path);
         command.env("XDG_RUNTIME_DIR", self.path("run"));
         command.envs(self.vars.iter().map(|(key, value)| (key, value)));

@@ -24,6 +24,7 @@ use crate::{
         registry::{Auth, Fault, Manners, Registry, Route, Script},
         serve::Serve,
         skopeo, tool,
+        until::until,
     },
     wire::image::{Layout, gzip, layer, noise},
 };
@@ -518,9 +519,7 @@ fn a_push_goes_on_when_its_client_has_gone() {
     assert!(tags_in(dir.path(), "demo").is_empty());
     drop(client);
     registry.release();
-    while tags_in(dir.path(), "demo") != ["1"] {
-        thread::yield_now();
-    }
+    until("the tag", || tags_in(dir.path(), "demo") == ["1"]);
     assert_eq!(registry.manifest("demo", "1").unwrap().1, layout.root.bytes);
 }
 

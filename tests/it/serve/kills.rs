@@ -1,12 +1,16 @@
 //! `kill -9` of the registry at any moment: what was acknowledged is there, what was not is nowhere to be seen.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use longshore::oci::Digest;
 
 use super::{MIB, offset, open, patch, put, send};
 use crate::{
-    support::{longshore::Longshore, raw::Raw, relay::Relay, serve::Serve},
+    support::{longshore::Longshore, port::Port, raw::Raw, relay::Relay, serve::Serve, until::until},
     wire::image::{Layout, noise},
 };
 
@@ -16,11 +20,16 @@ const CHUNK: usize = 16 * MIB;
 /// Two chunks and a half.
 const LARGE: usize = 40 * MIB;
 
+/// So long does a status wait for what is being saved, at least.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// All that is sent beside layers.
 const WORDS: usize = MIB / 4;
 
-fn data(dir: &Path, location: &str) -> std::path::PathBuf {
-    dir.join("_uploads").join(location.rsplit('/').next().unwrap()).join("data")
+/// Returns how many bytes of an upload there are on disk.
+fn size(dir: &Path, location: &str) -> u64 {
+    let data = dir.join("_uploads").join(location.rsplit('/').next().unwrap()).join("data");
+    fs_err::metadata(data).unwrap().len()
 }
 
 #[test]
@@ -34,9 +43,7 @@ fn an_upload_goes_on_where_it_was_acknowledged() {
     let mut broken = Raw::connect(server.host());
     broken.write_head("PATCH", &location, &[("Content-Length", "1000000")]).unwrap();
     broken.write(&noise(2, MIB / 2)).unwrap();
-    while fs_err::metadata(data(dir.path(), &location)).unwrap().len() == MIB as u64 {
-        std::thread::yield_now();
-    }
+    until("some of the half chunk", || size(dir.path(), &location) > MIB as u64);
     server.kill();
 
     let server = Serve::start(dir.path());
@@ -59,9 +66,7 @@ fn a_shorter_last_chunk_than_the_one_that_was_killed_ends_the_blob() {
     let mut broken = Raw::connect(server.host());
     broken.write_head("PATCH", &location, &[("Content-Length", "9000000")]).unwrap();
     broken.write(&noise(1, MIB)).unwrap();
-    while fs_err::metadata(data(dir.path(), &location)).unwrap().len() == 0 {
-        std::thread::yield_now();
-    }
+    until("some of the chunk", || size(dir.path(), &location) > 0);
     server.kill();
     let server = Serve::start(dir.path());
     let digest = Digest::of(b"short");
@@ -99,10 +104,9 @@ fn what_was_acknowledged_is_there_and_nothing_half() {
                 })
             })
             .collect();
-        // Some of them have come through by then.
-        while fs_err::read_dir(dir.path().join("_blobs/sha256")).unwrap().count() < acknowledged.len() + 20 {
-            std::thread::yield_now();
-        }
+        // Some of them have come through by then; nobody who has failed is waited for.
+        let blobs = || fs_err::read_dir(dir.path().join("_blobs/sha256")).unwrap().count();
+        until("blobs", || blobs() >= acknowledged.len() + 20 || clients.iter().any(JoinHandle::is_finished));
         server.kill();
         acknowledged.extend(clients.into_iter().flat_map(|client| client.join().unwrap()));
     }
@@ -123,9 +127,9 @@ fn what_was_acknowledged_is_there_and_nothing_half() {
 /// push sent in all.
 fn kill_in_push(hold: impl Fn(&Relay)) -> u64 {
     let dir = tempfile::tempdir().unwrap();
-    let server = Serve::start(dir.path());
-    let host = server.host().to_owned();
-    let relay = Relay::start(&host);
+    let port = Port::new();
+    let server = Serve::start_at(dir.path(), port.host());
+    let relay = Relay::start(port.host());
     let layout = Layout::of(&[LARGE]);
     hold(&relay);
     let source = layout.path().display().to_string();
@@ -133,7 +137,7 @@ fn kill_in_push(hold: impl Fn(&Relay)) -> u64 {
     let running = Longshore::new().start(["push", &source, &destination]);
     relay.wait_until_held();
     server.kill();
-    let _server = Serve::start_at(dir.path(), &host);
+    let _server = Serve::start_at(dir.path(), port.host());
     relay.cut();
     let run = running.finish();
     let expected = format!("{}/demo@{}", relay.host(), layout.root.digest);
@@ -163,14 +167,18 @@ fn a_status_counts_what_is_being_saved() {
     let mut broken = Raw::connect(server.host());
     broken.write_head("PATCH", &location, &[("Content-Length", &(2 * MIB).to_string())]).unwrap();
     broken.write(&noise(4, MIB)).unwrap();
-    while fs_err::metadata(data(dir.path(), &location)).unwrap().len() < MIB as u64 {
-        std::thread::yield_now();
-    }
+    until("what was sent", || size(dir.path(), &location) >= MIB as u64);
     let mut asking = Raw::connect(server.host());
+    let mut asked = Instant::now();
     asking.write_head("GET", &location, &[]).unwrap();
     drop(broken);
-    let reply = asking.reply("GET").unwrap();
-    assert_eq!((reply.status, reply.header("Range")), (204, Some("0-1048575")));
+    let mut reply = asking.reply("GET").unwrap();
+    while reply.header("Range") != Some("0-1048575") {
+        // A disk may be slower than that.
+        assert!(reply.status == 204 && asked.elapsed() >= SETTLE, "not waited for: {reply:?}");
+        asked = Instant::now();
+        reply = send(server.host(), "GET", &location, &[], b"");
+    }
 }
 
 #[test]

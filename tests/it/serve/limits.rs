@@ -15,6 +15,7 @@ use crate::{
         raw::{Raw, Reply},
         serve::Serve,
         small_disk::SmallDisk,
+        until::until,
     },
     wire::image::{Layout, noise},
 };
@@ -137,7 +138,7 @@ fn headers_are_limited() {
 }
 
 /// Long for a client on loopback, short for a test.
-const PATIENCE: &str = "--patience=1s";
+const PATIENCE: &str = "--patience=3s";
 
 #[test]
 fn who_sends_nothing_is_cut_and_what_had_come_counts() {
@@ -186,10 +187,7 @@ fn who_takes_nothing_is_cut() {
     write!(idle, "GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     // The beginning of an answer.
     idle.read_exact(&mut [0; 8]).unwrap();
-    assert!(sockets(&serve) > alone);
-    while sockets(&serve) > alone {
-        std::thread::yield_now();
-    }
+    until("the end of the connection", || sockets(&serve) == alone);
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).ok();
     assert!(rest.len() < bytes.len(), "{}", rest.len());
@@ -233,14 +231,10 @@ fn uploads_in_flight_are_finished_before_the_end() {
     last.write_head("PUT", &format!("{location}?digest={digest}"), &[("Content-Length", &length)]).unwrap();
     last.write(&bytes[..MIB]).unwrap();
     let data = dir.path().join("_uploads").join(location.rsplit('/').next().unwrap()).join("data");
-    while fs_err::metadata(&data).unwrap().len() == 0 {
-        std::thread::yield_now();
-    }
+    until("the first half", || fs_err::metadata(&data).unwrap().len() > 0);
     serve.terminate();
     // It takes nobody else any more.
-    while Raw::try_connect(serve.host()).is_ok() {
-        std::thread::yield_now();
-    }
+    until("its last connection", || Raw::try_connect(serve.host()).is_err());
     last.write(&bytes[MIB..]).unwrap();
     assert_eq!(last.reply("PUT").unwrap().status, 201);
     assert!(serve.wait().success());

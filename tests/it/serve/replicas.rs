@@ -6,7 +6,7 @@ use super::{MIB, offset, open, patch, put, send};
 use crate::{
     support::{
         capability::is_unavailable, longshore::Longshore, nginx::Nginx, raw::Raw, read_back::ReadBack,
-        serve::Serve,
+        serve::Serve, until::until,
     },
     wire::image::{Layout, noise},
 };
@@ -44,9 +44,7 @@ fn who_is_appending_keeps_the_other_process_away() {
     slow.write(&bytes[..MIB]).unwrap();
     // Before its first byte is written, the request may not have come that far.
     let data = dir.path().join("_uploads").join(location.rsplit('/').next().unwrap()).join("data");
-    while fs_err::metadata(&data).unwrap().len() == 0 {
-        std::thread::yield_now();
-    }
+    until("the first half", || fs_err::metadata(&data).unwrap().len() > 0);
     let refused = patch(b.host(), &location, 0, &bytes);
     assert_eq!((refused.status, refused.header("Range")), (416, Some("0-0")));
     assert!(refused.text().contains("BLOB_UPLOAD_INVALID"), "{refused:?}");

@@ -31,7 +31,6 @@ mod words;
 use std::{
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use longshore::{
@@ -49,13 +48,13 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use self::image::{Layout, plain};
-use crate::support::registry::{Exchange, Fault, Registry, Route, Script};
+use crate::support::{
+    registry::{Exchange, Fault, Registry, Route, Script},
+    until::PATIENCE,
+};
 
 /// Chunks in these tests, unless a test says otherwise.
 const CHUNK: u64 = 64 << 10;
-
-/// No push in these tests takes so long, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where everything is pushed to.
 const REPOSITORY: &str = "team/demo";

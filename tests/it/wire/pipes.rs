@@ -1,6 +1,6 @@
 //! Archives that pass by: their layers leave before their end has come.
 
-use std::{io::Write as _, path::PathBuf, thread};
+use std::{io::Write as _, path::PathBuf, sync::Arc, thread};
 
 use tar::{Builder, EntryType, Header};
 
@@ -18,19 +18,18 @@ fn the_first_layer_of_a_pipe_arrives_before_the_second_has_begun() {
     let bytes = fs_err::read(archive.path()).unwrap();
     let held = position(&bytes, &archive.layers[1]);
     let pipe = fifo(&archive);
-    let registry = Registry::honest();
-    let pusher = Pusher::new();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut writer = fs_err::OpenOptions::new().write(true).open(&pipe).unwrap();
-            writer.write_all(&bytes[..held]).unwrap();
-            registry.wait_for(Route::Commit, 1);
-            writer.write_all(&bytes[held..]).unwrap();
-        });
-        if let Err(error) = pusher.push(&pipe, &registry) {
-            panic!("{error:?}\n{}", story(&registry));
-        }
+    let registry = Arc::new(Registry::honest());
+    let (there, end) = (Arc::clone(&registry), pipe.clone());
+    // Nobody waits for who writes: a push that fails may never read.
+    thread::spawn(move || {
+        let mut writer = fs_err::OpenOptions::new().write(true).open(end).unwrap();
+        writer.write_all(&bytes[..held]).unwrap();
+        there.wait_for(Route::Commit, 1);
+        writer.write_all(&bytes[held..]).unwrap();
     });
+    if let Err(error) = Pusher::new().push(&pipe, &registry) {
+        panic!("{error:?}\n{}", story(&registry));
+    }
     // Two layers and the config, each once.
     assert_eq!(registry.calls(Route::Commit), 3, "{}", story(&registry));
     assert_eq!(registry.tags(super::REPOSITORY), ["1"]);
@@ -45,12 +44,11 @@ fn a_link_in_a_pipe_may_lead_to_what_comes_after_it() {
         let bytes = linked(&archive, kind);
         let pipe = fifo(&archive);
         let registry = Registry::honest();
-        thread::scope(|scope| {
-            scope.spawn(|| fs_err::write(&pipe, &bytes).unwrap());
-            if let Err(error) = Pusher::new().push(&pipe, &registry) {
-                panic!("{error:?}\n{}", story(&registry));
-            }
-        });
+        let end = pipe.clone();
+        thread::spawn(move || fs_err::write(end, bytes).unwrap());
+        if let Err(error) = Pusher::new().push(&pipe, &registry) {
+            panic!("{error:?}\n{}", story(&registry));
+        }
         assert_holds(&registry, &archive.layers);
     }
 }

@@ -24,7 +24,7 @@ use std::{
 };
 
 use longshore::oci::Digest;
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{net::TcpListener, runtime::Runtime, time::timeout};
 
 use self::serve::{Shared, State};
 pub(crate) use self::{
@@ -32,6 +32,7 @@ pub(crate) use self::{
     script::{Fault, Lie, Manners, Route, Script},
     serve::Exchange,
 };
+use super::until::PATIENCE;
 
 /// A running registry; it stops when dropped.
 pub(crate) struct Registry {
@@ -128,11 +129,11 @@ impl Registry {
     }
 
     /// Waits until a route was called so often.
+    #[track_caller]
     pub(crate) fn wait_for(&self, route: Route, calls: usize) {
-        self.runtime
-            .as_ref()
-            .expect("it runs until it is dropped")
-            .block_on(self.shared.wait_for(route, calls));
+        let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
+        let called = runtime.block_on(async { timeout(PATIENCE, self.shared.wait_for(route, calls)).await });
+        assert!(called.is_ok(), "{route:?} is not called {calls} times: {:#?}", self.log());
     }
 
     /// Lets go on what waits by [`Fault::Await`], now and from now on.
