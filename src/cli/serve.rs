@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytesize::ByteSize;
@@ -62,7 +63,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     upload_lifetime: humantime::Duration,
-    /// Cut clients that send next to nothing, or take nothing, for so long
+    /// Cut clients that send next to nothing, or take nothing, for so long; a bucket is waited for no longer either
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     #[arg(value_parser = more_than_nothing::<humantime::Duration>)]
     patience: humantime::Duration,
@@ -146,18 +147,20 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
         tls,
         upstream: args.gateway.upstream(args.listen, context)?,
         upload_lifetime: args.upload_lifetime.into(),
-        ..Options::new(folder_or_bucket(&args.dir, context)?)
+        ..Options::new(folder_or_bucket(&args.dir, args.patience.into(), context)?)
     })
 }
 
 /// Tells a bucket's address from the path of a folder.
-fn folder_or_bucket(typed: &Path, context: &Context) -> Result<Place> {
+fn folder_or_bucket(typed: &Path, patience: Duration, context: &Context) -> Result<Place> {
     let address = typed.to_str().filter(|text| {
         text.split_once("://")
             .is_some_and(|(scheme, _)| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
     });
     Ok(match address {
-        Some(address) => Bucket::open(address, &context.environment.cloud_variables())?.into(),
+        Some(address) => {
+            Bucket::open(address, &context.environment.cloud_variables())?.with_patience(patience).into()
+        }
         None => typed.into(),
     })
 }

@@ -35,6 +35,8 @@ use s3s::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::until::PATIENCE;
+
 /// What a request to write may be answered with, by the path of what it writes: each object's last entity tag.
 type Tags = tokio::sync::Mutex<HashMap<String, HeaderValue>>;
 
@@ -118,9 +120,9 @@ impl S3 {
         .into()
     }
 
-    /// Opens the bucket.
+    /// Opens the bucket, for somebody who waits for it on however busy a machine.
     pub(crate) fn bucket(&self) -> Bucket {
-        Self::bucket_at(self.address, SECRET_KEY)
+        Self::bucket_at(self.address, SECRET_KEY).with_patience(PATIENCE)
     }
 
     /// Opens the bucket of a server at some address.

@@ -12,7 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::log::Log;
 #[cfg(feature = "buckets")]
-use super::s3::{S3, SECRET_KEY};
+use super::{
+    s3::{S3, SECRET_KEY},
+    until::PATIENCE,
+};
 
 /// A running `longshore serve`; it is killed when dropped.
 pub(crate) struct Serve {
@@ -28,9 +31,6 @@ struct Place<'a> {
     variables: Vec<(String, String)>,
 }
 
-/// Somebody may have taken the port of one that was killed, for a moment.
-const MOST_STARTS: usize = 20;
-
 impl Serve {
     /// Starts one on a free port and waits until it listens.
     pub(crate) fn start(dir: &Path) -> Self {
@@ -42,10 +42,12 @@ impl Serve {
         Self::listen(dir, "127.0.0.1:0", arguments).unwrap_or_else(|stderr| panic!("{stderr}"))
     }
 
-    /// Starts one over a bucket.
+    /// Starts one over a bucket, which it waits for on however busy a machine.
     #[cfg(feature = "buckets")]
     pub(crate) fn over(server: &S3, arguments: &[&str]) -> Self {
-        Self::over_address(server.address(), arguments).unwrap_or_else(|stderr| panic!("{stderr}"))
+        let patience = format!("--patience={}s", PATIENCE.as_secs());
+        Self::over_address(server.address(), &[&[&*patience], arguments].concat())
+            .unwrap_or_else(|stderr| panic!("{stderr}"))
     }
 
     /// Starts one over the bucket of a server at some address; returns what it complains of if it cannot.
@@ -56,10 +58,9 @@ impl Serve {
         Self::listen_over(&place, "127.0.0.1:0", arguments)
     }
 
-    /// Starts another one where one that was killed has listened.
-    pub(crate) fn start_at(dir: &Path, host: &str) -> Self {
-        let mut starts = (0..MOST_STARTS).filter_map(|_| Self::listen(dir, host, &[]).ok());
-        starts.next().expect("the port is free again")
+    /// Starts one at an address.
+    pub(crate) fn start_at(dir: &Path, address: &str) -> Self {
+        Self::listen(dir, address, &[]).unwrap_or_else(|stderr| panic!("{stderr}"))
     }
 
     /// Starts one that cannot; returns what it complains of.

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    thread::JoinHandle,
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +20,7 @@ use crate::{
         s3::{Relay, S3},
         serve::Serve,
         skopeo,
+        until::until,
     },
     wire::image::{Layout, gzip, layer, noise},
 };
@@ -46,9 +48,7 @@ fn begin(s3: &S3, serve: &Serve, location: &str, bytes: &[u8]) -> Raw {
     let length = (3 * bytes.len()).to_string();
     slow.write_head("PATCH", location, &[("Content-Length", &length)]).unwrap();
     slow.write(bytes).unwrap();
-    while s3.loose_parts() == 0 {
-        std::thread::yield_now();
-    }
+    until("a part", || s3.loose_parts() > 0);
     slow
 }
 
@@ -168,9 +168,10 @@ fn nothing_is_half_there_whenever_a_process_is_killed() {
             })
             .collect();
         let blobs = s3.registry().join("_blobs/sha256");
-        while files(&blobs).len() < acknowledged.len() + 12 {
-            std::thread::yield_now();
-        }
+        // Nobody who has failed is waited for.
+        until("blobs", || {
+            files(&blobs).len() >= acknowledged.len() + 12 || clients.iter().any(JoinHandle::is_finished)
+        });
         killed.kill();
         acknowledged.extend(clients.into_iter().flat_map(|client| client.join().unwrap()));
         for (name, digest) in &acknowledged {
@@ -335,32 +336,39 @@ fn a_dead_bucket_is_a_registry_that_is_not_available() {
     let s3 = S3::start();
     // So much that the server opens, and then no more; the connections stay.
     let relay = Relay::before(s3.address(), 64 << 10);
-    let serve = Serve::over_address(relay.address(), &[]).unwrap();
+    let serve = Serve::over_address(relay.address(), &["--patience=10s"]).unwrap();
     let location = open(serve.host(), "a");
     let digest = Digest::of(b"blob");
     let post = format!("/v2/a/blobs/uploads/?digest={digest}");
     assert_eq!(send(serve.host(), "POST", &post, &[], b"blob").status, 201);
     while send(serve.host(), "GET", &format!("/v2/a/blobs/{digest}"), &[], b"").status == 200 {}
-    for (method, target) in [
+    let questions = [
         ("GET", format!("/v2/a/blobs/{digest}")),
         ("GET", "/v2/a/tags/list".to_owned()),
         ("GET", "/v2/a/manifests/1".to_owned()),
         ("POST", "/v2/a/blobs/uploads/".to_owned()),
         ("PATCH", location),
         ("GET", "/healthz".to_owned()),
-    ] {
-        let reply = send(serve.host(), method, &target, &[], b"");
-        assert_eq!(reply.status, 503, "{method} {target}: {reply:?}");
-        assert!(reply.text().contains("UNAVAILABLE"), "{reply:?}");
-    }
+    ];
+    // All at once: each waits.
+    std::thread::scope(|scope| {
+        for (method, target) in &questions {
+            let serve = &serve;
+            scope.spawn(move || {
+                let reply = send(serve.host(), method, target, &[], b"");
+                assert_eq!(reply.status, 503, "{method} {target}: {reply:?}");
+                assert!(reply.text().contains("UNAVAILABLE"), "{reply:?}");
+            });
+        }
+    });
+    let waited = serve.stderr().find(|line| line.contains("no answer within 10s").then_some(()));
+    assert!(waited.is_some(), "{:#?}", serve.stderr().all());
 }
 
 #[test]
 fn a_bucket_that_lets_nobody_in_is_told_at_the_start() {
-    let s3 = S3::start();
-    let address = s3.address();
-    drop(s3);
-    let error = Serve::over_address(address, &[]).err().unwrap();
+    // Nobody listens there.
+    let error = Serve::over_address(([127, 0, 0, 1], 1).into(), &[]).err().unwrap();
     assert!(error.contains("opening the registry in `s3://fleet/registry`"), "{error}");
 }
 

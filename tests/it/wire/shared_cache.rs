@@ -33,6 +33,7 @@ use crate::support::{
     registry::{Registry, Route},
     s3::{Relay, S3, SECRET_KEY},
     samples::Sample,
+    until::PATIENCE,
 };
 
 /// Two layers that are small, and one that goes to the bucket in parts.
@@ -273,17 +274,12 @@ fn what_is_damaged_is_encoded_and_replaced() {
 #[test]
 fn a_bucket_that_does_not_answer_costs_one_warning() {
     let archive = Archive::of(&[200_000, 1000]);
-    let nobody = || {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        (address, listener)
-    };
-    let (refusing, listener) = nobody();
-    drop(listener);
+    let refusing = SocketAddr::from(([127, 0, 0, 1], 1));
     // The system takes the connections, and nobody reads from them.
-    let (silent, _listener) = nobody();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = listener.local_addr().unwrap();
     let s3 = S3::start();
-    let (patient, impatient) = (Duration::from_secs(20), Duration::from_millis(100));
+    let (patient, impatient) = (PATIENCE, Duration::from_millis(100));
     let cases: [(SocketAddr, &str, Duration, &str); 3] = [
         (refusing, SECRET_KEY, patient, "onnection refused"),
         (silent, SECRET_KEY, impatient, "no answer within"),
@@ -305,7 +301,7 @@ fn a_bucket_that_falls_silent_in_the_middle_of_a_layer_costs_one_warning() {
     push(&machine(s3.bucket()), &archive);
     let relay = Relay::before(s3.address(), 300_000);
     // Entries have to be answered, by however busy a machine.
-    let bucket = S3::bucket_at(relay.address(), SECRET_KEY).with_patience(Duration::from_secs(3));
+    let bucket = S3::bucket_at(relay.address(), SECRET_KEY).with_patience(Duration::from_secs(10));
     let victim = machine(bucket);
     push(&victim, &archive);
     assert_eq!(encoded(&victim), 2);
