@@ -178,10 +178,23 @@ fn small_blobs_share_16_mebibytes() {
 #[test]
 fn the_first_429_halves_the_connections_of_small_blobs() {
     let sizes: Vec<_> = (0..60).map(|n| 1000 + n).collect();
-    let registry = pushed(&Layout::of(&sizes), Script::new().on(Route::Open, 1, Fault::status(429)));
+    let registry = Arc::new(OnceLock::<Registry>::new());
+    let heard = Arc::clone(&registry);
+    // The other uploads are held until this one has heard that it shall wait.
+    let pusher = Pusher::new().acting(move |event| {
+        if let (Event::Waiting { .. }, Some(registry)) = (event, heard.get()) {
+            registry.release();
+        }
+    });
+    let held = Fault::Await { route: Route::Open, calls: usize::MAX };
+    let script = Script::new().on(Route::Open, 1, Fault::status(429)).always(Route::Open, held);
+    let registry = registry.get_or_init(|| Registry::start(script));
+    let layout = Layout::of(&sizes);
+    pusher.push(layout.path(), registry).unwrap();
+    assert_arrived(&layout, registry);
     // What was under way already goes on.
     let late = registry.exchanges(Route::Commit).split_off(30);
-    assert!(late.iter().all(|put| put.in_flight <= 12), "{}", story(&registry));
+    assert!(late.iter().all(|put| put.in_flight <= 12), "{}", story(registry));
 }
 
 #[test]

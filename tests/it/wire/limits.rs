@@ -78,7 +78,8 @@ fn rule_07_the_first_chunk_suits_the_line_that_is_remembered() {
 
 #[test]
 fn rule_07_a_chunk_grows_on_a_far_line() {
-    let latency = Duration::from_millis(200);
+    // So far that it is far for a busy machine too: twenty round trips are longer than it takes for a chunk.
+    let latency = Duration::from_millis(400);
     let far = Manners { latency, ..Manners::default() };
     let layout = layout(48);
     let registry = pushed_by(&pusher(), &layout, Script::new().manners(far.clone()));

@@ -35,9 +35,9 @@ fn a_limited_push_arrives_whole() {
 #[test]
 fn a_limit_lower_than_the_patience_with_a_silent_peer_is_no_stall() {
     let mut pusher = Pusher::new();
-    // After the burst a KiB takes a second.
-    pusher.client.rate_limit = Some(limit(1 << 10));
-    pusher.client.timeout = Duration::from_millis(300);
+    // After the burst a KiB takes eight seconds.
+    pusher.client.rate_limit = Some(limit(1 << 7));
+    pusher.client.timeout = Duration::from_secs(3);
     let registry = pushed_by(&pusher, &Layout::of(&[4 * CHUNK as usize + 1000]), Script::new());
     let patches = registry.exchanges(Route::Patch);
     assert_eq!(patches.len(), 5, "{}", story(&registry));
@@ -47,7 +47,7 @@ fn a_limit_lower_than_the_patience_with_a_silent_peer_is_no_stall() {
 fn a_peer_that_stands_still_is_noticed_all_the_same() {
     let mut pusher = Pusher::new();
     pusher.client.rate_limit = Some(limit(4 << 20));
-    pusher.client.timeout = Duration::from_millis(300);
+    pusher.client.timeout = Duration::from_secs(2);
     let script = Script::new().on(Route::Patch, 2, Fault::Stall { after: 1000 });
     let registry = pushed_by(&pusher, &Layout::of(&[LARGE]), script);
     assert_eq!(registry.exchanges(Route::Patch)[1].answered, None, "{}", story(&registry));

@@ -92,7 +92,7 @@ fn rule_16_a_stalled_chunk_is_asked_about_too() {
     let layout = Layout::of(&[LARGE]);
     let registry = with_configs(&layout, Script::new().on(Route::Patch, 2, Fault::Stall { after: 100 }));
     let mut pusher = Pusher::new();
-    pusher.client.timeout = std::time::Duration::from_secs(1);
+    pusher.client.timeout = std::time::Duration::from_secs(3);
     pusher.push(layout.path(), &registry).unwrap();
     let story = upload_story(&registry);
     assert_eq!(story[2..4], ["Patch 65536-131071 -", "Status 204"], "{story:?}");
