@@ -526,6 +526,7 @@ fn tls_is_spoken_with_a_certificate_of_its_own() {
     while !reply.contains("\r\n\r\n") {
         let mut buffer = [0; 1024];
         let size = stream.read(&mut buffer).unwrap();
+        assert!(size > 0, "{reply}");
         reply.push_str(std::str::from_utf8(&buffer[..size]).unwrap());
     }
     assert!(reply.starts_with("HTTP/1.1 202 Accepted"), "{reply}");
