@@ -31,7 +31,8 @@ fn slow() -> Registry {
 fn arguments(layout: &Layout, registry: &Registry, more: &[&str]) -> Vec<String> {
     let (source, destination) = (layout.path().display().to_string(), format!("{}/demo:1", registry.host()));
     let chunk = format!("--chunk-size={CHUNK}");
-    ["push", "--no-resume", &chunk, &source, &destination]
+    // What is held back is no stall, however long a busy machine takes to look at it.
+    ["push", "--no-resume", "--timeout=10m", &chunk, &source, &destination]
         .iter()
         .chain(more)
         .map(ToString::to_string)

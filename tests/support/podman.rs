@@ -21,6 +21,8 @@ impl Podman {
         let configuration =
             format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{home}/store\"\nrunroot = \"{home}/run\"\n");
         fs_err::write(podman.configuration(), configuration).unwrap();
+        // Else all of them on this machine share their locks, in memory that the first has to make.
+        fs_err::write(podman.engine(), "[engine]\nlock_type = \"file\"\n").unwrap();
         podman
     }
 
@@ -70,11 +72,16 @@ impl Podman {
         self.home.join("storage.conf")
     }
 
+    fn engine(&self) -> PathBuf {
+        self.home.join("containers.conf")
+    }
+
     fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut podman = Command::new("podman");
         podman.arg("--tmpdir").arg(self.home.join("tmp")).args(arguments).env_clear();
         podman.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         podman.env("HOME", &self.home).env("CONTAINERS_STORAGE_CONF", self.configuration());
+        podman.env("CONTAINERS_CONF", self.engine());
         let output = tool::output(&mut podman)?;
         Ok(String::from_utf8_lossy(&output).trim().to_owned())
     }

@@ -87,7 +87,7 @@ impl Pusher {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let options = Options { chunk_size: Some(CHUNK), pace: Pace::INSTANT, ..Options::default() };
-        let client = ClientOptions { pace: Pace::INSTANT, ..ClientOptions::default() };
+        let client = ClientOptions { pace: Pace::INSTANT, timeout: PATIENCE, ..ClientOptions::default() };
         let cache = Arc::new(Cache::open(&home.path().join("cache")).unwrap());
         Self {
             options,
