@@ -123,7 +123,6 @@ impl RegistryError {
                 Some("longshore states every length: a proxy on the way to the registry has dropped it"),
             ),
             413 if manifest => (ErrorKind::Refused, Some("the registry takes only smaller manifests")),
-            413 => (ErrorKind::Refused, Some("a proxy limits request bodies: try a smaller `--chunk-size`")),
             429 => (ErrorKind::Refused, Some("the registry limits requests: wait, or use fewer `--jobs`")),
             status if is_transient(status) => (ErrorKind::Network, None),
             _ => (ErrorKind::Refused, None),
@@ -357,7 +356,8 @@ mod tests {
                 "is a registry at this address? If so, create the repository or project there first",
             ),
             (405, ErrorKind::Refused, "the registry or a proxy does not accept pushes here"),
-            (413, ErrorKind::Refused, "a proxy limits request bodies: try a smaller `--chunk-size`"),
+            // What helps depends on what was sent: its session knows.
+            (413, ErrorKind::Refused, ""),
             (429, ErrorKind::Refused, "the registry limits requests: wait, or use fewer `--jobs`"),
             (503, ErrorKind::Network, ""),
             (524, ErrorKind::Network, ""),

@@ -46,6 +46,9 @@ const MOST_CHUNKS: u64 = 4000;
 /// Headers count too where a proxy measures requests.
 const HEADROOM: u64 = 64 * KIB;
 
+/// What helps where smaller chunks do not: the registry wants them as large, or takes none.
+pub(super) const RAISE: &str = "a proxy before the registry may limit request bodies: raise its limit";
+
 /// What to try after a body was too large and nobody said what is not.
 const LADDER: [u64; 9] = [60 * MIB, 30 * MIB, 20 * MIB, 16 * MIB, 8 * MIB, 5 * MIB, 4 * MIB, MIB, 512 * KIB];
 
@@ -199,7 +202,9 @@ impl Limits {
     pub(crate) fn shrink(&mut self, sent: u64, stated: Option<u64>) -> Result<()> {
         let next = stated
             .filter(|stated| (SMALLEST..sent).contains(stated))
-            .or_else(|| LADDER.into_iter().find(|rung| *rung < sent));
+            .or_else(|| LADDER.into_iter().find(|rung| *rung < sent))
+            // Whoever wants no less has no use for a smaller one.
+            .or_else(|| sent.checked_sub(1).filter(|less| self.advertised_least > Some(*less)));
         let Some(next) = next else {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -207,7 +212,8 @@ impl Limits {
                     "the registry, or a proxy before it, refuses even a body of {}",
                     counted(sent, "byte")
                 ),
-            ));
+            )
+            .with_hint("a proxy limits request bodies: try a smaller `--chunk-size`"));
         };
         let learned = &mut self.lesson.body_limit;
         *learned = Some(learned.map_or(next, |learned| learned.min(next)));
@@ -311,7 +317,7 @@ impl Limits {
                 ErrorKind::Refused,
                 format!("the registry wants chunks of at least {least} bytes but takes at most {most}"),
             )
-            .with_hint("a proxy before the registry may limit request bodies: raise its limit")),
+            .with_hint(RAISE)),
             _ => Ok(()),
         }
     }
@@ -530,7 +536,22 @@ mod tests {
     fn a_minimum_above_the_learned_limit_is_explained() {
         let mut limits = limits(None, Profile::ORDINARY);
         advertised(&mut limits, "5242880", "").unwrap();
-        limits.shrink(5 * MIB, None).unwrap_err();
+        assert_eq!(limits.shrink(5 * MIB, None).unwrap_err().hints(), [RAISE]);
+    }
+
+    #[test]
+    fn a_minimum_below_the_ladder_is_explained() {
+        for (sent, words) in [
+            (80_000, "wants chunks of at least 80000 bytes but takes at most 79999"),
+            (5, "wants chunks of at least 80000 bytes but takes at most 4"),
+            (80_001, "refuses even a body of 80001 bytes"),
+            (0, "refuses even a body of 0 bytes"),
+        ] {
+            let mut limits = limits(None, Profile::ORDINARY);
+            advertised(&mut limits, "80000", "").unwrap();
+            let error = limits.shrink(sent, None).unwrap_err();
+            assert!(error.message().contains(words), "{}", error.message());
+        }
     }
 
     proptest! {

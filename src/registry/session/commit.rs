@@ -51,8 +51,8 @@ impl Session {
                 let missing = Missing::Restart(error.clone());
                 self.again(Step::Confirm { upload, missing }, error, None)
             }
-            (413, Some(size)) => self.shrink(size, words::body_limit(reply.words()), error),
-            (416, Some(size)) if words::says_too_large(reply.words()) => {
+            (413, Some(size @ 1..)) => self.shrink(size, words::body_limit(reply.words()), error),
+            (416, Some(size @ 1..)) if words::says_too_large(reply.words()) => {
                 self.shrink(size, words::body_limit(reply.words()), error)
             }
             // Turned away before a byte was stored.

@@ -6,7 +6,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Doubt, Pending, Reply, Request, Session, Step, Upload, Way};
+use super::{Doubt, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE};
 use crate::{
     error::{self, Error, ErrorKind, counted},
     registry::RegistryError,
@@ -92,13 +92,14 @@ impl Session {
 
     /// Begins anew with smaller chunks: a body of `sent` bytes was too large.
     pub(super) fn shrink(&mut self, sent: u64, stated: Option<u64>, error: Error) -> Step {
-        if let Err(explanation) = self.limits.shrink(sent, stated) {
-            return Step::Ended(Err(explanation.because(error)));
-        }
+        let shrunk = self.limits.shrink(sent, stated);
         if self.way == Way::Whole {
             let message =
                 format!("the registry refuses a body of {} and takes no chunks", counted(sent, "byte"));
-            return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
+            return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error).with_hint(RAISE)));
+        }
+        if let Err(explanation) = shrunk {
+            return Step::Ended(Err(explanation.because(error)));
         }
         let by = error.find::<RegistryError>().and_then(|refusal| refusal.answered_by.as_deref());
         let by = by.map(|by| format!(" ({by})")).unwrap_or_default();

@@ -15,6 +15,9 @@ use crate::support::registry::{Fault, Manners, Registry, Route, Script};
 
 const MIB: u64 = 1 << 20;
 
+/// What is said where smaller chunks are no help.
+const RAISE: &str = "a proxy before the registry may limit request bodies: raise its limit";
+
 /// Chunks are as large as we would have them.
 fn pusher() -> Pusher {
     let mut pusher = Pusher::new();
@@ -198,7 +201,16 @@ fn rule_11_a_minimum_that_forbids_less_is_explained() {
     assert_eq!(error.kind(), ErrorKind::Refused);
     let words = "wants chunks of at least 10485760 bytes but takes at most 8388608";
     assert!(chain(&error).contains(words), "{}", chain(&error));
-    assert!(error.hints().iter().any(|hint| hint.contains("raise its limit")), "{:?}", error.hints());
+    assert_eq!(error.hints(), [RAISE]);
+    // Nor is there less to be had where there are no chunks.
+    let mut pusher = pusher();
+    let manners = Manners { body_limit: Some(100_000), ..Manners::default() };
+    let registry = under_another_name(&mut pusher, Script::new().manners(manners));
+    for layout in [Layout::of(&[200_000]), layout(1)] {
+        let error = pusher.push_to(layout.path(), "gcr.io", &format!("{REPOSITORY}:1")).unwrap_err();
+        assert!(chain(&error).contains("and takes no chunks"), "{}\n{}", chain(&error), story(&registry));
+        assert_eq!(error.hints(), [RAISE]);
+    }
 }
 
 #[test]

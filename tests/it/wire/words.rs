@@ -310,6 +310,16 @@ fn status_413_a_body_that_is_too_large() {
     hint: a proxy limits request bodies: try a smaller `--chunk-size`
     exit code 5
     ");
+    // Smaller chunks help nobody who wants larger ones.
+    let minimum = Manners { chunk_min: Some(CHUNK), ..Manners::default() };
+    insta::assert_snapshot!(said(always(Route::Patch, nginx()).manners(minimum)), @r"
+    error: uploading `sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159`
+      caused by: the registry wants chunks of at least 65536 bytes but takes at most 65535
+      caused by: sending bytes 0 to 65536
+      caused by: `PATCH http://REGISTRY/v2/team/demo/blobs/uploads/…` was answered 413 Request Entity Too Large (by nginx/1.22.1)
+    hint: a proxy before the registry may limit request bodies: raise its limit
+    exit code 5
+    ");
     insta::assert_snapshot!(said(always(Route::ManifestPut, nginx())), @r"
     error: pushing the manifest to `REGISTRY/team/demo:1`
       caused by: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 413 Request Entity Too Large (by nginx/1.22.1)
