@@ -79,15 +79,15 @@ pub(super) async fn absorb(
     transport: Option<Transport>,
     press: &Press,
     options: &Options,
-    ahead: Option<Target>,
+    ahead: Option<(Target, Traffic)>,
 ) -> Result<(Box<dyn Source>, Absorbed)> {
     let (outbox, inbox) = mpsc::unbounded_channel();
     let outbox = ahead.is_some().then_some(outbox);
     let (intake, encoding) = (press.clone(), options.recipe.encoding());
     let absorbing = blocking(move || take_in(pass, transport, &intake, encoding, outbox));
     let sending = async {
-        if let Some(target) = &ahead {
-            send_ahead(inbox, press, options, target).await;
+        if let Some((target, traffic)) = ahead {
+            send_ahead(inbox, press, options, &target, traffic).await;
         }
     };
     tokio::join!(absorbing, sending).0
@@ -98,10 +98,10 @@ async fn send_ahead(
     press: &Press,
     options: &Options,
     target: &Target,
+    traffic: Traffic,
 ) {
     let Target { client, destination: Reference { repository, .. }, .. } = target;
     let reporter = Arc::clone(&press.reporter);
-    let traffic = Traffic::new(options.jobs);
     let uploader = &Uploader::new(client.clone(), repository.path.clone(), options, traffic, reporter);
     let send = |(name, feed): (String, Feed)| async move {
         let settings = options.settings(client, true);

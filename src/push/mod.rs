@@ -293,8 +293,10 @@ impl Cargo {
         options: Options,
         intent: Intent,
     ) -> Result<Self> {
+        let traffic = Traffic::new(options.jobs);
+        let ahead = ahead.map(|target| (target, traffic.clone()));
         let (source, absorbed) = read(input, spec, ahead, &press, &options).await?;
-        Ok(Self::new(source, absorbed, press, options, intent))
+        Ok(Self { traffic, ..Self::new(source, absorbed, press, options, intent) })
     }
 
     fn new(
@@ -352,7 +354,7 @@ impl Cargo {
 async fn read(
     input: Input,
     spec: &SourceSpec,
-    ahead: Option<Target>,
+    ahead: Option<(Target, Traffic)>,
     press: &Press,
     options: &Options,
 ) -> Result<(Arc<dyn Source>, Absorbed)> {

@@ -4,7 +4,7 @@
 //! have is sent for the first; the other waits for it, and finds it there or mounts it.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Traffic {
     open: Arc<Semaphore>,
     /// By registry and blob.
     flights: Arc<Mutex<HashMap<(String, String), Flight>>>,
+    /// The registries of which it was said that chunks are smaller than was asked for.
+    lowered: Arc<Mutex<HashSet<String>>>,
     /// Taken while the list of what refers to an image is read and written again.
     pub(super) referrers: Arc<Turn<()>>,
 }
@@ -51,6 +53,7 @@ impl Traffic {
             small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
             open: Arc::new(Semaphore::new(OPEN)),
             flights: Arc::default(),
+            lowered: Arc::default(),
             referrers: Arc::default(),
         }
     }
@@ -71,6 +74,11 @@ impl Traffic {
                 true
             }
         }
+    }
+
+    /// Returns whether nobody has said of a registry yet that chunks are smaller than was asked for.
+    pub(super) fn is_news_of(&self, host: &str) -> bool {
+        self.lowered.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned())
     }
 
     /// Forgets what was sent: a registry does not have what it has confirmed.

@@ -25,7 +25,7 @@ use crate::{
     plan::{self, Need},
     registry::{
         Action, Client, Fault, Lesson, Location, Pool, Reply, Request, Session, UploadBody,
-        session::{Mount, Outcome, Settings},
+        session::{Lowered, Mount, Outcome, Settings},
     },
 };
 
@@ -171,6 +171,9 @@ impl Uploader {
             for message in session.take_warnings() {
                 self.reporter.event(Event::Warning { message });
             }
+            if let Some(lowered) = session.lowered() {
+                self.tell_lowered(lowered);
+            }
             if let Some(location) = session.take_given_up() {
                 trail.give_up(&location).await;
             }
@@ -196,6 +199,16 @@ impl Uploader {
         let (blob, named) = (name.to_owned(), digest.to_string());
         self.reporter.event(Event::Confirmed { blob, digest: named, how, size });
         Ok((digest, size))
+    }
+
+    /// Says once per push and host that chunks are smaller than was asked for.
+    fn tell_lowered(&self, Lowered { message, may_be_tried }: Lowered) {
+        let host = self.client.host();
+        if self.traffic.is_news_of(host) {
+            let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
+            let again = if may_be_tried { &again } else { "" };
+            self.reporter.event(Event::Warning { message: format!("`{host}` gets {message}{again}") });
+        }
     }
 
     /// Returns what the blobs so far have taught about the host.

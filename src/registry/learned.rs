@@ -27,6 +27,9 @@ pub struct Lesson {
     /// The same by less good evidence, for this process alone.
     #[serde(skip)]
     pub bearable: Option<u64>,
+    /// The user has been told by this process that chunks are smaller than they were.
+    #[serde(skip)]
+    pub told: bool,
     /// It refused a chunk of another size than the one before.
     pub equal_parts: bool,
     /// Bytes per second of one upload.
@@ -50,6 +53,7 @@ impl Lesson {
             body_limit: limit(self.body_limit, newer.body_limit),
             seeming_limit: limit(self.seeming_limit, newer.seeming_limit),
             bearable: limit(self.bearable, newer.bearable),
+            told: self.told || newer.told,
             equal_parts: self.equal_parts || newer.equal_parts,
             rate: newer.rate.or(self.rate),
             round_trip: stricter(self.round_trip, newer.round_trip),
@@ -208,6 +212,7 @@ mod tests {
         body_limit: Some(10_000_000),
         seeming_limit: Some(8_000_000),
         bearable: None,
+        told: false,
         equal_parts: true,
         rate: Some(1_000_000),
         round_trip: Some(50_000),

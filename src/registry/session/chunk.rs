@@ -8,7 +8,7 @@ use std::{ops::Range, time::Duration};
 
 use http::HeaderMap;
 
-use super::Settings;
+use super::{Settings, recovery::human};
 use crate::{
     error::{Error, ErrorKind, Result, counted},
     registry::{Lesson, hosts::Profile},
@@ -56,19 +56,15 @@ impl Settings {
     /// Returns how large the chunks of an upload are before its registry has said a word, and why; no size where
     /// chunks are not to be had.
     pub fn first_chunk(&self) -> (Option<u64>, String) {
-        let Profile { name, chunk_size: usual, max_chunk, monolithic, .. } = self.profile;
+        let Profile { name, chunk_size: usual, monolithic, .. } = self.profile;
         if monolithic {
             return (None, format!("{name} takes no chunks"));
         }
         let limits = Limits::new(self);
         let chunk = limits.choose(None);
         let timely = limits.timely();
-        let why = if chunk < self.chunk_size.unwrap_or(timely) && max_chunk == Some(limits.ceiling()) {
-            format!("{name} takes no larger ones")
-        } else if limits.ceiling() < self.chunk_size.unwrap_or(timely) {
-            let refused = self.lesson.body_limit == Some(limits.ceiling());
-            let what = if refused { "been refused" } else { "broken connections" };
-            format!("larger ones have {what} here")
+        let why = if limits.ceiling() < self.chunk_size.unwrap_or(timely) {
+            limits.why_no_larger()
         } else if self.chunk_size.is_some() {
             "as was asked for".to_owned()
         } else if timely > usual {
@@ -84,9 +80,21 @@ impl Settings {
     }
 }
 
+/// Chunks are smaller than was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lowered {
+    /// What is sent, and why.
+    pub message: String,
+    /// What speaks against larger ones was learned here and may be otherwise by now: a
+    /// [`Probe`](crate::registry::Probe) finds out.
+    pub may_be_tried: bool,
+}
+
 /// Everything that bounds a chunk.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
+    /// What the host is called.
+    name: &'static str,
     wanted: Option<u64>,
     usual: u64,
     may_grow: bool,
@@ -103,6 +111,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) const fn new(settings: &Settings) -> Self {
         Self {
+            name: settings.profile.name,
             wanted: settings.chunk_size,
             usual: settings.profile.chunk_size,
             may_grow: settings.profile.may_grow,
@@ -233,6 +242,26 @@ impl Limits {
         true
     }
 
+    /// Returns what is to be said of the chunks of an upload that are smaller than was asked for, unless whoever met
+    /// the limit has said so.
+    pub(super) fn lowered(&self, chunk: u64, size: Option<u64>) -> Option<Lowered> {
+        let (wanted, most) = (self.wanted?, self.ceiling());
+        if self.lesson.told || most >= wanted || size.is_some_and(|size| size <= most) {
+            return None;
+        }
+        let (chunk, wanted, why) = (human(chunk), human(wanted), self.why_no_larger());
+        Some(Lowered {
+            message: format!("chunks of {chunk} and not of {wanted}, as was asked for: {why}"),
+            may_be_tried: ![self.known_most, self.advertised_ceiling()].contains(&Some(most))
+                && !self.equal_parts,
+        })
+    }
+
+    /// Takes note that the user knows that chunks are smaller than they were.
+    pub(super) const fn told(&mut self) {
+        self.lesson.told = true;
+    }
+
     /// Chooses the chunk size for a session.
     pub(crate) fn choose(&self, size: Option<u64>) -> u64 {
         self.choose_at(0, size)
@@ -299,16 +328,32 @@ impl Limits {
     }
 
     fn ceiling(&self) -> u64 {
-        let advertised = self.advertised_most.map(|most| {
-            let roomy = most - HEADROOM.min(most / 16);
-            // Where least and most are one number, that is the size.
-            roomy.max(self.advertised_least.unwrap_or(0).min(most))
-        });
-        let known = [self.known_most, advertised, self.lesson.body_limit];
+        let known = [self.known_most, self.advertised_ceiling(), self.lesson.body_limit];
         // What is only suspected gives way to what the registry says.
         let seeming = [self.lesson.seeming_limit, self.lesson.bearable].into_iter().flatten();
         let seeming = seeming.min().map(|most| most.max(self.advertised_least.unwrap_or(0)));
         known.into_iter().chain([seeming]).flatten().min().unwrap_or(u64::MAX).max(SMALLEST)
+    }
+
+    fn advertised_ceiling(&self) -> Option<u64> {
+        let most = self.advertised_most?;
+        let roomy = most - HEADROOM.min(most / 16);
+        // Where least and most are one number, that is the size.
+        Some(roomy.max(self.advertised_least.unwrap_or(0).min(most)))
+    }
+
+    /// Says what holds chunks to the ceiling.
+    fn why_no_larger(&self) -> String {
+        let most = Some(self.ceiling());
+        if self.known_most == most {
+            format!("{} takes no larger ones", self.name)
+        } else if self.advertised_ceiling() == most {
+            "the registry announces that it takes no larger ones".to_owned()
+        } else if self.lesson.body_limit == most {
+            "larger ones have been refused here".to_owned()
+        } else {
+            "larger ones have broken connections here".to_owned()
+        }
     }
 
     fn possible(&self) -> Result<()> {
@@ -579,6 +624,50 @@ mod tests {
                 count += 1;
             }
             prop_assert!(late || count <= MOST_CHUNKS);
+        }
+    }
+
+    #[test]
+    fn chunks_that_are_smaller_than_was_asked_for_are_told_of() {
+        let learned = Lesson { body_limit: Some(5 * MIB), ..Lesson::default() };
+        let told = Lesson { told: true, ..learned };
+        let ghcr = hosts::profile("ghcr.io");
+        for (profile, wanted, most, lesson, size, expected) in [
+            (Profile::ORDINARY, Some(8 * MIB), "", learned, None, Some(("been refused here", true))),
+            (Profile::ORDINARY, Some(8 * MIB), "", learned, Some(6 * MIB), Some(("been refused here", true))),
+            (
+                ghcr,
+                Some(8 * MIB),
+                "",
+                learned,
+                None,
+                Some(("Container Registry takes no larger ones", false)),
+            ),
+            (
+                Profile::ORDINARY,
+                Some(8 * MIB),
+                "5000000",
+                learned,
+                None,
+                Some(("takes no larger ones", false)),
+            ),
+            // Nothing is sent that is smaller than was asked for, or nobody has asked.
+            (Profile::ORDINARY, Some(8 * MIB), "", learned, Some(5 * MIB), None),
+            (Profile::ORDINARY, Some(5 * MIB), "", learned, None, None),
+            (Profile::ORDINARY, None, "", learned, None, None),
+            (Profile::ORDINARY, Some(8 * MIB), "", Lesson::default(), None, None),
+            (Profile::ORDINARY, Some(8 * MIB), "", told, None, None),
+        ] {
+            let mut limits = Limits::new(&Settings { lesson, ..settings(wanted, profile) });
+            advertised(&mut limits, "", most).unwrap();
+            let lowered = limits.lowered(limits.choose(size), size);
+            let found = lowered.as_ref().map(|lowered| (lowered.message.as_str(), lowered.may_be_tried));
+            match (found, expected) {
+                (Some((message, tried)), Some((why, may_be_tried))) => {
+                    assert!(message.ends_with(why) && tried == may_be_tried, "{lowered:?}");
+                }
+                (found, expected) => assert_eq!(found, expected),
+            }
         }
     }
 

@@ -19,8 +19,11 @@ pub(crate) mod words;
 
 use std::{mem, time::Duration};
 
-pub use self::exchange::{Action, Fault, Mount, Outcome, Reply, Request};
 pub(crate) use self::{chunk::Limits, range::Stored};
+pub use self::{
+    chunk::Lowered,
+    exchange::{Action, Fault, Mount, Outcome, Reply, Request},
+};
 use self::{commit::Missing, patch::Break, status::Doubt};
 use super::{
     Lesson, Location,
@@ -347,6 +350,14 @@ impl Session {
     /// Returns what the user should know, and forgets it.
     pub fn take_warnings(&mut self) -> Vec<String> {
         mem::take(&mut self.warnings)
+    }
+
+    /// Returns what is to be said of chunks that are smaller than was asked for, each time: once is enough.
+    pub fn lowered(&self) -> Option<Lowered> {
+        match &self.step {
+            Step::Send(upload) if self.way == Way::Chunks => self.limits.lowered(upload.chunk, self.size()),
+            _ => None,
+        }
     }
 
     /// Returns the request that the step wants, once there are bytes enough for it.

@@ -110,6 +110,7 @@ impl Session {
     pub(super) fn smaller(&mut self, why: &str) -> Step {
         let chunk = human(self.limits.choose(self.size()));
         self.warnings.push(format!("{why}; going on with chunks of {chunk}"));
+        self.limits.told();
         Step::Open
     }
 

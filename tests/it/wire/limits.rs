@@ -9,7 +9,9 @@ use longshore::{
 };
 
 use super::{
-    Pusher, REPOSITORY, assert_arrived, image::Layout, pushed_by, story, under_another_name, upload_story,
+    Pusher, REPOSITORY, assert_arrived,
+    image::{Layout, noise},
+    pushed_by, story, under_another_name, upload_story,
 };
 use crate::support::registry::{Fault, Manners, Registry, Route, Script};
 
@@ -153,6 +155,57 @@ fn rule_10_what_a_host_has_taught_is_kept() {
     // By another process, another image.
     pusher.push(layout(22).path(), &registry).unwrap();
     assert_eq!(refused(&registry), 1, "{}", story(&registry));
+}
+
+#[test]
+fn rule_10_what_was_asked_for_and_is_not_done_is_said_once() {
+    // Two layers that are too large, and a config that is not.
+    let two = |seed| Layout::of_layers(&[noise(seed, 3 << 20), noise(seed + 1, 3 << 20)]);
+    let state = tempfile::tempdir().unwrap();
+    let asking = |bytes| {
+        let mut pusher = pusher();
+        pusher.options.chunk_size = Some(bytes);
+        pusher.options.learned = Some(Learned::new(state.path()));
+        pusher
+    };
+    // Who meets with a limit tells of that.
+    let manners = Manners { body_limit: Some(5 << 18), ..Manners::default() };
+    let registry = Registry::start(Script::new().manners(manners));
+    let meeting = asking(2 * MIB);
+    meeting.push(two(1).path(), &registry).unwrap();
+    assert!(meeting.warnings().iter().all(|said| said.ends_with("going on with chunks of 1 MiB")));
+    // Who knows of it tells of what was asked for, at all destinations together.
+    let (knowing, layout) = (asking(2 * MIB), two(3));
+    let (mut push, runtime) =
+        knowing.prepare(layout.path(), &registry.host(), &format!("{REPOSITORY}:1")).unwrap();
+    let mut elsewhere = push.targets[0].clone();
+    elsewhere.destination = format!("{}/team/other:1", registry.host()).parse().unwrap();
+    push.targets.push(elsewhere);
+    for pushed in runtime.block_on(push.run()).unwrap() {
+        pushed.unwrap();
+    }
+    let host = registry.host();
+    let said = format!(
+        "`{host}` gets chunks of 1 MiB and not of 2 MiB, as was asked for: larger ones have been refused here; \
+         `longshore doctor {host}/{REPOSITORY}` tries larger ones again"
+    );
+    assert_eq!(knowing.warnings(), [said]);
+    // Who asks for no more than that is told nothing.
+    let modest = asking(MIB);
+    modest.push(two(5).path(), &registry).unwrap();
+    assert_eq!(modest.warnings(), Vec::<String>::new());
+
+    // And so it is where the registry announces what it takes.
+    let manners = Manners { chunk_max: Some(MIB + (64 << 10)), ..Manners::default() };
+    let registry = Registry::start(Script::new().manners(manners));
+    let asking = asking(2 * MIB);
+    asking.push(two(7).path(), &registry).unwrap();
+    let host = registry.host();
+    let said = format!(
+        "`{host}` gets chunks of 1 MiB and not of 2 MiB, as was asked for: the registry announces that it takes no \
+         larger ones"
+    );
+    assert_eq!(asking.warnings(), [said]);
 }
 
 #[test]

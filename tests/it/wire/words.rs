@@ -310,6 +310,24 @@ fn status_413_a_body_that_is_too_large() {
     hint: a proxy limits request bodies: try a smaller `--chunk-size`
     exit code 5
     ");
+    // And remembered: who asks for more is told why it is not done, in all formats.
+    let (user, layout) = (Longshore::new(), Layout::of(&[10 << 20]));
+    let registry = with_configs(&layout, Script::new().on(Route::Patch, 1, nginx()));
+    said_by(&user, &layout, &registry);
+    let lowered = |number: usize, option: &str| {
+        let layout = Layout::of(&[(10 << 20) + number * 1000]);
+        let destination = format!("{}/{REPOSITORY}:{number}", registry.host());
+        let run =
+            user.run(["push", layout.path().to_str().unwrap(), &destination, "--chunk-size=8MiB", option]);
+        let said = run.stderr.replace(&registry.host(), "REGISTRY");
+        let lines = said.lines().filter(|line| line.contains("as was asked for"));
+        // When it was is nobody's business here.
+        let timeless =
+            |line: &str| line.split_once(r#","event""#).map_or(line.to_owned(), |(_, rest)| rest.to_owned());
+        lines.map(timeless).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(lowered(1, "--quiet"), @"warning: `REGISTRY` gets chunks of 5 MiB and not of 8 MiB, as was asked for: larger ones have been refused here; `longshore doctor REGISTRY/team/demo` tries larger ones again");
+    insta::assert_snapshot!(lowered(2, "--progress=json"), @r#":"warning","message":"`REGISTRY` gets chunks of 5 MiB and not of 8 MiB, as was asked for: larger ones have been refused here; `longshore doctor REGISTRY/team/demo` tries larger ones again"}"#);
     // Smaller chunks help nobody who wants larger ones.
     let minimum = Manners { chunk_min: Some(CHUNK), ..Manners::default() };
     insta::assert_snapshot!(said(always(Route::Patch, nginx()).manners(minimum)), @r"
