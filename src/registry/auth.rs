@@ -6,7 +6,7 @@
 //! once more when what they gave is refused. Refusals name where the credential came from, never the credential.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -62,6 +62,8 @@ pub(crate) struct Authenticator {
     /// The newest challenge: repositories that were not yet asked for will be asked the same.
     challenge: Mutex<Option<Challenge>>,
     grants: Mutex<HashMap<Scope, Arc<AsyncMutex<Grant>>>>,
+    /// The repositories of which a question was answered to our login.
+    answered: Mutex<HashSet<String>>,
 }
 
 /// What one scope has got so far.
@@ -82,6 +84,7 @@ impl Authenticator {
             asking: AsyncMutex::default(),
             challenge: Mutex::default(),
             grants: Mutex::default(),
+            answered: Mutex::default(),
         }
     }
 
@@ -96,10 +99,20 @@ impl Authenticator {
         self.known(repository).map_or_else(|error| error.to_string(), |login| login.source)
     }
 
+    /// Takes note that the registry has answered what our login asked about a repository.
+    pub(crate) fn answered(&self, repository: &str) {
+        self.answered_to().insert(repository.to_owned());
+    }
+
     /// Adds to a refusal of our credentials whose they were, unless it says so already, and what to do.
     pub(crate) fn explain(&self, repository: &str, error: Error) -> Error {
         let Ok(login) = self.known(repository) else { return error };
-        let status = error.find::<RegistryError>().map(|refusal| refusal.status);
+        let refusal = error.find::<RegistryError>();
+        let status = refusal.map(|refusal| refusal.status);
+        // A page is a proxy's, which may mind something else.
+        let reads = login.credential.is_some()
+            && refusal.is_some_and(|refusal| refusal.opens_upload() && !refusal.page)
+            && self.answered_to().contains(repository);
         let hint = match (status, self.challenge(), &login.credential) {
             (Some(401), None, Some(_)) => {
                 format!("{} was not shown: the registry asks for no login by Basic or Bearer", login.source)
@@ -112,10 +125,11 @@ impl Authenticator {
         if error.kind() != ErrorKind::Denied || error.hints().contains(&hint.as_str()) {
             return error;
         }
-        // Who is forbidden something has been let in; and who logs in knows how.
-        let forbidden = status == Some(403);
         let error = error.with_hint(hint);
-        if forbidden || repository.is_empty() {
+        // Who may read, or is forbidden something, has been let in; and who logs in knows how.
+        if reads {
+            error.with_hint(format!("this login may read `{}/{repository}` but not push to it", self.host))
+        } else if status == Some(403) || repository.is_empty() {
             error
         } else {
             error.with_hint(format!("log in by `longshore login {}`", self.host))
@@ -221,6 +235,10 @@ impl Authenticator {
 
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered_to(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn grant(&self, scope: &Scope) -> Arc<AsyncMutex<Grant>> {

@@ -344,6 +344,13 @@ impl Client {
                 }
             }
             let (method, guard) = (&call.method, &transport.guard);
+            if shown.is_some()
+                && matches!(*method, Method::GET | Method::HEAD)
+                && (answer.status.is_success() || answer.status == StatusCode::NOT_FOUND)
+                && answer.url.path().starts_with(&format!("/v2/{}/", scope.repository))
+            {
+                auth.answered(&scope.repository);
+            }
             if repeatable
                 && let Some(target) = redirected(method, &answer.url, answer.status, &answer.headers, guard)
                     .map_err(Fault::Fatal)?

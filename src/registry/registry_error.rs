@@ -78,6 +78,11 @@ impl RegistryError {
         self.status == 404
     }
 
+    /// Returns whether it was an upload that was not to be opened.
+    pub(super) fn opens_upload(&self) -> bool {
+        self.method == "POST" && self.url.ends_with("/blobs/uploads/")
+    }
+
     /// Returns what was answered, without what was asked: `403 Forbidden: DENIED: …`.
     pub fn answer(&self) -> String {
         let Self { status, code, message, .. } = self;
@@ -95,7 +100,7 @@ impl RegistryError {
 
     /// Puts the refusal into our words: what was being done, who is at fault, what to try.
     pub fn into_error(self, doing: impl Into<String>) -> Error {
-        let opening = self.method == "POST" && self.url.ends_with("/blobs/uploads/");
+        let opening = self.opens_upload();
         let manifest = self.method == "PUT" && self.url.contains("/manifests/");
         let (kind, hint) = match self.status {
             400 if self.says("part too small") => {
