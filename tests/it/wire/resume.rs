@@ -346,6 +346,45 @@ fn rule_38_a_session_that_is_lost_meanwhile_begins_anew() {
 }
 
 #[test]
+fn rule_38_a_blob_that_is_closed_after_a_kill_is_sent_no_second_time() {
+    let layout = Layout::of(&[LARGE]);
+    // The registry is done with it before the next run asks for anything, or just when that asks for the first or the
+    // second time how far the upload is.
+    for asked in [0, 1, 2] {
+        let closing = Fault::Await { route: Route::Status, calls: asked.max(1) };
+        let held = Fault::Await { route: Route::Other, calls: usize::MAX };
+        let script = Script::new().on(Route::Commit, 1, closing).on(Route::Status, asked, held);
+        let registry = with_configs(&layout, script);
+        let (user, destination) = (Longshore::new(), format!("{}/{REPOSITORY}:1", registry.host()));
+        let push = ["push", "--chunk-size=64KiB", layout.path().to_str().unwrap(), &destination];
+        let running = user.start(push);
+        registry.wait_for(Route::Commit, 1);
+        running.kill();
+        assert!(registry.blob(REPOSITORY, &layout.blobs[0]).is_none());
+        let run = if asked == 0 {
+            registry.release();
+            registry.wait_for_answers(Route::Commit, 1);
+            user.run(push)
+        } else {
+            let again = user.start(push);
+            registry.wait_for(Route::Status, asked);
+            registry.wait_for_answers(Route::Commit, 1);
+            registry.release();
+            again.finish()
+        };
+        run.pushed().unwrap();
+        assert_arrived(&layout, &registry);
+        assert_eq!(registry.bytes(Route::Patch), LARGE as u64, "{}", story(&registry));
+        let seen = [Route::Open, Route::Commit].map(|route| registry.calls(route));
+        assert_eq!(seen, [1, 1], "{}", story(&registry));
+        // Whoever has seen the blob does not ask for its upload.
+        assert_eq!(registry.calls(Route::Status) > 0, asked > 0, "{}", story(&registry));
+        let gone = registry.exchanges(Route::Status).iter().any(|asked| asked.answered == Some(404));
+        assert_eq!(gone, asked > 0, "{}", story(&registry));
+    }
+}
+
+#[test]
 fn rule_38_a_registry_that_answers_no_questions_is_asked_none() {
     let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
     let deaf = Script::new().manners(Manners { status: false, ..Manners::default() });

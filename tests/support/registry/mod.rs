@@ -131,15 +131,27 @@ impl Registry {
     /// Waits until a route was called so often.
     #[track_caller]
     pub(crate) fn wait_for(&self, route: Route, calls: usize) {
-        let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
-        let called = runtime.block_on(async { timeout(PATIENCE, self.shared.wait_for(route, calls)).await });
+        let called =
+            self.runtime().block_on(async { timeout(PATIENCE, self.shared.wait_for(route, calls)).await });
         assert!(called.is_ok(), "{route:?} is not called {calls} times: {:#?}", self.log());
+    }
+
+    /// Waits until so many calls of a route were answered, whether or not anybody was there to hear it.
+    #[track_caller]
+    pub(crate) fn wait_for_answers(&self, route: Route, answers: usize) {
+        let waiting = async { timeout(PATIENCE, self.shared.wait_for_answers(route, answers)).await };
+        let answered = self.runtime().block_on(waiting);
+        assert!(answered.is_ok(), "{route:?} is not answered {answers} times: {:#?}", self.log());
     }
 
     /// Lets go on what waits by [`Fault::Await`], now and from now on.
     pub(crate) fn release(&self) {
         self.state().released = true;
         self.shared.moved.notify_waiters();
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("it runs until it is dropped")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -22,7 +22,7 @@ pub(super) struct Shared {
     /// Scheme and host.
     base: String,
     pub(super) state: Mutex<State>,
-    /// A request came, or the test lets those go on that wait.
+    /// A request came or is answered, or the test lets those go on that wait.
     pub(super) moved: Notify,
 }
 
@@ -306,6 +306,7 @@ impl Handling<'_> {
     async fn send(&self, wire: &mut Wire, answer: Answer) -> io::Result<()> {
         tokio::time::sleep(self.shared.script.manners.latency).await;
         self.shared.state.lock().unwrap().log[self.log_index].answered = Some(answer.status);
+        self.shared.moved.notify_waiters();
         wire.send(&answer, &self.call.head).await
     }
 }
@@ -319,13 +320,20 @@ fn closing(answer: Answer) -> Answer {
 impl Shared {
     /// Returns when a route was called so often, or the test has let everybody go.
     pub(super) async fn wait_for(&self, route: Route, calls: usize) {
+        let came = |state: &State| state.log.iter().filter(|exchange| exchange.route == route).count();
+        self.wait_until(|state| state.released || came(state) >= calls).await;
+    }
+
+    /// Returns when so many calls of a route were answered, whether or not anybody was there to hear it.
+    pub(super) async fn wait_for_answers(&self, route: Route, answers: usize) {
+        let is_answer = |exchange: &&Exchange| exchange.route == route && exchange.answered.is_some();
+        self.wait_until(|state| state.log.iter().filter(is_answer).count() >= answers).await;
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&State) -> bool) {
         loop {
             let moved = self.moved.notified();
-            let waits = {
-                let state = self.state.lock().unwrap();
-                !state.released && state.log.iter().filter(|exchange| exchange.route == route).count() < calls
-            };
-            if !waits {
+            if is_so(&self.state.lock().unwrap()) {
                 return;
             }
             moved.await;
