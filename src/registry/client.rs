@@ -22,6 +22,7 @@ use super::{
     Location, RegistryError,
     auth::{Authenticator, Scope},
     body::{Payload, UploadBody},
+    challenge::Challenge,
     location::{REDIRECTS, redirected},
     options::ClientOptions,
     origin::origin,
@@ -336,7 +337,9 @@ impl Client {
                 })
                 .await?;
             if answer.status == StatusCode::UNAUTHORIZED && ours {
-                let more = auth.refused(scope, shown.as_ref(), &answer.headers).await;
+                let at_base = self.challenge_at_base(&answer, shown.is_some()).await;
+                let headers = at_base.as_ref().unwrap_or(&answer.headers);
+                let more = auth.refused(scope, shown.as_ref(), headers).await;
                 let before = if shown.is_some() { &mut refused } else { &mut asked };
                 if more && repeatable && !std::mem::replace(before, true) {
                     url = answer.url;
@@ -369,6 +372,32 @@ impl Client {
             }
             return Ok(answer);
         }
+    }
+
+    /// Asks `/v2/` for the challenge that a 401 has not brought: other clients begin there, and so there are registries
+    /// that say it nowhere else (`container-registry` 0.3 of crates.io).
+    async fn challenge_at_base(&self, answer: &Incoming, shown: bool) -> Option<HeaderMap> {
+        if shown || self.0.auth.challenge().is_some() || Challenge::read(&answer.headers).is_some() {
+            return None;
+        }
+        let mut url = answer.url.clone();
+        url.set_path("/v2/");
+        url.set_query(None);
+        let base = self
+            .0
+            .transport
+            .send(Outgoing {
+                method: Method::GET,
+                url,
+                headers: HeaderMap::new(),
+                payload: Payload::Empty,
+                patience: self.0.options.timeout,
+                limit: BODY_LIMIT,
+                leaves_body: false,
+            })
+            .await
+            .ok()?;
+        (base.status == StatusCode::UNAUTHORIZED).then_some(base.headers)
     }
 
     /// Returns how long a token has to live for a body of this size: twice what it should take.

@@ -103,6 +103,25 @@ fn rule_26_the_empty_post_brings_the_challenge_where_reading_is_free() {
 }
 
 #[test]
+fn rule_26_a_challenge_that_a_401_lacks_is_asked_for_at_the_base() {
+    let bare = || Fault::status(401);
+    for script in [basic(), bearer(Some(300))] {
+        let script = script.on(Route::ManifestHead, 1, bare());
+        let registry = pushed_by(&me("s3cret"), &Layout::of(&[LARGE, 1000]), script);
+        assert_no_body_unauthenticated(&registry);
+        let base = registry.exchanges(Route::Base);
+        assert_eq!(base.len(), 1, "{}", story(&registry));
+        assert_eq!((base[0].authorization.as_deref(), base[0].answered), (None, Some(401)));
+    }
+    // Where that is open to all, nothing is shown to anybody.
+    let registry = Registry::start(Script::new().always(Route::ManifestHead, bare()));
+    let error = me("s3cret").push(Layout::of(&[1000]).path(), &registry).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.hints().iter().any(|hint| hint.contains("asks for no login")), "{error:?}");
+    assert!(registry.log().iter().all(|exchange| exchange.authorization.is_none()), "{}", story(&registry));
+}
+
+#[test]
 fn rule_26_schemes_in_any_case_commas_in_quotes_and_several_headers_are_read() {
     for challenges in [
         vec!["BASIC realm=\"Sonatype Nexus\""],
