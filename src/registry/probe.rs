@@ -23,7 +23,7 @@ use super::{
     origin::origin,
     registry_error::answered_by,
     retry::is_transient,
-    session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, words},
+    session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, is_lost_behind, words},
     transport::Pool,
 };
 use crate::{
@@ -248,8 +248,13 @@ impl Probe {
             }
             if reply.error.is_some() {
                 let cause = Cause::of(&reply);
-                if cause == Cause::Size {
-                    limits.shrink(size, words::body_limit(reply.words()))?;
+                match cause {
+                    Cause::Size => limits.shrink(size, words::body_limit(reply.words()))?,
+                    // As an upload would suspect it, if it happened again.
+                    Cause::Chance if chunks.count > 0 && is_lost_behind(reply.status) => {
+                        limits.suspect(size, false);
+                    }
+                    Cause::Chance | Cause::Shape => {}
                 }
                 chunks.end = Some(End { size, words: said(&reply), cause });
                 break;

@@ -328,6 +328,15 @@ fn a_limit_is_forgotten_when_more_goes_through() {
 }
 
 #[test]
+fn what_a_gateway_loses_is_not_what_a_push_would_send() {
+    // Caddy answers so for what is larger than its `request_body` allows. It may also be an accident.
+    let registry = Registry::start(Script::new().on(Route::Patch, 4, Fault::status(502)));
+    let said = examined(&registry);
+    assert_eq!(said["trial"]["largestBody"], 2 * MIB, "{said}");
+    assert_eq!(said["push"]["chunkSize"], MIB, "{said}");
+}
+
+#[test]
 fn what_could_not_be_cleaned_up_is_said() {
     let registry = Registry::start(Script::new().on(Route::Cancel, 1, Fault::status(405)));
     let run = doctor(&[&format!("{}/team/demo", registry.host())]);

@@ -232,7 +232,7 @@ impl Limits {
 
     /// Takes note that connections broke with a body of `sent` bytes, as if it was too large; `evident` if nothing else
     /// is likely. Returns whether a smaller one can be tried.
-    pub(super) fn suspect(&mut self, sent: u64, evident: bool) -> bool {
+    pub(crate) fn suspect(&mut self, sent: u64, evident: bool) -> bool {
         let least = self.advertised_least.unwrap_or(0);
         let next = LADDER.into_iter().find(|rung| *rung < sent).filter(|next| *next >= least);
         let Some(next) = next else { return false };

@@ -57,6 +57,12 @@ impl Session {
             }
             // Turned away before a byte was stored.
             (429, _) => self.again(Step::Send(upload), error, retry_after),
+            (status, Some(size))
+                if retry::is_transient(status)
+                    && let Some(Suspect::Size { evident }) = self.suspect_answer(&(0..size), reply) =>
+            {
+                self.dodge(size, evident, &error)
+            }
             (status, _) if matches!(status, 202 | 404 | 416) || retry::is_transient(status) => {
                 let missing = Missing::after(body, &error);
                 self.again(Step::Confirm { upload, missing }, error, retry_after)
@@ -67,7 +73,7 @@ impl Session {
 
     pub(super) fn commit_broke(&mut self, upload: Upload, body: Option<u64>, fault: Fault) -> Step {
         let size = body.unwrap_or(0);
-        let suspect = self.suspect(&(0..size), &fault);
+        let suspect = self.suspect_fault(&(0..size), &fault);
         let untouched = matches!(fault, Fault::Connect { .. }) || (size > 0 && !fault.reached());
         let doing = match &self.sealed {
             Some((digest, _)) => {
@@ -77,7 +83,7 @@ impl Session {
         };
         let error = fault.failure(doing);
         match suspect {
-            Some(Suspect::Size { evident }) => self.dodge(size, evident),
+            Some(Suspect::Size { evident }) => self.dodge(size, evident, &error),
             _ if untouched => self.again(Step::Send(upload), error, None),
             _ => {
                 let missing = Missing::after(body, &error);

@@ -19,7 +19,7 @@ pub(crate) mod words;
 
 use std::{mem, time::Duration};
 
-pub(crate) use self::{chunk::Limits, range::Stored};
+pub(crate) use self::{chunk::Limits, patch::is_lost_behind, range::Stored};
 pub use self::{
     chunk::Lowered,
     exchange::{Action, Fault, Mount, Outcome, Reply, Request},

@@ -56,6 +56,11 @@ fn blames_size(reply: &Reply, start: u64) -> bool {
     }
 }
 
+/// Returns whether a gateway lost the registry behind it.
+pub(crate) const fn is_lost_behind(status: u16) -> bool {
+    matches!(status, 502 | 504)
+}
+
 impl Session {
     pub(super) fn patched(
         &mut self,
@@ -91,7 +96,11 @@ impl Session {
             429 => self.again(Step::Send(upload), error, retry_after),
             status if retry::is_transient(status) => {
                 upload.follow(reply);
-                self.in_doubt(upload, range, error, retry_after)
+                let suspect = self.suspect_answer(&range, reply);
+                match self.heed(&mut upload, length, suspect, &error) {
+                    Some(step) => step,
+                    None => self.in_doubt(upload, range, error, retry_after),
+                }
             }
             // A proxy that does not know the method answers 501.
             400..=499 | 501 => self.chunks_refused(error),
@@ -102,19 +111,11 @@ impl Session {
     pub(super) fn patch_broke(&mut self, mut upload: Upload, range: Range<u64>, fault: Fault) -> Step {
         let length = range.end - range.start;
         let reached = fault.reached();
-        let suspect = self.suspect(&range, &fault);
+        let suspect = self.suspect_fault(&range, &fault);
         let doing = Request::Patch { location: upload.location.clone(), range: range.clone() }.doing();
         let error = fault.failure(doing);
-        match suspect {
-            Some(Suspect::Deadline) => {
-                self.limits.suspect(length, true);
-                if self.limits.equal_parts() {
-                    return self.restart(error);
-                }
-                upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
-            }
-            Some(Suspect::Size { evident }) => return self.dodge(length, evident),
-            None => {}
+        if let Some(step) = self.heed(&mut upload, length, suspect, &error) {
+            return step;
         }
         if reached {
             self.in_doubt(upload, range, error, None)
@@ -123,10 +124,43 @@ impl Session {
         }
     }
 
+    /// Makes chunks smaller as two breaks suggest; returns how to go on where this session is of no more use.
+    fn heed(
+        &mut self,
+        upload: &mut Upload,
+        length: u64,
+        suspect: Option<Suspect>,
+        error: &Error,
+    ) -> Option<Step> {
+        match suspect? {
+            Suspect::Size { evident } => Some(self.dodge(length, evident, error)),
+            Suspect::Deadline => {
+                self.limits.suspect(length, true);
+                if self.limits.equal_parts() {
+                    return Some(self.restart(error.clone()));
+                }
+                upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
+                None
+            }
+        }
+    }
+
+    /// Compares an answer to a body with the break before it. What a gateway says that has lost the registry tells no
+    /// more than a reset: Caddy 2.6 answers 502 for a body that is larger than its `request_body` allows.
+    pub(super) fn suspect_answer(&mut self, range: &Range<u64>, reply: &Reply) -> Option<Suspect> {
+        let lost = is_lost_behind(reply.status);
+        lost.then(|| self.suspect(range, range.end - range.start, reply.elapsed)).flatten()
+    }
+
+    /// Compares a fault with the break before it.
+    pub(super) fn suspect_fault(&mut self, range: &Range<u64>, fault: &Fault) -> Option<Suspect> {
+        let Fault::Reset { sent, elapsed, .. } = *fault else { return None };
+        self.suspect(range, sent, elapsed)
+    }
+
     /// Compares a break with the one before: twice at the same place is a limit on the size, twice after the
     /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079).
-    pub(super) fn suspect(&mut self, range: &Range<u64>, fault: &Fault) -> Option<Suspect> {
-        let Fault::Reset { sent, elapsed, .. } = *fault else { return None };
+    fn suspect(&mut self, range: &Range<u64>, sent: u64, elapsed: Duration) -> Option<Suspect> {
         let (start, length) = (range.start, range.end - range.start);
         let first = Break { start, sent, elapsed, stuck: false, suspect: None };
         let before = self.last_break.replace(first)?;
@@ -525,6 +559,44 @@ mod tests {
             answers.extend([reset(sent * MIB), holds(held * MIB), holds(held * MIB)]);
         }
         let (session, _) = play_with(Settings { profile, ..large() }, &blob(40 * MIB), answers);
+        assert_eq!(session.lesson().bearable, None);
+    }
+
+    #[test]
+    fn a_gateway_that_loses_the_registry_at_one_body_twice_is_tried_with_less() {
+        let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
+        let large = || Settings { chunk_size: None, profile, ..settings() };
+        let nothing = || status(404);
+        let first = format!("POST, 0..{}, wait, GET, wait, GET", 16 * MIB);
+        for code in [502, 504] {
+            let once = || vec![opened(), status(code), nothing(), nothing()];
+            let answers =
+                once().into_iter().chain([opened(), status(code), opened(), status(code), opened()]);
+            let (mut session, done) = play_with(large(), &blob(40 * MIB), answers.collect());
+            let then = format!("POST, 0..{}, POST, 0..{}, POST, 0..{}", 16 * MIB, 8 * MIB, 5 * MIB);
+            assert_eq!(done, format!("{first}, {then}"), "{code}");
+            let words =
+                format!("the registry answers bodies of 16 MiB by {code}; going on with chunks of 8 MiB");
+            assert_eq!(session.take_warnings()[0], words);
+            // It may have been an accident each time: the next push begins as large again.
+            assert_eq!((session.lesson().body_limit, session.lesson().seeming_limit), (None, None));
+        }
+        // A blob of one chunk as well.
+        let once = || vec![opened(), status(502), nothing()];
+        let answers = once().into_iter().chain([opened(), status(502), opened()]).collect();
+        let whole = format!("POST, PUT {}", 10 * MIB);
+        let done = play_with(large(), &blob(10 * MIB), answers).1;
+        assert_eq!(done, format!("{whole}, wait, HEAD, {whole}, POST, 0..{}", 8 * MIB));
+        // What a registry itself is troubled by is no matter of size.
+        for code in [500, 503] {
+            let answers = [opened(), status(code), nothing(), nothing(), opened(), status(code)];
+            let (session, _) = play_with(large(), &blob(40 * MIB), answers.into());
+            assert_eq!(session.lesson().bearable, None, "{code}");
+        }
+        // Nor is a registry that is away in between.
+        let held = || holds(16 * MIB);
+        let answers = vec![opened(), held(), status(502), held(), held(), status(502), held(), held()];
+        let (session, _) = play_with(large(), &blob(40 * MIB), answers);
         assert_eq!(session.lesson().bearable, None);
     }
 

@@ -101,9 +101,8 @@ impl Session {
         if let Err(explanation) = shrunk {
             return Step::Ended(Err(explanation.because(error)));
         }
-        let by = error.find::<RegistryError>().and_then(|refusal| refusal.answered_by.as_deref());
-        let by = by.map(|by| format!(" ({by})")).unwrap_or_default();
-        self.smaller(&format!("the registry{by} takes no body of {}", human(sent)))
+        let registry = error.find().map_or_else(|| "the registry".to_owned(), whoever_answered);
+        self.smaller(&format!("{registry} takes no body of {}", human(sent)))
     }
 
     /// Begins anew with the smaller chunks that are chosen by now.
@@ -114,15 +113,28 @@ impl Session {
         Step::Open
     }
 
-    /// Begins anew with smaller chunks: connections break with a body of `sent` bytes.
-    pub(super) fn dodge(&mut self, sent: u64, evident: bool) -> Step {
+    /// Begins anew with smaller chunks: connections break with a body of `sent` bytes, before the registry or behind
+    /// whoever answers for it.
+    pub(super) fn dodge(&mut self, sent: u64, evident: bool, error: &Error) -> Step {
         self.limits.suspect(sent, evident);
-        self.smaller(&format!("connections break at bodies of {}", human(sent)))
+        let sent = human(sent);
+        self.smaller(&match error.find::<RegistryError>() {
+            Some(answer) => {
+                let status = answer.status;
+                format!("{} answers bodies of {sent} by {status}", whoever_answered(answer))
+            }
+            None => format!("connections break at bodies of {sent}"),
+        })
     }
 
     pub(super) fn fits_whole(&self) -> bool {
         self.size().is_none_or(|size| self.limits.fit(size))
     }
+}
+
+fn whoever_answered(answer: &RegistryError) -> String {
+    let by = answer.answered_by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default();
+    format!("the registry{by}")
 }
 
 /// Says a size by its unit where that is exact, since one byte may be what is too much.
