@@ -200,6 +200,15 @@ pub fn chain(error: &dyn StdError) -> String {
     line
 }
 
+/// Says a number of bytes by its unit where that is exact, since one byte may be what is too much.
+pub fn sized(bytes: u64) -> String {
+    match bytes {
+        1024.. if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        1024.. if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => counted(bytes, "byte"),
+    }
+}
+
 /// Says how many of something there are: `1 layer`, `2 layers`.
 pub fn counted(count: impl fmt::Display + From<u8> + PartialEq + Copy, what: &str) -> String {
     let ending = if count == 1.into() { "" } else { "s" };

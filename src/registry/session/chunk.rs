@@ -8,9 +8,9 @@ use std::{ops::Range, time::Duration};
 
 use http::HeaderMap;
 
-use super::{Settings, recovery::human};
+use super::Settings;
 use crate::{
-    error::{Error, ErrorKind, Result, counted},
+    error::{Error, ErrorKind, Result, counted, sized},
     registry::{Lesson, hosts::Profile},
 };
 
@@ -249,7 +249,7 @@ impl Limits {
         if self.lesson.told || most >= wanted || size.is_some_and(|size| size <= most) {
             return None;
         }
-        let (chunk, wanted, why) = (human(chunk), human(wanted), self.why_no_larger());
+        let (chunk, wanted, why) = (sized(chunk), sized(wanted), self.why_no_larger());
         Some(Lowered {
             message: format!("chunks of {chunk} and not of {wanted}, as was asked for: {why}"),
             may_be_tried: ![self.known_most, self.advertised_ceiling()].contains(&Some(most))

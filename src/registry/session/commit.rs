@@ -6,10 +6,10 @@
 use std::mem;
 
 use super::{
-    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect,
-    recovery::human, retry, words,
+    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect, retry,
+    words,
 };
-use crate::error::{Error, ErrorKind, counted};
+use crate::error::{Error, ErrorKind, counted, sized};
 
 /// What to do when the blob is not there after all.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Session {
             let sent = body.unwrap_or(upload.offset);
             let how = match body {
                 Some(_) => "in one piece".to_owned(),
-                None => format!("in chunks of {}", human(upload.chunk)),
+                None => format!("in chunks of {}", sized(upload.chunk)),
             };
             let message =
                 format!("{name} assembled different bytes than we sent ({} {how})", counted(sent, "byte"));

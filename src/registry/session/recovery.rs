@@ -8,7 +8,7 @@ use std::{mem, time::Duration};
 
 use super::{Doubt, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE};
 use crate::{
-    error::{self, Error, ErrorKind, counted},
+    error::{self, Error, ErrorKind, counted, sized},
     registry::RegistryError,
 };
 
@@ -102,12 +102,12 @@ impl Session {
             return Step::Ended(Err(explanation.because(error)));
         }
         let registry = error.find().map_or_else(|| "the registry".to_owned(), whoever_answered);
-        self.smaller(&format!("{registry} takes no body of {}", human(sent)))
+        self.smaller(&format!("{registry} takes no body of {}", sized(sent)))
     }
 
     /// Begins anew with the smaller chunks that are chosen by now.
     pub(super) fn smaller(&mut self, why: &str) -> Step {
-        let chunk = human(self.limits.choose(self.size()));
+        let chunk = sized(self.limits.choose(self.size()));
         self.warnings.push(format!("{why}; going on with chunks of {chunk}"));
         self.limits.told();
         Step::Open
@@ -117,7 +117,7 @@ impl Session {
     /// whoever answers for it.
     pub(super) fn dodge(&mut self, sent: u64, evident: bool, error: &Error) -> Step {
         self.limits.suspect(sent, evident);
-        let sent = human(sent);
+        let sent = sized(sent);
         self.smaller(&match error.find::<RegistryError>() {
             Some(answer) => {
                 let status = answer.status;
@@ -135,15 +135,6 @@ impl Session {
 fn whoever_answered(answer: &RegistryError) -> String {
     let by = answer.answered_by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default();
     format!("the registry{by}")
-}
-
-/// Says a size by its unit where that is exact, since one byte may be what is too much.
-pub(super) fn human(bytes: u64) -> String {
-    match bytes {
-        1024.. if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
-        1024.. if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
-        _ => counted(bytes, "byte"),
-    }
 }
 
 impl Upload {
