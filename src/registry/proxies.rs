@@ -10,6 +10,10 @@ use url::{Host, Url};
 use super::origin::{is_loopback, origin};
 use crate::error::{Error, Result};
 
+/// What helps where a proxy answers 407.
+pub(crate) const PROXY_LOGIN: &str =
+    "a proxy's address may hold a login for it: `http://USER:PASSWORD@HOST:PORT`";
+
 /// Through which proxies requests go. Loopback is never proxied.
 #[derive(Clone, Default)]
 pub struct Proxies {

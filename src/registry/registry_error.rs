@@ -11,7 +11,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::{
-    confidential::Confidential, location::nameless, one_line::one_line, origin::origin, retry::is_transient,
+    confidential::Confidential, location::nameless, one_line::one_line, origin::origin, proxies::PROXY_LOGIN,
+    retry::is_transient,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -119,10 +120,7 @@ impl RegistryError {
                 (ErrorKind::Refused, Some("create the repository or project at the registry first"))
             }
             405 => (ErrorKind::Refused, Some("the registry or a proxy does not accept pushes here")),
-            407 => (
-                ErrorKind::Refused,
-                Some("a proxy's address may hold a login for it: `http://USER:PASSWORD@HOST:PORT`"),
-            ),
+            407 => (ErrorKind::Refused, Some(PROXY_LOGIN)),
             411 => (
                 ErrorKind::Refused,
                 Some("longshore states every length: a proxy on the way to the registry has dropped it"),

@@ -29,7 +29,7 @@ use super::{
     one_line::one_line,
     options::ClientOptions,
     origin::{is_loopback, origin},
-    proxies::Proxies,
+    proxies::{PROXY_LOGIN, Proxies},
     rate_limit::RateLimit,
     registry_error::RegistryError,
     retry::{Pace, retry_after},
@@ -433,9 +433,15 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url, place: &str) -> Fault 
         return Fault::Fatal(tls.into_error(url));
     }
     // rustls has a link to its own manual here.
-    let why = match kind {
-        Some(io::ErrorKind::UnexpectedEof) => "the other side hung up".to_owned(),
-        _ => one_line(&innermost.to_string()).unwrap_or_default(),
+    let why = match (kind, innermost.to_string().as_str()) {
+        (Some(io::ErrorKind::UnexpectedEof), _) => "the other side hung up".to_owned(),
+        // A login that is wrong is not shown again: many proxies lock its account after a few.
+        (_, NO_LOGIN) => {
+            let words = format!("{place}: the proxy wants a login, or another one");
+            return Fault::Fatal(Error::new(ErrorKind::Refused, words).with_hint(PROXY_LOGIN));
+        }
+        (_, NO_TUNNEL) => "the proxy does not connect us".to_owned(),
+        (_, words) => one_line(words).unwrap_or_default(),
     };
     match kind {
         _ if connecting && timed_out => Fault::Connect { why: format!("{place} does not take connections") },
@@ -444,6 +450,10 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url, place: &str) -> Fault 
         _ => Fault::Reset { sent, elapsed, why },
     }
 }
+
+/// What hyper-util makes of a proxy's 407, and of other refusals to connect: a type that it does not export.
+const NO_LOGIN: &str = "tunnel error: proxy authorization required";
+const NO_TUNNEL: &str = "tunnel error: unsuccessful";
 
 /// An `io::Error` that wraps another error passes over it in `source`.
 fn beneath<'a>(

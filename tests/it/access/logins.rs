@@ -1,6 +1,12 @@
 //! `login` and `logout`, and the files they share with podman, skopeo and docker.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::{PermissionsExt, symlink},
+    thread,
+};
 
 use serde_json::{Value, json};
 
@@ -144,6 +150,41 @@ fn a_proxy_that_does_not_answer_is_named() {
     let run = user.push("r.example.com/demo:1", &["--retries=0"]);
     assert!(!run.stderr.contains(PASSWORD), "{run:?}");
     run.said(6, &[&format!("https://r.example.com through the proxy http://{NOBODY}: ")]);
+}
+
+#[test]
+fn a_login_that_a_proxy_refuses_is_not_shown_again() {
+    for (status, code, words) in [
+        ("407 Proxy Authentication Required", 5, "the proxy wants a login, or another one"),
+        ("403 Forbidden", 6, "the proxy does not connect us"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = listener.local_addr().unwrap();
+        // Answers whoever asks, until somebody comes who does not.
+        let answering = thread::spawn(move || {
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                if lines.take_while(|line| !line.is_empty()).count() == 0 {
+                    break;
+                }
+                // Whoever has been told to go needs no answer.
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok();
+            }
+        });
+        let user = User::new().with("HTTPS_PROXY", format!("http://me:{PASSWORD}@{proxy}"));
+        let run = user.push("r.example.com/demo:1", &["--retries=2", "-vv"]);
+        drop(TcpStream::connect(proxy).unwrap());
+        answering.join().unwrap();
+        assert!(!run.stderr.contains(PASSWORD), "{run:?}");
+        let mut tries = HashMap::new();
+        for (request, _) in run.stderr.lines().filter_map(|line| line.split_once(" fault=")) {
+            *tries.entry(request).or_insert(0) += 1;
+        }
+        assert_eq!(tries.values().max(), Some(if code == 5 { &1 } else { &3 }), "{run:?}");
+        assert_eq!(run.stderr.contains("`http://USER:PASSWORD@HOST:PORT`"), code == 5, "{run:?}");
+        run.said(code, &[&format!("through the proxy http://{proxy}: {words}")]);
+    }
 }
 
 #[test]
