@@ -125,6 +125,10 @@ impl RegistryError {
                 ErrorKind::Refused,
                 Some("longshore states every length: a proxy on the way to the registry has dropped it"),
             ),
+            414 => (
+                ErrorKind::Refused,
+                Some("a proxy on the way takes no addresses as long as this registry gives to uploads"),
+            ),
             413 if manifest => (ErrorKind::Refused, Some("the registry takes only smaller manifests")),
             429 => (ErrorKind::Refused, Some("the registry limits requests: wait, or use fewer `--jobs`")),
             status if is_transient(status) => (ErrorKind::Network, None),
@@ -361,6 +365,11 @@ mod tests {
             (405, ErrorKind::Refused, "the registry or a proxy does not accept pushes here"),
             // What helps depends on what was sent: its session knows.
             (413, ErrorKind::Refused, ""),
+            (
+                414,
+                ErrorKind::Refused,
+                "a proxy on the way takes no addresses as long as this registry gives to uploads",
+            ),
             (429, ErrorKind::Refused, "the registry limits requests: wait, or use fewer `--jobs`"),
             (503, ErrorKind::Network, ""),
             (524, ErrorKind::Network, ""),
