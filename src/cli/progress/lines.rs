@@ -196,9 +196,9 @@ fn tick(printer: Printer, track: &Mutex<Track>, ended: &mpsc::Receiver<()>) {
                     lines.push(format!("{:8} {name}", words(&phase, now)));
                 }
             }
-            if looks % LOOKS == 0 {
-                lines.push(summary(&track.total(now), usize::MAX));
-            }
+            // Before anything is planned there is nothing to sum up.
+            let total = Some(track.total(now)).filter(|total| looks % LOOKS == 0 && total.blobs > 0);
+            lines.extend(total.map(|total| summary(&total, usize::MAX)));
         }
         for line in lines {
             printer.status(&line);
