@@ -110,7 +110,7 @@ impl Authenticator {
         let refusal = error.find::<RegistryError>();
         let status = refusal.map(|refusal| refusal.status);
         // A page is a proxy's, which may mind something else.
-        let reads = login.credential.is_some()
+        let is_let_in = login.credential.is_some()
             && refusal.is_some_and(|refusal| refusal.opens_upload() && !refusal.page)
             && self.answered_to().contains(repository);
         let hint = match (status, self.challenge(), &login.credential) {
@@ -126,9 +126,12 @@ impl Authenticator {
             return error;
         }
         let error = error.with_hint(hint);
-        // Who may read, or is forbidden something, has been let in; and who logs in knows how.
-        if reads {
-            error.with_hint(format!("this login may read `{}/{repository}` but not push to it", self.host))
+        // Who was answered, or is forbidden something, has been let in; and who logs in knows how.
+        if is_let_in {
+            error.with_hint(format!(
+                "the registry knows this login, but does not let it push to `{}/{repository}`",
+                self.host
+            ))
         } else if status == Some(403) || repository.is_empty() {
             error
         } else {

@@ -167,13 +167,13 @@ fn status_401_a_wrong_password() {
 }
 
 #[test]
-fn status_401_and_403_a_login_that_may_only_read() {
+fn status_401_and_403_a_login_that_may_not_push() {
     insta::assert_snapshot!(said_to("s3cret", basic().always(Route::Open, refusal(403, "DENIED", "requested access to the resource is denied"))), @r"
     error: uploading `sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159`
       caused by: opening an upload
       caused by: `POST http://REGISTRY/v2/team/demo/blobs/uploads/` was answered 403 Forbidden: DENIED: requested access to the resource is denied
     hint: the registry was shown user `me` from `HOME/.docker/config.json`
-    hint: this login may read `REGISTRY/team/demo` but not push to it
+    hint: the registry knows this login, but does not let it push to `REGISTRY/team/demo`
     exit code 4
     ");
     // A token with fewer rights than were asked for is no refusal yet.
@@ -182,13 +182,13 @@ fn status_401_and_403_a_login_that_may_only_read() {
       caused by: opening an upload
       caused by: `POST http://REGISTRY/v2/team/demo/blobs/uploads/` was answered 401 Unauthorized: UNAUTHORIZED: authentication required
     hint: the registry was shown user `me` from `HOME/.docker/config.json`
-    hint: this login may read `REGISTRY/team/demo` but not push to it
+    hint: the registry knows this login, but does not let it push to `REGISTRY/team/demo`
     exit code 4
     ");
 }
 
 #[test]
-fn who_is_said_to_read_has_read() {
+fn a_login_is_said_to_be_known_where_it_was_answered() {
     let denied = || refusal(403, "DENIED", "no");
     let firewall = || page(403, "Blocked", "cloudflare");
     for (script, what) in [
@@ -197,11 +197,11 @@ fn who_is_said_to_read_has_read() {
         (Script::new().always(Route::Open, denied()), "nobody wanted to see the login"),
     ] {
         let said = said_to("s3cret", script);
-        assert!(said.ends_with("exit code 4\n") && !said.contains("may read"), "{what}: {said}");
+        assert!(said.ends_with("exit code 4\n") && !said.contains("knows this login"), "{what}: {said}");
     }
-    // Nor is it the login that reads where everybody may.
+    // Nor is it the login that was answered where everybody is.
     let said = said(always(Route::Open, denied()));
-    assert!(said.ends_with("exit code 4\n") && !said.contains("may read"), "{said}");
+    assert!(said.ends_with("exit code 4\n") && !said.contains("knows this login"), "{said}");
 }
 
 #[test]
