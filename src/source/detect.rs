@@ -1,6 +1,6 @@
 //! Finding out by content what a path is, and opening it.
 //!
-//! Names and extensions are never asked. A folder is read in place; for archives see [`tarball`](super::tarball).
+//! Names and extensions are never asked. A folder is read in place; for archives see [`tarball`].
 
 use std::{
     io::{self, Read},
