@@ -32,6 +32,9 @@ pub struct Lesson {
     pub told: bool,
     /// It refused a chunk of another size than the one before.
     pub equal_parts: bool,
+    /// It refused a blob in one PUT, and took it in PATCHes.
+    #[serde(skip)]
+    pub refuses_whole: bool,
     /// Bytes per second of one upload.
     pub rate: Option<u64>,
     /// The shortest time in which a request without a body was answered, in microseconds.
@@ -55,6 +58,7 @@ impl Lesson {
             bearable: limit(self.bearable, newer.bearable),
             told: self.told || newer.told,
             equal_parts: self.equal_parts || newer.equal_parts,
+            refuses_whole: self.refuses_whole || newer.refuses_whole,
             rate: newer.rate.or(self.rate),
             round_trip: stricter(self.round_trip, newer.round_trip),
             largest_taken,
@@ -214,6 +218,7 @@ mod tests {
         bearable: None,
         told: false,
         equal_parts: true,
+        refuses_whole: false,
         rate: Some(1_000_000),
         round_trip: Some(50_000),
         largest_taken: 0,

@@ -421,6 +421,16 @@ fn a_closing_body_is_dropped() {
 }
 
 #[test]
+fn a_closing_body_is_refused() {
+    let registry = with(Manners { refuses_whole: Some(500), ..Manners::default() });
+    let mut raw = Raw::connect(&registry.host());
+    let session = open(&mut raw);
+    assert_eq!(commit(&mut raw, &session, b"abcd", b"abcd").status, 500);
+    let chunk = patch(&mut raw, &session, 0, b"abcd");
+    assert_eq!(commit(&mut raw, &location(&chunk), b"abcd", b"").status, 201);
+}
+
+#[test]
 fn ecr_answers_201_and_tells_offsets_by_416_only() {
     let registry = with(Manners { patch_status: 201, status: false, ..Manners::default() });
     let mut raw = Raw::connect(&registry.host());

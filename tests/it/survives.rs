@@ -74,6 +74,7 @@ fn registries_with_habits_are_coped_with() {
         Manners { chunk_min: Some(1200 << 10), chunk_max: Some(1500 << 10), ..manners() },
         Manners { body_limit: Some(700 << 10), ..manners() },
         Manners { keeps_partial: false, ..manners() },
+        Manners { refuses_whole: Some(500), ..manners() },
     ];
     let cope = |manners: &Manners| {
         let registry = Registry::start(Script::new().manners(manners.clone()));

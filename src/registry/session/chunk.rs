@@ -154,6 +154,11 @@ impl Limits {
         self.lesson.seeming_limit = self.unproven.take().or(self.lesson.seeming_limit);
     }
 
+    /// Takes note that the registry refused a blob in one PUT, and took it in PATCHes.
+    pub(super) const fn refuses_whole(&mut self) {
+        self.lesson.refuses_whole = true;
+    }
+
     /// Returns the size of the largest chunk that went through.
     pub(super) const fn largest_taken(&self) -> u64 {
         self.lesson.largest_taken

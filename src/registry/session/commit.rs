@@ -6,8 +6,8 @@
 use std::mem;
 
 use super::{
-    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, open::is_present, patch::Suspect, retry,
-    words,
+    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, open::is_present, patch::Suspect,
+    retry, words,
 };
 use crate::error::{Error, ErrorKind, counted, sized};
 
@@ -18,6 +18,9 @@ pub(super) enum Missing {
     Fail(Error),
     /// Begin anew: the session is gone, or holds nobody knows what.
     Restart(Error),
+    /// Begin anew, in PATCHes: the registry may want no body in a closing PUT. `container-registry` (crates.io) answers
+    /// it by 500.
+    InPatches(Error),
     /// Go on with the session if it is still there.
     Resume,
 }
@@ -42,6 +45,9 @@ impl Session {
         match (reply.status, body) {
             (200 | 201 | 204, _) => {
                 self.limits.passed(body.unwrap_or(0));
+                if self.way == Way::Patches {
+                    self.limits.refuses_whole();
+                }
                 Step::Ended(Ok(Outcome::Uploaded))
             }
             (400, _) if code == Some("DIGEST_INVALID") => self.misassembled(&upload, body, error),
@@ -64,8 +70,14 @@ impl Session {
                 self.dodge(size, evident, &error)
             }
             (status, _) if matches!(status, 202 | 404 | 416) || retry::is_transient(status) => {
-                let missing = Missing::after(body, &error);
+                let missing = match (status, body) {
+                    (500, Some(2..)) if self.way == Way::Chunks => Missing::InPatches(error.clone()),
+                    _ => Missing::after(body, &error),
+                };
                 self.again(Step::Confirm { upload, missing }, error, retry_after)
+            }
+            (_, Some(2..)) if self.way == Way::Chunks => {
+                Step::Confirm { upload, missing: Missing::InPatches(error) }
             }
             _ => Step::Confirm { upload, missing: Missing::Fail(error) },
         }
@@ -110,6 +122,10 @@ impl Session {
         match missing {
             Missing::Fail(error) => Step::Ended(Err(error)),
             Missing::Restart(error) => self.restart(error),
+            Missing::InPatches(error) => {
+                self.way = Way::Patches;
+                self.restart(error)
+            }
             Missing::Resume if self.settings.profile.status => {
                 Step::Ask { upload, doubt: Doubt::Uncommitted, missed: false }
             }
@@ -131,6 +147,9 @@ impl Session {
             return Step::Ended(Err(Error::new(ErrorKind::Refused, message).because(error)));
         }
         self.trust_range = false;
+        if body.is_some() && self.way == Way::Chunks {
+            self.way = Way::Patches;
+        }
         self.restart(error)
     }
 }
@@ -145,7 +164,7 @@ impl Missing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fault, script::*};
+    use super::super::{Fault, Settings, script::*};
 
     #[test]
     fn the_empty_blob_is_a_put_and_its_refusal_is_explained() {
@@ -186,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_whole_blob_that_broke_begins_anew() {
-        for broken in [reset(3), status(500)] {
+        for broken in [reset(3), status(503)] {
             let answers = vec![opened(), broken, status(404), opened().at("b"), status(201)];
             assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, POST, PUT 5 @b, uploaded");
         }
@@ -211,21 +230,39 @@ mod tests {
             play(15, answers),
             "POST, 0..10, 10..15, PUT, POST, 0..10 @b, 10..15 @b, PUT @b, uploaded"
         );
-        let done = play(5, vec![opened(), invalid(), opened(), invalid()]);
-        assert!(
-            done.contains(
-                "refused: the registry assembled different bytes than we sent (5 bytes in one piece)"
-            ),
-            "{done}"
-        );
+        let answers = vec![opened(), invalid(), opened().at("b"), kept(5), invalid()];
+        let done = play(5, answers);
+        let twice =
+            "refused: the registry assembled different bytes than we sent (5 bytes in chunks of 10 bytes)";
+        assert!(done.starts_with("POST, PUT 5, POST, 0..5 @b, PUT @b, ") && done.contains(twice), "{done}");
     }
 
     #[test]
     fn a_commit_refused_for_a_reason_is_not_repeated() {
-        let done = play(5, vec![opened(), status(400).words("part too small"), status(404)]);
-        assert!(
-            done.starts_with("POST, PUT 5, HEAD, refused: ") && done.contains("part too small"),
-            "{done}"
-        );
+        let small = || status(400).words("part too small");
+        let answers = vec![opened(), kept(10), kept(15), small(), status(404)];
+        let done = play(15, answers);
+        assert!(done.ends_with("part too small") && done.contains("PUT, HEAD, refused: "), "{done}");
+        // A blob in one PUT is sent once more, in another way.
+        let done = play(5, vec![opened(), small(), status(404), opened(), kept(5), small(), status(404)]);
+        assert!(done.starts_with("POST, PUT 5, HEAD, POST, 0..5, PUT, HEAD, refused: "), "{done}");
+    }
+
+    #[test]
+    fn a_blob_refused_in_one_put_goes_in_patches() {
+        for (refused, pause) in [(500, "wait, "), (501, ""), (405, ""), (411, ""), (415, "")] {
+            let answers =
+                vec![opened(), status(refused), status(404), opened().at("b"), kept(5), status(201)];
+            let (session, done) = play_with(settings(), &blob(5), answers);
+            assert_eq!(done, format!("POST, PUT 5, {pause}HEAD, POST, 0..5 @b, PUT @b, uploaded"));
+            // And so do the next ones, but for a byte: nobody is sent that as a chunk.
+            let taught = || Settings { lesson: session.lesson(), ..settings() };
+            let answers = vec![opened(), kept(9), status(201)];
+            assert_eq!(play_with(taught(), &blob(9), answers).1, "POST, 0..9, PUT, uploaded");
+            assert_eq!(play_with(taught(), &blob(1), vec![opened(), status(201)]).1, "POST, PUT 1, uploaded");
+        }
+        // Who takes neither is not asked for ever.
+        let answers = vec![opened(), status(405), status(404), opened(), status(405)];
+        assert!(play(5, answers).starts_with("POST, PUT 5, HEAD, POST, 0..5, refused: sending bytes 0 to 5"));
     }
 }

@@ -133,8 +133,22 @@ enum Step {
 enum Way {
     /// In one PUT where they fit into a chunk, else in as many PATCHes as it takes.
     Chunks,
+    /// In PATCHes, even if it is only one: a closing PUT with a body was refused.
+    Patches,
     /// In one PUT, however many they are.
     Whole,
+}
+
+impl Way {
+    const fn first(settings: &Settings) -> Self {
+        if settings.profile.monolithic {
+            Self::Whole
+        } else if settings.lesson.refuses_whole {
+            Self::Patches
+        } else {
+            Self::Chunks
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -197,7 +211,7 @@ impl Session {
             backoff: Backoff::new(settings.pace),
             losses: 0,
             disowned: 0,
-            way: if settings.profile.monolithic { Way::Whole } else { Way::Chunks },
+            way: Way::first(&settings),
             trust_range: settings.profile.trust_range,
             reauthenticated: false,
             misassembled: false,
@@ -214,7 +228,7 @@ impl Session {
     /// know it any more, begins a new one.
     pub fn resume(settings: Settings, held: Held) -> Self {
         let mut session = Self::new(settings);
-        if session.settings.profile.status && session.way == Way::Chunks {
+        if session.settings.profile.status && session.way != Way::Whole {
             // If it is gone, that may be because the earlier process had it closed.
             session.settings.look_first = true;
             let Held { location, offset, chunk } = held;
@@ -355,7 +369,7 @@ impl Session {
     /// Returns what is to be said of chunks that are smaller than was asked for, each time: once is enough.
     pub fn lowered(&self) -> Option<Lowered> {
         match &self.step {
-            Step::Send(upload) if self.way == Way::Chunks => self.limits.lowered(upload.chunk, self.size()),
+            Step::Send(upload) if self.way != Way::Whole => self.limits.lowered(upload.chunk, self.size()),
             _ => None,
         }
     }
@@ -382,7 +396,7 @@ impl Session {
                 Some(Request::Open { mount, algorithm: digest.algorithm() })
             }
             // A session that waits for its first bytes may die of old age.
-            None => (self.way == Way::Chunks && written > self.limits.choose(None))
+            None => (self.way != Way::Whole && written > self.limits.choose(None))
                 .then_some(Request::Open { mount: None, algorithm: Algorithm::Sha256 }),
         }
     }
@@ -390,7 +404,7 @@ impl Session {
     fn next_body(&self, upload: &Upload, written: u64) -> Option<Request> {
         let location = upload.location.clone();
         match &self.sealed {
-            Some((digest, size)) if upload.sent == 0 && (self.way == Way::Whole || *size <= upload.chunk) => {
+            Some((digest, size)) if upload.sent == 0 && self.goes_whole(*size, upload.chunk) => {
                 Some(Request::Commit { location, digest: digest.clone(), body: Some(*size) })
                     .filter(|_| *size <= written)
             }
@@ -403,6 +417,16 @@ impl Session {
                 chunk::next(upload.offset, upload.chunk, written, size)
                     .map(|range| Request::Patch { location, range })
             }
+        }
+    }
+
+    /// Returns whether a blob goes in one PUT.
+    const fn goes_whole(&self, size: u64, chunk: u64) -> bool {
+        match self.way {
+            Way::Chunks => size <= chunk,
+            // A chunk of one byte is refused by some, and there is none without a byte.
+            Way::Patches => size < 2,
+            Way::Whole => true,
         }
     }
 

@@ -176,7 +176,7 @@ impl Session {
         let cut = evident || stuck && vague;
         // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
-        let helps = self.way == Way::Chunks && self.limits.clone().suspect(length, evident);
+        let helps = self.way != Way::Whole && self.limits.clone().suspect(length, evident);
         let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
         let suspect = if cut && helps && length > self.limits.largest_taken() {
             Some(Suspect::Size { evident })
@@ -310,7 +310,7 @@ impl Session {
 
     /// The registry wants no such PATCH at all: everything in one PUT, if that may be.
     fn chunks_refused(&mut self, error: Error) -> Step {
-        if self.way == Way::Whole || !self.fits_whole() {
+        if self.way != Way::Chunks || !self.fits_whole() {
             return Step::Ended(Err(error));
         }
         self.way = Way::Whole;

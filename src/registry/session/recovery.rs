@@ -78,7 +78,7 @@ impl Session {
             let error = error.while_doing(format!("giving up after {MOST_LOSSES} lost uploads"));
             return Step::Ended(Err(self.lost(error)));
         }
-        if self.losses == MOST_LOSSES && self.fits_whole() {
+        if self.losses == MOST_LOSSES && self.way == Way::Chunks && self.fits_whole() {
             self.way = Way::Whole;
         }
         Step::Open

@@ -154,6 +154,20 @@ fn rule_04_a_blob_of_one_chunk_is_one_put() {
 }
 
 #[test]
+fn a_blob_of_one_chunk_that_is_refused_in_one_put_goes_in_a_patch() {
+    for refusal in [500, 405] {
+        let manners = Manners { refuses_whole: Some(refusal), ..Manners::default() };
+        let layout = Layout::of(&[CHUNK as usize, 1000, LARGE]);
+        let registry = pushed(&layout, mannered(manners));
+        let puts = registry.exchanges(Route::Commit);
+        let refused = puts.iter().filter(|put| put.answered == Some(refusal)).count();
+        // The config too: all small ones go at once, and each is refused once.
+        assert!((1..=3).contains(&refused) && puts.len() == 4 + refused, "{}", story(&registry));
+        assert!([CHUNK, 1000].iter().all(|size| sizes(&registry).contains(size)), "{}", story(&registry));
+    }
+}
+
+#[test]
 fn rule_05_the_minimum_beats_our_size_and_the_maximum_beats_all() {
     for (wanted, chunk_min, chunk_max, expected) in [
         (CHUNK, Some(100_000), None, 100_000),

@@ -110,6 +110,8 @@ pub(crate) struct Manners {
     pub(crate) patch_status: u16,
     /// A lie about `Range` in every answer to a PATCH.
     pub(crate) range: Option<Lie>,
+    /// What a closing PUT with a body is answered, where that is refused (`container-registry` of crates.io: 500).
+    pub(crate) refuses_whole: Option<u16>,
     /// Bodies over this are cut off after so many bytes, without a word.
     pub(crate) reset_over: Option<usize>,
     /// `GET` of a session works (ECR: always 404, gh:dotnet/sdk#33019; its 416 tells the offset instead).
@@ -135,6 +137,7 @@ impl Default for Manners {
             notes_mounts: false,
             patch_status: 202,
             range: None,
+            refuses_whole: None,
             reset_over: None,
             status: true,
             subject: true,

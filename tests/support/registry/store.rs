@@ -281,6 +281,9 @@ impl Store {
         body: Vec<u8>,
     ) -> Result<Answer, Refusal> {
         self.current(manners, call)?;
+        if let Some(status) = manners.refuses_whole.filter(|_| !body.is_empty()) {
+            return Err(Refusal::new(status, "UNSUPPORTED", "no body is wanted here"));
+        }
         let digest = call.head.parameter("digest");
         let digest = digest.ok_or_else(|| Refusal::new(400, "DIGEST_INVALID", "no digest"))?;
         let session = self.sessions.remove(&call.name).unwrap_or_default();
