@@ -189,7 +189,9 @@ impl Authenticator {
         if grant.token.as_ref().map(|token| &token.header) == shown {
             grant.token = None;
         }
-        let Some(challenge) = Challenge::read(headers) else { return false };
+        // What was asked of others may have been learned while this one was under way.
+        let asked = Challenge::read(headers).or_else(|| self.challenge().filter(|_| shown.is_none()));
+        let Some(challenge) = asked else { return false };
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
         grant.challenge = Some(challenge.clone());
         // Why a helper fails is said when its credential is wanted.
@@ -287,12 +289,31 @@ impl Authenticator {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
+    use crate::registry::credential::Secret;
 
     #[test]
     fn a_scope_is_what_the_request_needs() {
         let mount = Scope { repository: "a".into(), from: Some("b".into()) };
         assert_eq!(mount.names(), ["repository:a:pull,push", "repository:b:pull"]);
         assert_eq!(Scope::of("").names(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_401_without_a_challenge_asks_what_others_were_asked() {
+        let mut credentials = Credentials::default();
+        let (user, password) = ("bob".to_owned(), Secret::new("xyzzy"));
+        let shown = basic(&user, &password).unwrap();
+        credentials.give("a test", Credential::Login { user, password });
+        let auth = Authenticator::new("registry.example", credentials);
+        let scope = Scope::of("demo");
+        let bare = HeaderMap::new();
+        assert!(!auth.refused(&scope, None, &bare).await, "nobody was asked anything");
+        let challenge = HeaderMap::from_iter([(header::WWW_AUTHENTICATE, "Basic".parse().unwrap())]);
+        assert!(auth.refused(&scope, None, &challenge).await);
+        assert!(auth.refused(&scope, None, &bare).await);
+        assert!(!auth.refused(&scope, Some(&shown), &bare).await, "there is nothing else to show");
     }
 }
