@@ -130,6 +130,9 @@ fn status_400_a_manifest_without_a_media_type() {
     hint: the manifest has no `mediaType`, which some registries insist on: `--format oci` adds it, and so changes the digest
     exit code 5
     ");
+    // A registry that says nothing may mean the same.
+    let silent = always(Route::ManifestPut, Fault::status(400));
+    assert!(said_of(&Layout::without_media_type(), silent).contains("`--format oci` adds it"));
     // And so it does.
     let (registry, layout) = (Registry::honest(), Layout::without_media_type());
     let destination = format!("{}/{REPOSITORY}:1", registry.host());
