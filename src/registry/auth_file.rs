@@ -139,7 +139,9 @@ fn credential(entry: &Value) -> Result<Option<Credential>, &'static str> {
     }
     let (user, password) = match (field("auth"), field("username"), field("password")) {
         (Some(auth), ..) => {
-            let plain = BASE64_STANDARD.decode(auth).map_err(|_| "`auth` is not base64")?;
+            // The decoder of docker and podman passes over the line breaks that `base64` makes.
+            let plain =
+                BASE64_STANDARD.decode(auth.replace(['\r', '\n'], "")).map_err(|_| "`auth` is not base64")?;
             let plain = String::from_utf8(plain).map_err(|_| "`auth` is not UTF-8")?;
             let (user, password) = plain.split_once(':').ok_or("`auth` holds no colon")?;
             (user.to_owned(), password.trim_end_matches('\0').to_owned())
@@ -235,6 +237,8 @@ mod tests {
             (r#"{"registrytoken":"t"}"#, Some(Credential::Token(Secret::new("t")))),
             (r#"{"username":"<token>","password":"t"}"#, Some(Credential::Identity(Secret::new("t")))),
             (r#"{"auth":"Ym9iOng="}"#, Some(login("bob", "x"))),
+            // As `base64` breaks its lines.
+            (r#"{"auth":"Ym9i\nOng=\r\n"}"#, Some(login("bob", "x"))),
             (r#"{"auth":"","username":"bob","password":"x"}"#, Some(login("bob", "x"))),
             ("{}", None),
             ("null", None),
