@@ -31,13 +31,15 @@ pub(crate) fn body_limit(message: &str) -> Option<u64> {
     let unit = unit.trim_start();
     let letters = unit.bytes().take_while(u8::is_ascii_alphabetic).count();
     let scale: u64 = match &unit[..letters] {
-        "kb" => 1_000,
+        "" | "b" | "byte" | "bytes" => 1,
+        "kb" | "kbytes" | "kilobyte" | "kilobytes" => 1_000,
         "kib" | "k" => 1 << 10,
-        "mb" => 1_000_000,
+        "mb" | "mbytes" | "megabyte" | "megabytes" => 1_000_000,
         "mib" | "m" => 1 << 20,
-        "gb" => 1_000_000_000,
+        "gb" | "gbytes" | "gigabyte" | "gigabytes" => 1_000_000_000,
         "gib" | "g" => 1 << 30,
-        _ => 1,
+        // It limits something else.
+        _ => return None,
     };
     #[expect(clippy::cast_precision_loss, reason = "the scales are small powers")]
     let bytes = number * scale as f64;
@@ -70,6 +72,10 @@ mod tests {
             ("limit of 5242880.", Some(5_242_880)),
             ("limit of 5242880 bytes", Some(5_242_880)),
             ("limit of 512k", Some(512 << 10)),
+            ("The body is over the limit of 32 Megabytes.", Some(32_000_000)),
+            ("limit of 1 gigabyte", Some(1_000_000_000)),
+            ("limit of 64 KBytes", Some(64_000)),
+            ("limit of 100 requests", None),
             ("limit of 0", None),
             ("limit of ", None),
             ("limit of 1.2.3 MiB", None),
