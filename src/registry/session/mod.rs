@@ -265,6 +265,10 @@ impl Session {
             return Action::Fail(error.clone());
         }
         self.sealed = spool.sealed().cloned();
+        // What an earlier process has left was longer than the blob turns out to be.
+        if matches!((&self.step, self.size()), (Step::Send(upload), Some(size)) if upload.offset > size) {
+            self.step = Step::Open;
+        }
         match &self.pending {
             Pending::Authenticate => Action::Authenticate,
             Pending::Pause { pause, why } => Action::Wait { pause: *pause, why: why.clone() },

@@ -129,7 +129,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Held, Session, script::*};
+    use super::super::{Held, Session, Spool, script::*};
 
     #[test]
     fn an_earlier_process_may_still_be_heard() {
@@ -148,6 +148,19 @@ mod tests {
         assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
         let closing = vec![holds(27), status(404), status(404), status(200)];
         assert_eq!(play(closing), "GET, wait, GET, wait, GET, HEAD, present");
+    }
+
+    #[test]
+    fn a_registry_that_holds_more_than_there_is_begins_anew() {
+        let held = || Held { location: place("a"), offset: 10, chunk: 10 };
+        let growing = Spool { written: 5, ..Spool::default() };
+        let (session, done) =
+            play_on(Session::resume(settings(), held()), &growing, vec![holds(100), holds(100)]);
+        assert_eq!(done, "GET, wait, GET, more");
+        assert_eq!(
+            play_on(session, &blob(27), vec![status(404), opened().at("b")]).1,
+            "HEAD, POST, 0..10 @b"
+        );
     }
 
     #[test]
