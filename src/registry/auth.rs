@@ -149,7 +149,8 @@ impl Authenticator {
         let grant = self.grant(scope);
         let mut grant = grant.lock().await;
         if grant.challenge.is_none() {
-            grant.challenge = self.challenge();
+            // Its scopes are another repository's: who may not have those would get nothing.
+            grant.challenge = self.challenge().map(Challenge::without_scopes);
         }
         let Some(challenge) = grant.challenge.clone() else { return Ok(None) };
         let login = self.login(&scope.repository).await.map_err(Fault::Fatal)?;

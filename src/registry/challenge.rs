@@ -54,6 +54,14 @@ impl Challenge {
         }
         basic
     }
+
+    /// Returns what it asks for, whatever it was about.
+    pub(super) fn without_scopes(self) -> Self {
+        match self {
+            Self::Basic => self,
+            Self::Bearer { realm, service, .. } => Self::Bearer { realm, service, scopes: Vec::new() },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -844,6 +844,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_one_repository_asks_for_is_asked_for_no_other() {
+        let server = Server::start(|seen| {
+            if seen.is("GET /token") {
+                // Not every token server gives less than it is asked for.
+                let forbidden = seen.line.contains("secret");
+                return if forbidden { say(403, &[], "") } else { say(200, &[], r#"{"token":"t"}"#) };
+            }
+            let (host, repository) = (seen.header("host").unwrap(), seen.line.split('/').nth(2).unwrap());
+            let challenge = format!(
+                r#"WWW-Authenticate: Bearer realm="http://{host}/token",scope="repository:{repository}:pull""#
+            );
+            if seen.header("authorization").is_some() {
+                say(404, &[], "")
+            } else {
+                say(401, &[&challenge], "")
+            }
+        })
+        .await;
+        let client = server.client(bob());
+        let error = client.head_manifest("secret", "1").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
+    }
+
+    #[tokio::test]
     async fn a_registry_token_is_shown_as_it_is() {
         let server = Server::start(|seen| match seen.header("authorization") {
             Some("Bearer given") => say(404, &[], ""),
