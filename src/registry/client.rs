@@ -317,6 +317,9 @@ impl Client {
         let _permit = transport.permit(call.pool).await;
         loop {
             transport.unpaused().await;
+            if redirects == 0 {
+                transport.catch_up(&mut url);
+            }
             let ours = self.may_see_credentials(&url);
             let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
             if call.shows_no_password && shown.as_ref().is_some_and(is_basic) {
@@ -1297,5 +1300,22 @@ mod tests {
         let client = plain.client(ClientOptions { certificates, ..options() });
         assert_eq!(client.head_manifest("demo", "1").await.unwrap(), None);
         assert_eq!(plain.seen().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_while_tls_is_found_out_is_answered_as_well() {
+        let digest = Digest::of(b"x");
+        let ask = async |client: &Client| {
+            let asked =
+                futures_util::future::join_all((0..100).map(|_| client.head_blob("demo", &digest))).await;
+            for found in asked {
+                assert_eq!(found.unwrap(), None);
+            }
+        };
+        let plain = Server::start(|seen| match seen.header("authorization") {
+            Some(BOB) => say(404, &[], ""),
+            _ => say(401, &["WWW-Authenticate: Basic realm=\"x\""], ""),
+        });
+        ask(&plain.await.client(ClientOptions { insecure: true, ..bob() })).await;
     }
 }

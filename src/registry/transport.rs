@@ -112,6 +112,8 @@ pub(crate) struct Transport {
     base: Mutex<Url>,
     /// It is known whether the registry speaks TLS. Only loopback has to be asked, and those that may do without.
     settled: AtomicBool,
+    /// It is not the one that was tried first.
+    moved: AtomicBool,
     plain: reqwest::Client,
     /// To the registry's own host.
     tls: OnceLock<reqwest::Client>,
@@ -166,6 +168,7 @@ impl Transport {
             tls_elsewhere: OnceLock::new(),
             guard,
             settled: AtomicBool::new(options.plain_http || !may_do_without_tls),
+            moved: AtomicBool::new(false),
             base: Mutex::new(base),
             settings,
             small: Arc::new(Semaphore::new(SMALL_CONNECTIONS)),
@@ -188,6 +191,15 @@ impl Transport {
     /// Returns the registry's root.
     pub(crate) fn base(&self) -> Url {
         self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes a URL of the registry's that was made before it was known whether that speaks TLS.
+    pub(crate) fn catch_up(&self, url: &mut Url) {
+        let base = self.base();
+        let is_ours = url.host() == base.host() && url.port() == base.port();
+        if is_ours && self.moved.load(Ordering::Relaxed) {
+            url.set_scheme(base.scheme()).expect("https and http are alike");
+        }
     }
 
     /// Waits until there is a connection to spare.
@@ -235,6 +247,7 @@ impl Transport {
         }
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
         base.set_scheme(other).expect("https and http are alike");
+        self.moved.store(true, Ordering::Relaxed);
         self.settled.store(true, Ordering::Relaxed);
         second
     }
