@@ -109,7 +109,7 @@ fn target(headers: &HeaderMap, request: &Url) -> Result<Option<Url>> {
 }
 
 /// Keeps our scheme and port where only they differ (gh:distribution/distribution#970, #2862).
-fn keep_origin(target: &mut Url, request: &Url) {
+pub(super) fn keep_origin(target: &mut Url, request: &Url) {
     if target.host() != request.host() || target.origin() == request.origin() {
         return;
     }

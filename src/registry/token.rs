@@ -20,6 +20,7 @@ use url::{Url, form_urlencoded};
 use super::{
     body::Payload,
     credential::{Credential, Secret},
+    location::keep_origin,
     origin::origin,
     retry::is_transient,
     session::Fault,
@@ -51,26 +52,35 @@ impl TokenRequest {
         credential: Option<&Credential>,
     ) -> Result<Token, Fault> {
         let base = transport.base();
-        transport.guard.check(&self.realm, &base).map_err(Fault::Fatal)?;
-        if self.realm.scheme() == "http" && self.realm.host() != base.host() {
-            let words = format!("the token server {} is another host and has no TLS", origin(&self.realm));
+        let realm = self.realm(&base);
+        transport.guard.check(&realm, &base).map_err(Fault::Fatal)?;
+        if realm.scheme() == "http" && realm.host() != base.host() {
+            let words = format!("the token server {} is another host and has no TLS", origin(&realm));
             return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
         }
         let patience = transport.timeout();
         if let Some(Credential::Identity(token)) = credential {
-            let answer = transport.send(Outgoing { patience, ..self.post(token) }).await?;
+            let answer = transport.send(Outgoing { patience, ..self.post(realm.clone(), token) }).await?;
             // Token servers older than OAuth2 know only GET.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
                 return Token::of(&answer, &Method::POST);
             }
         }
-        let answer = transport.send(Outgoing { patience, ..self.get(credential)? }).await?;
+        let answer = transport.send(Outgoing { patience, ..self.get(realm, credential)? }).await?;
         Token::of(&answer, &Method::GET)
     }
 
-    fn get(&self, credential: Option<&Credential>) -> Result<Outgoing, Fault> {
+    /// Returns where to ask: a registry behind a proxy that speaks TLS for it may not know that of its realm either.
+    fn realm(&self, registry: &Url) -> Url {
+        let mut realm = self.realm.clone();
+        if realm.port().is_none() && (registry.scheme(), realm.scheme()) == ("https", "http") {
+            keep_origin(&mut realm, registry);
+        }
+        realm
+    }
+
+    fn get(&self, mut url: Url, credential: Option<&Credential>) -> Result<Outgoing, Fault> {
         let mut headers = HeaderMap::new();
-        let mut url = self.realm.clone();
         let mut query = url.query_pairs_mut();
         query.extend_pairs(self.service.iter().map(|service| ("service", service)));
         query.extend_pairs(self.scopes.iter().map(|scope| ("scope", scope)));
@@ -90,7 +100,7 @@ impl TokenRequest {
         Ok(Outgoing { headers, ..ask(Method::GET, url) })
     }
 
-    fn post(&self, token: &Secret) -> Outgoing {
+    fn post(&self, realm: Url, token: &Secret) -> Outgoing {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "refresh_token")
             .append_pair("service", self.service.as_deref().unwrap_or_default())
@@ -102,7 +112,7 @@ impl TokenRequest {
         Outgoing {
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, form_type)]),
             payload: Payload::Bytes(Bytes::from(form)),
-            ..ask(Method::POST, self.realm.clone())
+            ..ask(Method::POST, realm)
         }
     }
 }
@@ -249,6 +259,22 @@ mod tests {
             ("<html>".to_owned(), None),
         ] {
             assert_eq!(lives(body.clone()), life, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_realm_that_forgets_our_tls_is_asked_with_it() {
+        for (registry, realm, asked) in [
+            ("https://r.example.com", "http://r.example.com/token?x=1", "https://r.example.com/token?x=1"),
+            ("https://r.example.com:8443", "http://r.example.com/token", "https://r.example.com:8443/token"),
+            ("https://r.example.com", "https://r.example.com:5001/auth", "https://r.example.com:5001/auth"),
+            ("http://r.example.com:5000", "http://r.example.com/token", "http://r.example.com/token"),
+            // Another port is somebody else, and another host is too.
+            ("https://r.example.com", "http://r.example.com:5001/auth", "http://r.example.com:5001/auth"),
+            ("https://r.example.com", "http://auth.example.com/", "http://auth.example.com/"),
+        ] {
+            let request = TokenRequest { realm: realm.parse().unwrap(), service: None, scopes: Vec::new() };
+            assert_eq!(request.realm(&registry.parse().unwrap()).as_str(), asked, "{registry}");
         }
     }
 
