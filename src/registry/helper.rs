@@ -59,7 +59,13 @@ impl Question {
 
     /// Gets the credential that the helper has for the registry, if it has one.
     pub(super) async fn get(&self, patience: Duration) -> Result<Option<Credential>> {
-        let Some(answer) = self.ask("get", self.server.as_bytes(), patience).await? else { return Ok(None) };
+        let mut answer = self.ask("get", self.server.as_bytes(), patience).await?;
+        let key = Key::of(&self.server).to_string();
+        if answer.is_none() && key != self.server {
+            // docker's name of its Hub, which podman does not use.
+            answer = self.ask("get", key.as_bytes(), patience).await?;
+        }
+        let Some(answer) = answer else { return Ok(None) };
         // What cannot be read may be a secret: the parser's words stay here.
         let entry: Entry = serde_json::from_slice(&answer)
             .map_err(|_| self.failed("answered with something that is no credential"))?;
@@ -169,6 +175,22 @@ mod tests {
             (r#"{"Username":"","Secret":""}"#, None),
         ] {
             assert_eq!(question(dir.path(), &says(json)).get(LONG).await.unwrap(), expected, "{json}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_hub_is_asked_for_by_both_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["https://index.docker.io/v1/", "docker.io"] {
+            let script = format!(
+                r#"[ "$(cat)" = {name} ] && echo '{{"Username":"bob","Secret":"x"}}' && exit
+                echo 'credentials not found in native keychain'; exit 1"#
+            );
+            let hub = Question {
+                server: Key::of("docker.io").written().to_owned(),
+                ..question(dir.path(), &script)
+            };
+            assert!(hub.get(LONG).await.unwrap().is_some(), "{name}");
         }
     }
 
