@@ -23,7 +23,7 @@ use super::{
     token::{Token, TokenRequest, basic, bearer, joined},
     transport::Transport,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, chain};
 
 /// What a request needs to be allowed to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -210,12 +210,19 @@ impl Authenticator {
 
     /// Finds what is to be shown for a repository; asks helpers for it.
     async fn login(&self, repository: &str) -> Result<Login> {
+        let mut failure = None;
         loop {
             let login = self.known(repository)?;
-            let Some(question) = login.next else { return Ok(login) };
+            let Some(question) = login.next else {
+                if let (Some(error), Some(_)) = (failure, &login.credential) {
+                    tracing::warn!("{}; going on with {}", chain(&error), login.source);
+                }
+                return Ok(login);
+            };
             let _asking = self.asking.lock().await;
             if !self.answers().contains_key(&question) {
                 let answer = question.get(self.credentials.helper_timeout).await;
+                failure = failure.or(answer.as_ref().err().cloned());
                 self.answers().insert(question, answer);
             }
         }

@@ -101,6 +101,8 @@ impl Credentials {
     /// Finds what is to be shown to `host` for a repository of it, as far as that can be said after these answers.
     pub(super) fn find(&self, host: &str, repository: &str, answers: &Answers) -> Result<Login> {
         let mut looked = Vec::new();
+        // A keychain that is locked, or not installed here, hides nobody who comes later.
+        let mut failure = None;
         for Place { label, content, .. } in &self.places {
             let found: Vec<_> = match content {
                 Content::File(file) => file.find(host, repository).collect(),
@@ -123,13 +125,13 @@ impl Credentials {
                         return Ok(Login::found(credential, label, Some(question)));
                     }
                     Some(Ok(None)) => asked = format!(" (and asked `{}`)", question.helper),
-                    Some(Err(error)) => return Err(error.clone()),
+                    Some(Err(error)) => drop(failure.get_or_insert(error)),
                     None => return Ok(Login { next: Some(question), ..Login::none(host, &looked) }),
                 }
             }
             looked.push(format!("{label}{asked}"));
         }
-        Ok(Login::none(host, &looked))
+        failure.map_or_else(|| Ok(Login::none(host, &looked)), |error| Err(error.clone()))
     }
 
     fn add(&mut self, label: &str, content: Content) {
@@ -242,9 +244,17 @@ mod tests {
         answers.insert(two.clone(), Ok(Some(self::login("me", "y"))));
         let login = credentials.find("h", "x", &answers).unwrap();
         assert_eq!(login.source, "user `me` from `docker-credential-two`, named by `first`");
-        assert_eq!(login.helper, Some(two));
+        assert_eq!(login.helper, Some(two.clone()));
+
+        // One that is broken hides nobody who comes later.
         answers.insert(one, Err(Error::local("it is broken")));
-        assert_eq!(credentials.find("h", "x", &answers).unwrap_err().message(), "it is broken");
+        let login = credentials.find("h", "x", &answers).unwrap();
+        assert_eq!(login.source, "user `me` from `docker-credential-two`, named by `first`");
+        answers.insert(two, Ok(None));
+        assert_eq!(credentials.find("h", "x", &answers).unwrap().source, "user `bob` from `second`");
+        let mut alone = Credentials::default();
+        alone.give_text("first", r#"{"credHelpers":{"h":"one"},"credsStore":"two"}"#).unwrap();
+        assert_eq!(alone.find("h", "x", &answers).unwrap_err().message(), "it is broken");
 
         let mut answers = Answers::new();
         for (host, next) in
