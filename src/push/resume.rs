@@ -146,7 +146,11 @@ impl Trail {
         let taken = blocking(move || Ok(unfinished.take(key))).await?;
         let Some((record, progress)) = taken else { return Ok((Self(Kind::None), None)) };
         let held = match progress {
-            Some(progress) if begins_so(feed, &progress).await? => Some(progress.held),
+            Some(progress)
+                if client.may_go_on_at(&progress.held.location) && begins_so(feed, &progress).await? =>
+            {
+                Some(progress.held)
+            }
             Some(_) => {
                 record.clear();
                 None
@@ -239,4 +243,42 @@ async fn begins_so(feed: &mut Feed, progress: &Progress) -> Result<bool> {
     }
     let feed = feed.clone();
     blocking(move || Ok(feed.prefix(size, expected.algorithm())? == expected)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{oci::Digest, registry::ClientOptions};
+
+    #[tokio::test]
+    async fn what_was_begun_without_tls_is_not_gone_on_with_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let resume = Resume::Keep(Unfinished::new(dir.path()));
+        let mut feed = Feed::memory(Bytes::from_static(b"blob"), Digest::of(b"blob"));
+        let client = |plain_http, insecure| {
+            Client::new("r.example.com", ClientOptions { plain_http, insecure, ..ClientOptions::default() })
+        };
+        let spool = Spool { prefixes: vec![(2, Digest::of(b"bl"))], ..feed.spool() };
+        for (address, plain_http, insecure, goes_on) in [
+            ("http://r.example.com/1", true, false, true),
+            ("http://r.example.com/1", false, true, true),
+            ("http://r.example.com/1", false, false, false),
+            ("https://r.example.com/1", false, false, true),
+            ("https://cdn.example.net/1", true, false, true),
+        ] {
+            let client = client(plain_http, insecure).unwrap();
+            let mut pick_up = async || {
+                let blob = Some("blob".to_owned());
+                Trail::pick_up(&resume, &client, "demo", blob, &mut feed).await.unwrap()
+            };
+            let (mut trail, _) = pick_up().await;
+            let url = address.parse().unwrap();
+            let location = Location::read(address.parse().unwrap(), &url).unwrap();
+            trail.note(Some(Held { location, offset: 2, chunk: 2 }), &spool);
+            drop(trail);
+            assert_eq!(pick_up().await.1.is_some(), goes_on, "{address} {plain_http} {insecure}");
+        }
+    }
 }

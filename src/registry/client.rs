@@ -215,6 +215,13 @@ impl Client {
         url
     }
 
+    /// Returns whether an upload that another client has begun may be gone on with: not in the clear, unless we would
+    /// begin one so.
+    pub(crate) fn may_go_on_at(&self, location: &Location) -> bool {
+        let may_do_without = self.0.options.insecure || self.0.transport.base().scheme() == "http";
+        may_do_without || location.0.scheme() == "https"
+    }
+
     fn upload(&self, repository: &str, request: &Request, body: Option<UploadBody>) -> Result<Call> {
         let carried = body.as_ref().map(|body| body.size);
         let (expected, mut call) = match request {
