@@ -25,7 +25,7 @@ use super::{
     challenge::Challenge,
     location::{REDIRECTS, redirected},
     options::ClientOptions,
-    origin::origin,
+    origin::{is_same_server, origin},
     rate_limit::RateLimit,
     registry_error::BODY_LIMIT,
     retry::{Backoff, Budget, is_transient, retry_after},
@@ -327,7 +327,7 @@ impl Client {
             if redirects == 0 {
                 transport.catch_up(&mut url);
             }
-            let ours = self.may_see_credentials(&url);
+            let ours = is_same_server(&url, &transport.base());
             let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
             if call.shows_no_password && shown.as_ref().is_some_and(is_basic) {
                 let words = "the registry wants a password first";
@@ -417,13 +417,6 @@ impl Client {
         }
         let expected = size.checked_div(self.0.speed.load(Ordering::Relaxed)).unwrap_or(0);
         Duration::from_secs(expected.saturating_mul(2)).max(TOKEN_MARGIN_WITH_BODY)
-    }
-
-    /// The registry itself, or itself with TLS. Another port of the host is somebody else (CVE-2022-27774).
-    fn may_see_credentials(&self, url: &Url) -> bool {
-        let base = self.0.transport.base();
-        let upgraded = base.scheme() == "http" && url.scheme() == "https";
-        url.host() == base.host() && (url.origin() == base.origin() || upgraded)
     }
 
     /// Reads a refusal. That of a HEAD has no words: where they matter most, GET asks for them.
@@ -851,6 +844,31 @@ mod tests {
         );
         assert!(lines[2].contains("?scope=repository%3Ademo%3Apull%2Cpush&client_id"), "{lines:?}");
         assert_eq!(lines.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_token_server_may_move_a_question_but_not_to_somebody_else() {
+        for (status, to, answered) in
+            [(301, "/token/", true), (308, "/token/", true), (302, "http://localhost:1/token", false)]
+        {
+            let moved = format!("Location: {to}");
+            let server = Server::start(move |seen| {
+                let host = seen.header("host").unwrap();
+                match (seen.is("GET /token/"), seen.is("GET /token"), seen.header("authorization")) {
+                    (true, _, Some(BOB)) => say(200, &[], r#"{"token":"t"}"#),
+                    (_, true, Some(BOB)) => {
+                        let query = seen.line.split_once('?').unwrap().1;
+                        say(status, &[&format!("{moved}?{query}")], "")
+                    }
+                    (.., Some("Bearer t")) => say(404, &[], ""),
+                    _ => say(401, &[&format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"")], ""),
+                }
+            })
+            .await;
+            let found = server.client(bob()).head_manifest("demo", "1").await;
+            assert_eq!(found.is_ok(), answered, "{to}: {found:?}");
+            assert_eq!(server.count("GET /token?"), 1);
+        }
     }
 
     #[tokio::test]

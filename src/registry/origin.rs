@@ -12,6 +12,13 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Returns whether a URL is to the same server as another one, or to itself with TLS. Another port of the host is
+/// somebody else (CVE-2022-27774).
+pub(crate) fn is_same_server(url: &Url, as_this: &Url) -> bool {
+    let upgraded = as_this.scheme() == "http" && url.scheme() == "https";
+    url.host() == as_this.host() && (url.origin() == as_this.origin() || upgraded)
+}
+
 /// Returns scheme, host and port: what of a URL may be shown to anybody.
 pub(crate) fn origin(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();

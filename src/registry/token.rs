@@ -20,8 +20,8 @@ use url::{Url, form_urlencoded};
 use super::{
     body::Payload,
     credential::{Credential, Secret},
-    location::keep_origin,
-    origin::origin,
+    location::{REDIRECTS, keep_origin, redirected},
+    origin::{is_same_server, origin},
     retry::is_transient,
     session::Fault,
     transport::{Incoming, Outgoing, Transport},
@@ -60,14 +60,15 @@ impl TokenRequest {
         }
         let patience = transport.timeout();
         if let Some(Credential::Identity(token)) = credential {
-            let answer = transport.send(Outgoing { patience, ..self.post(realm.clone(), token) }).await?;
+            let question = || Ok(Outgoing { patience, ..self.post(realm.clone(), token) });
+            let answer = follow(transport, question).await?;
             // Token servers older than OAuth2 know only GET.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
                 return Token::of(&answer, &Method::POST);
             }
         }
-        let answer = transport.send(Outgoing { patience, ..self.get(realm, credential)? }).await?;
-        Token::of(&answer, &Method::GET)
+        let question = || Ok(Outgoing { patience, ..self.get(realm.clone(), credential)? });
+        Token::of(&follow(transport, question).await?, &Method::GET)
     }
 
     /// Returns where to ask: a registry behind a proxy that speaks TLS for it may not know that of its realm either.
@@ -157,6 +158,29 @@ impl Token {
         let expires = Instant::now() + life.min(Duration::from_secs(24 * 60 * 60));
         Some(Self { header: bearer(token).ok()?, expires })
     }
+}
+
+/// Asks, and asks again where the token server has moved the question to, by a slash or to TLS. Nobody else is shown
+/// what it carries.
+async fn follow(
+    transport: &Transport,
+    question: impl Fn() -> Result<Outgoing, Fault>,
+) -> Result<Incoming, Fault> {
+    let mut moved = None;
+    for _ in 0..=REDIRECTS {
+        let mut asked = question()?;
+        asked.url = moved.take().unwrap_or(asked.url);
+        let (method, url) = (asked.method.clone(), asked.url.clone());
+        let answer = transport.send(asked).await?;
+        let target = redirected(&method, &url, answer.status, &answer.headers, &transport.guard);
+        let Some(target) = target.map_err(Fault::Fatal)? else { return Ok(answer) };
+        if !is_same_server(&target, &url) {
+            return Ok(answer);
+        }
+        moved = Some(target);
+    }
+    let words = "the token server redirects in a circle";
+    Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)))
 }
 
 /// A question without headers, body or patience.
