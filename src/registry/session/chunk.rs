@@ -272,6 +272,13 @@ impl Limits {
         self.choose_at(0, size)
     }
 
+    /// Returns how much may be sent at once by now where it was this much before, in the same upload.
+    pub(super) fn within(&self, chunk: u64) -> u64 {
+        let most =
+            if self.equal_parts { u64::MAX } else { self.ceiling().min(self.wanted.unwrap_or(u64::MAX)) };
+        chunk.min(most).max(SMALLEST)
+    }
+
     /// Chooses the size of the chunks that follow the first `offset` bytes.
     pub(super) fn choose_at(&self, offset: u64, size: Option<u64>) -> u64 {
         let ceiling = self.ceiling();

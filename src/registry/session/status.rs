@@ -91,6 +91,7 @@ impl Session {
                 // `0-0` stands for nothing as well.
                 Some(held) if held > 1 && self.size().is_none_or(|size| held <= size) => {
                     upload.sent = upload.sent.max(held);
+                    upload.chunk = self.limits.within(upload.chunk);
                     // What the earlier process sent at last may still be on its way.
                     let doubt = Doubt::Unsettled { range: 0..upload.sent, before: Some(held) };
                     self.soon(Step::Ask { upload, doubt, missed: false }, &surprise())
@@ -129,7 +130,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Held, Session, Spool, script::*};
+    use super::super::{Held, Lesson, Session, Settings, Spool, script::*};
 
     #[test]
     fn an_earlier_process_may_still_be_heard() {
@@ -148,6 +149,22 @@ mod tests {
         assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
         let closing = vec![holds(27), status(404), status(404), status(200)];
         assert_eq!(play(closing), "GET, wait, GET, wait, GET, HEAD, present");
+    }
+
+    #[test]
+    fn chunks_of_an_earlier_process_are_no_larger_than_they_may_be_now() {
+        let known = Lesson { body_limit: Some(8), ..Lesson::default() };
+        for (now, expected) in [
+            (settings(), "20..30"),
+            (Settings { chunk_size: Some(30), ..settings() }, "20..40"),
+            (Settings { chunk_size: None, lesson: known, ..settings() }, "20..28"),
+            (Settings { lesson: Lesson { equal_parts: true, ..known }, ..settings() }, "20..40"),
+        ] {
+            let held = Held { location: place("a"), offset: 20, chunk: 20 };
+            let answers = vec![holds(20), holds(20)];
+            let done = play_on(Session::resume(now, held), &blob(100), answers).1;
+            assert_eq!(done, format!("GET, wait, GET, {expected}"));
+        }
     }
 
     #[test]
