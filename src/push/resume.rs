@@ -276,7 +276,7 @@ mod tests {
             let (mut trail, _) = pick_up().await;
             let url = address.parse().unwrap();
             let location = Location::read(address.parse().unwrap(), &url).unwrap();
-            trail.note(Some(Held { location, offset: 2, chunk: 2 }), &spool);
+            trail.note(Some(Held { location, offset: 2, chunk: 2, equal_parts: false }), &spool);
             drop(trail);
             assert_eq!(pick_up().await.1.is_some(), goes_on, "{address} {plain_http} {insecure}");
         }

@@ -67,6 +67,8 @@ struct Text {
     location: String,
     offset: u64,
     chunk: u64,
+    #[serde(default)]
+    equal_parts: bool,
     /// Seconds since 1970.
     at: u64,
     prefix: Option<(u64, Digest)>,
@@ -141,7 +143,8 @@ impl Text {
             return None;
         }
         let location = Location(self.location.parse::<Url>().ok()?);
-        let held = Held { location, offset: self.offset, chunk: self.chunk };
+        let Self { offset, chunk, equal_parts, .. } = self;
+        let held = Held { location, offset, chunk, equal_parts };
         Some(Progress { held, prefix: self.prefix })
     }
 }
@@ -149,9 +152,9 @@ impl Text {
 impl Record {
     /// Notes how far the upload has come.
     pub fn write(&mut self, progress: Progress) {
-        let Progress { held: Held { location, offset, chunk }, prefix } = progress;
+        let Progress { held: Held { location, offset, chunk, equal_parts }, prefix } = progress;
         let location = location.0.to_string();
-        let text = Text { key: self.key.clone(), location, offset, chunk, at: now(), prefix };
+        let text = Text { key: self.key.clone(), location, offset, chunk, equal_parts, at: now(), prefix };
         let written = serde_json::to_vec(&text).map_err(std::io::Error::from).and_then(|text| {
             let mut file: &fs_err::File = &self.file;
             file.rewind()?;
@@ -218,7 +221,7 @@ mod tests {
 
     fn progress() -> Progress {
         let location = Location("https://r.example/v2/demo/blobs/uploads/1?_state=secret".parse().unwrap());
-        let held = Held { location, offset: 5, chunk: 4 };
+        let held = Held { location, offset: 5, chunk: 4, equal_parts: true };
         Progress { held, prefix: Some((4, Digest::of(b"four"))) }
     }
 
@@ -238,7 +241,8 @@ mod tests {
         let (record, found) = unfinished.take(key("a")).unwrap();
         let found = found.unwrap();
         assert_eq!((found.held.location, found.held.offset), (progress().held.location, 5));
-        assert_eq!((found.held.chunk, found.prefix), (4, progress().prefix));
+        assert_eq!((found.held.chunk, found.held.equal_parts), (4, true));
+        assert_eq!(found.prefix, progress().prefix);
         record.clear();
         drop(record);
         let (record, found) = unfinished.take(key("a")).unwrap();

@@ -169,6 +169,11 @@ impl Limits {
         (self.equal_parts, self.lesson.equal_parts) = (true, true);
     }
 
+    /// Takes note that the upload has chunks of one size.
+    pub(super) const fn keep_equal_parts(&mut self) {
+        self.equal_parts = true;
+    }
+
     /// Returns whether all chunks of a session but the last must have one size.
     pub(crate) const fn equal_parts(&self) -> bool {
         self.equal_parts

@@ -105,6 +105,8 @@ pub struct Held {
     pub offset: u64,
     /// The size of its chunks.
     pub chunk: u64,
+    /// All but the last have that size: the registry wants it so, which it may have said only when it was opened.
+    pub equal_parts: bool,
 }
 
 /// Where the upload stands.
@@ -231,7 +233,10 @@ impl Session {
         if session.settings.profile.status && session.way != Way::Whole {
             // If it is gone, that may be because the earlier process had it closed.
             session.settings.look_first = true;
-            let Held { location, offset, chunk } = held;
+            let Held { location, offset, chunk, equal_parts } = held;
+            if equal_parts {
+                session.limits.keep_equal_parts();
+            }
             // It may hold a part of the chunk that was on its way.
             let sent = offset.saturating_add(chunk);
             let footing = Footing::Acknowledged;
@@ -248,7 +253,8 @@ impl Session {
                 if upload.offset > 0 =>
             {
                 let Upload { location, offset, chunk, .. } = upload;
-                Some(Held { location: location.clone(), offset: *offset, chunk: *chunk })
+                let (location, equal_parts) = (location.clone(), self.limits.equal_parts());
+                Some(Held { location, offset: *offset, chunk: *chunk, equal_parts })
             }
             _ => None,
         }

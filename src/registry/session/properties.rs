@@ -24,6 +24,8 @@ struct Case {
     troubles: Vec<Trouble>,
     /// The troubles begin again when they are over.
     for_ever: bool,
+    /// After so many requests the process is killed, before it hears the answer, and another one goes on.
+    killed_after: Option<usize>,
 }
 
 /// Plays a case to its end.
@@ -32,7 +34,7 @@ fn push(case: &Case) -> (Result<Outcome, Error>, Registry) {
         && !case
             .troubles
             .iter()
-            .any(|trouble| matches!(trouble, Trouble::Lie(_) | Trouble::Answer(200..=299)));
+            .any(|trouble| matches!(trouble, Trouble::Lie(_) | Trouble::Answer(200..=299 | 416)));
     let mut registry = Registry::new(case.size, case.manners.clone(), honest);
     let mut troubles: Box<dyn Iterator<Item = &Trouble>> =
         if case.for_ever { Box::new(case.troubles.iter().cycle()) } else { Box::new(case.troubles.iter()) };
@@ -40,6 +42,7 @@ fn push(case: &Case) -> (Result<Outcome, Error>, Registry) {
     let mut spool = if case.growth.is_some() { Spool::default() } else { complete.clone() };
     let mut session = Session::new(case.settings.clone());
     let mut too_large = u64::MAX;
+    let (mut requests, mut noted) = (0, None);
     for _ in 0..MOST_ACTIONS {
         session = match session.next(&spool) {
             Action::Authenticate | Action::Wait { .. } => session.on_waited(),
@@ -61,7 +64,20 @@ fn push(case: &Case) -> (Result<Outcome, Error>, Registry) {
                     check(case, range, spool.written, too_large);
                     assert_eq!(range.start, session.acknowledged());
                 }
-                match registry.handle(&request, troubles.next().unwrap_or(&Trouble::None)) {
+                let outcome = registry.handle(&request, troubles.next().unwrap_or(&Trouble::None));
+                requests += 1;
+                if case.killed_after == Some(requests) {
+                    too_large = u64::MAX;
+                    spool = if case.growth.is_some() { Spool::default() } else { complete.clone() };
+                    let settings = case.settings.clone();
+                    session = match noted.take() {
+                        Some(held) => Session::resume(settings, held),
+                        None => Session::new(settings),
+                    };
+                    continue;
+                }
+                let before = session.acknowledged();
+                let session = match outcome {
                     Ok(reply) => {
                         if let (413, Request::Patch { range, .. }) = (reply.status, &request) {
                             too_large = too_large.min(range.end - range.start);
@@ -69,7 +85,11 @@ fn push(case: &Case) -> (Result<Outcome, Error>, Registry) {
                         session.on_reply(reply)
                     }
                     Err(fault) => session.on_fault(fault),
+                };
+                if session.acknowledged() != before {
+                    noted = session.held();
                 }
+                session
             }
         };
     }
@@ -126,10 +146,15 @@ fn case(
             (0..300 * scale, option::of(scale..60 * scale), option::of(8 * scale..60 * scale)),
             manners(scale, ranges.clone()),
             (troubles.clone(), any::<bool>(), retries.clone()),
-            (any::<bool>(), option::of(Just("base".to_owned()))),
+            (any::<bool>(), option::of(Just("base".to_owned())), option::of(1..30_usize)),
         )
             .prop_map(
-                |((size, growth, chunk_size), manners, (troubles, for_ever, retries), (look, mount))| {
+                |(
+                    (size, growth, chunk_size),
+                    manners,
+                    (troubles, for_ever, retries),
+                    (look, mount, killed_after),
+                )| {
                     // The profile of ECR, where it behaves like ECR.
                     let told = manners.ranges != Ranges::Words;
                     let profile = Profile { status: told, trust_range: told, ..Profile::ORDINARY };
@@ -137,7 +162,7 @@ fn case(
                     let lesson = Lesson::default();
                     let settings =
                         Settings { profile, chunk_size, retries, look_first, mount_from, pace, lesson };
-                    Case { size, growth, settings, manners, troubles, for_ever }
+                    Case { size, growth, settings, manners, troubles, for_ever, killed_after }
                 },
             )
     })
@@ -182,7 +207,8 @@ proptest! {
         }
         prop_assert!(!registry.honest || registry.misassembled == 0);
         // One, five for lost sessions, the ladder of sizes; those whose answer was lost are not counted by us.
-        prop_assert!(registry.opened <= 1 + 5 + 9 || case.troubles.contains(&Trouble::LoseAnswer));
+        let most = (1 + 5 + 9) * if case.killed_after.is_some() { 2 } else { 1 };
+        prop_assert!(registry.opened <= most || case.troubles.contains(&Trouble::LoseAnswer));
     }
 
     #[test]
@@ -207,6 +233,7 @@ proptest! {
         let (result, registry) = push(&case);
         prop_assert!(result.is_ok(), "{:?}", result);
         let limited = case.manners.body_limit.is_some();
-        prop_assert!(limited || registry.opened <= 1 || case.manners.equal_parts);
+        let most = if case.killed_after.is_some() { 2 } else { 1 };
+        prop_assert!(limited || registry.opened <= most || case.manners.equal_parts);
     }
 }

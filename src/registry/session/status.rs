@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn an_earlier_process_may_still_be_heard() {
         let play = |answers| {
-            let held = Held { location: place("a"), offset: 10, chunk: 10 };
+            let held = Held { location: place("a"), offset: 10, chunk: 10, equal_parts: false };
             play_on(Session::resume(settings(), held), &blob(27), answers).1
         };
         assert_eq!(play(vec![holds(10), holds(10)]), "GET, wait, GET, 10..20");
@@ -154,13 +154,14 @@ mod tests {
     #[test]
     fn chunks_of_an_earlier_process_are_no_larger_than_they_may_be_now() {
         let known = Lesson { body_limit: Some(8), ..Lesson::default() };
-        for (now, expected) in [
-            (settings(), "20..30"),
-            (Settings { chunk_size: Some(30), ..settings() }, "20..40"),
-            (Settings { chunk_size: None, lesson: known, ..settings() }, "20..28"),
-            (Settings { lesson: Lesson { equal_parts: true, ..known }, ..settings() }, "20..40"),
+        for (now, equal_parts, expected) in [
+            (settings(), false, "20..30"),
+            (Settings { chunk_size: Some(30), ..settings() }, false, "20..40"),
+            (Settings { chunk_size: None, lesson: known, ..settings() }, false, "20..28"),
+            (Settings { lesson: Lesson { equal_parts: true, ..known }, ..settings() }, false, "20..40"),
+            (settings(), true, "20..40"),
         ] {
-            let held = Held { location: place("a"), offset: 20, chunk: 20 };
+            let held = Held { location: place("a"), offset: 20, chunk: 20, equal_parts };
             let answers = vec![holds(20), holds(20)];
             let done = play_on(Session::resume(now, held), &blob(100), answers).1;
             assert_eq!(done, format!("GET, wait, GET, {expected}"));
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_registry_that_holds_more_than_there_is_begins_anew() {
-        let held = || Held { location: place("a"), offset: 10, chunk: 10 };
+        let held = || Held { location: place("a"), offset: 10, chunk: 10, equal_parts: false };
         let growing = Spool { written: 5, ..Spool::default() };
         let (session, done) =
             play_on(Session::resume(settings(), held()), &growing, vec![holds(100), holds(100)]);
