@@ -10,6 +10,10 @@ use http::{HeaderMap, header};
 /// Nobody gets a longer pause from us than this without having asked for it by `Retry-After`.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
+/// Traefik says 0 where it means half a second (traefik/traefik:pkg/middlewares/ratelimiter/rate_limiter.go): at once
+/// all attempts would be gone.
+const SHORTEST: Duration = Duration::from_millis(500);
+
 /// Whoever comes so far is getting on.
 const STRIDE: u64 = 1 << 20;
 
@@ -77,7 +81,7 @@ impl Backoff {
     pub fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
         let own = self.ceiling.mul_f64((self.pace.random)().clamp(0.0, 1.0));
         self.ceiling = (self.ceiling * 2).min(LONGEST_BACKOFF);
-        self.pace.pause(retry_after.unwrap_or(own))
+        self.pace.pause(retry_after.map_or(own, |asked| asked.max(SHORTEST)))
     }
 
     /// Starts over: something went well.
@@ -185,6 +189,7 @@ mod tests {
         let mut backoff = Backoff::new(Pace::default());
         assert_eq!(backoff.pause(Some(Duration::from_secs(90))).as_secs(), 90);
         assert_eq!(backoff.pause(Some(Duration::from_secs(86_400))).as_secs(), 600);
+        assert_eq!(backoff.pause(Some(Duration::ZERO)), Duration::from_millis(500));
         assert_eq!(Backoff::new(Pace::INSTANT).pause(Some(Duration::from_secs(90))), Duration::ZERO);
     }
 

@@ -77,7 +77,7 @@ fn page(status: u16, title: &str, server: &str) -> Fault {
     Fault::status(status).body("text/html", &html).header("Server", server)
 }
 
-/// Tried again at once.
+/// Tried again as soon as may be.
 fn at_once(status: u16) -> Fault {
     Fault::status(status).header("Retry-After", "0")
 }
@@ -282,7 +282,7 @@ fn status_5xx_what_does_not_pass() {
     exit code 6
     ");
     insta::assert_snapshot!(said(always(Route::ManifestPut, at_once(500))), @r"
-    warning: pushing the manifest to `REGISTRY/team/demo:1`: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 500 Internal Server Error; trying again in 0.0 s
+    warning: pushing the manifest to `REGISTRY/team/demo:1`: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 500 Internal Server Error; trying again in 0.5 s
     error: pushing the manifest to `REGISTRY/team/demo:1`
       caused by: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 500 Internal Server Error
     exit code 6
@@ -416,7 +416,7 @@ fn status_429_too_many_requests() {
     exit code 5
     ");
     insta::assert_snapshot!(said(always(Route::ManifestPut, limited("0"))), @r"
-    warning: pushing the manifest to `REGISTRY/team/demo:1`: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 429 Too Many Requests: HAP429; trying again in 0.0 s
+    warning: pushing the manifest to `REGISTRY/team/demo:1`: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 429 Too Many Requests: HAP429; trying again in 0.5 s
     error: pushing the manifest to `REGISTRY/team/demo:1`
       caused by: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 429 Too Many Requests: HAP429
     hint: the registry limits requests: wait, or use fewer `--jobs`
