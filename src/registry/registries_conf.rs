@@ -119,9 +119,9 @@ impl RegistriesConf {
     }
 
     /// Returns the credential helpers for all registries, `containers-auth.json` standing for the files; nothing
-    /// where nobody says.
+    /// where nobody says, or names none.
     pub fn credential_helpers(&self) -> Option<&[String]> {
-        self.helpers.as_deref()
+        self.helpers.as_deref().filter(|helpers| !helpers.is_empty())
     }
 
     /// Reads a file over what is known; returns whether there is one.
@@ -303,6 +303,11 @@ mod tests {
         let expected = ["containers-auth.json", "secretservice"].map(str::to_owned);
         assert_eq!(conf.credential_helpers(), Some(expected.as_slice()));
         assert_eq!(RegistriesConf::default().credential_helpers(), None);
+        let (_dir, values) = machine(&[
+            ("etc/containers/registries.conf", "credential-helpers=['pass']"),
+            ("etc/containers/registries.conf.d/1.conf", "credential-helpers=[]"),
+        ]);
+        assert_eq!(values.read().unwrap().credential_helpers(), None);
     }
 
     #[test]
