@@ -100,6 +100,21 @@ const DROP_INS: &str = "registries.conf.d";
 struct File {
     credential_helpers: Option<Vec<String>>,
     registry: Vec<Table>,
+    registries: Lists,
+}
+
+/// How all this was said before there were tables.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Lists {
+    block: List,
+    insecure: List,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct List {
+    registries: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -131,10 +146,16 @@ impl RegistriesConf {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::local("reading the configuration").because(error)),
         };
-        let File { credential_helpers, registry } = toml::from_str(&text)
-            .map_err(|error| no_toml(&text, &error).while_doing(format!("reading `{}`", path.display())))?;
+        let File { credential_helpers, mut registry, registries: Lists { block, insecure } } =
+            toml::from_str(&text).map_err(|error| {
+                no_toml(&text, &error).while_doing(format!("reading `{}`", path.display()))
+            })?;
         self.helpers = credential_helpers.or(self.helpers.take());
-        for Table { prefix, location, insecure, blocked } in registry {
+        let table = |location| Table { location, ..Table::default() };
+        registry.extend(block.registries.into_iter().map(|name| Table { blocked: true, ..table(name) }));
+        registry.extend(insecure.registries.into_iter().map(|name| Table { insecure: true, ..table(name) }));
+        // The last file counts, and in it what is said first.
+        for Table { prefix, location, insecure, blocked } in registry.into_iter().rev() {
             let prefix = if prefix.is_empty() { location } else { prefix };
             let prefix = prefix.trim_end_matches('/').to_owned();
             self.rules.retain(|rule| rule.prefix != prefix);
@@ -229,6 +250,25 @@ mod tests {
         ] {
             let rule = conf.rule(host, repository).map(|rule| (rule.insecure, rule.blocked));
             assert_eq!(rule, expected, "{host}/{repository}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_in_a_file_counts_and_the_old_lists_do() {
+        let twice = registry("a", "prefix='r'\nblocked=true") + &registry("b", "prefix='r/'\ninsecure=true");
+        let old = "[registries.search]\nregistries=['docker.io']\n[registries.insecure]\nregistries=['i', 'both/']\n\
+                   [registries.block]\nregistries=['b', 'both']\n";
+        for (text, host, expected) in [
+            (twice.as_str(), "r", Some((false, true))),
+            (old, "i", Some((true, false))),
+            (old, "b", Some((false, true))),
+            (old, "both", Some((false, true))),
+            (old, "docker.io", None),
+        ] {
+            let (_dir, values) = machine(&[("etc/containers/registries.conf", text)]);
+            let conf = values.read().unwrap();
+            let rule = conf.rule(host, "a").map(|rule| (rule.insecure, rule.blocked));
+            assert_eq!(rule, expected, "{host}: {text}");
         }
     }
 
