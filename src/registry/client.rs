@@ -327,7 +327,7 @@ impl Client {
             if redirects == 0 {
                 transport.catch_up(&mut url);
             }
-            let ours = is_same_server(&url, &transport.base());
+            let ours = self.may_see_credentials(&url);
             let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
             if call.shows_no_password && shown.as_ref().is_some_and(is_basic) {
                 let words = "the registry wants a password first";
@@ -417,6 +417,12 @@ impl Client {
         }
         let expected = size.checked_div(self.0.speed.load(Ordering::Relaxed)).unwrap_or(0);
         Duration::from_secs(expected.saturating_mul(2)).max(TOKEN_MARGIN_WITH_BODY)
+    }
+
+    /// The registry itself, or itself with TLS; beside its own paths there somebody else may be.
+    fn may_see_credentials(&self, url: &Url) -> bool {
+        let base = self.0.transport.base();
+        is_same_server(url, &base) && (url.scheme() == base.scheme() || url.path().starts_with("/v2/"))
     }
 
     /// Reads a refusal. That of a HEAD has no words: where they matter most, GET asks for them.
@@ -1045,6 +1051,42 @@ mod tests {
             ["PATCH /upload", "HEAD /blob?sig=1"]
         );
         assert!(seen.iter().all(|seen| seen.header("authorization").is_none()), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_bucket_on_another_port_of_the_host_is_read_without_credentials() {
+        let bucket = Server::start(|_| say(200, &[], "")).await;
+        let port = bucket.port;
+        let server = Server::start(move |seen| match seen.header("authorization") {
+            None => say(401, &["WWW-Authenticate: Basic realm=\"x\""], ""),
+            Some(_) if seen.line.starts_with("HEAD /v2/") => {
+                say(307, &[&format!("Location: http://127.0.0.1:{port}/bucket/data?sig=1")], "")
+            }
+            Some(_) => say(404, &[], ""),
+        })
+        .await;
+        assert_eq!(server.client(bob()).head_blob("demo", &Digest::of(b"")).await.unwrap(), Some(0));
+        let seen = bucket.seen();
+        assert_eq!(
+            seen.iter().map(|seen| seen.line.as_str()).collect::<Vec<_>>(),
+            ["HEAD /bucket/data?sig=1"]
+        );
+        assert!(seen.iter().all(|seen| seen.header("authorization").is_none()), "{seen:?}");
+    }
+
+    #[test]
+    fn credentials_are_for_the_registry_and_for_itself_with_tls() {
+        let client =
+            Client::new("r.example.com:5000", ClientOptions { plain_http: true, ..options() }).unwrap();
+        for (url, ours) in [
+            ("http://r.example.com:5000/v2/demo", true),
+            ("https://r.example.com/v2/demo", true),
+            ("https://r.example.com:9000/bucket/data", false),
+            ("http://r.example.com:9000/v2/demo", false),
+            ("https://cdn.example.com/v2/demo", false),
+        ] {
+            assert_eq!(client.may_see_credentials(&url.parse().unwrap()), ours, "{url}");
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! `Location` headers: where an upload session goes on, and where a redirect leads.
 //!
 //! A location is resolved against the request it answers. Proxies like to forget our scheme and port, so on
-//! the same hostname both stay what they were; another hostname passes through the guard. The query holds
+//! the same hostname both stay what they were, unless storage beside the registry is read; another hostname passes
+//! through the guard. The query holds
 //! state and signatures of the registry: it is carried on byte for byte and never printed.
 
 use std::fmt;
@@ -65,6 +66,9 @@ impl fmt::Debug for Location {
 
 /// Says where a redirect leads, if `status` is one that `method` may follow: the request is then repeated as
 /// it was. `None` means that the answer stands.
+///
+/// What is read may lie outside of the registry, on another port of its host: distribution sends to its bucket, which
+/// a MinIO beside it serves. That address is right, since whoever pulls goes there too.
 pub(crate) fn redirected(
     method: &Method,
     request: &Url,
@@ -86,7 +90,10 @@ pub(crate) fn redirected(
             .with_hint(format!("push to `{}` instead", named.host_str().unwrap_or_default())));
     }
     let mut target = named.clone();
-    keep_origin(&mut target, request);
+    let downgraded = request.scheme() == "https" && named.scheme() == "http";
+    if !reads || downgraded || named.path().starts_with("/v2/") {
+        keep_origin(&mut target, request);
+    }
     if target == *request {
         // Scheme or port are all that this redirect is about.
         target = named;
@@ -222,6 +229,15 @@ mod tests {
                 "https://r.example.com:8443/v2/demo",
                 Some("https://r.example.com:8443/v2/demo"),
             ),
+            (
+                Method::HEAD,
+                307,
+                "https://r.example.com:9000/bucket/x?sig=1",
+                Some("https://r.example.com:9000/bucket/x?sig=1"),
+            ),
+            (Method::GET, 307, "http://r.example.com:9000/bucket/x", Some("https://r.example.com/bucket/x")),
+            (Method::GET, 307, "https://r.example.com:8443/v2/x", Some("https://r.example.com/v2/x")),
+            (Method::PUT, 307, "https://r.example.com:8443/x", Some("https://r.example.com/x")),
         ];
         let request: Url = "https://r.example.com/v2/demo".parse().unwrap();
         let guard = Guard::new(&request, Proxies::default());
