@@ -66,6 +66,8 @@ impl Session {
     fn placed(&mut self, mut upload: Upload, doubt: Doubt, held: Option<u64>) -> Step {
         let surprise = || {
             let message = match held {
+                // `0-0` stands for both.
+                Some(1) => "the registry says that it holds nothing of the upload, or 1 byte".to_owned(),
                 Some(held) => {
                     format!("the registry says that it holds {} of the upload", counted(held, "byte"))
                 }
@@ -130,7 +132,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Held, Lesson, Session, Settings, Spool, script::*};
+    use super::super::{Action, Held, Lesson, Session, Settings, Spool, script::*};
 
     #[test]
     fn an_earlier_process_may_still_be_heard() {
@@ -212,6 +214,14 @@ mod tests {
             let answers = vec![opened(), reset(5), nothing(), nothing(), opened().at("b")];
             assert_eq!(play(25, answers), "POST, 0..10, wait, GET, wait, GET, POST, 0..10 @b");
         }
+    }
+
+    #[test]
+    fn a_byte_that_may_be_none_is_not_claimed() {
+        let (session, _) = play_with(settings(), &blob(25), vec![opened(), reset(5)]);
+        let R(reply) = status(204).range("0-0") else { unreachable!() };
+        let Action::Wait { why, .. } = session.on_reply(reply).next(&blob(25)) else { panic!("no pause") };
+        assert_eq!(why, "the registry says that it holds nothing of the upload, or 1 byte");
     }
 
     #[test]
