@@ -20,7 +20,7 @@ const HEAD: usize = 16;
 
 /// What an answer says of a blob.
 struct Found {
-    size: u64,
+    size: Option<u64>,
     start: Bytes,
     is_something_else: bool,
 }
@@ -30,8 +30,11 @@ impl Client {
     pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
         let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
         match self.find_blob(repository, digest, call).await? {
-            Some(found) if found.is_something_else => self.follow(repository, digest).await,
-            found => Ok(found.map(|found| found.size)),
+            // Without a length answer proxies that compress, and whatever makes a HEAD of a GET (django-oci 0.0.17).
+            Some(found) if found.is_something_else || found.size.is_none() => {
+                self.follow(repository, digest).await
+            }
+            found => Ok(found.and_then(|found| found.size)),
         }
     }
 
@@ -41,7 +44,17 @@ impl Client {
         call.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-15"));
         // A registry that knows no ranges sends everything: the rest is not read.
         call.limit = HEAD;
-        Ok(self.find_blob(repository, digest, call).await?.map(|found| (found.size, found.start)))
+        let Some(Found { size, start, .. }) = self.find_blob(repository, digest, call).await? else {
+            return Ok(None);
+        };
+        if size.is_none() {
+            tracing::warn!(
+                "looking for blob {} in `{}/{repository}`: the registry does not say how large it is, taken for missing",
+                digest.short(),
+                self.host(),
+            );
+        }
+        Ok(size.map(|size| (size, start)))
     }
 
     /// Returns a blob of at most `limit` bytes, if the repository has it: a config. Its digest has been checked.
@@ -62,7 +75,7 @@ impl Client {
         Ok(Some(answer.body))
     }
 
-    /// Asks by a GET how large a blob is of which a HEAD describes something else.
+    /// Asks by a GET how large a blob is of which a HEAD does not say it, or describes something else.
     async fn follow(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
         match self.peek_blob(repository, digest).await {
             // Some may write and not read.
@@ -92,11 +105,8 @@ impl Client {
             _ => text(&answer.headers, &header::CONTENT_LENGTH),
         };
         let size = size.and_then(|size| size.parse().ok());
-        if size.is_none() {
-            tracing::warn!("{}: the registry does not say how large it is, taken for missing", doing());
-        }
         let is_something_else = is_something_else(&answer.headers, digest);
-        Ok(size.map(|size| Found { size, start: answer.body, is_something_else }))
+        Ok(Some(Found { size, start: answer.body, is_something_else }))
     }
 }
 

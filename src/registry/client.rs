@@ -1244,9 +1244,16 @@ mod tests {
             line if line.starts_with("HEAD /v2/demo/blobs/") => {
                 Answer::Say("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n".into())
             }
-            line if line.starts_with("HEAD /v2/sizeless/blobs/") => {
+            line if ["HEAD /v2/sizeless/blobs/", "HEAD /v2/reticent/blobs/"]
+                .iter()
+                .any(|head| line.starts_with(head)) =>
+            {
                 Answer::Say("HTTP/1.1 200 OK\r\n\r\n".into())
             }
+            line if line.starts_with("GET /v2/sizeless/blobs/") => {
+                Answer::Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into())
+            }
+            line if line.starts_with("GET /v2/reticent/blobs/") => say(200, &[], "a blob of twenty-four b."),
             line if line.starts_with("HEAD /v2/away/blobs/") => {
                 say(307, &["Location: file:///etc/passwd"], "")
             }
@@ -1261,7 +1268,9 @@ mod tests {
         assert_eq!((media_type.as_str(), bytes.as_ref()), ("a/b", b"{}".as_slice()));
         assert!(client.get_manifest("demo", "huge").await.is_err());
         assert_eq!(client.get_manifest("demo", "absent").await.unwrap(), None);
-        for (repository, size) in [("demo", Some(17)), ("sizeless", None), ("away", None), ("absent", None)] {
+        for (repository, size) in
+            [("demo", Some(17)), ("reticent", Some(24)), ("sizeless", None), ("away", None), ("absent", None)]
+        {
             assert_eq!(client.head_blob(repository, &found).await.unwrap(), size, "{repository}");
         }
     }
