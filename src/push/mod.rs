@@ -31,6 +31,7 @@ mod spool;
 mod stages;
 mod survey;
 mod tally;
+mod told;
 mod traffic;
 mod transcode;
 mod upload;
@@ -59,6 +60,7 @@ pub use journal::{Job, Journal};
 pub use mirror::{Mirror, Rule};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
+pub use told::Told;
 
 use crate::{
     bucket::Bucket,
@@ -107,6 +109,8 @@ pub struct Options {
     pub sightings: Option<Sightings>,
     /// `--cache`: where machines share their encoded layers.
     pub shared_cache: Option<Bucket>,
+    /// What the user knows of the sizes of chunks.
+    pub told: Told,
 }
 
 impl Default for Options {
@@ -129,6 +133,7 @@ impl Default for Options {
             retries: 5,
             shared_cache: None,
             sightings: None,
+            told: Told::default(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! have is sent for the first; the other waits for it, and finds it there or mounts it.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard, OwnedSemaphorePermit, Semaphor
 
 use crate::{
     error::{Error, Result},
-    registry::Pool,
+    registry::{Lesson, Pool},
 };
 
 /// Bytes of small blobs in flight at once, in KiB: a semaphore counts in `u32`. What is larger is no small blob, even
@@ -29,8 +29,8 @@ pub(super) struct Traffic {
     open: Arc<Semaphore>,
     /// By registry and blob.
     flights: Arc<Mutex<HashMap<(String, String), Flight>>>,
-    /// The registries of which it was said that chunks are smaller than was asked for.
-    lowered: Arc<Mutex<HashSet<String>>>,
+    /// What the uploads so far have taught, by registry.
+    lessons: Arc<Mutex<HashMap<String, Lesson>>>,
     /// Taken while the list of what refers to an image is read and written again.
     pub(super) referrers: Arc<Turn<()>>,
 }
@@ -53,7 +53,7 @@ impl Traffic {
             small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
             open: Arc::new(Semaphore::new(OPEN)),
             flights: Arc::default(),
-            lowered: Arc::default(),
+            lessons: Arc::default(),
             referrers: Arc::default(),
         }
     }
@@ -76,9 +76,16 @@ impl Traffic {
         }
     }
 
-    /// Returns whether nobody has said of a registry yet that chunks are smaller than was asked for.
-    pub(super) fn is_news_of(&self, host: &str) -> bool {
-        self.lowered.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned())
+    /// Returns what the uploads so far have taught about a registry.
+    pub(super) fn lesson(&self, host: &str) -> Lesson {
+        self.lessons().get(host).copied().unwrap_or_default()
+    }
+
+    /// Takes note of what an upload knows about a registry by now.
+    pub(super) fn learn(&self, host: &str, newer: Lesson) {
+        let mut lessons = self.lessons();
+        let lesson = lessons.entry(host.to_owned()).or_default();
+        *lesson = lesson.and(newer);
     }
 
     /// Forgets what was sent: a registry does not have what it has confirmed.
@@ -99,6 +106,10 @@ impl Traffic {
             None => (Pool::Chunked, Arc::clone(&self.chunked).acquire_owned().await),
         };
         Ok(Place { pool, _permits: permits.map_err(closed)? })
+    }
+
+    fn lessons(&self) -> std::sync::MutexGuard<'_, HashMap<String, Lesson>> {
+        self.lessons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Flight>> {

@@ -5,14 +5,14 @@
 //! traffic.rs. No decision about the protocol is made here (registry/session.rs makes them all).
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicU64, Ordering},
 };
 
 use futures_util::TryStreamExt as _;
 
 use super::{
-    Options,
+    Options, Told,
     head_start::HeadStart,
     resume::{Opening, Resume, Trail, give_back, key},
     spool::{Feed, blocking},
@@ -39,8 +39,7 @@ pub(crate) struct Uploader {
     traffic: Traffic,
     /// Bytes handed to the network so far, repeats included.
     sent: Arc<AtomicU64>,
-    /// What the blobs so far have taught about the host: in force for all that come after.
-    lesson: Mutex<Lesson>,
+    told: Told,
     head_start: HeadStart,
 }
 
@@ -61,7 +60,7 @@ impl Uploader {
             reporter,
             traffic,
             sent: Arc::default(),
-            lesson: Mutex::default(),
+            told: options.told.clone(),
             head_start: HeadStart::default(),
         }
     }
@@ -161,18 +160,23 @@ impl Uploader {
                         place = Some(self.traffic.place(size.filter(|size| *size <= one_chunk)).await?);
                     }
                     let pool = place.as_ref().map_or(Pool::Chunked, |place| place.pool);
-                    match self.exchange(name, &feed, &request, pool).await {
+                    let outcome = self.exchange(name, &feed, &request, pool).await;
+                    session.hear(self.lesson());
+                    match outcome {
                         Ok(reply) => session.on_reply(reply),
                         Err(fault) => session.on_fault(fault),
                     }
                 }
             };
-            self.learn(session.lesson());
+            self.traffic.learn(self.client.host(), session.lesson());
             for message in session.take_warnings() {
                 self.reporter.event(Event::Warning { message });
             }
+            if let Some(message) = session.take_shrunk() {
+                self.tell(session.most(), message);
+            }
             if let Some(lowered) = session.lowered() {
-                self.tell_lowered(lowered);
+                self.tell_lowered(session.most(), lowered);
             }
             if let Some(location) = session.take_given_up() {
                 trail.give_up(&location).await;
@@ -201,24 +205,22 @@ impl Uploader {
         Ok((digest, size))
     }
 
-    /// Says once per push and host that chunks are smaller than was asked for.
-    fn tell_lowered(&self, Lowered { message, may_be_tried }: Lowered) {
+    /// Says that chunks are smaller than was asked for.
+    fn tell_lowered(&self, most: u64, Lowered { message, may_be_tried }: Lowered) {
         let host = self.client.host();
-        if self.traffic.is_news_of(host) {
-            let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
-            let again = if may_be_tried { &again } else { "" };
-            self.reporter.event(Event::Warning { message: format!("`{host}` gets {message}{again}") });
-        }
+        let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
+        let again = if may_be_tried { &again } else { "" };
+        self.tell(most, format!("`{host}` gets {message}{again}"));
     }
 
-    /// Returns what the blobs so far have taught about the host.
+    /// Says something about chunks of at most this size, unless it is no news.
+    fn tell(&self, most: u64, message: String) {
+        self.told.once(self.client.host(), most, || self.reporter.event(Event::Warning { message }));
+    }
+
+    /// Returns what the blobs so far have taught about the host: in force for all that are on their way.
     pub(crate) fn lesson(&self) -> Lesson {
-        *self.lesson.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn learn(&self, newer: Lesson) {
-        let mut lesson = self.lesson.lock().unwrap_or_else(PoisonError::into_inner);
-        *lesson = lesson.and(newer);
+        self.traffic.lesson(self.client.host())
     }
 
     /// Brings a blob to the registry whose bytes are not at hand: by mount, or not at all.

@@ -27,9 +27,6 @@ pub struct Lesson {
     /// The same by less good evidence, for this process alone.
     #[serde(skip)]
     pub bearable: Option<u64>,
-    /// The user has been told by this process that chunks are smaller than they were.
-    #[serde(skip)]
-    pub told: bool,
     /// It refused a chunk of another size than the one before.
     pub equal_parts: bool,
     /// It refused a blob in one PUT, and took it in PATCHes.
@@ -56,7 +53,6 @@ impl Lesson {
             body_limit: limit(self.body_limit, newer.body_limit),
             seeming_limit: limit(self.seeming_limit, newer.seeming_limit),
             bearable: limit(self.bearable, newer.bearable),
-            told: self.told || newer.told,
             equal_parts: self.equal_parts || newer.equal_parts,
             refuses_whole: self.refuses_whole || newer.refuses_whole,
             rate: newer.rate.or(self.rate),
@@ -216,7 +212,6 @@ mod tests {
         body_limit: Some(10_000_000),
         seeming_limit: Some(8_000_000),
         bearable: None,
-        told: false,
         equal_parts: true,
         refuses_whole: false,
         rate: Some(1_000_000),

@@ -136,6 +136,18 @@ impl Limits {
         self.possible()
     }
 
+    /// Takes note of limits that other uploads have met: they hold here too, unless a larger body went through.
+    pub(super) fn hear(&mut self, others: Lesson) {
+        let Lesson { body_limit, seeming_limit, bearable, largest_taken, .. } = &mut self.lesson;
+        for (mine, others) in [
+            (body_limit, others.body_limit),
+            (seeming_limit, others.seeming_limit),
+            (bearable, others.bearable),
+        ] {
+            *mine = others.filter(|others| *largest_taken <= *others).into_iter().chain(*mine).min();
+        }
+    }
+
     /// Takes note of how long a request took that carried nothing.
     pub(crate) fn answered(&mut self, elapsed: Duration) {
         self.lesson.answered(elapsed);
@@ -252,11 +264,10 @@ impl Limits {
         true
     }
 
-    /// Returns what is to be said of the chunks of an upload that are smaller than was asked for, unless whoever met
-    /// the limit has said so.
+    /// Returns what is to be said of the chunks of an upload that are smaller than was asked for.
     pub(super) fn lowered(&self, chunk: u64, size: Option<u64>) -> Option<Lowered> {
         let (wanted, most) = (self.wanted?, self.ceiling());
-        if self.lesson.told || most >= wanted || size.is_some_and(|size| size <= most) {
+        if most >= wanted || size.is_some_and(|size| size <= most) {
             return None;
         }
         let (chunk, wanted, why) = (sized(chunk), sized(wanted), self.why_no_larger());
@@ -265,11 +276,6 @@ impl Limits {
             may_be_tried: ![self.known_most, self.advertised_ceiling()].contains(&Some(most))
                 && !self.equal_parts,
         })
-    }
-
-    /// Takes note that the user knows that chunks are smaller than they were.
-    pub(super) const fn told(&mut self) {
-        self.lesson.told = true;
     }
 
     /// Chooses the chunk size for a session.
@@ -344,7 +350,8 @@ impl Limits {
         fluent.min(rate.saturating_mul(LONGEST_REQUEST_SECS)).max(SMALLEST_OWN.min(self.usual))
     }
 
-    fn ceiling(&self) -> u64 {
+    /// Returns the size of the largest chunk that may be sent.
+    pub(super) fn ceiling(&self) -> u64 {
         let known = [self.known_most, self.advertised_ceiling(), self.lesson.body_limit];
         // What is only suspected gives way to what the registry says.
         let seeming = [self.lesson.seeming_limit, self.lesson.bearable].into_iter().flatten();
@@ -647,7 +654,6 @@ mod tests {
     #[test]
     fn chunks_that_are_smaller_than_was_asked_for_are_told_of() {
         let learned = Lesson { body_limit: Some(5 * MIB), ..Lesson::default() };
-        let told = Lesson { told: true, ..learned };
         let ghcr = hosts::profile("ghcr.io");
         for (profile, wanted, most, lesson, size, expected) in [
             (Profile::ORDINARY, Some(8 * MIB), "", learned, None, Some(("been refused here", true))),
@@ -673,7 +679,6 @@ mod tests {
             (Profile::ORDINARY, Some(5 * MIB), "", learned, None, None),
             (Profile::ORDINARY, None, "", learned, None, None),
             (Profile::ORDINARY, Some(8 * MIB), "", Lesson::default(), None, None),
-            (Profile::ORDINARY, Some(8 * MIB), "", told, None, None),
         ] {
             let mut limits = Limits::new(&Settings { lesson, ..settings(wanted, profile) });
             advertised(&mut limits, "", most).unwrap();
@@ -685,6 +690,24 @@ mod tests {
                 }
                 (found, expected) => assert_eq!(found, expected),
             }
+        }
+    }
+
+    #[test]
+    fn what_others_have_met_holds_unless_more_went_through() {
+        let others = Lesson { body_limit: Some(5 * MIB), bearable: Some(4 * MIB), ..Lesson::default() };
+        for (taken, known, most) in [
+            (0, None, 4 * MIB),
+            (4 * MIB, None, 4 * MIB),
+            (5 * MIB, None, 5 * MIB),
+            (5 * MIB + 1, None, u64::MAX),
+            (0, Some(MIB), MIB),
+            (5 * MIB + 1, Some(8 * MIB), 8 * MIB),
+        ] {
+            let mut limits = limits(None, Profile::ORDINARY);
+            (limits.lesson.largest_taken, limits.lesson.body_limit) = (taken, known);
+            limits.hear(others);
+            assert_eq!(limits.ceiling(), most, "{taken} {known:?}");
         }
     }
 

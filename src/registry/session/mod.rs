@@ -94,6 +94,8 @@ pub struct Session {
     location: Option<Location>,
     given_up: Option<Location>,
     warnings: Vec<String>,
+    /// Why chunks have become smaller, until it is told.
+    shrunk: Option<String>,
 }
 
 /// A session that an earlier process has left behind, or this one may.
@@ -222,6 +224,7 @@ impl Session {
             location: None,
             given_up: None,
             warnings: Vec::new(),
+            shrunk: None,
             settings,
         }
     }
@@ -345,6 +348,17 @@ impl Session {
         self.observed()
     }
 
+    /// Takes note of the limits that others have met at this host.
+    pub fn hear(&mut self, others: Lesson) {
+        self.limits.hear(others);
+        let most = self.most();
+        if let Step::Send(upload) | Step::Ask { upload, .. } = &mut self.step
+            && !self.limits.equal_parts()
+        {
+            upload.chunk = upload.chunk.min(most);
+        }
+    }
+
     /// Takes note that the pause is over, or another token at hand.
     pub fn on_waited(mut self) -> Self {
         self.pending = Pending::Nothing;
@@ -374,6 +388,16 @@ impl Session {
     /// Returns what the user should know, and forgets it.
     pub fn take_warnings(&mut self) -> Vec<String> {
         mem::take(&mut self.warnings)
+    }
+
+    /// Returns why chunks have become smaller, and forgets it. Others may have said so.
+    pub fn take_shrunk(&mut self) -> Option<String> {
+        self.shrunk.take()
+    }
+
+    /// Returns the size of the largest chunk that may be sent, as far as is known by now.
+    pub fn most(&self) -> u64 {
+        self.limits.ceiling()
     }
 
     /// Returns what is to be said of chunks that are smaller than was asked for, each time: once is enough.

@@ -108,8 +108,7 @@ impl Session {
     /// Begins anew with the smaller chunks that are chosen by now.
     pub(super) fn smaller(&mut self, why: &str) -> Step {
         let chunk = sized(self.limits.choose(self.size()));
-        self.warnings.push(format!("{why}; going on with chunks of {chunk}"));
-        self.limits.told();
+        self.shrunk = Some(format!("{why}; going on with chunks of {chunk}"));
         Step::Open
     }
 

@@ -227,6 +227,29 @@ fn rule_11_a_body_too_large_begins_anew_one_rung_lower() {
 }
 
 #[test]
+fn rule_11_blobs_that_meet_a_limit_together_tell_of_each_rung_once() {
+    let layers: Vec<_> = (0..4).map(|seed| noise(seed, 10 << 20)).collect();
+    let layout = Layout::of_layers(&layers);
+    let mut pusher = pusher();
+    pusher.options.chunk_size = Some(9 * MIB);
+    let manners = Manners { body_limit: Some(2 * MIB), ..Manners::default() };
+    pushed_by(&pusher, &layout, Script::new().manners(manners));
+    let said = [(9, 8), (8, 5), (5, 4), (4, 1)].map(|(refused, next)| {
+        format!(
+            "the registry (faults/1.0) takes no body of {refused} MiB; going on with chunks of {next} MiB"
+        )
+    });
+    assert_eq!(pusher.warnings(), said);
+
+    // Who has waited for its turn meanwhile meets with none of it.
+    pusher.options.jobs = 1;
+    let manners = Manners { body_limit: Some(2 * MIB), ..Manners::default() };
+    let registry = pushed_by(&pusher, &layout, Script::new().manners(manners));
+    let refused = registry.log().iter().filter(|exchange| exchange.answered == Some(413)).count();
+    assert_eq!(refused, 4, "{}", story(&registry));
+}
+
+#[test]
 fn rule_11_the_ladder_is_gone_down_to_its_end() {
     let layout = layout(2);
     let mut pusher = pusher();
