@@ -25,7 +25,7 @@ use crate::{
     plan::{self, Need},
     registry::{
         Action, Client, Fault, Lesson, Location, Pool, Reply, Request, Session, UploadBody,
-        session::{Lowered, Mount, Outcome, Settings},
+        session::{Mount, Outcome, Resized, Settings},
     },
 };
 
@@ -175,8 +175,8 @@ impl Uploader {
             if let Some(message) = session.take_shrunk() {
                 self.tell(session.most(), message);
             }
-            if let Some(lowered) = session.lowered() {
-                self.tell_lowered(session.most(), lowered);
+            if let Some(resized) = session.resized() {
+                self.tell_resized(session.most(), resized);
             }
             if let Some(location) = session.take_given_up() {
                 trail.give_up(&location).await;
@@ -205,8 +205,8 @@ impl Uploader {
         Ok((digest, size))
     }
 
-    /// Says that chunks are smaller than was asked for.
-    fn tell_lowered(&self, most: u64, Lowered { message, may_be_tried }: Lowered) {
+    /// Says that chunks are not as large as was asked for.
+    fn tell_resized(&self, most: u64, Resized { message, may_be_tried }: Resized) {
         let host = self.client.host();
         let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
         let again = if may_be_tried { &again } else { "" };

@@ -80,9 +80,9 @@ impl Settings {
     }
 }
 
-/// Chunks are smaller than was asked for.
+/// Chunks are not as large as was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lowered {
+pub struct Resized {
     /// What is sent, and why.
     pub message: String,
     /// What speaks against larger ones was learned here and may be otherwise by now: a
@@ -264,16 +264,23 @@ impl Limits {
         true
     }
 
-    /// Returns what is to be said of the chunks of an upload that are smaller than was asked for.
-    pub(super) fn lowered(&self, chunk: u64, size: Option<u64>) -> Option<Lowered> {
+    /// Returns what is to be said of the chunks of an upload that are not as large as was asked for.
+    pub(super) fn resized(&self, chunk: u64, size: Option<u64>) -> Option<Resized> {
         let (wanted, most) = (self.wanted?, self.ceiling());
-        if most >= wanted || size.is_some_and(|size| size <= most) {
+        let why = if size.is_some_and(|size| size <= most.min(wanted)) {
             return None;
-        }
-        let (chunk, wanted, why) = (sized(chunk), sized(wanted), self.why_no_larger());
-        Some(Lowered {
-            message: format!("chunks of {chunk} and not of {wanted}, as was asked for: {why}"),
-            may_be_tried: ![self.known_most, self.advertised_ceiling()].contains(&Some(most))
+        } else if most < wanted {
+            self.why_no_larger()
+        } else if self.advertised_least > Some(wanted) {
+            "the registry announces that it takes no smaller ones".to_owned()
+        } else {
+            return None;
+        };
+        let (chunk, asked) = (sized(chunk), sized(wanted));
+        Some(Resized {
+            message: format!("chunks of {chunk} and not of {asked}, as was asked for: {why}"),
+            may_be_tried: most < wanted
+                && ![self.known_most, self.advertised_ceiling()].contains(&Some(most))
                 && !self.equal_parts,
         })
     }
@@ -652,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_are_smaller_than_was_asked_for_are_told_of() {
+    fn chunks_that_are_not_as_large_as_was_asked_for_are_told_of() {
         let learned = Lesson { body_limit: Some(5 * MIB), ..Lesson::default() };
         let ghcr = hosts::profile("ghcr.io");
         for (profile, wanted, most, lesson, size, expected) in [
@@ -682,14 +689,22 @@ mod tests {
         ] {
             let mut limits = Limits::new(&Settings { lesson, ..settings(wanted, profile) });
             advertised(&mut limits, "", most).unwrap();
-            let lowered = limits.lowered(limits.choose(size), size);
-            let found = lowered.as_ref().map(|lowered| (lowered.message.as_str(), lowered.may_be_tried));
+            let resized = limits.resized(limits.choose(size), size);
+            let found = resized.as_ref().map(|resized| (resized.message.as_str(), resized.may_be_tried));
             match (found, expected) {
                 (Some((message, tried)), Some((why, may_be_tried))) => {
-                    assert!(message.ends_with(why) && tried == may_be_tried, "{lowered:?}");
+                    assert!(message.ends_with(why) && tried == may_be_tried, "{resized:?}");
                 }
                 (found, expected) => assert_eq!(found, expected),
             }
+        }
+        for (wanted, size, said) in [(MIB, None, true), (MIB, Some(MIB), false), (5 * MIB, None, false)] {
+            let mut limits = limits(Some(wanted), Profile::ORDINARY);
+            advertised(&mut limits, "5242880", "").unwrap();
+            let message = "chunks of 5 MiB and not of 1 MiB, as was asked for: the registry announces that it takes no \
+                           smaller ones";
+            let expected = Resized { message: message.to_owned(), may_be_tried: false };
+            assert_eq!(limits.resized(limits.choose(size), size), said.then_some(expected));
         }
     }
 

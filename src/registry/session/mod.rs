@@ -21,7 +21,7 @@ use std::{mem, time::Duration};
 
 pub(crate) use self::{chunk::Limits, patch::is_lost_behind, range::Stored};
 pub use self::{
-    chunk::Lowered,
+    chunk::Resized,
     exchange::{Action, Fault, Mount, Outcome, Reply, Request},
 };
 use self::{commit::Missing, patch::Break, status::Doubt};
@@ -400,10 +400,10 @@ impl Session {
         self.limits.ceiling()
     }
 
-    /// Returns what is to be said of chunks that are smaller than was asked for, each time: once is enough.
-    pub fn lowered(&self) -> Option<Lowered> {
+    /// Returns what is to be said of chunks that are not as large as was asked for, each time: once is enough.
+    pub fn resized(&self) -> Option<Resized> {
         match &self.step {
-            Step::Send(upload) if self.way != Way::Whole => self.limits.lowered(upload.chunk, self.size()),
+            Step::Send(upload) if self.way != Way::Whole => self.limits.resized(upload.chunk, self.size()),
             _ => None,
         }
     }

@@ -198,14 +198,25 @@ fn rule_10_what_was_asked_for_and_is_not_done_is_said_once() {
     // And so it is where the registry announces what it takes.
     let manners = Manners { chunk_max: Some(MIB + (64 << 10)), ..Manners::default() };
     let registry = Registry::start(Script::new().manners(manners));
-    let asking = asking(2 * MIB);
-    asking.push(two(7).path(), &registry).unwrap();
+    let larger = asking(2 * MIB);
+    larger.push(two(7).path(), &registry).unwrap();
     let host = registry.host();
     let said = format!(
         "`{host}` gets chunks of 1 MiB and not of 2 MiB, as was asked for: the registry announces that it takes no \
          larger ones"
     );
-    assert_eq!(asking.warnings(), [said]);
+    assert_eq!(larger.warnings(), [said]);
+    // The same for smaller ones.
+    let manners = Manners { chunk_min: Some(MIB), ..Manners::default() };
+    let registry = Registry::start(Script::new().manners(manners));
+    let smaller = asking(MIB / 2);
+    smaller.push(two(9).path(), &registry).unwrap();
+    let host = registry.host();
+    let said = format!(
+        "`{host}` gets chunks of 1 MiB and not of 512 KiB, as was asked for: the registry announces that it takes no \
+         smaller ones"
+    );
+    assert_eq!(smaller.warnings(), [said]);
 }
 
 #[test]
