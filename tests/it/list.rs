@@ -9,7 +9,7 @@ use crate::{
         docker_registry::DockerRegistry,
         longshore::{Longshore, Run},
         read_back::ReadBack,
-        registry::{Fault, Registry, Route, Script},
+        registry::{Fault, Manners, Registry, Route, Script},
     },
     wire::image::{Archive, Layout, layer, noise},
 };
@@ -294,4 +294,27 @@ fn the_configuration_of_each_registry_holds_for_its_entries() {
         |registry: &Registry, name: &str| String::from_utf8(registry.manifest(name, "1").unwrap().1).unwrap();
     assert!(manifest(&one, "0").contains("layer.v1.tar+zstd"));
     assert!(manifest(&other, "1").contains("layer.v1.tar\""));
+}
+
+#[test]
+fn what_is_done_otherwise_than_was_asked_for_is_said_once() {
+    let manners = Manners { chunk_max: Some((1 << 20) + (64 << 10)), ..Manners::default() };
+    let (longshore, registry) = (Longshore::new(), Registry::start(Script::new().manners(manners)));
+    let (list, host) = (List::of(0, ""), registry.host());
+    let images = [1, 2].map(|seed| Layout::of_layers(&[noise(seed, 3 << 20)]));
+    let entry = |image: &Layout| {
+        let source = image.path().display();
+        format!(
+            "- source: {source}\n  destinations: [{host}/a:{0}, {host}/b:{0}]\n",
+            image.root.digest.short()
+        )
+    };
+    list.write(&images.each_ref().map(entry).concat());
+    let run = list.push(&longshore, &["--chunk-size=2MiB", "--progress=json"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(
+        run.stderr.matches("chunks of 1 MiB and not of 2 MiB, as was asked for").count(),
+        1,
+        "{run:?}"
+    );
 }

@@ -6,7 +6,7 @@ use longshore::{
     cache::Cache,
     oci::{Repository, reference::check_tag},
     push::{
-        OpenSessions, Options, Part, Press, Resume,
+        OpenSessions, Options, Part, Press, Resume, Told,
         runtime::{Ending, block_on_with_farewell},
     },
     registry::{Client, Credentials, RateLimit},
@@ -37,6 +37,7 @@ pub(super) struct Shared {
     credentials: Credentials,
     /// The uploads to be given back at an interruption.
     open: OpenSessions,
+    told: Told,
     progress: Progress,
 }
 
@@ -59,8 +60,8 @@ impl Shared {
         let cache = args.cache.open(context)?;
         let progress = args.progress.begin(context);
         let press = Press::new(cache.clone(), progress.reporter());
-        let open = OpenSessions::default();
-        Ok(Self { cache, press, bucket, rate_limit, credentials, open, progress })
+        let (open, told) = (OpenSessions::default(), Told::default());
+        Ok(Self { cache, press, bucket, rate_limit, credentials, open, told, progress })
     }
 
     /// Pushes, until it is done or a signal ends it.
@@ -139,6 +140,7 @@ impl<'a> Order<'a> {
     ) -> Result<Done> {
         let Self { args, disk, goal, mut options, .. } = self;
         options.shared_cache.clone_from(&shared.bucket);
+        options.told.clone_from(&shared.told);
         match &mut options.resume {
             Resume::Keep(unfinished) => unfinished.sweep(),
             Resume::GiveBack(open) => open.clone_from(&shared.open),
