@@ -258,10 +258,20 @@ impl Limits {
         let least = self.advertised_least.unwrap_or(0);
         let next = LADDER.into_iter().find(|rung| *rung < sent).filter(|next| *next >= least);
         let Some(next) = next else { return false };
-        self.lesson.bearable = Some(self.lesson.bearable.map_or(next, |known| known.min(next)));
-        self.lesson.largest_taken = self.lesson.largest_taken.min(next);
-        self.unproven = (evident || self.unproven.is_some()).then_some(next);
+        self.bear(next, evident);
         true
+    }
+
+    /// Makes do with bodies of `most` bytes, as long as nothing larger goes through.
+    pub(super) fn bear(&mut self, most: u64, evident: bool) {
+        self.lesson.bearable = Some(self.lesson.bearable.map_or(most, |known| known.min(most)));
+        self.lesson.largest_taken = self.lesson.largest_taken.min(most);
+        self.unproven = (evident || self.unproven.is_some()).then_some(most);
+    }
+
+    /// Returns whether bodies of `most` bytes will do instead of such of `sent`.
+    pub(super) fn may_bear(&self, most: u64, sent: u64) -> bool {
+        (LADDER[LADDER.len() - 1].max(self.advertised_least.unwrap_or(0))..sent).contains(&most)
     }
 
     /// Returns what is to be said of the chunks of an upload that are not as large as was asked for.

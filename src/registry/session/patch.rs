@@ -6,7 +6,9 @@
 use std::{ops::Range, time::Duration};
 
 use super::{
-    Doubt, Fault, Footing, Reply, Request, Session, Step, Upload, Way, range::Stored, recovery::SETTLE,
+    Doubt, Fault, Footing, Reply, Request, Session, Step, Upload, Way,
+    range::Stored,
+    recovery::{SETTLE, answered},
     retry, words,
 };
 use crate::error::{self, Error, ErrorKind, counted};
@@ -28,6 +30,8 @@ pub(super) enum Suspect {
     Deadline,
     /// A body may not be so large; evidently, if both broke after the same number of bytes.
     Size { evident: bool },
+    /// Of a larger body no more comes through.
+    Passage { most: u64 },
 }
 
 /// How a request with a body broke.
@@ -39,6 +43,8 @@ pub(super) struct Break {
     elapsed: Duration,
     /// Nothing was kept since the one before it.
     stuck: bool,
+    /// So many bytes were kept of the body that broke before, if it broke behind a gateway as this one did.
+    kept: Option<u64>,
     suspect: Option<Suspect>,
 }
 
@@ -133,23 +139,40 @@ impl Session {
         error: &Error,
     ) -> Option<Step> {
         match suspect? {
-            Suspect::Size { evident } => Some(self.dodge(length, evident, error)),
+            Suspect::Size { evident } => return Some(self.dodge(length, evident, error)),
             Suspect::Deadline => {
                 self.limits.suspect(length, true);
-                if self.limits.equal_parts() {
-                    return Some(self.restart(error.clone()));
-                }
-                upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
-                None
+            }
+            Suspect::Passage { most } => {
+                self.limits.bear(most, true);
+                self.tell_smaller(&answered(length, error));
             }
         }
+        if self.limits.equal_parts() {
+            return Some(self.restart(error.clone()));
+        }
+        upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
+        None
     }
 
     /// Compares an answer to a body with the break before it. What a gateway says that has lost the registry tells no
     /// more than a reset: Caddy 2.6 answers 502 for a body that is larger than its `request_body` allows.
     pub(super) fn suspect_answer(&mut self, range: &Range<u64>, reply: &Reply) -> Option<Suspect> {
-        let lost = is_lost_behind(reply.status);
-        lost.then(|| self.suspect(range, range.end - range.start, reply.elapsed)).flatten()
+        if !is_lost_behind(reply.status) {
+            return None;
+        }
+        let before = self.last_break;
+        let suspect = self.suspect(range, range.end - range.start, reply.elapsed);
+        let kept = before.and_then(|before| range.start.checked_sub(before.start));
+        let last = self.last_break.as_mut()?;
+        last.kept = kept;
+        // A registry that is away for a while keeps nothing, or now more and now less.
+        let passage = kept.filter(|kept| before.is_some_and(|before| before.kept == Some(*kept)));
+        let length = range.end - range.start;
+        match passage.filter(|most| self.limits.may_bear(*most, length)) {
+            Some(most) if length > self.limits.largest_taken() => Some(Suspect::Passage { most }),
+            _ => suspect,
+        }
     }
 
     /// Compares a fault with the break before it.
@@ -162,7 +185,7 @@ impl Session {
     /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079).
     fn suspect(&mut self, range: &Range<u64>, sent: u64, elapsed: Duration) -> Option<Suspect> {
         let (start, length) = (range.start, range.end - range.start);
-        let first = Break { start, sent, elapsed, stuck: false, suspect: None };
+        let first = Break { start, sent, elapsed, stuck: false, kept: None, suspect: None };
         let before = self.last_break.replace(first)?;
         // Where nothing was kept in between, the place is as vague as the kernels make it.
         let stuck = start == before.start && sent > 0;
@@ -652,6 +675,36 @@ mod tests {
         let (session, done) = play_with(large, &blob(40 * MIB), answers);
         assert!(done.contains(&format!(", {}..{}, ", 6 * MIB, 14 * MIB)), "{done}");
         assert_eq!(session.lesson().seeming_limit, Some(8 * MIB));
+    }
+
+    #[test]
+    fn a_gateway_that_lets_as_much_of_each_body_through_is_taken_at_that() {
+        let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
+        let large = || Settings { chunk_size: None, profile, ..settings() };
+        let session = |held: &[u64], code| {
+            let mut answers = vec![opened()];
+            for held in held {
+                answers.extend([status(code), holds(*held), holds(*held)]);
+            }
+            answers.push(kept(held.last().unwrap() + 10_000_000));
+            play_with(large(), &blob(100 * MIB), answers)
+        };
+        let (mut same, done) = session(&[10_000_000, 20_000_000, 30_000_000], 502);
+        assert!(done.ends_with("30000000..40000000, 40000000..50000000"), "{done}");
+        let words = "the registry answers bodies of 16 MiB by 502; going on with chunks of 10000000 bytes";
+        assert_eq!(same.take_shrunk().as_deref(), Some(words));
+        assert_eq!(same.lesson().seeming_limit, Some(10_000_000));
+        // A registry that is away for a while teaches nothing, nor one that has troubles of its own.
+        for (held, code) in [
+            ([10_000_000, 20_000_001, 30_000_000].as_slice(), 502),
+            (&[10_000_000, 20_000_000], 502),
+            (&[10_000_000, 20_000_000, 30_000_000], 500),
+            (&[10_000, 20_000, 30_000], 502),
+        ] {
+            let (session, done) = session(held, code);
+            let lesson = session.lesson();
+            assert_eq!((lesson.seeming_limit, lesson.bearable), (None, None), "{held:?} {code}: {done}");
+        }
     }
 
     #[test]

@@ -107,27 +107,34 @@ impl Session {
 
     /// Begins anew with the smaller chunks that are chosen by now.
     pub(super) fn smaller(&mut self, why: &str) -> Step {
+        self.tell_smaller(why);
+        Step::Open
+    }
+
+    /// Has the user know that smaller chunks are chosen by now.
+    pub(super) fn tell_smaller(&mut self, why: &str) {
         let chunk = sized(self.limits.choose(self.size()));
         self.shrunk = Some(format!("{why}; going on with chunks of {chunk}"));
-        Step::Open
     }
 
     /// Begins anew with smaller chunks: connections break with a body of `sent` bytes, before the registry or behind
     /// whoever answers for it.
     pub(super) fn dodge(&mut self, sent: u64, evident: bool, error: &Error) -> Step {
         self.limits.suspect(sent, evident);
-        let sent = sized(sent);
-        self.smaller(&match error.find::<RegistryError>() {
-            Some(answer) => {
-                let status = answer.status;
-                format!("{} answers bodies of {sent} by {status}", whoever_answered(answer))
-            }
-            None => format!("connections break at bodies of {sent}"),
-        })
+        self.smaller(&answered(sent, error))
     }
 
     pub(super) fn fits_whole(&self) -> bool {
         self.size().is_none_or(|size| self.limits.fit(size))
+    }
+}
+
+/// Says what becomes of bodies of `sent` bytes.
+pub(super) fn answered(sent: u64, error: &Error) -> String {
+    let sent = sized(sent);
+    match error.find::<RegistryError>() {
+        Some(answer) => format!("{} answers bodies of {sent} by {}", whoever_answered(answer), answer.status),
+        None => format!("connections break at bodies of {sent}"),
     }
 }
 
