@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     oci::{Descriptor, Digest},
     plan::{AtHand, Need},
-    registry::{Client, Request, is_something_else},
+    registry::{Client, NO_REGISTRY, Request, is_something_else},
     source::{Data, Missing, Source},
 };
 
@@ -72,10 +72,11 @@ pub(crate) async fn present_or(
             match found {
                 Some(found) if found == size => Ok(Some(digest)),
                 Some(_) if matches!(needs[at].at_hand, AtHand::Shared(_)) => Ok(None),
-                Some(found) => Err(Error::new(
-                    ErrorKind::Refused,
-                    format!("the registry has {digest} with {found} bytes, the image says {size}"),
-                )),
+                Some(found) => {
+                    let host = client.host();
+                    let words = format!("`{host}` has {digest} with {found} bytes, the image says {size}");
+                    Err(Error::new(ErrorKind::Refused, words).with_hint(NO_REGISTRY))
+                }
                 None => {
                     let tell = first_missing.lock().unwrap_or_else(PoisonError::into_inner).take();
                     if let Some(tell) = tell {

@@ -44,6 +44,9 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(5);
 /// A token shall be good for so long when a body is begun, since nothing can be renewed in the middle of it.
 const TOKEN_MARGIN_WITH_BODY: Duration = Duration::from_secs(30);
 
+/// What a server may be that answers everything alike.
+pub(crate) const NO_REGISTRY: &str = "whoever answers there may be no registry";
+
 /// Closing an upload may take so many times as long as other requests: registries copy gigabytes then.
 const CLOSING: u32 = 15;
 
@@ -111,6 +114,15 @@ impl Client {
         let answer = self.round_trip(&scope, &mut call).await?;
         let guard = &self.0.transport.guard;
         let location = match request {
+            Request::Open { mount, .. }
+                if answer.status.is_success()
+                    && !answer.headers.contains_key(header::LOCATION)
+                    && (mount.is_none() || answer.status != StatusCode::CREATED) =>
+            {
+                let status = answer.status.as_u16();
+                let words = format!("opened an upload by {status} without a `Location` to send it to");
+                return Err(Fault::Fatal(no_registry(&answer.url, &words)));
+            }
             _ if streams && answer.status.is_redirection() => {
                 redirected(&call.method, &answer.url, answer.status, &answer.headers, guard)
                     .map_err(Fault::Fatal)?
@@ -443,6 +455,11 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.0.host).finish()
     }
+}
+
+/// Says what a server does that no registry would do.
+pub(super) fn no_registry(url: &Url, does: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("{} {does}", origin(url))).with_hint(NO_REGISTRY)
 }
 
 fn given_up(fault: Fault, doing: String) -> Error {
@@ -791,7 +808,7 @@ mod tests {
     async fn an_identity_token_is_traded_by_post_or_else_by_get() {
         let mut credentials = Credentials::default();
         credentials.give("a test", Credential::Identity(Secret::new("refresh me")));
-        let server = token_registry(|_| say(202, &[], "")).await;
+        let server = token_registry(|_| say(202, &["Location: /1"], "")).await;
         let client = server.client(ClientOptions { credentials, ..options() });
         client.exchange("demo", &open(), None, Pool::Small).await.unwrap();
         let post = server.seen().into_iter().find(|seen| seen.is("POST /token")).unwrap();

@@ -3,7 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{Client, RegistryError, blobs::content_digest, body::Payload, client::Call};
+use super::{
+    Client, RegistryError,
+    blobs::content_digest,
+    body::Payload,
+    client::{Call, no_registry},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{
@@ -62,6 +67,12 @@ impl Client {
         if !answer.whole {
             let words = format!("the manifest is larger than {MANIFEST_LIMIT} bytes, or was cut off");
             return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));
+        }
+        // There are servers that answer everything by a page, or by nothing, and call that well.
+        if answer.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(
+                no_registry(&answer.url, "answered with something that is no manifest").while_doing(doing())
+            );
         }
         let media_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();

@@ -57,6 +57,7 @@ pub(crate) use blobs::is_something_else;
 pub use body::UploadBody;
 pub use certificates::Certificates;
 pub use client::Client;
+pub(crate) use client::NO_REGISTRY;
 pub use credential::{Credential, Secret};
 pub use credentials::Credentials;
 pub use documents::{MANIFEST_TYPES, Receipt};

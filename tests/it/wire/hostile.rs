@@ -6,6 +6,7 @@ use std::{thread, time::Duration};
 use longshore::{
     Error, ErrorKind,
     error::chain,
+    push::IfExists,
     registry::{Credential, Credentials, Secret},
 };
 
@@ -208,5 +209,30 @@ fn tls_does_not_lead_down_by_realm_or_redirect() {
         assert_eq!(registry.calls(Route::Token), 0, "{what}");
         let shown = registry.log().iter().any(|exchange| exchange.authorization.is_some());
         assert!(!shown, "{what}: {}", story(&registry));
+    }
+}
+
+#[test]
+fn a_web_server_is_no_registry() {
+    let layout = Layout::of(&[1000, 1000]);
+    let page = || Fault::status(200).body("text/html", "<h1>It works!</h1>");
+    for well in [|| Fault::status(200), page] {
+        let script = [ROUTES.as_slice(), &[Route::Base, Route::ManifestGet]].concat();
+        let script = script.into_iter().fold(Script::new(), |script, route| script.always(route, well()));
+        for if_exists in [IfExists::Overwrite, IfExists::Skip, IfExists::Fail] {
+            let mut pusher = Pusher::new();
+            pusher.options.if_exists = if_exists;
+            let error = survived(&pusher, &layout, script.clone(), "web server").expect("an error");
+            assert!(chain(&error).contains("answered with something that is no manifest"), "{error:?}");
+            assert_eq!(error.hints(), ["whoever answers there may be no registry"]);
+            assert_eq!(pusher.warnings(), [""; 0]);
+        }
+        let script = Script::new().always(Route::BlobHead, well());
+        let error = survived(&Pusher::new(), &layout, script, "blob").expect("an error");
+        assert_eq!(error.hints(), ["whoever answers there may be no registry"], "{error:?}");
+        let script = Script::new().always(Route::Open, well());
+        let error = survived(&Pusher::new(), &layout, script, "open").expect("an error");
+        assert!(chain(&error).contains("opened an upload by 200 without a `Location`"), "{error:?}");
+        assert_eq!(error.hints(), ["whoever answers there may be no registry"]);
     }
 }
