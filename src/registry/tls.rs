@@ -96,10 +96,17 @@ impl NoTls {
         }
     }
 
-    /// Puts it into our words.
-    pub(super) fn into_error(self, url: &Url) -> Error {
+    /// Puts it into our words; `base` is the registry, which may have sent us elsewhere.
+    pub(super) fn into_error(self, url: &Url, base: &Url) -> Error {
         let host = origin(url);
         match self {
+            Self::Certificate(_) | Self::Protocol(_) if url.host() != base.host() => {
+                let words = format!("no TLS connection to {host}, where {} sends us", origin(base));
+                Error::new(ErrorKind::Network, words).with_hint(match self {
+                    Self::Protocol(_) => NO_ADDRESS,
+                    _ => "`--ca-file` adds a certificate authority",
+                })
+            }
             Self::Identity(_) => Error::new(ErrorKind::Denied, format!("{host} wants to know who we are"))
                 .with_hint("`NAME.cert` and `NAME.key` in `--cert-dir DIR` or in `certs.d/HOST` say so"),
             Self::Certificate(_) | Self::Protocol(_) => {
@@ -119,6 +126,9 @@ impl fmt::Display for NoTls {
 }
 
 impl std::error::Error for NoTls {}
+
+/// What makes a registry send us where it is not.
+const NO_ADDRESS: &str = "if the registry is not to be found there, the proxy before it has to pass on `Host` and `X-Forwarded-Proto`";
 
 /// What webpki says of a certificate that is its own authority.
 const OWN_AUTHORITY: &str = "CaUsedAsEndEntity";

@@ -281,7 +281,9 @@ impl Transport {
             }
         }
         let response = match meter.watch(client.execute(request), self.settings.timeout, patience).await {
-            Some(response) => response.map_err(|error| fault(error, &meter, &url, &self.place(&url))),
+            Some(response) => {
+                response.map_err(|error| fault(error, &meter, &url, &self.base(), &self.place(&url)))
+            }
             None => Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
         };
         let mut response = response.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
@@ -422,7 +424,7 @@ fn may_be_other_protocol(outcome: &Result<Incoming, Fault>) -> bool {
 }
 
 /// Says what went wrong in the words of the innermost cause; the outer ones are the HTTP client's.
-fn fault(error: reqwest::Error, meter: &Meter, url: &Url, place: &str) -> Fault {
+fn fault(error: reqwest::Error, meter: &Meter, url: &Url, base: &Url, place: &str) -> Fault {
     if let Some(error) = meter.failure() {
         return Fault::Fatal(error);
     }
@@ -443,7 +445,7 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url, place: &str) -> Fault 
     }
     let tls = innermost.downcast_ref().and_then(|error| NoTls::of(error, connecting));
     if let Some(tls) = tls {
-        return Fault::Fatal(tls.into_error(url));
+        return Fault::Fatal(tls.into_error(url, base));
     }
     // rustls has a link to its own manual here.
     let why = match (kind, innermost.to_string().as_str()) {

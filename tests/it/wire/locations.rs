@@ -1,6 +1,11 @@
 //! Where a registry may send us, and what we show there: rules 21 to 23, 25 and 32, and promise 8.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+    time::Duration,
+};
 
 use longshore::{
     ErrorKind,
@@ -360,4 +365,26 @@ fn rule_32_a_look_that_leads_into_our_surroundings_means_unknown() {
         assert_arrived(&layout, &registry);
         assert!(!registry.log().iter().any(|exchange| named(exchange, "localhost")));
     }
+}
+
+#[test]
+fn a_registry_that_does_not_know_its_own_address_is_named_for_it() {
+    // Behind a proxy that passes on neither `Host` nor the scheme, and what is there speaks no TLS.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            // Whoever has heard enough need not read it.
+            stream.read_exact(&mut [0; 16]).ok();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").ok();
+        }
+    });
+    let location = Fault::Location(Some(format!("{elsewhere}{{path}}")));
+    let registry = Registry::start(Script::new().always(Route::Open, location));
+    let error = Pusher::new().push(Layout::of(&[1000]).path(), &registry).unwrap_err();
+    let words = format!("no TLS connection to {elsewhere}, where http://{} sends us: ", registry.host());
+    assert!(chain(&error).contains(&words), "{}", chain(&error));
+    let hint = "if the registry is not to be found there, the proxy before it has to pass on `Host` and \
+                `X-Forwarded-Proto`";
+    assert_eq!(error.hints(), [hint]);
 }
