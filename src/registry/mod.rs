@@ -42,6 +42,7 @@ pub mod options;
 mod origin;
 pub mod probe;
 pub mod proxies;
+mod proxy_login;
 pub mod rate_limit;
 pub mod registries_conf;
 pub mod registry_error;

@@ -30,6 +30,7 @@ use super::{
     options::ClientOptions,
     origin::{is_loopback, origin},
     proxies::{PROXY_LOGIN, Proxies},
+    proxy_login::{introduce, wants_login},
     rate_limit::RateLimit,
     registry_error::RegistryError,
     retry::{Pace, retry_after},
@@ -253,6 +254,20 @@ impl Transport {
     }
 
     async fn exchange(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
+        let url = outgoing.url.clone();
+        let refused = |outcome: &Result<Incoming, Fault>| match outcome {
+            // Through a tunnel it is the registry that answers.
+            Ok(answer) => {
+                url.scheme() == "http" && answer.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            }
+            Err(Fault::Fatal(error)) => error.hints().contains(&PROXY_LOGIN),
+            Err(_) => false,
+        };
+        introduce(&self.settings.proxies, &url, Box::pin(self.pass(outgoing)), refused, || self.place(&url))
+            .await
+    }
+
+    async fn pass(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
         let Outgoing { method, url, headers, payload, patience, limit, leaves_body } = outgoing;
         let client = self.client(&url).map_err(Fault::Fatal)?;
         let carries = !matches!(method, Method::GET | Method::HEAD);
@@ -451,10 +466,7 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url, base: &Url, place: &st
     let why = match (kind, innermost.to_string().as_str()) {
         (Some(io::ErrorKind::UnexpectedEof), _) => "the other side hung up".to_owned(),
         // A login that is wrong is not shown again: many proxies lock its account after a few.
-        (_, NO_LOGIN) => {
-            let words = format!("{place}: the proxy wants a login, or another one");
-            return Fault::Fatal(Error::new(ErrorKind::Refused, words).with_hint(PROXY_LOGIN));
-        }
+        (_, NO_LOGIN) => return Fault::Fatal(wants_login(place)),
         (_, NO_TUNNEL) => "the proxy does not connect us".to_owned(),
         (_, words) => one_line(words).unwrap_or_default(),
     };

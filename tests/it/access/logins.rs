@@ -154,36 +154,39 @@ fn a_proxy_that_does_not_answer_is_named() {
 
 #[test]
 fn a_login_that_a_proxy_refuses_is_not_shown_again() {
-    for (status, code, words) in [
-        ("407 Proxy Authentication Required", 5, "the proxy wants a login, or another one"),
-        ("403 Forbidden", 6, "the proxy does not connect us"),
+    for (status, refused, words) in [
+        ("407 Proxy Authentication Required", true, "the proxy wants a login, or another one"),
+        ("403 Forbidden", false, "the proxy does not connect us"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = listener.local_addr().unwrap();
         // Answers whoever asks, until somebody comes who does not.
         let answering = thread::spawn(move || {
-            loop {
+            for asked in 0.. {
                 let (mut stream, _) = listener.accept().unwrap();
                 let lines = BufReader::new(&stream).lines().map_while(Result::ok);
                 if lines.take_while(|line| !line.is_empty()).count() == 0 {
-                    break;
+                    return asked;
                 }
                 // Whoever has been told to go needs no answer.
                 write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok();
             }
+            0
         });
         let user = User::new().with("HTTPS_PROXY", format!("http://me:{PASSWORD}@{proxy}"));
-        let run = user.push("r.example.com/demo:1", &["--retries=2", "-vv"]);
+        // Neither by requests side by side, nor on the way to another registry.
+        let run = user.push("r.example.com/demo:1", &["s.example.com/demo:1", "--retries=2", "-vv"]);
         drop(TcpStream::connect(proxy).unwrap());
-        answering.join().unwrap();
+        let asked = answering.join().unwrap();
+        assert_eq!(asked == 1, refused, "{asked} {run:?}");
         assert!(!run.stderr.contains(PASSWORD), "{run:?}");
         let mut tries = HashMap::new();
         for (request, _) in run.stderr.lines().filter_map(|line| line.split_once(" fault=")) {
             *tries.entry(request).or_insert(0) += 1;
         }
-        assert_eq!(tries.values().max(), Some(if code == 5 { &1 } else { &3 }), "{run:?}");
-        assert_eq!(run.stderr.contains("`http://USER:PASSWORD@HOST:PORT`"), code == 5, "{run:?}");
-        run.said(code, &[&format!("through the proxy http://{proxy}: {words}")]);
+        assert_eq!(tries.values().max(), Some(if refused { &1 } else { &3 }), "{run:?}");
+        assert_eq!(run.stderr.contains("`http://USER:PASSWORD@HOST:PORT`"), refused, "{run:?}");
+        run.said(7, &[&format!("through the proxy http://{proxy}: {words}")]);
     }
 }
 
