@@ -183,29 +183,59 @@ fn tick(printer: Printer, track: &Mutex<Track>, ended: &mpsc::Receiver<()>) {
     let mut told: HashMap<String, mem::Discriminant<Phase>> = HashMap::new();
     let mut looks = 0;
     while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
-        let now = Instant::now();
-        let mut lines = Vec::new();
         looks += 1;
-        {
-            let track = lock(track);
-            for (name, _, phase) in track.in_flight(now) {
-                let kind = mem::discriminant(&phase);
-                let is_new = told.insert(name.to_owned(), kind) != Some(kind);
-                // Pauses are told of when they begin.
-                if is_new && !matches!(phase, Phase::Waiting { .. }) {
-                    lines.push(format!("{:8} {name}", words(&phase, now)));
-                }
-            }
-            // Before anything is planned there is nothing to sum up.
-            let total = Some(track.total(now)).filter(|total| looks % LOOKS == 0 && total.blobs > 0);
-            lines.extend(total.map(|total| summary(&total, usize::MAX)));
-        }
+        let lines = news(&lock(track), &mut told, looks % LOOKS == 0, Instant::now());
         for line in lines {
             printer.status(&line);
         }
     }
 }
 
+/// Returns what a look finds that was not told of yet, and everything together if that is wanted.
+fn news(
+    track: &Track,
+    told: &mut HashMap<String, mem::Discriminant<Phase>>,
+    summed_up: bool,
+    now: Instant,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, _, phase) in track.in_flight(now) {
+        let kind = mem::discriminant(&phase);
+        let is_new = told.insert(name.to_owned(), kind) != Some(kind);
+        // Pauses are told of when they begin.
+        if is_new && !matches!(phase, Phase::Waiting { .. }) {
+            lines.push(format!("{:8} {name}", words(&phase, now)));
+        }
+    }
+    // Before anything is planned there is nothing to sum up.
+    let total = Some(track.total(now)).filter(|total| summed_up && total.blobs > 0);
+    lines.extend(total.map(|total| summary(&total, usize::MAX)));
+    lines
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_summed_up_before_it_is_planned() {
+        let (mut track, now) = (Track::default(), Instant::now());
+        let look = |track: &Track, summed_up| news(track, &mut HashMap::new(), summed_up, now);
+        assert_eq!(look(&track, true), [""; 0]);
+        let blob = serde_json::json!({
+            "blob": "a", "digest": null, "size": 5, "sourceSize": null, "step": "send", "encoding": null,
+            "from": null,
+        });
+        let blobs = vec![serde_json::from_value(blob).unwrap()];
+        let (present, upload, bytes) = (0, 1, 5);
+        let planned =
+            Event::Planned { present, reuse: 0, fetch: 0, mount: 0, upload, transcode: 0, bytes, blobs };
+        track.hear(&planned, now);
+        assert_eq!(look(&track, true), ["0/1  0 B of 5 B"]);
+        assert_eq!(look(&track, false), [""; 0]);
+    }
 }
