@@ -19,6 +19,9 @@ use crate::{
 /// All that is sent beside layers.
 const WORDS: usize = MIB / 4;
 
+/// Sockets take so much of a body before an answer is heard that came before its end.
+const BUFFERED: usize = 8 * MIB;
+
 /// When to kill: one chunk of the layer is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
@@ -80,7 +83,8 @@ fn a_registry_that_has_lost_the_upload_is_sent_it_anew() {
     // Without a secret in its configuration it has another one each time, and knows no upload again.
     for (settings, moment) in [("", Moment::BetweenChunks), (", secret: same", Moment::InChunk)] {
         let sent = kill_registry(settings, moment);
-        assert!(sent <= (LARGE + moment.sent() + WORDS) as u64, "{settings} {moment:?}: {sent}");
+        // A chunk that had not left yet is sent, and refused in its middle.
+        assert!(sent <= (LARGE + moment.sent() + BUFFERED) as u64, "{settings} {moment:?}: {sent}");
     }
 }
 
