@@ -29,8 +29,8 @@ use super::{
     one_line::one_line,
     options::ClientOptions,
     origin::{is_loopback, origin},
-    proxies::{PROXY_LOGIN, Proxies},
-    proxy_login::{introduce, wants_login},
+    proxies::Proxies,
+    proxy_login::{introduce, is_refusal, wants_login},
     rate_limit::RateLimit,
     registry_error::RegistryError,
     retry::{Pace, retry_after},
@@ -255,13 +255,8 @@ impl Transport {
 
     async fn exchange(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
         let url = outgoing.url.clone();
-        let refused = |outcome: &Result<Incoming, Fault>| match outcome {
-            // Through a tunnel it is the registry that answers.
-            Ok(answer) => {
-                url.scheme() == "http" && answer.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            }
-            Err(Fault::Fatal(error)) => error.hints().contains(&PROXY_LOGIN),
-            Err(_) => false,
+        let refused = |outcome: &Result<Incoming, Fault>| {
+            is_refusal(&url, outcome.as_ref().map(|answer| answer.status))
         };
         introduce(&self.settings.proxies, &url, Box::pin(self.pass(outgoing)), refused, || self.place(&url))
             .await
