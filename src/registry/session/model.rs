@@ -31,6 +31,8 @@ pub(super) struct Manners {
     pub(super) checks_location: bool,
     pub(super) answers_status: bool,
     pub(super) ranges: Ranges,
+    /// A closing PUT with a body of more than a byte gets a 500.
+    pub(super) refuses_whole: bool,
     /// What a `POST` with a mount is answered.
     pub(super) mount: u16,
 }
@@ -178,6 +180,7 @@ impl Registry {
     fn answer(&mut self, request: &Request) -> Reply {
         match request {
             Request::Cancel { .. } => reply(204),
+            Request::Commit { body: Some(2..), .. } if self.manners.refuses_whole => reply(500),
             Request::Commit { location, body, .. } => self.commit(location, *body),
             Request::Exists { .. } if self.has_blob => {
                 with(reply(200), "content-length", &self.size.to_string())

@@ -110,12 +110,18 @@ fn manners(scale: u64, ranges: impl Strategy<Value = Ranges>) -> impl Strategy<V
     (
         option::of((4..40_u64, 10..80_u64)),
         option::of(2..30_u64),
-        any::<[bool; 5]>(),
+        any::<[bool; 6]>(),
         ranges,
         prop_oneof![Just(201), Just(202), Just(401), Just(404)],
     )
         .prop_map(
-            move |(bounds, body_limit, [equal_parts, keeps, offsets, locations, status], ranges, mount)| {
+            move |(
+                bounds,
+                body_limit,
+                [equal_parts, keeps, offsets, locations, status, refuses_whole],
+                ranges,
+                mount,
+            )| {
                 // Where nothing tells the offset but a refusal, wrong ones have to be refused.
                 let needs_refusals = ranges == Ranges::Words || !status || equal_parts || locations;
                 Manners {
@@ -130,6 +136,7 @@ fn manners(scale: u64, ranges: impl Strategy<Value = Ranges>) -> impl Strategy<V
                     checks_location: locations,
                     answers_status: status && ranges != Ranges::Words,
                     ranges,
+                    refuses_whole,
                     mount,
                 }
             },
@@ -234,6 +241,8 @@ proptest! {
         prop_assert!(result.is_ok(), "{:?}", result);
         let limited = case.manners.body_limit.is_some();
         let most = if case.killed_after.is_some() { 2 } else { 1 };
+        // To find out that it wants no whole blob costs one as well.
+        let most = if case.manners.refuses_whole { 2 * most } else { most };
         prop_assert!(limited || registry.opened <= most || case.manners.equal_parts);
     }
 }
