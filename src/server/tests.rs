@@ -447,6 +447,20 @@ async fn what_is_about_a_manifest_is_found_from_it() {
     assert!(list.contains(r#""manifests":[]"#), "{list}");
 }
 
+/// As after a kill, or on a full disk: its bytes were stored, and the list could not be written any more.
+#[tokio::test]
+async fn what_is_about_a_manifest_is_listed_however_it_came_here() {
+    let registry = Fixture::start().await;
+    let (config, layer) = (registry.blob("a", b"{}").await, registry.blob("a", b"sbom").await);
+    let subject = Digest::of(b"may come later");
+    let referrer = manifest(&config, &layer, &format!(r#","subject":{}"#, descriptor(&subject)));
+    let stored = registry.blob("a", referrer.as_bytes()).await;
+    let reply = registry.put(&format!("/v2/a/manifests/{stored}"), MANIFEST, &referrer).await;
+    assert_eq!(header(&reply, "oci-subject"), subject.to_string());
+    let list = registry.get(&format!("/v2/a/referrers/{subject}")).await.text().await.unwrap();
+    assert!(list.contains(&stored.to_string()), "{list}");
+}
+
 #[tokio::test]
 async fn nobody_gets_out_of_the_folder() {
     let registry = Fixture::start().await;

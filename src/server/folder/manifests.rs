@@ -68,8 +68,9 @@ impl Disk {
         self.commit(&staging, name, &manifest.digest)?;
         match target {
             Target::Tag(tag) => index.tag(manifest, tag),
-            // One that was here and is not listed is the child of an index.
-            Target::Digest(_) if !known => index.list(manifest),
+            // One that was here and is not listed is the child of an index. What is about another one is found in the list
+            // alone, and whoever stored it may have been killed before it was listed.
+            Target::Digest(_) if !known || manifest.subject.is_some() => index.list(manifest),
             Target::Digest(_) => {}
         }
         for tag in tags {
