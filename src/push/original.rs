@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     codec::Recipe,
-    error::Result,
+    error::{Result, chain},
     oci::{Content, Manifest},
     plan::{self, Need},
     source::{ImageContent, Layer},
@@ -55,16 +55,22 @@ impl Delivery {
             }
         }
         let manifests = [original.clone()];
-        manifest::send(
+        let sent = manifest::send(
             &self.target.client,
             &manifests,
             &self.target.destination,
             &names.tags,
             &self.traffic,
             &*self.press.reporter,
-        )
-        .await?;
-        Ok(Some(original.clone()))
+        );
+        match sent.await {
+            // It lacks what it said it has, and no encoder makes that.
+            Err(error) if manifest::misses_blob(&error) => {
+                self.warn(format!("{}; encoding the layers instead", chain(&error)));
+                Ok(None)
+            }
+            sent => sent.map(|_| Some(original.clone())),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Pusher, REPOSITORY, story};
 use crate::support::{
-    registry::{Registry, Route},
+    registry::{Fault, Registry, Route, Script},
     samples::Sample,
 };
 
@@ -40,6 +40,21 @@ fn elsewhere_its_layers_are_encoded_again_and_its_config_stays() {
     assert_ne!(digest, ORIGINAL);
     let config = "sha256:b0f4100048823624503753a11b867f67cfe9399842a3ff7602ac58f338d94d53";
     assert!(registry.blob(REPOSITORY, &config.parse().unwrap()).is_some(), "{}", story(&registry));
+}
+
+#[test]
+fn a_registry_that_lacks_what_it_said_it_has_gets_the_layers() {
+    let refusal = Fault::status(404).body(
+        "application/json",
+        r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#,
+    );
+    let registry = Registry::start(Script::new().on(Route::ManifestPut, 2, refusal));
+    let (layout, store) = (Sample::open("oci/skopeo"), store());
+    let pusher = Pusher::new();
+    push(&pusher, &layout.path, &registry, &format!("{REPOSITORY}:1"));
+    assert_ne!(push(&pusher, &store.path, &registry, &format!("{REPOSITORY}:2")), ORIGINAL);
+    assert!(pusher.warnings()[0].contains("encoding the layers instead"), "{:?}", pusher.warnings());
+    assert_eq!(registry.tags(REPOSITORY), ["1", "2"]);
 }
 
 fn store() -> Sample {
