@@ -24,10 +24,8 @@ pub fn take_over(from: &Path, into: &Path) -> Result<()> {
         fs_err::create_dir_all(&folder).context(ErrorKind::Local, merging)?;
         for blob in fs_err::read_dir(algorithm.path()).context(ErrorKind::Local, merging)? {
             let blob = blob.context(ErrorKind::Local, merging)?;
-            let to = folder.join(blob.file_name());
-            if !to.exists() {
-                fs_err::rename(blob.path(), to).context(ErrorKind::Local, merging)?;
-            }
+            // Also where there is one: whoever was interrupted may have left half of it, and what comes is whole.
+            fs_err::rename(blob.path(), folder.join(blob.file_name())).context(ErrorKind::Local, merging)?;
         }
         fs_err::File::open(&folder)
             .and_then(|folder| folder.sync_all())
@@ -108,6 +106,18 @@ mod tests {
             let path = write::blob_path(&into, &Digest::of(blob.as_bytes()));
             assert_eq!(fs_err::read_to_string(path).unwrap(), blob);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_an_interrupted_copy_is_made_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+        layout(&into, &json!([]), &[]);
+        let path = write::blob_path(&into, &Digest::of(b"whole"));
+        fs_err::write(&path, "wh").unwrap();
+        layout(&from, &json!([entry("a", None)]), &["whole"]);
+        take_over(&from, &into).unwrap();
+        assert_eq!(fs_err::read_to_string(path).unwrap(), "whole");
     }
 
     #[test]
