@@ -7,7 +7,7 @@
 //! whatever kills us in between leaves more bytes than the state counts, and those are written again.
 
 use std::{
-    io,
+    fmt, io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     thread,
@@ -80,13 +80,14 @@ pub(super) enum Taken {
 }
 
 impl State {
-    /// Reads the state of the upload in `folder`, if there is one.
+    /// Reads the state of the upload in `folder`, if there is one. A damaged one is none: its client begins anew.
     pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(STATE);
         match fs_err::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .context(ErrorKind::Local, || format!("the upload's state `{}` is damaged", path.display())),
+            Ok(bytes) => {
+                let state = serde_json::from_slice(&bytes);
+                Ok(state.inspect_err(|error| damaged(folder, error)).ok())
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::local("reading an upload's state").because(error)),
         }
@@ -123,8 +124,10 @@ impl Staging {
             return Ok(Taken::Gone);
         };
         let hasher = STANDARD.decode(hash).ok().and_then(|state| Hasher::resume(algorithm, &state));
-        let hasher =
-            hasher.ok_or_else(|| Error::local("an upload's hash is damaged").while_doing(opening()))?;
+        let Some(hasher) = hasher else {
+            damaged(&folder, &"its hash is none");
+            return Ok(Taken::Gone);
+        };
         let keeper = Some(Keeper { repository, saved: size });
         Ok(Taken::Ours(Self { folder, file, size, hasher, keeper }))
     }
@@ -232,6 +235,10 @@ impl Drop for Staging {
             tracing::warn!("an upload's folder stays behind: {error}");
         }
     }
+}
+
+fn damaged(folder: &Path, why: &dyn fmt::Display) {
+    tracing::warn!("the state of the upload `{}` is damaged: {why}", folder.display());
 }
 
 /// Locks the upload in `folder`, unless somebody else has it locked.
@@ -396,7 +403,7 @@ mod tests {
         let state = fs_err::read_to_string(folder.join(STATE)).unwrap();
         for damaged in [String::new(), state.replace("\"hash\":\"", "\"hash\":\"A"), "{}".into()] {
             fs_err::write(folder.join(STATE), &damaged).unwrap();
-            Staging::resume(folder.clone()).unwrap_err();
+            assert!(matches!(Staging::resume(folder.clone()).unwrap(), Taken::Gone));
         }
     }
 
