@@ -327,9 +327,11 @@ impl Listing<'_> {
             None if compression == Compression::None => Some((diff_id.0.clone(), weight)),
             None => self.proven(layer, diff_id)?.map(|digest| (digest, weight)),
         };
-        self.needs.push(Need { layer: layer.clone(), identity, weight, at_hand, origins: Vec::new() });
-        let compression = *self.packed.entry(diff_id.clone()).or_insert(compression);
-        Ok(Some(Slot::Encoded(diff_id.clone(), compression)))
+        let packed = *self.packed.entry(diff_id.clone()).or_insert(compression);
+        if packed == compression {
+            self.needs.push(Need { layer: layer.clone(), identity, weight, at_hand, origins: Vec::new() });
+        }
+        Ok(Some(Slot::Encoded(diff_id.clone(), packed)))
     }
 
     /// Many producers name a layer by its digest. If that was once proven to be of this diff ID, it is believed:

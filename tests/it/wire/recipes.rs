@@ -203,6 +203,24 @@ fn the_same_layer_in_several_encodings_is_pushed_alike_with_a_cold_and_a_warm_ca
     }
 }
 
+/// In an archive, whose layers no manifest names, each goes as it lies there; what is plain is gzipped.
+#[test]
+fn a_layer_in_two_encodings_is_called_what_is_pushed_of_it() {
+    let plain = layer(&noise(1, 50_000));
+    let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+    for layers in [vec![zstd.clone(), plain.clone()], vec![plain.clone(), zstd]] {
+        let pusher = Pusher::new();
+        let before = Archive::of_layers(vec![plain.clone()], |_| {});
+        pusher.push(&before.path(), &Registry::honest()).unwrap();
+        let registry = Registry::honest();
+        let archive = Archive::of_layers(layers, |_| {});
+        pusher.push(&archive.path(), &registry).unwrap();
+        // It looks at the bytes.
+        packings(&registry);
+        assert_holds(&registry, &archive.layers);
+    }
+}
+
 #[test]
 fn force_encodes_what_is_in_that_encoding_already() {
     let layers = [gzip(&layer(&noise(1, 100_000)))];
