@@ -16,7 +16,7 @@ mod writer;
 use std::{
     collections::HashMap,
     fs::DirBuilder,
-    io,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -209,7 +209,10 @@ impl Cache {
         let bytes = sealed(&self.name_of(path), value)?;
         fs_err::create_dir_all(path.parent().unwrap_or(&self.dir)).context(ErrorKind::Local, writing)?;
         make_way(path)?;
-        layout::write::write_atomic(path, &bytes)
+        // Not beside its place: whoever clears the cache would take it away.
+        let mut temp = writer::locked_in(&self.dir.join(WRITING)).context(ErrorKind::Local, writing)?;
+        temp.write_all(&bytes).context(ErrorKind::Local, writing)?;
+        layout::write::persist(temp, path)
     }
 
     /// Returns where below the root a file is, wherever the cache is.
@@ -354,7 +357,12 @@ const WRITING: &str = "longshore/writing";
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::Permissions, io::Write as _, ops::ControlFlow, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs::Permissions,
+        ops::ControlFlow,
+        os::unix::fs::PermissionsExt as _,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use rustix::fs::{CWD, FileType, Mode};
 
@@ -619,6 +627,27 @@ mod tests {
         assert!(scratch.lookup(&encoded.diff_id, GZIP).unwrap().is_none());
         scratch.forget(&encoded.diff_id, GZIP).unwrap();
         assert!(cache.lookup(&encoded.diff_id, GZIP).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_entry_is_made_while_somebody_clears_the_cache() {
+        let (_dir, cache) = cache();
+        let done = AtomicBool::new(false);
+        let failures: Vec<_> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    cache.clear().unwrap();
+                }
+            });
+            let commit = |_| {
+                let (encoded, writer) = write(&cache, b"plain");
+                writer.commit(&encoded, GZIP).err()
+            };
+            let failures = (0..100).filter_map(commit).collect();
+            done.store(true, Ordering::Relaxed);
+            failures
+        });
+        assert!(failures.is_empty(), "{failures:?}");
     }
 
     #[test]

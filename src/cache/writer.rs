@@ -111,7 +111,7 @@ impl Write for Writer {
 }
 
 /// Makes a temp file that no sweep takes.
-fn locked_in(dir: &Path) -> io::Result<NamedTempFile> {
+pub(super) fn locked_in(dir: &Path) -> io::Result<NamedTempFile> {
     loop {
         let temp = tempfile::Builder::new().prefix("layer-").tempfile_in(dir)?;
         // Where the file system knows no locks, nothing is ever swept.
