@@ -221,7 +221,9 @@ impl Intake<'_> {
         let pressed = self.press.encode(plain, &head.name, self.encoding, &output, Until::End);
         let (encoded, writer) = pressed.inspect_err(|error| output.end(Err(error.clone())))?;
         output.end(Ok((encoded.digest.clone(), encoded.size)));
-        let blob = writer.commit(&encoded, self.encoding)?;
+        // The archive does not pass once more: what is not kept is there as long as it is open.
+        let bytes = Blob::from_file(writer.blob_file(), encoded.size);
+        let blob = self.press.keep(writer, &encoded, self.encoding).unwrap_or(bytes);
         self.press.share(&encoded, self.encoding, blob.clone());
         let DiffId(digest) = encoded.diff_id;
         let entry = Entry { digest: encoded.digest, size: encoded.size, plain_size: encoded.plain_size };

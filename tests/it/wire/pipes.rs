@@ -53,6 +53,19 @@ fn a_link_in_a_pipe_may_lead_to_what_comes_after_it() {
     }
 }
 
+#[test]
+fn what_the_cache_does_not_keep_of_an_archive_that_passes_arrives_all_the_same() {
+    let archive = Archive::of(&[60_000, 500]);
+    let (registry, pusher) = (Registry::honest(), Pusher::new());
+    // Where entries should go.
+    fs_err::write(pusher.cache.dir().join("longshore/encoded"), "").unwrap();
+    if let Err(error) = pusher.push(&archive.compressed(), &registry) {
+        panic!("{error:?}\n{}", story(&registry));
+    }
+    assert_holds(&registry, &archive.layers);
+    assert!(pusher.warnings()[0].starts_with("the encoded layer is not kept"), "{:?}", pusher.warnings());
+}
+
 /// Returns the archive with each layer under another name, and before all of them links of their old names.
 fn linked(archive: &Archive, kind: EntryType) -> Vec<u8> {
     let mut links = Builder::new(Vec::new());
