@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf, absolute};
 use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, similar},
-    layout::{archive::write_archive, merge::take_over, write::require_replaceable},
+    layout::{archive::write_archive, merge::take_over, output::workplace, write::require_replaceable},
     oci::Reference,
 };
 use tempfile::TempDir;
@@ -65,16 +65,14 @@ impl Disk {
         Reference::at(host, &format!("{REPOSITORY}{tag}"))
     }
 
-    /// Makes the folder in which the image is put together, on the filesystem of the destination.
-    pub(super) fn stage(&self) -> Result<TempDir> {
+    /// Makes the folder in which the image is put together, on the filesystem of the destination. It is somebody's as long
+    /// as the file is open.
+    pub(super) fn stage(&self) -> Result<(TempDir, fs_err::File)> {
         let dir = match self.kind {
             Kind::Folder if self.path.is_dir() => &self.path,
             _ => self.path.parent().unwrap_or(&self.path),
         };
-        tempfile::Builder::new()
-            .prefix(".longshore-")
-            .tempdir_in(dir)
-            .context(ErrorKind::Local, || format!("writing to `{}`", dir.display()))
+        workplace(dir, ".longshore-").context(ErrorKind::Local, || format!("writing to `{}`", dir.display()))
     }
 
     /// Puts what has arrived in the stage where it belongs.

@@ -99,12 +99,11 @@ pub fn archive_size<N: AsRef<str>>(files: impl IntoIterator<Item = (N, u64)>) ->
     entries.sum::<u64>() + END as u64
 }
 
-/// Writes the layout in `dir` to `file`, whole or not at all. The small documents come first, so that a reader of a
-/// pipe knows what follows.
+/// Writes the layout in `dir` to `file`, whole or not at all; both are on one filesystem. The small documents come first, so
+/// that a reader of a pipe knows what follows.
 pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     let writing = || format!("writing `{}`", file.display());
-    let beside = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temp = write::readable().tempfile_in(beside).context(ErrorKind::Local, writing)?;
+    let mut temp = write::readable().tempfile_in(dir).context(ErrorKind::Local, writing)?;
     let mut names = vec![OCI_LAYOUT.to_owned(), INDEX.to_owned()];
     let mut blobs = Vec::new();
     for algorithm in fs_err::read_dir(dir.join(BLOBS)).context(ErrorKind::Local, writing)? {

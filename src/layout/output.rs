@@ -57,14 +57,8 @@ impl Output {
             return Err(Error::usage(format!("{} would be more than {PARTS} parts", counted(size, "byte")))
                 .with_hint("choose larger ones"));
         }
-        let prefix = format!(".{name}.");
-        sweep(dir, &prefix);
+        let (temp, lock) = workplace(dir, &format!(".{name}.")).context(ErrorKind::Local, writing)?;
         require_room(dir, name, size)?;
-        let temp = tempfile::Builder::new().prefix(&prefix).tempdir_in(dir);
-        let temp = temp.context(ErrorKind::Local, writing)?;
-        let lock = fs_err::File::open(temp.path()).context(ErrorKind::Local, writing)?;
-        // Where the file system knows no locks, nothing is ever swept.
-        lock.file().lock().ok();
         let current = create(temp.path(), 0).context(ErrorKind::Local, writing)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -192,7 +186,18 @@ fn create(stage: &Path, number: usize) -> io::Result<fs_err::File> {
     fs_err::File::create_new(staged(stage, number))
 }
 
-/// Removes what killed processes have left of this output: what nobody locks.
+/// Makes a folder in `dir` for what is unfinished, which stays locked as long as the file is open. What killed processes
+/// have left there under the same prefix goes.
+pub fn workplace(dir: &Path, prefix: &str) -> io::Result<(TempDir, fs_err::File)> {
+    sweep(dir, prefix);
+    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(dir)?;
+    let lock = fs_err::File::open(temp.path())?;
+    // Where the file system knows no locks, nothing is ever swept.
+    lock.file().lock().ok();
+    Ok((temp, lock))
+}
+
+/// Removes what nobody locks.
 fn sweep(dir: &Path, prefix: &str) {
     let Ok(entries) = fs_err::read_dir(dir) else { return };
     let ours = |name: &str| {

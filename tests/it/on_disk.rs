@@ -57,6 +57,22 @@ fn an_archive_is_the_same_whenever_it_is_written() {
 }
 
 #[test]
+fn what_a_killed_push_has_left_goes_with_the_next() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let source = Archive::of(&[1000]);
+    let layout = dir.path().join("layout");
+    for (to, place) in [("oci:layout", dir.path()), ("oci:layout", &layout), ("oci-archive:file", dir.path())]
+    {
+        let (left, other) = (place.join(".longshore-abcDEF"), place.join(".longshore-mine"));
+        fs_err::create_dir_all(left.join("image/blobs")).unwrap();
+        fs_err::create_dir_all(&other).unwrap();
+        let to = to.replace(':', &format!(":{}/", dir.path().display()));
+        longshore.run(["push", source.path().to_str().unwrap(), &to]).pushed().unwrap();
+        assert!(!left.exists() && other.exists(), "{to}");
+    }
+}
+
+#[test]
 fn what_fails_leaves_the_place_as_it_was() {
     let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
     let broken = Layout::of(&[1000, 2000]);

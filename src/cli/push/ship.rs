@@ -127,7 +127,12 @@ impl Goods {
         disk: &Disk,
         rate_limit: Option<RateLimit>,
     ) -> Result<Done> {
-        let stage = if args.dry_run { embedded::empty()? } else { disk.stage()? };
+        let (stage, _lock) = if args.dry_run {
+            (embedded::empty()?, None)
+        } else {
+            let (stage, lock) = disk.stage()?;
+            (stage, Some(lock))
+        };
         let work = async |client: Client| self.ship(args, goal, |_| Ok(client.clone())).await;
         let mut done = with_registry(stage.path(), rate_limit, work).await?;
         match &mut done {
