@@ -25,6 +25,11 @@ use crate::{
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
+/// A manifest is read into memory, and as many may come at once as there are connections. Nearly all are smaller than this.
+const SMALL: u64 = 64 << 10;
+/// So many others are taken at once.
+pub(super) const MOST_LARGE: usize = 16;
+
 impl Registry {
     /// `HEAD /v2/<name>/manifests/<tag or digest>`
     pub(super) async fn head_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
@@ -54,6 +59,8 @@ impl Registry {
         // The specification has its parameters ignored.
         let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
         let declared = declared.map(|media_type| media_type.trim().to_owned());
+        let is_small = content_length(headers).is_some_and(|length| length <= SMALL);
+        let _leave = if is_small { None } else { self.large_manifests.acquire().await.ok() };
         let reading = tokio::time::timeout(self.patience, read(headers, body));
         let bytes = reading.await.map_err(|_| Refusal::too_slow())??;
         let sent_to = target.clone();

@@ -40,7 +40,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -48,6 +48,7 @@ pub use self::{access::Access, run::run, storage::Place, tls::Tls, upstream::Ups
 use self::{
     gate::Gate,
     gateway::Gateway,
+    manifests::MOST_LARGE,
     metrics::Metrics,
     patience::Patient,
     reply::{Reply, broken_down},
@@ -148,6 +149,7 @@ impl Server {
             patience,
             tls,
             gateway,
+            large_manifests: Semaphore::new(MOST_LARGE),
             metrics: Metrics::default(),
         };
         let (stopping, stopped) = watch::channel(false);
@@ -194,6 +196,8 @@ struct Registry {
     tls: Option<Tls>,
     /// Where there is an upstream.
     gateway: Option<Arc<Gateway>>,
+    /// Leave to take a large manifest.
+    large_manifests: Semaphore,
     metrics: Metrics,
 }
 

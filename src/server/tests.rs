@@ -358,6 +358,37 @@ async fn a_manifest_that_is_not_what_it_says_is_refused() {
 }
 
 #[tokio::test]
+async fn large_manifests_wait_for_each_other_and_small_ones_do_not() {
+    let registry = Fixture::start().await;
+    let begin = async || {
+        let mut stream = TcpStream::connect(registry.server.address()).await.unwrap();
+        let head = format!(
+            "PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            4 << 20
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    // Who is told to go on is being read.
+    let told = async |stream: &mut TcpStream| {
+        let mut reply = [0; 25];
+        stream.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"HTTP/1.1 100 Continue\r\n\r\n");
+    };
+    let mut large = Vec::new();
+    for _ in 0..MOST_LARGE {
+        let mut stream = begin().await;
+        told(&mut stream).await;
+        large.push(stream);
+    }
+    let mut waiting = begin().await;
+    registry.image("a", "2", b"layer").await;
+    assert!(waiting.try_read(&mut [0; 25]).is_err());
+    drop(large.pop());
+    told(&mut waiting).await;
+}
+
+#[tokio::test]
 async fn an_index_is_listed_alone_and_tags_move() {
     let registry = Fixture::start().await;
     let tagged = registry.image("a", "amd64", b"1").await;
