@@ -160,7 +160,12 @@ impl Delivery {
         };
         let message = if let Some(blob) = wanted.cached.get(digest) {
             self.press.cache.forget(diff_id, self.options.recipe.encoding())?;
-            format!("the cached blob `{}` was damaged", blob.path().display())
+            let message = format!("the cached blob `{}` was damaged", blob.path().display());
+            if self.absorbed.layer(&diff_id.0).is_ok() {
+                // It has passed, and cannot be encoded anew.
+                return Err(Error::local(message).because(error).with_hint("push it once more"));
+            }
+            message
         } else if self.press.cache.proven(digest)?.is_some() {
             self.press.cache.disprove(digest)?;
             format!("`{}` is no longer what it was", need.layer.name)

@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, path::PathBuf, sync::Arc, thread};
 
+use longshore::{ErrorKind, layout::write::blob_path, oci::Digest};
 use tar::{Builder, EntryType, Header};
 
 use super::{
@@ -64,6 +65,20 @@ fn what_the_cache_does_not_keep_of_an_archive_that_passes_arrives_all_the_same()
     }
     assert_holds(&registry, &archive.layers);
     assert!(pusher.warnings()[0].starts_with("the encoded layer is not kept"), "{:?}", pusher.warnings());
+}
+
+/// What the cache has of a layer is not encoded while the archive passes, and then it is too late.
+#[test]
+fn a_damaged_cache_is_no_fault_of_an_archive_that_passes() {
+    let plain = layer(&noise(1, 60_000));
+    let archive = Archive::named(vec![(format!("{}.tar", Digest::of(&plain).hex()), plain)]);
+    let (pusher, path) = (Pusher::new(), archive.compressed());
+    pusher.push(&path, &Registry::honest()).unwrap();
+    let kept = pusher.cache.list().unwrap().remove(0).entry;
+    fs_err::write(blob_path(pusher.cache.dir(), &kept.digest), vec![0; kept.size as usize]).unwrap();
+    let error = pusher.push(&path, &Registry::honest()).unwrap_err();
+    assert_eq!((error.kind(), error.hints()), (ErrorKind::Local, vec!["push it once more"]), "{error:?}");
+    pusher.push(&path, &Registry::honest()).unwrap();
 }
 
 /// Returns the archive with each layer under another name, and before all of them links of their old names.
