@@ -241,8 +241,8 @@ impl Pushed {
 impl Push {
     /// Pushes the image to one target after the other, and says what became of each; an error of its own means
     /// that the image could not be read. What succeeded, its registry has confirmed as a whole; where it
-    /// failed, no tag has moved. A layer is encoded once, and mounted from one repository into the next. Dropping
-    /// the future stops it.
+    /// failed, no tag has moved but those before one that was refused. A layer is encoded once, and mounted from
+    /// one repository into the next. Dropping the future stops it.
     pub async fn run(mut self) -> Result<Vec<Result<Pushed>>> {
         let giving = self.press.use_shared(self.options.shared_cache.take());
         tokio::join!(self.deliver(), giving).0
