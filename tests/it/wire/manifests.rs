@@ -322,3 +322,12 @@ fn rule_41_layers_that_no_cache_kept_are_encoded_again() {
     assert_eq!(registry.calls(Route::ManifestPut), 2);
     assert_eq!(registry.tags(REPOSITORY), ["1"]);
 }
+
+#[test]
+fn of_several_tags_those_before_a_refused_one_have_moved() {
+    let fault = Fault::status(400).body("application/json", r#"{"errors":[{"code":"TAG_INVALID"}]}"#);
+    let registry = Registry::start(Script::new().on(Route::ManifestPut, 2, fault));
+    let pusher = Pusher { tags: vec!["2".to_owned(), "3".to_owned()], ..Pusher::new() };
+    let error = pusher.push(Layout::of(&[1000]).path(), &registry).unwrap_err();
+    assert_eq!((error.kind(), registry.tags(REPOSITORY)), (ErrorKind::Refused, vec!["1".to_owned()]));
+}
