@@ -166,6 +166,8 @@ pub(super) fn truncated(offset: u64) -> Error {
 }
 
 const BLOCK: usize = 512;
+/// No file is larger, and rounded up to whole blocks it is still a number.
+const LARGEST: u64 = i64::MAX as u64;
 /// For long names and PAX records: a path has at most 4 KiB, and extended attributes are not for images'
 /// outer archives.
 const EXTENDED_LIMIT: u64 = 1 << 20;
@@ -200,6 +202,7 @@ impl Extensions {
             match key {
                 b"path" => self.path = word(),
                 b"linkpath" => self.link_path = word(),
+                b"size" if value.is_empty() => self.size = None,
                 b"size" => self.size = Some(decimal(value).ok_or("a PAX size is not a number")?),
                 key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 _ => {}
@@ -277,7 +280,8 @@ fn check_sum(block: &[u8; BLOCK], offset: u64) -> Result<()> {
     }
 }
 
-/// Reads a number: octal digits between spaces and NULs, or base-256 when the first bit is set.
+/// Reads a number: octal digits between spaces and NULs, on either side as Go's archive/tar takes them, or base-256
+/// when the first bit is set.
 fn number(field: &[u8]) -> std::result::Result<u64, &'static str> {
     if let Some((&first, rest)) = field.split_first()
         && first & 0x80 != 0
@@ -285,12 +289,13 @@ fn number(field: &[u8]) -> std::result::Result<u64, &'static str> {
         if first & 0x40 != 0 {
             return Err("negative size");
         }
-        return rest.iter().try_fold(u64::from(first & 0x3f), |number, &byte| {
-            let shifted = number.checked_mul(256).ok_or("size out of range")?;
-            Ok(shifted + u64::from(byte))
+        let number = rest.iter().try_fold(u64::from(first & 0x3f), |number, &byte| {
+            Some(number.checked_mul(256)? + u64::from(byte))
         });
+        return number.filter(|number| *number <= LARGEST).ok_or("size out of range");
     }
-    let digits = field.trim_ascii_start();
+    let start = field.iter().position(|&byte| byte != 0 && byte != b' ').unwrap_or(field.len());
+    let digits = &field[start..];
     let digits = digits.split(|&byte| byte == 0 || byte == b' ').next().unwrap_or_default();
     digits.iter().try_fold(0_u64, |number, &digit| match digit {
         b'0'..=b'7' => Ok(number.checked_mul(8).ok_or("size out of range")? + u64::from(digit - b'0')),
@@ -299,7 +304,7 @@ fn number(field: &[u8]) -> std::result::Result<u64, &'static str> {
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|number| *number <= LARGEST)
 }
 
 /// Returns the text before the first NUL.
@@ -386,10 +391,20 @@ mod tests {
     }
 
     #[test]
+    fn a_record_without_a_value_says_nothing() {
+        let bytes =
+            [extended(b'x', b"13 size=1025\n8 size=\n8 path=\n"), header("f", b'0', b"00000000003\0")]
+                .concat();
+        let (head, _) = read_head(&mut bytes.as_slice(), 0).unwrap().unwrap();
+        assert_eq!((head.name.as_str(), head.size), ("f", 3));
+    }
+
+    #[test]
     fn sizes_that_cannot_be_are_errors() {
         let huge = b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff";
         for (size, word) in [
             (huge, "truncated"),
+            (b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "out of range"),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "negative"),
             (b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "out of range"),
             (b"77777777777\0", "truncated"),
@@ -398,6 +413,9 @@ mod tests {
             let error = heads(&header("f", b'0', size)).unwrap_err();
             assert!(error.message().contains(word), "{error}");
         }
+        let record = b"29 size=18446744073709551615\n";
+        let bytes = [extended(b'x', record), header("f", b'0', b"00000000000\0")].concat();
+        assert!(heads(&bytes).unwrap_err().message().contains("not a number"));
         for flag in [b'L', b'K', b'x', b'g'] {
             let error = heads(&header("f", flag, b"10000000000\0")).unwrap_err();
             assert!(error.message().contains("limit"), "{error}");
@@ -409,6 +427,8 @@ mod tests {
         assert_eq!(number(b"   17 \0\0\0\0\0\0"), Ok(15));
         assert_eq!(number(b"777777777777"), Ok((1 << 36) - 1));
         assert_eq!(number(&[0; 12]), Ok(0));
+        // As Go reads them: whoever took this for none would read the payload as headers.
+        assert_eq!(number(b"\0 \0 17\0\0\0\0\0"), Ok(15));
     }
 
     #[test]
