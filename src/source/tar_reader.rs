@@ -181,6 +181,7 @@ struct Extensions {
     link_path: Option<String>,
     size: Option<u64>,
     sparse: bool,
+    sparse_name: Option<String>,
 }
 
 impl Extensions {
@@ -204,6 +205,7 @@ impl Extensions {
                 b"linkpath" => self.link_path = word(),
                 b"size" if value.is_empty() => self.size = None,
                 b"size" => self.size = Some(decimal(value).ok_or("a PAX size is not a number")?),
+                b"GNU.sparse.name" => (self.sparse, self.sparse_name) = (true, word()),
                 key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 _ => {}
             }
@@ -213,9 +215,9 @@ impl Extensions {
     }
 
     /// Puts an entry's head together. Where several headers name it, GNU's win over PAX's over the entry's
-    /// own, as in Go's archive/tar, which wrote and will read most images.
+    /// own, as in Go's archive/tar, which wrote and will read most images. A sparse file's own name is made up.
     fn head(self, block: &[u8; BLOCK], size: u64) -> EntryHead {
-        let name = self.long_name.or(self.path).unwrap_or_else(|| own_name(block));
+        let name = self.sparse_name.or(self.long_name).or(self.path).unwrap_or_else(|| own_name(block));
         let target = self.long_link.or(self.link_path).unwrap_or_else(|| text(&block[157..257]));
         let kind = match block[156] {
             b'0' | 0 | b'7' if self.sparse => EntryKind::Sparse,
@@ -397,6 +399,15 @@ mod tests {
                 .concat();
         let (head, _) = read_head(&mut bytes.as_slice(), 0).unwrap().unwrap();
         assert_eq!((head.name.as_str(), head.size), ("f", 3));
+    }
+
+    #[test]
+    fn a_sparse_file_is_called_as_its_records_say() {
+        for record in [&b"27 GNU.sparse.name=a/layer\n"[..], b"27 GNU.sparse.name=a/layer\n12 path=a/b\n"] {
+            let bytes = [extended(b'x', record), header("GNUSparseFile.0/layer", b'0', b"00000000000\0")];
+            let head = heads(&bytes.concat()).unwrap().remove(0);
+            assert_eq!((head.name.as_str(), head.kind), ("a/layer", EntryKind::Sparse));
+        }
     }
 
     #[test]
