@@ -37,8 +37,8 @@ pub(super) struct Saved {
     pub(super) image: Image,
     /// The digest of its config: the image ID.
     pub(super) id: Digest,
-    /// Whether Docker describes every layer in `LayerSources`, as it does since 25 where it keeps images in
-    /// its own store.
+    /// Whether there are layers, and Docker describes each in `LayerSources`, as it does since 25 where it keeps
+    /// images in its own store.
     pub(super) described: bool,
 }
 
@@ -108,7 +108,7 @@ impl DockerArchive {
             )));
         }
         let sources = item.layer_sources.unwrap_or_default();
-        let described = diff_ids.iter().all(|diff_id| sources.contains_key(diff_id));
+        let described = !diff_ids.is_empty() && diff_ids.iter().all(|diff_id| sources.contains_key(diff_id));
         let layers = names
             .into_iter()
             .zip(diff_ids)

@@ -196,6 +196,28 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_of_no_layers_is_kept() {
+        let mut index = Index::default();
+        let mut put = |name: Option<&str>, text: String| {
+            let digest = Digest::of(text.as_bytes());
+            let blob = format!("blobs/sha256/{}", digest.hex());
+            let name = name.map_or_else(|| blob.clone(), str::to_owned);
+            let head = EntryHead { name, kind: EntryKind::File, size: text.len() as u64 };
+            let descriptor = format!(r#"{{"digest":"{digest}","size":{}}}"#, text.len());
+            index.add(head, EntryData::Kept(text.into())).unwrap();
+            (blob, descriptor)
+        };
+        let (config, named) = put(None, r#"{"rootfs":{"type":"layers","diff_ids":[]}}"#.into());
+        let (_, manifest) = put(None, format!(r#"{{"config":{named},"layers":[]}}"#));
+        put(Some(INDEX), format!(r#"{{"manifests":[{manifest}]}}"#));
+        put(Some(MANIFEST), format!(r#"[{{"Config":"{config}","RepoTags":["a:1"],"Layers":null}}]"#));
+        let index = Arc::new(index);
+        let layout = OciLayout::archive(Arc::clone(&index), "it".into()).unwrap();
+        let hybrid = Hybrid::new(layout, DockerArchive::new(index, "it".into()).unwrap()).unwrap();
+        assert!(!is_made_up(&hybrid), "{:?}", hybrid.images);
+    }
+
+    #[test]
     fn layers_in_another_order_than_their_config_are_not_believed() {
         for sources in [true, false] {
             let hybrid = hybrid(Some(["two", "one"]), sources);
