@@ -37,8 +37,6 @@ use crate::{
 
 /// A tar's first header block, by which plain layers are told from documents.
 const HEAD: usize = 512;
-/// What is larger is encoded whatever it looks like, so that no more than documents is spooled plain.
-const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// What is spooled passes in pieces of this size.
 const FRAME: usize = 256 << 10;
 
@@ -169,8 +167,10 @@ impl Intake<'_> {
             .take(HEAD as u64)
             .read_to_end(&mut first)
             .context(ErrorKind::Source, || format!("reading entry `{}`", head.name.escape_debug()))?;
+        // What is too large is encoded whatever it looks like, so that no more than documents is spooled plain.
+        let is_large = head.size > tarball::document_limit(&head.name);
         let layer = Compression::detect(&first) == Compression::None
-            && (first.get(257..262) == Some(b"ustar") || head.size > DOCUMENT_LIMIT);
+            && (first.get(257..262) == Some(b"ustar") || is_large);
         let mut bytes = io::Cursor::new(first).chain(entries);
         if !layer {
             return self.spool.take(&mut bytes, &head.name).map(EntryData::Stored);

@@ -283,7 +283,7 @@ const LINK_LIMIT: usize = 10;
 
 /// Spells a name without what has no meaning: `./`, doubled and trailing slashes. A leading `/` and every
 /// `..` stay, so that a name which leads out of the archive is only ever equal to itself.
-fn normalized(name: &str) -> String {
+pub(super) fn normalized(name: &str) -> String {
     let root = if name.starts_with('/') { "/" } else { "" };
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     format!("{root}{}", parts.join("/"))

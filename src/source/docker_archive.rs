@@ -155,7 +155,7 @@ impl Source for DockerArchive {
 }
 
 /// A list of a thousand images with a hundred layers each has 8 MiB.
-const MANIFEST_LIMIT: u64 = 16 << 20;
+pub(super) const MANIFEST_LIMIT: u64 = 16 << 20;
 
 /// Returns the digest that a config's name holds: `<hex>.json`, `sha256:<hex>` (crane) or
 /// `blobs/sha256/<hex>` (docker 25, rules_oci).

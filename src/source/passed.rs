@@ -22,8 +22,6 @@ use crate::{
     oci::Digest,
 };
 
-/// What is larger is no document, whatever it looks like.
-const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// All documents of an archive are held at once; those of a thousand images have 10 MiB.
 const DOCUMENTS_LIMIT: u64 = 256 << 20;
 
@@ -68,7 +66,7 @@ fn take(head: &EntryHead, entries: &Shared, passed: &mut Passed) -> Result<Entry
     }
     let reading = || format!("reading the entry `{}`", head.name.escape_debug());
     let mut input: Box<dyn Read + Send> = Box::new(entries.clone());
-    if head.size <= DOCUMENT_LIMIT {
+    if head.size <= tarball::document_limit(&head.name) {
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes).context(ErrorKind::Source, reading)?;
         if bytes.trim_ascii_start().starts_with(b"{") || bytes.trim_ascii_start().starts_with(b"[") {

@@ -11,8 +11,8 @@ use std::{
 
 use super::{
     Pass, Source,
-    archive::Index,
-    docker_archive::{DockerArchive, MANIFEST},
+    archive::{Index, normalized},
+    docker_archive::{self, DockerArchive, MANIFEST},
     foreign,
     hybrid::Hybrid,
     oci_layout::OciLayout,
@@ -25,12 +25,24 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     layout::{
         INDEX,
+        left_out::{LEFT_OUT, LEFT_OUT_LIMIT},
         parts::{LIST_LIMIT, Parts},
     },
+    oci::manifest::MANIFEST_LIMIT,
 };
 
 /// One tar header; every other magic is shorter.
 pub(super) const HEAD: u64 = 512;
+
+/// Returns how large an entry of this name may be and still be read as a document, whether it lies in an archive or
+/// passes by in one.
+pub fn document_limit(name: &str) -> u64 {
+    match normalized(name).as_str() {
+        MANIFEST => docker_archive::MANIFEST_LIMIT,
+        LEFT_OUT => LEFT_OUT_LIMIT,
+        _ => MANIFEST_LIMIT,
+    }
+}
 
 /// Makes a source of an archive's index, where the bytes of its entries may lie anywhere. `name` is what
 /// messages call the archive, like "`x.tar`"; without a `transport` its content says what it is.

@@ -1,8 +1,22 @@
 //! Archives that pass by: their layers leave before their end has come.
 
-use std::{io::Write as _, path::PathBuf, sync::Arc, thread};
+use std::{
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
 
-use longshore::{ErrorKind, layout::write::blob_path, oci::Digest};
+use longshore::{
+    ErrorKind,
+    layout::write::blob_path,
+    oci::Digest,
+    source::{
+        Input,
+        detect::{self, SourceOptions},
+        passed,
+    },
+};
 use tar::{Builder, EntryType, Header};
 
 use super::{
@@ -79,6 +93,39 @@ fn a_damaged_cache_is_no_fault_of_an_archive_that_passes() {
     let error = pusher.push(&path, &Registry::honest()).unwrap_err();
     assert_eq!((error.kind(), error.hints()), (ErrorKind::Local, vec!["push it once more"]), "{error:?}");
     pusher.push(&path, &Registry::honest()).unwrap();
+}
+
+/// The list of a thousand images is large, and no layer.
+#[test]
+fn a_document_may_be_as_large_as_in_an_archive_that_is_read_in_place() {
+    let archive = Archive::of(&[3000]);
+    let bytes = fs_err::read(archive.path()).unwrap();
+    let mut builder = Builder::new(Vec::new());
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().into_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        if name.as_os_str() == "manifest.json" {
+            content.resize(5 << 20, b' ');
+        }
+        let mut header = Header::new_ustar();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, &content[..]).unwrap();
+    }
+    let packed = archive.dir().join("packed");
+    fs_err::write(&packed, gzip(&builder.into_inner().unwrap())).unwrap();
+    let registry = Registry::honest();
+    if let Err(error) = Pusher::new().push(&packed, &registry) {
+        panic!("{error:?}\n{}", story(&registry));
+    }
+    assert_holds(&registry, &archive.layers);
+    let Input::Pass(pass) =
+        detect::open(&packed.to_str().unwrap().parse().unwrap(), &SourceOptions::default()).unwrap()
+    else {
+        panic!("not a pass")
+    };
+    assert_eq!(passed::look(pass, None).unwrap().0.images().unwrap().len(), 1);
 }
 
 /// Returns the archive with each layer under another name, and before all of them links of their old names.
