@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::{
     cache::Entry,
     codec::Encoding,
-    error::{Error, Result},
+    error::{Error, Result, counted},
     event::{PlannedBlob, Todo},
     oci::Digest,
     source::{Layer, Missing},
@@ -285,6 +285,21 @@ impl fmt::Display for PushPlan {
     }
 }
 
+/// Makes sure that nobody names one blob with two sizes: only one of them would be looked at.
+pub fn require_one_size(needs: &[Need]) -> Result<()> {
+    let mut sizes = HashMap::new();
+    for (digest, size) in needs.iter().filter_map(|need| need.identity.as_ref()) {
+        let first = *sizes.entry(digest).or_insert(*size);
+        if first != *size {
+            let (first, size) = (counted(first, "byte"), counted(*size, "byte"));
+            return Err(Error::source(format!(
+                "size mismatch in `{digest}`: it is named with {first} and with {size}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Returns each need once: by digest, or where that is not known yet, by diff ID. Of a blob that is also what a layer is
 /// encoded to, its diff ID stays known.
 pub fn distinct(needs: Vec<Need>) -> Vec<Need> {
@@ -371,6 +386,16 @@ mod tests {
         let gone = Need { origins: vec!["base".into(), "other".into()], ..gone };
         let steps = plan(vec![gone], &Facts::default()).unwrap().steps;
         assert_eq!(steps[0].1, Step::Mount { from: "base".into() });
+    }
+
+    #[test]
+    fn one_blob_has_one_size() {
+        let one = need("a", 1, true, AtHand::Encoded);
+        assert!(require_one_size(&[one.clone(), need("b", 2, true, AtHand::Encoded), one.clone()]).is_ok());
+        let (digest, size) = one.identity.clone().unwrap();
+        let lying = Need { identity: Some((digest, size + 1)), ..one.clone() };
+        let error = require_one_size(&[one, lying]).unwrap_err();
+        assert!(error.message().contains("size mismatch"), "{error}");
     }
 
     #[test]

@@ -118,6 +118,8 @@ pub(super) fn wanted(
         listing.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
     }
     let Listing { needs, absent, cached, drafts, notes, .. } = listing;
+    plan::require_one_size(&needs)
+        .map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
     Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts, notes })
 }
 

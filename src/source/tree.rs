@@ -4,7 +4,11 @@
 //! to it. What the source names and does not hold is listed: the destination may have it. For one platform
 //! out of an index, that child takes the index's place.
 
-use std::{borrow::Borrow, collections::HashSet, io::Read as _};
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, HashSet},
+    io::Read as _,
+};
 
 use bytes::Bytes;
 
@@ -39,7 +43,7 @@ pub fn resolve(source: &dyn Source, root: &Descriptor, platform: Option<&Platfor
     };
     let mut walk = Walk {
         source,
-        seen: HashSet::new(),
+        seen: HashMap::new(),
         bytes: 0,
         tree: Tree { manifests: Vec::new(), missing: Vec::new() },
     };
@@ -109,15 +113,20 @@ const BYTES_LIMIT: u64 = 64 << 20;
 
 struct Walk<'a> {
     source: &'a dyn Source,
-    seen: HashSet<Digest>,
+    /// With the size that its descriptor gave.
+    seen: HashMap<Digest, u64>,
     bytes: u64,
     tree: Tree,
 }
 
 impl Walk<'_> {
     fn visit(&mut self, descriptor: &Descriptor, depth: usize) -> Result<()> {
-        if !self.seen.insert(descriptor.digest.clone()) {
-            return Ok(());
+        match self.seen.insert(descriptor.digest.clone(), descriptor.size) {
+            None => {}
+            Some(size) if size == descriptor.size => return Ok(()),
+            Some(size) => {
+                return Err(mismatch(&descriptor.digest.to_string(), descriptor, size, &descriptor.digest));
+            }
         }
         check_limits(depth, self.seen.len())?;
         let manifest = match read(self.source, descriptor) {
@@ -317,6 +326,14 @@ mod tests {
         assert_eq!(tree.missing, [one]);
         documents.0.remove(&root.digest);
         assert!(resolve(&documents, &root, None).unwrap_err().find::<Missing>().is_some());
+    }
+
+    #[test]
+    fn a_manifest_that_is_named_twice_has_one_size() {
+        let mut documents = Documents::default();
+        let one = documents.image("linux/amd64");
+        let root = documents.index(&[one.clone(), Descriptor { size: one.size + 1, ..one }]);
+        assert!(chain(&resolve(&documents, &root, None).unwrap_err()).contains("size mismatch"));
     }
 
     #[test]
