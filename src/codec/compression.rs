@@ -11,6 +11,8 @@ use bzip2::read::MultiBzDecoder;
 use flate2::bufread::GzDecoder;
 use liblzma::{read::XzDecoder, stream};
 
+use crate::error::Error;
+
 /// An encoding that layers and archives are found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -64,7 +66,7 @@ impl Compression {
         let buffered = |input| BufReader::with_capacity(BUFFER, input);
         Ok(match self {
             Self::Bzip2 => Box::new(MultiBzDecoder::new(input)),
-            Self::Gzip => Box::new(GzipReader { member: Some(GzDecoder::new(buffered(input))) }),
+            Self::Gzip => Box::new(GzipReader::new(input, false)),
             Self::None => input,
             Self::Xz => {
                 let stream = stream::Stream::new_stream_decoder(XZ_MEMORY, stream::CONCATENATED)?;
@@ -73,6 +75,14 @@ impl Compression {
             Self::Zstd => Box::new(::zstd::Decoder::with_buffer(buffered(input))?),
         })
     }
+
+    /// Returns the same for bytes that others will have to decode: what most of them refuse is an error.
+    pub fn exact_decoder(self, input: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Gzip => Ok(Box::new(GzipReader::new(input, true))),
+            other => other.decoder(input),
+        }
+    }
 }
 
 /// Enough input at a time that no decoder waits for system calls.
@@ -80,9 +90,18 @@ const BUFFER: usize = 64 << 10;
 /// `xz -9` needs 65 MiB to decode; the format would allow 4 GiB.
 const XZ_MEMORY: u64 = 80 << 20;
 
-/// Decodes gzip member by member. What follows the last one and is none is ignored, as gzip(1) does, but read.
+/// Decodes gzip member by member. What follows the last one and is none is ignored, as gzip(1) does, but read; Go's
+/// compress/gzip, by which images are unpacked, takes nothing there, not even zeros.
 struct GzipReader {
     member: Option<GzDecoder<BufReader<Box<dyn Read + Send>>>>,
+    exact: bool,
+}
+
+impl GzipReader {
+    fn new(input: Box<dyn Read + Send>, exact: bool) -> Self {
+        let member = GzDecoder::new(BufReader::with_capacity(BUFFER, input));
+        Self { member: Some(member), exact }
+    }
 }
 
 impl Read for GzipReader {
@@ -94,14 +113,19 @@ impl Read for GzipReader {
             }
             let Some(ended) = self.member.take() else { break };
             let mut input = ended.into_inner();
-            if input.fill_buf()?.first() == Some(&0x1f) {
-                self.member = Some(GzDecoder::new(input));
-            } else {
-                drain(input)?;
+            match input.fill_buf()?.first() {
+                Some(&0x1f) => self.member = Some(GzDecoder::new(input)),
+                Some(_) if self.exact => return Err(io::Error::other(loose_end())),
+                _ => drain(input)?,
             }
         }
         Ok(0)
     }
+}
+
+fn loose_end() -> Error {
+    Error::source("there are bytes after the last gzip member, and most clients would refuse the layer")
+        .with_hint("encode it anew: `--compression gzip --force-compression`")
 }
 
 /// Reads what follows the last gzip member to the end. Zeros are the padding of tapes.

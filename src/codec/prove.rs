@@ -42,7 +42,7 @@ pub fn prove_stream(
     let decoding = || blame(ErrorKind::Source, &doing);
 
     let stored = Stored::new(Box::new(Cursor::new(magic).chain(input)));
-    let mut plain = compression.decoder(Box::new(stored.clone())).map_err(decoding())?;
+    let mut plain = compression.exact_decoder(Box::new(stored.clone())).map_err(decoding())?;
     let mut plain_hasher = (compression != Compression::None).then(|| Hasher::new(Algorithm::Sha256));
     let mut plain_size = 0;
     let mut buffer = vec![0; BUFFER];
@@ -140,9 +140,8 @@ mod tests {
     fn both_digests_are_found_whatever_the_encoding() {
         let plain = noise(700_000);
         let zstd = || zstd::encode_all(&plain[..], 1).unwrap();
-        let garbage = [gzip(&plain), vec![0; 200_000]].concat();
         let (half, rest) = plain.split_at(300_000);
-        for stored in [plain.clone(), gzip(&plain), [gzip(half), gzip(rest)].concat(), zstd(), garbage] {
+        for stored in [plain.clone(), gzip(&plain), [gzip(half), gzip(rest)].concat(), zstd()] {
             let proven = prove(&blob(&stored), GO_ON).unwrap();
             let expected = Encoded {
                 diff_id: DiffId(Digest::of(&plain)),
@@ -173,6 +172,16 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Source);
             assert_eq!(error.message(), format!("decoding the layer as {decoder}"));
             assert!(chain(&error).len() > error.message().len() + 2, "says why: {error:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_last_gzip_member_is_no_layer() {
+        for tail in [&[0; 512][..], &[0], b"garbage"] {
+            let error = prove(&blob(&[&gzip(b"plain"), tail].concat()), GO_ON).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Source);
+            assert!(error.message().contains("after the last gzip member"), "{error}");
+            assert!(error.hints().concat().contains("--force-compression"), "{error:?}");
         }
     }
 
