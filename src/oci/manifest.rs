@@ -118,7 +118,10 @@ impl Manifest {
                 }
                 (Content::Image { config: None, layers: blobs.unwrap_or_default() }, DocumentKind::Artifact)
             }
-            (None, None, None) => return Err(wrong("it names neither layers nor manifests".into())),
+            // Go programs write `null` for no layers.
+            (None, None, None) => {
+                (Content::Image { config: document.config, layers: Vec::new() }, DocumentKind::Manifest)
+            }
             _ => return Err(wrong("ambiguous: it could be read as a manifest and as an index".into())),
         };
         if own_kind.or(declared_kind).is_some_and(|said| said != kind) {
@@ -149,6 +152,7 @@ pub fn states_media_type(document: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::rewrite::Changes;
 
     fn parse(text: &str, declared: Option<&str>) -> Result<Manifest> {
         Manifest::parse(Bytes::copy_from_slice(text.as_bytes()), Digest::of(text.as_bytes()), declared)
@@ -167,6 +171,26 @@ mod tests {
         let declared =
             parse(&format!(r#"{{"config":{},"layers":[]}}"#, blob()), Some(media_type::DOCKER_MANIFEST));
         assert_eq!(declared.unwrap().media_type, media_type::DOCKER_MANIFEST);
+    }
+
+    #[test]
+    fn go_writes_null_for_no_layers() {
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        for layers in [r#","layers":null"#, ""] {
+            let text = format!(r#"{{"config":{}{layers}}}"#, blob());
+            for text in [text.clone(), text.replacen('{', &format!(r#"{{"mediaType":"{manifest}","#), 1)] {
+                let parsed = parse(&text, None).unwrap();
+                assert_eq!(parsed.media_type, manifest);
+                let Content::Image { config: Some(_), layers } = &parsed.content else {
+                    panic!("{parsed:?}")
+                };
+                assert!(layers.is_empty());
+                let changes =
+                    Changes { media_type: Some(media_type::DOCKER_MANIFEST.into()), ..Changes::default() };
+                assert_eq!(parsed.rewrite(&changes).unwrap().media_type, media_type::DOCKER_MANIFEST);
+            }
+            assert!(parse(&text, Some("application/vnd.oci.image.index.v1+json")).is_err());
+        }
     }
 
     #[test]

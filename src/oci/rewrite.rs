@@ -71,8 +71,9 @@ impl Manifest {
             cuts.replace(config, changes.config.apply(config).context(ErrorKind::Source, rewriting)?);
         }
         if let Some(entries) = document.get("layers").or_else(|| document.get("manifests")) {
-            let entries: Vec<&RawValue> =
+            let entries: Option<Vec<&RawValue>> =
                 serde_json::from_str(entries.get()).context(ErrorKind::Source, rewriting)?;
+            let entries = entries.unwrap_or_default();
             for (at, change) in changes.entries.iter().filter(|(_, change)| !change.is_none()) {
                 let entry = entries.get(*at).ok_or_else(|| Error::internal(rewriting()))?;
                 cuts.replace(entry, change.apply(entry).context(ErrorKind::Source, rewriting)?);
