@@ -18,7 +18,7 @@ pub struct Descriptor {
     /// Their number.
     pub size: u64,
     /// Names, attestation marks and whatever a producer likes.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "texts")]
     pub annotations: BTreeMap<String, String>,
     /// What kind of artifact the target is.
     pub artifact_type: Option<String>,
@@ -26,6 +26,7 @@ pub struct Descriptor {
     #[serde(default, deserialize_with = "base64")]
     pub data: Option<Vec<u8>>,
     /// Which machine the target is for.
+    #[serde(default, deserialize_with = "machine")]
     pub platform: Option<Platform>,
     /// Where else the bytes can be had; such layers are not uploaded.
     #[serde(default, deserialize_with = "null_is_empty")]
@@ -62,8 +63,35 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// A text that is `null` is empty, as Go reads it.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts: BTreeMap<String, Option<String>> = null_is_empty(deserializer)?;
+    Ok(texts.into_iter().map(|(key, text)| (key, text.unwrap_or_default())).collect())
+}
+
+/// A platform that says nothing is none.
+fn machine<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Platform>, D::Error> {
+    Ok(Option::<Platform>::deserialize(deserializer)?.filter(|platform| !platform.is_empty()))
+}
+
 fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
     Option::<String>::deserialize(deserializer)?
         .map(|text| STANDARD.decode(text).map_err(serde::de::Error::custom))
         .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_null_or_says_nothing_is_not_there() {
+        let text = format!(
+            r#"{{"digest":"{}","size":0,"annotations":{{"a":null,"b":"1"}},"platform":{{}}}}"#,
+            Digest::of(b"")
+        );
+        let descriptor: Descriptor = serde_json::from_str(&text).unwrap();
+        assert_eq!(descriptor.annotation("b"), Some("1"));
+        assert_eq!((descriptor.annotation("a"), descriptor.platform.as_ref()), (Some(""), None));
+    }
 }

@@ -6,14 +6,17 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::descriptor::null_is_empty;
 use crate::error::{Error, Result};
 
 /// An operating system and processor, as descriptors and configs name them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// `linux`, `windows`, …; `unknown` for attestations.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub os: String,
     /// `amd64`, `arm64`, …, as Go names them.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub architecture: String,
     /// `v7`, `v8`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +39,11 @@ impl Platform {
     /// Returns whether this is the placeholder that attestation manifests carry.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
+    }
+
+    /// Returns whether it names no machine at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.os.is_empty() && self.architecture.is_empty()
     }
 
     /// Common spellings become Go's; `arm64` is `arm64/v8`.
@@ -105,6 +113,15 @@ mod tests {
         assert!(!platform("linux/arm/v6").satisfies(&platform("linux/arm/v7")));
         assert!(platform("linux/arm/v7").satisfies(&platform("linux/arm")));
         assert!(!platform("linux/amd64").satisfies(&platform("windows/amd64")));
+    }
+
+    #[test]
+    fn a_platform_may_say_nothing() {
+        for text in
+            ["{}", r#"{"os":null,"architecture":null,"variant":null}"#, r#"{"os":"","architecture":""}"#]
+        {
+            assert_eq!(serde_json::from_str::<Platform>(text).unwrap(), Platform::default(), "{text}");
+        }
     }
 
     #[test]
