@@ -32,7 +32,7 @@ impl Platform {
         let (own, asked) = (self.normalized(), wanted.normalized());
         own.os == asked.os
             && own.architecture == asked.architecture
-            && (asked.variant.is_none() || own.variant == asked.variant)
+            && (asked.variant.is_none() || own.variant_or_default() == asked.variant_or_default())
             && (asked.os_version.is_none() || own.os_version == asked.os_version)
     }
 
@@ -46,7 +46,18 @@ impl Platform {
         self.os.is_empty() && self.architecture.is_empty()
     }
 
-    /// Common spellings become Go's; `arm64` is `arm64/v8`.
+    /// Returns the variant that is meant where none is said (gh:containerd/platforms, database.go).
+    fn variant_or_default(&self) -> Option<&str> {
+        let default = match self.architecture.as_str() {
+            "amd64" => Some("v1"),
+            "arm" => Some("v7"),
+            "arm64" => Some("v8"),
+            _ => None,
+        };
+        self.variant.as_deref().or(default)
+    }
+
+    /// Common spellings become Go's.
     fn normalized(&self) -> Self {
         let mut platform = self.clone();
         platform.os.make_ascii_lowercase();
@@ -57,8 +68,8 @@ impl Platform {
             "armhf" => "arm".to_owned(),
             other => other.to_owned(),
         };
-        if platform.architecture == "arm64" && platform.variant.as_deref() == Some("v8") {
-            platform.variant = None;
+        if let Some(variant @ ("5" | "6" | "7" | "8")) = platform.variant.as_deref() {
+            platform.variant = Some(format!("v{variant}"));
         }
         platform
     }
@@ -113,6 +124,18 @@ mod tests {
         assert!(!platform("linux/arm/v6").satisfies(&platform("linux/arm/v7")));
         assert!(platform("linux/arm/v7").satisfies(&platform("linux/arm")));
         assert!(!platform("linux/amd64").satisfies(&platform("windows/amd64")));
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_go_understands_it() {
+        // arm is arm/v7, and amd64 is amd64/v1 (gh:containerd/platforms, database.go).
+        assert!(platform("linux/arm").satisfies(&platform("linux/arm/v7")));
+        assert!(platform("linux/arm/v7").satisfies(&platform("linux/arm/7")));
+        assert!(platform("linux/arm/v6").satisfies(&platform("linux/arm")));
+        assert!(!platform("linux/arm").satisfies(&platform("linux/arm/v6")));
+        assert!(platform("linux/amd64").satisfies(&platform("linux/amd64/v1")));
+        assert!(!platform("linux/amd64").satisfies(&platform("linux/amd64/v2")));
+        assert!(platform("linux/arm64").satisfies(&platform("linux/arm64/8")));
     }
 
     #[test]
