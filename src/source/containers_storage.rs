@@ -5,7 +5,7 @@
 //! of use only where a registry still has them.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -82,16 +82,19 @@ impl ContainersStorage {
         Ok(storage)
     }
 
-    /// Lists the images of all stores, each once.
+    /// Lists the images of all stores, each once, and under each name the first one that has it, as podman does.
     fn list(&mut self) {
         let mut damaged = Damaged::default();
-        let mut seen = HashSet::new();
-        let mut images = Vec::new();
+        let (mut places, mut taken) = (HashMap::new(), HashSet::new());
+        let mut images: Vec<Image> = Vec::new();
         for store in &self.stores {
             for record in &store.images {
-                if seen.insert(&record.id) {
-                    images.push(self.image(store, record, &mut damaged));
+                let at = *places.entry(&record.id).or_insert(images.len());
+                if at == images.len() {
+                    images.push(Image { names: Vec::new(), ..self.image(store, record, &mut damaged) });
                 }
+                let names = record.names.iter().flatten().filter(|name| taken.insert(*name));
+                images[at].names.extend(names.cloned());
             }
         }
         (self.images, self.damaged) = (images, damaged);
@@ -389,6 +392,34 @@ mod tests {
         let none = ContainersStorage::open(&at(dir.path())).unwrap_err();
         assert!(none.message().contains("holds no images"), "{none:?}");
         assert!(none.hints()[0].contains("podman info"), "{none:?}");
+    }
+
+    #[test]
+    fn a_name_means_the_image_of_the_first_store_that_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, shared] = ["own", "shared"].map(|name| {
+            let store = Store::new(&dir.path().join(name), "overlay");
+            store.layers(r#"[{"id":"a1"}]"#);
+            store.layer("a1");
+            store
+        });
+        let rename = |store: &Store, from: &str, to: &str| {
+            let records = store.dir.join("overlay-images/images.json");
+            let text = fs_err::read_to_string(&records).unwrap();
+            fs_err::write(&records, text.replace(&format!(r#"["{from}"]"#), to)).unwrap();
+        };
+        let ids = own.images(&[("localhost/new:1", "a1", 1), ("localhost/same:1", "a1", 1)]);
+        rename(&own, "localhost/new:1", r#"["localhost/x:1"]"#);
+        shared.images(&[("localhost/old:1", "a1", 1), ("localhost/same:1", "a1", 1)]);
+        rename(&shared, "localhost/old:1", r#"["localhost/x:1"]"#);
+        rename(&shared, "localhost/same:1", r#"["localhost/alias:1"]"#);
+        let options = StorageOptions { additional_stores: vec![shared.dir], ..at(&own.dir) };
+        let storage = ContainersStorage::open(&options).unwrap();
+        for (name, id) in [("x", &ids[0]), ("same", &ids[1]), ("alias", &ids[1])] {
+            let image = choose(&storage, &named(&format!("localhost/{name}:1")), None).unwrap();
+            let ImageContent::Layers { config, .. } = image.content else { panic!("a manifest") };
+            assert_eq!(Digest::of(&config).hex(), id, "{name}");
+        }
     }
 
     #[test]
