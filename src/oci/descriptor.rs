@@ -12,6 +12,7 @@ use super::{Digest, Platform};
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the bytes are; some producers leave it out of index.json.
+    #[serde(default, deserialize_with = "empty_is_none")]
     pub media_type: Option<String>,
     /// Their digest.
     pub digest: Digest,
@@ -61,6 +62,11 @@ where
     T: Default + Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Go programs write an empty text for what they do not say.
+pub(super) fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
 }
 
 /// A text that is `null` is empty, as Go reads it.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     Descriptor, Digest,
-    descriptor::null_is_empty,
+    descriptor::{empty_is_none, null_is_empty},
     media_type::{self, DocumentKind},
 };
 use crate::error::{Error, Result};
@@ -53,6 +53,7 @@ pub enum Content {
 #[serde(rename_all = "camelCase")]
 struct Document {
     schema_version: Option<u64>,
+    #[serde(default, deserialize_with = "empty_is_none")]
     media_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
@@ -191,6 +192,14 @@ mod tests {
             }
             assert!(parse(&text, Some("application/vnd.oci.image.index.v1+json")).is_err());
         }
+    }
+
+    #[test]
+    fn an_empty_media_type_is_none() {
+        let text = format!(r#"{{"mediaType":"","config":{},"layers":[]}}"#, blob());
+        assert_eq!(parse(&text, None).unwrap().media_type, "application/vnd.oci.image.manifest.v1+json");
+        let descriptor: Descriptor = serde_json::from_str(&blob().replace(r#""x""#, r#""""#)).unwrap();
+        assert_eq!(descriptor.media_type, None);
     }
 
     #[test]
