@@ -16,7 +16,10 @@ use super::{Data, Layer, Missing, Source};
 use crate::{
     blob::mismatch,
     error::{Context as _, Error, ErrorKind, Result},
-    oci::{Content, Descriptor, Digest, Hasher, ImageConfig, Manifest, Platform, config::CONFIG_LIMIT},
+    oci::{
+        Content, Descriptor, Digest, Hasher, ImageConfig, Manifest, Platform, config::CONFIG_LIMIT,
+        media_type,
+    },
 };
 
 /// A manifest or index with all that it leads to.
@@ -173,6 +176,10 @@ impl Search<'_> {
             return Ok(None);
         }
         check_limits(depth, self.seen.len())?;
+        let names_document = |name: &str| media_type::document_kind(name).is_some();
+        if depth > 0 && !descriptor.media_type.as_deref().is_none_or(names_document) {
+            return Ok(None);
+        }
         if descriptor.platform.as_ref().is_some_and(|platform| !self.fits(platform)) {
             return Ok(None);
         }
@@ -349,6 +356,17 @@ mod tests {
             }
         }
         assert!(resolve(&documents, &root, Some(&"a/b".parse().unwrap())).is_err());
+    }
+
+    #[test]
+    fn what_is_no_manifest_hides_no_platform() {
+        let mut documents = Documents::default();
+        let amd64 = documents.image("linux/amd64");
+        let page = Descriptor { media_type: Some("application/xml".into()), ..documents.put("<x/>".into()) };
+        let entry = written(&page).replacen('{', r#"{"mediaType":"application/xml","#, 1);
+        let root = documents.put(format!(r#"{{"manifests":[{entry},{}]}}"#, written(&amd64)));
+        let tree = resolve(&documents, &root, Some(&"linux/amd64".parse().unwrap())).unwrap();
+        assert_eq!(tree.root().digest, amd64.digest);
     }
 
     #[test]
