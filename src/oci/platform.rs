@@ -46,7 +46,14 @@ impl Platform {
         self.os.is_empty() && self.architecture.is_empty()
     }
 
-    /// Returns the variant that is meant where none is said (gh:containerd/platforms, database.go).
+    /// Returns this with the variant that is meant where none is said, if there is one.
+    pub fn with_usual_variant(&self) -> Option<Self> {
+        let platform = self.normalized();
+        let variant = platform.variant_or_default().filter(|_| self.variant.is_none())?.to_owned();
+        Some(Self { variant: Some(variant), ..platform })
+    }
+
+    /// Returns the variant that is meant (gh:containerd/platforms, database.go).
     fn variant_or_default(&self) -> Option<&str> {
         let default = match self.architecture.as_str() {
             "amd64" => Some("v1"),

@@ -157,9 +157,17 @@ impl Walk<'_> {
 
 fn pick(source: &dyn Source, root: &Descriptor, wanted: &Platform) -> Result<Descriptor> {
     let name = source.name();
-    let mut search = Search { source, wanted: Some(wanted), seen: HashSet::new(), offered: Vec::new() };
-    let found = search.visit(root, 0).map_err(|error| error.while_doing(format!("reading {name}")))?;
-    found.ok_or_else(|| not_offered(wanted, &search.offered, &name))
+    let mut offered = Vec::new();
+    // Of several variants the usual one is meant, wherever in the list it stands.
+    for wanted in wanted.with_usual_variant().iter().chain([wanted]) {
+        let mut search = Search { source, wanted: Some(wanted), seen: HashSet::new(), offered: Vec::new() };
+        let found = search.visit(root, 0).map_err(|error| error.while_doing(format!("reading {name}")))?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        offered = search.offered;
+    }
+    Err(not_offered(wanted, &offered, &name))
 }
 
 /// Looks for the image for one platform, or only at what there is.
@@ -367,6 +375,23 @@ mod tests {
         let root = documents.put(format!(r#"{{"manifests":[{entry},{}]}}"#, written(&amd64)));
         let tree = resolve(&documents, &root, Some(&"linux/amd64".parse().unwrap())).unwrap();
         assert_eq!(tree.root().digest, amd64.digest);
+    }
+
+    #[test]
+    fn of_several_variants_the_usual_one_is_meant() {
+        let mut documents = Documents::default();
+        let [v5, v7, other] = ["linux/arm", "linux/arm64", "linux/386"].map(|name| documents.image(name));
+        let root = documents.index(&[on("linux/arm/v5", &v5), on("linux/arm/v7", &v7)]);
+        let found = |root: &Descriptor, platform: &str| {
+            resolve(&documents, root, Some(&platform.parse().unwrap())).unwrap().root().digest.clone()
+        };
+        assert_eq!(found(&root, "linux/arm"), v7.digest);
+        assert_eq!(found(&root, "linux/arm/v5"), v5.digest);
+        let root = documents.index(&[on("linux/amd64/v3", &other), on("linux/arm/v5", &v5)]);
+        let found = |platform: &str| {
+            resolve(&documents, &root, Some(&platform.parse().unwrap())).unwrap().root().digest.clone()
+        };
+        assert_eq!([found("linux/arm"), found("linux/amd64")], [v5.digest.clone(), other.digest.clone()]);
     }
 
     #[test]
