@@ -141,9 +141,14 @@ pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryH
         match flag {
             b'L' => extensions.long_name = Some(text(&payload)),
             b'K' => extensions.long_link = Some(text(&payload)),
-            b'x' => extensions.take_pax(&payload).map_err(wrong)?,
-            // Defaults for all entries; nobody puts names or sizes there.
-            _ => {}
+            // As for Go's archive/tar, the last one counts: who adds them up reads another archive than the others do.
+            b'x' => {
+                let Extensions { long_name, long_link, .. } = extensions;
+                extensions = Extensions { long_name, long_link, ..Extensions::default() };
+                extensions.take_pax(&payload).map_err(wrong)?;
+            }
+            // Defaults for all entries; nobody puts names or sizes there. What stands before them belongs to nothing.
+            _ => extensions = Extensions::default(),
         }
         offset += BLOCK as u64 + padded;
     }
@@ -297,9 +302,8 @@ fn number(field: &[u8]) -> std::result::Result<u64, &'static str> {
         return number.filter(|number| *number <= LARGEST).ok_or("size out of range");
     }
     let start = field.iter().position(|&byte| byte != 0 && byte != b' ').unwrap_or(field.len());
-    let digits = &field[start..];
-    let digits = digits.split(|&byte| byte == 0 || byte == b' ').next().unwrap_or_default();
-    digits.iter().try_fold(0_u64, |number, &digit| match digit {
+    let digits = field[start..].split(|&byte| byte == 0).next().unwrap_or_default();
+    digits.trim_ascii_end().iter().try_fold(0_u64, |number, &digit| match digit {
         b'0'..=b'7' => Ok(number.checked_mul(8).ok_or("size out of range")? + u64::from(digit - b'0')),
         _ => Err("a number is not octal"),
     })
@@ -393,6 +397,22 @@ mod tests {
     }
 
     #[test]
+    fn of_several_extended_headers_the_last_one_counts() {
+        let (size, comment) = (&b"9 size=0\n"[..], &b"13 comment=x\n"[..]);
+        let file = header("f", b'0', b"00000000003\0");
+        for bytes in [
+            [extended(b'x', size), extended(b'x', comment), file.clone()].concat(),
+            [extended(b'x', size), extended(b'g', comment), file.clone()].concat(),
+            [extended(b'L', b"other\0"), extended(b'g', comment), file.clone()].concat(),
+        ] {
+            let (head, _) = read_head(&mut bytes.as_slice(), 0).unwrap().unwrap();
+            assert_eq!((head.name.as_str(), head.size), ("f", 3));
+        }
+        let bytes = [extended(b'L', b"other\0"), extended(b'x', comment), file].concat();
+        assert_eq!(read_head(&mut bytes.as_slice(), 0).unwrap().unwrap().0.name, "other");
+    }
+
+    #[test]
     fn a_record_without_a_value_says_nothing() {
         let bytes =
             [extended(b'x', b"13 size=1025\n8 size=\n8 path=\n"), header("f", b'0', b"00000000003\0")]
@@ -420,6 +440,7 @@ mod tests {
             (b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "out of range"),
             (b"77777777777\0", "truncated"),
             (b"1234567890a\0", "octal"),
+            (b"00001 000009", "octal"),
         ] {
             let error = heads(&header("f", b'0', size)).unwrap_err();
             assert!(error.message().contains(word), "{error}");
