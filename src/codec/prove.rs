@@ -23,12 +23,23 @@ use crate::{
 /// `progress` hears how many stored bytes have been hashed, so that an upload may follow behind; when it
 /// breaks, the pass ends with [`Stopped`].
 pub fn prove(blob: &Blob, progress: &dyn Fn(Progress) -> ControlFlow<()>) -> Result<Encoded> {
-    prove_stream(Box::new(blob.reader()), progress).map(|(_, encoded)| encoded)
+    pass(Box::new(blob.reader()), Compression::exact_decoder, progress).map(|(_, encoded)| encoded)
 }
 
-/// Does the same for a layer that can be read once, and says what it is encoded in.
+/// Does the same for what can be read once, and says what it is encoded in. What it is for is not known, so that bytes
+/// after a gzip member are no error.
 pub fn prove_stream(
+    input: Box<dyn Read + Send>,
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<(Compression, Encoded)> {
+    pass(input, Compression::decoder, progress)
+}
+
+type Decoder = fn(Compression, Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>>;
+
+fn pass(
     mut input: Box<dyn Read + Send>,
+    decoder: Decoder,
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<(Compression, Encoded)> {
     let mut magic = Vec::new();
@@ -42,7 +53,7 @@ pub fn prove_stream(
     let decoding = || blame(ErrorKind::Source, &doing);
 
     let stored = Stored::new(Box::new(Cursor::new(magic).chain(input)));
-    let mut plain = compression.exact_decoder(Box::new(stored.clone())).map_err(decoding())?;
+    let mut plain = decoder(compression, Box::new(stored.clone())).map_err(decoding())?;
     let mut plain_hasher = (compression != Compression::None).then(|| Hasher::new(Algorithm::Sha256));
     let mut plain_size = 0;
     let mut buffer = vec![0; BUFFER];
@@ -183,6 +194,9 @@ mod tests {
             assert!(error.message().contains("after the last gzip member"), "{error}");
             assert!(error.hints().concat().contains("--force-compression"), "{error:?}");
         }
+        let stored = [&gzip(b"plain"), &b"garbage"[..]].concat();
+        let (_, proven) = prove_stream(Box::new(Cursor::new(stored.clone())), GO_ON).unwrap();
+        assert_eq!((proven.diff_id.0, proven.digest), (Digest::of(b"plain"), Digest::of(&stored)));
     }
 
     #[test]
