@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf, absolute};
 use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, similar},
-    layout::{archive::write_archive, merge::take_over, output::workplace, write::require_replaceable},
+    layout::{archive::write_archive, merge::take_over, output::workplace, write::replaceable},
     oci::Reference,
 };
 use tempfile::TempDir;
@@ -49,13 +49,13 @@ impl Disk {
         }
         let path =
             absolute(path).context(ErrorKind::Local, || format!("finding `{}`", path.escape_debug()))?;
-        match kind {
-            Kind::File => require_replaceable(&path)?,
+        let path = match kind {
+            Kind::File => replaceable(&path)?,
             Kind::Folder if path.exists() && !path.is_dir() => {
                 return Err(Error::usage(format!("`{}` is no folder", path.display())));
             }
-            Kind::Folder => {}
-        }
+            Kind::Folder => path,
+        };
         Ok(Some(Self { kind, path, tag: tag.map(str::to_owned) }))
     }
 

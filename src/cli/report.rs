@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf, absolute},
+    fs::File,
+    io::{Write as _, stderr, stdout},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
 };
 
 use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, chain},
     event::How,
-    layout::write::write_atomic,
+    layout::write::{behind_links, write_atomic},
     oci::Digest,
     push::Pushed,
 };
@@ -62,7 +65,7 @@ impl ReportArgs {
     /// Makes sure that the files can be written, before anything is pushed.
     pub(super) fn check(&self) -> Result<()> {
         for file in self.digest_file.iter().chain(&self.metadata_file) {
-            let path = place(file)?;
+            let path = behind_links(file)?;
             if path.is_dir() {
                 return Err(Error::local(format!("`{}` is a folder", file.display())));
             }
@@ -189,20 +192,34 @@ fn metadata(first: &Arrival<'_>, arrivals: &[Arrival<'_>]) -> Value {
     })
 }
 
-/// Writes a file whole or not at all; what is no file (`/dev/stdout`, a pipe) is written to.
+/// Writes a file whole or not at all; what is no file (a pipe) is written to, and so is `/dev/stdout`, whatever that is.
 fn write(file: &Path, text: &[u8]) -> Result<()> {
-    let path = place(file)?;
-    if is_written_to(&path) {
-        return fs_err::write(&path, text)
-            .context(ErrorKind::Local, || format!("writing `{}`", file.display()));
+    let path = behind_links(file)?;
+    let writing = || format!("writing `{}`", file.display());
+    if let Some(mut stream) = own_stream(&path) {
+        return stream.write_all(text).context(ErrorKind::Local, writing);
+    }
+    if is_no_file(&path) {
+        return fs_err::write(&path, text).context(ErrorKind::Local, writing);
     }
     write_atomic(&path, text)
 }
 
 fn is_written_to(path: &Path) -> bool {
+    is_no_file(path) || own_stream(path).is_some()
+}
+
+fn is_no_file(path: &Path) -> bool {
     fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
-fn place(file: &Path) -> Result<PathBuf> {
-    absolute(file).context(ErrorKind::Local, || format!("finding `{}`", file.display()))
+/// Returns standard output or standard error, if one of them goes into this file: opened by its path it would be cut, and
+/// a rename would take it from whoever reads it.
+fn own_stream(path: &Path) -> Option<File> {
+    let there = fs_err::metadata(path).ok()?;
+    [stdout().as_fd(), stderr().as_fd()].into_iter().find_map(|stream| {
+        let stream = File::from(stream.try_clone_to_owned().ok()?);
+        let open = stream.metadata().ok()?;
+        (open.is_file() && (open.dev(), open.ino()) == (there.dev(), there.ino())).then_some(stream)
+    })
 }

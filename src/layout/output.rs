@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf, absolute},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     parts::{Part, Parts},
-    write::require_replaceable,
+    write::replaceable,
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, counted},
@@ -47,12 +47,11 @@ impl Output {
     /// Begins a file of `size` bytes at `place`, in parts of `split` bytes where that is said.
     pub fn create(place: &Path, size: u64, split: Option<u64>) -> Result<Self> {
         let writing = || format!("writing `{}`", place.display());
-        let place = absolute(place).context(ErrorKind::Local, writing)?;
+        let place = replaceable(place)?;
         let (Some(dir), Some(name)) = (place.parent(), place.file_name().and_then(|name| name.to_str()))
         else {
             return Err(Error::usage(format!("`{}` names no file", place.display())));
         };
-        require_replaceable(&place)?;
         if split.is_some_and(|split| size.div_ceil(split.max(1)) > PARTS) {
             return Err(Error::usage(format!("{} would be more than {PARTS} parts", counted(size, "byte")))
                 .with_hint("choose larger ones"));

@@ -5,7 +5,7 @@ use std::{
     fs::Permissions,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
 };
 
 use tempfile::{Builder, NamedTempFile};
@@ -48,13 +48,26 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     persist(temp, path)
 }
 
-/// Makes sure that a file can be put in a place: what is no file there, like a device, would be lost.
-pub fn require_replaceable(place: &Path) -> Result<()> {
-    match fs_err::metadata(place) {
+/// Returns where a file is put that is asked for at `place`: what is no file there, like a device, would be lost.
+pub fn replaceable(place: &Path) -> Result<PathBuf> {
+    let place = behind_links(place)?;
+    match fs_err::metadata(&place) {
         Ok(there) if there.is_dir() => Err(Error::usage(format!("`{}` is a folder", place.display()))),
         Ok(there) if !there.is_file() => Err(Error::usage(format!("`{}` is no file", place.display()))),
-        _ => Ok(()),
+        _ => Ok(place),
     }
+}
+
+/// Returns the absolute path to which a link leads: a rename would put a file in the place of the link, and that may be
+/// `/dev/stdout`.
+pub fn behind_links(place: &Path) -> Result<PathBuf> {
+    let finding = || format!("finding `{}`", place.display());
+    let place = absolute(place).context(ErrorKind::Local, finding)?;
+    // A pipe behind `/dev/stdout` has no path of its own.
+    if !place.is_symlink() || fs_err::metadata(&place).is_ok_and(|there| !there.is_file()) {
+        return Ok(place);
+    }
+    fs_err::canonicalize(&place).context(ErrorKind::Local, finding)
 }
 
 /// Makes temp files that are readable by whom the umask lets: layouts are made for other tools too.

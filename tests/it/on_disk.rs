@@ -1,6 +1,10 @@
 //! Destinations on disk: layouts as folders and as files, read back by others.
 
-use std::{os::unix::fs::FileTypeExt as _, path::Path, process::Command};
+use std::{
+    os::unix::fs::{FileTypeExt as _, symlink},
+    path::Path,
+    process::Command,
+};
 
 use rustix::fs::{CWD, FileType, mknodat};
 
@@ -104,6 +108,28 @@ fn what_fails_leaves_the_place_as_it_was() {
     assert!(fs_err::metadata(&pipe).unwrap().file_type().is_fifo());
     let run = longshore.run(["push", &source, &format!("oci:{here}/no/where:1")]);
     assert_eq!(run.code, Some(8), "{run:?}");
+}
+
+#[test]
+fn what_a_link_leads_to_is_written_and_the_link_stays() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let (source, file, link) = (Layout::of(&[1000]), dir.path().join("file"), dir.path().join("link"));
+    let (source, place) = (source.path().to_str().unwrap().to_owned(), link.display().to_string());
+    symlink("file", &link).unwrap();
+    let runs = [
+        vec!["push".to_owned(), source.clone(), format!("oci-archive:{place}")],
+        vec!["bundle".into(), source, "-o".into(), place],
+    ];
+    for run in &runs {
+        let run = longshore.run(run);
+        assert_eq!(run.code, Some(8), "it leads nowhere: {run:?}");
+    }
+    for run in &runs {
+        fs_err::write(&file, "before").unwrap();
+        let run = longshore.run(run);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert!(link.is_symlink() && fs_err::metadata(&file).unwrap().len() > 1000);
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What a push leaves for a pipeline: JSON on standard output, and the files it asked for.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    os::unix::fs::{PermissionsExt as _, symlink},
+    process::Command,
+};
 
 use serde_json::{Value, json};
 
@@ -117,4 +120,30 @@ fn a_file_may_be_a_pipe_and_its_folder_must_be_there() {
         assert!(run.stderr.contains(words), "{run:?}");
     }
     assert_eq!(registry.log().len(), pushed, "that is known before anything is sent");
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_written() {
+    let (registry, layout, dir) = (Registry::honest(), Layout::of(&[10]), tempfile::tempdir().unwrap());
+    let (source, destination) = (layout.path().display().to_string(), format!("{}/a:1", registry.host()));
+    let [file, link, stream, log] = ["file", "link", "stream", "log"].map(|name| dir.path().join(name));
+    fs_err::write(&file, "before").unwrap();
+    symlink("file", &link).unwrap();
+    let digest_file = format!("--digest-file={}", link.display());
+    assert_eq!(Longshore::new().run(["push", &digest_file, &source, &destination]).code, Some(0));
+    assert_eq!(fs_err::read_to_string(&file).unwrap(), layout.root.digest.to_string());
+    assert!(link.is_symlink());
+
+    // As `/dev/stdout` is one, which this must not put at risk.
+    symlink("/proc/self/fd/1", &stream).unwrap();
+    fs_err::write(&log, "a log\n").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_longshore"))
+        .args(["push", "--quiet", "--digest-file", stream.to_str().unwrap(), &source, &destination])
+        .env("HOME", dir.path())
+        .stdout(fs_err::OpenOptions::new().append(true).open(&log).unwrap().into_parts().0)
+        .status()
+        .unwrap();
+    let (digest, told) = (&layout.root.digest, fs_err::read_to_string(&log).unwrap());
+    assert!(status.success() && stream.is_symlink(), "{status}");
+    assert_eq!(told, format!("a log\n{digest}{}/a@{digest}\n", registry.host()));
 }
