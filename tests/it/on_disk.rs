@@ -102,6 +102,8 @@ fn what_fails_leaves_the_place_as_it_was() {
         assert_eq!(run.code, Some(2), "{run:?}");
         assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
     }
+    let run = longshore.run(["push", &source, "demo:1", "--into", "s3://bucket/registry"]);
+    assert!(run.code == Some(2) && run.stderr.contains("takes a folder"), "{run:?}");
     let whole = Layout::of(&[1000]);
     let run = longshore.run(["bundle", "-o", pipe.to_str().unwrap(), whole.path().to_str().unwrap()]);
     assert!(run.code == Some(2) && run.stderr.contains("is no file"), "{run:?}");

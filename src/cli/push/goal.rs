@@ -21,6 +21,12 @@ pub(super) enum Goal {
 impl Goal {
     /// Reads DEST, which may be a place on `disk`.
     pub(super) fn new(args: &Args, disk: Option<&Disk>) -> Result<Self> {
+        if let Some(dir) = &args.into
+            && dir.to_str().is_some_and(|dir| dir.contains("://"))
+        {
+            return Err(Error::usage(format!("`--into` takes a folder, no address: `{}`", dir.display()))
+                .with_hint("`longshore serve` serves a bucket, and a push goes there"));
+        }
         if !args.all {
             if !args.map.is_empty() {
                 return Err(Error::usage("`--map` is for many images").with_hint("add `--all`"));
