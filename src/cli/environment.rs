@@ -11,6 +11,10 @@ use longshore::{
     registry::{Proxies, RegistriesConf, Secret, registries_conf},
     source::{StorageOptions, Transport, containerd, storage_conf::Values},
 };
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
 
 use super::user_namespace::OUTER_UIDS;
 
@@ -42,8 +46,10 @@ impl Environment {
         let uid = outer_uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         let runtime_dir = path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers"));
         Self {
-            home: env::home_dir(),
-            runtime_dir: runtime_dir.or_else(|| Some(PathBuf::from(format!("/run/containers/{uid}")))),
+            home: env::home_dir().filter(|home| is_open(home)),
+            runtime_dir: runtime_dir
+                .or_else(|| Some(PathBuf::from(format!("/run/containers/{uid}"))))
+                .filter(|dir| is_open(dir)),
             uid,
             vars,
             unreadable,
@@ -201,6 +207,12 @@ impl Environment {
             .filter(|dir| dir.is_absolute())
             .or_else(|| self.home.as_ref().map(|home| home.join(below_home)))
     }
+}
+
+/// Returns whether this user may look into a folder, if it is there. Where not, it holds nothing for them: `HOME` is root's
+/// in many a container whose user has no name, and `/run/containers` is closed once root has logged in.
+fn is_open(dir: &Path) -> bool {
+    access(dir, Access::EXEC_OK) != Err(Errno::ACCESS)
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Where options have their values from, as a user sees it: `config.toml`, variables, and `longshore config show`.
 
-use std::path::PathBuf;
+use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    support::longshore::{Longshore, Run},
-    wire::image::Archive,
+    support::{
+        longshore::{Longshore, Run},
+        registry::Registry,
+    },
+    wire::image::{Archive, Layout},
 };
 
 /// A user who has a `config.toml`.
@@ -280,4 +283,25 @@ fn help_is_had_with_a_broken_file() {
         assert_eq!(user.longshore.run(arguments).code, Some(0));
     }
     assert_eq!(user.longshore.run(["cache", "info"]).code, Some(8));
+}
+
+#[test]
+fn folders_of_others_are_as_good_as_none() {
+    let (registry, layout, home) = (Registry::honest(), Layout::of(&[10]), tempfile::tempdir().unwrap());
+    fs_err::set_permissions(layout.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    fs_err::set_permissions(home.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    let (source, destination) = (layout.path().to_str().unwrap(), format!("{}/demo:1", registry.host()));
+    for variables in [
+        &["HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"][..],
+        // As `/run/containers` is, once root has logged in.
+        &["XDG_RUNTIME_DIR"],
+    ] {
+        let mut longshore = Longshore::new().by_nobody();
+        for variable in variables {
+            let closed = if variable.ends_with("_HOME") { "" } else { home.path().to_str().unwrap() };
+            longshore = longshore.with_env(variable, closed);
+        }
+        let run = longshore.run(["push", source, &destination]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
 }
