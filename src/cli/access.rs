@@ -168,8 +168,12 @@ impl CredsArgs {
 pub(super) fn password_from_stdin() -> Result<Secret> {
     let mut password = String::new();
     std::io::stdin()
+        .take(PASSWORD_LIMIT + 1)
         .read_to_string(&mut password)
         .map_err(|error| Error::local("reading the password from standard input").because(error))?;
+    if password.len() as u64 > PASSWORD_LIMIT {
+        return Err(Error::usage("what standard input holds is too long for a password"));
+    }
     Ok(Secret::new(password.trim_end_matches(['\r', '\n'])))
 }
 
@@ -177,6 +181,9 @@ pub(super) fn password_from_stdin() -> Result<Secret> {
 pub(super) fn password_in_argv(hint: &str) -> Error {
     Error::usage("a password on the command line can be read by every user of this machine").with_hint(hint)
 }
+
+/// Tokens have some KiB; who pipes an archive into the wrong option shall not fill the memory.
+const PASSWORD_LIMIT: u64 = 1 << 20;
 
 /// Where docker takes credentials from before all files.
 const AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";

@@ -5,13 +5,17 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
     thread,
 };
 
 use serde_json::{Value, json};
 
 use super::{PASSWORD, USER, User, fed, private_registry};
-use crate::support::registry::{Auth, Manners, Registry, Route, Script};
+use crate::support::{
+    longshore::Longshore,
+    registry::{Auth, Manners, Registry, Route, Script},
+};
 
 /// Where logins are kept unless somebody says otherwise.
 const KEPT: &str = "run/containers/auth.json";
@@ -220,6 +224,14 @@ fn passwords_on_the_command_line_are_refused_and_not_repeated() {
         assert!(!run.stderr.contains("xyzzy"), "{run:?}");
     }
     assert!(!user.path(KEPT).exists());
+}
+
+#[test]
+fn a_password_without_an_end_is_none() {
+    let run = Longshore::new()
+        .run_fed(Path::new("/dev/zero"), ["login", "-u", USER, "--password-stdin", "localhost:1"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("too long for a password") && run.peak < 100 << 10, "{run:?}");
 }
 
 #[test]
