@@ -1,9 +1,9 @@
 //! `longshore inventory`: what a site has, as the base of bundles that leave it out.
 
 use longshore::{
-    Error, Result,
+    Result,
     error::counted,
-    oci::Repository,
+    oci::{Repository, reference::no_registry},
     push::{
         Mirror,
         inventory::{Holdings, VERSION},
@@ -146,9 +146,8 @@ impl Place {
         };
         match text.parse::<Mirror>() {
             Ok(mirror) if !is_there => Ok(Self::Registry(mirror)),
-            Err(error) if !is_there => {
-                let words = format!("`{}` does not exist, and names no registry", text.escape_debug());
-                Err(Error::usage(words).because(error))
+            Err(_) if !is_there => {
+                Err(no_registry(text).with_hint("there is no folder or archive of that name either"))
             }
             _ => Ok(Self::Disk(text.to_owned())),
         }

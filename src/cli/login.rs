@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use longshore::{
     Error, Result,
     error::{chain, printable},
-    oci::Reference,
+    oci::{Reference, reference::no_registry},
     push::runtime::{Ending, block_on},
     registry::{
         Client, ClientOptions, Credential, Credentials, Secret,
@@ -82,7 +82,7 @@ pub(super) fn registry(text: &str) -> Result<Key> {
     // The rules of hosts and paths are those of references.
     let reference: Reference = if key.path().is_empty() {
         let any = format!("{}/any", key.host()).parse();
-        any.map_err(|_| Error::usage(format!("`{}` names no registry", text.escape_debug())))?
+        any.map_err(|_| no_registry(text))?
     } else {
         key.to_string().parse()?
     };

@@ -85,13 +85,12 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self> {
         let text = text.strip_prefix("docker://").unwrap_or(text);
         let nowhere = || {
-            let hint = if text.is_empty() {
-                "registry.example.com/NAME:TAG".into()
+            let hint = if Self::at("docker.io", &format!("user/{text}")).is_ok() {
+                format!("write the host first, for Docker Hub `docker.io/USER/{text}`")
             } else {
-                format!("docker.io/USER/{text}")
+                "write the host first, without a scheme: `registry.example.com/NAME:TAG`".into()
             };
-            Error::usage(format!("`{}` names no registry", text.escape_debug()))
-                .with_hint(format!("write the host first, for Docker Hub `{hint}`"))
+            no_registry(text).with_hint(hint)
         };
         let (host, rest) = text.split_once('/').ok_or_else(|| {
             // `demo:1` is an image more likely than a host and its port.
@@ -108,6 +107,17 @@ impl FromStr for Reference {
         };
         Self::at(host, rest)
     }
+}
+
+/// Says that `text` begins with no registry. A login that stands there is not repeated.
+pub fn no_registry(text: &str) -> Error {
+    let address = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let host = address.split('/').next().unwrap_or(address);
+    // `demo@sha256:…` is an image.
+    if host.split_once('@').is_some_and(|(_, rest)| !rest.starts_with("sha")) {
+        return Error::usage("the name of a registry holds no login: `longshore login` keeps it");
+    }
+    Error::usage(format!("`{}` names no registry", text.escape_debug()))
 }
 
 fn no_repository(host: &str) -> Error {
@@ -182,6 +192,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_names_no_registry_is_told_what_would() {
+        for (text, hint) in [
+            ("demo:1", "write the host first, for Docker Hub `docker.io/USER/demo:1`"),
+            (
+                "http://localhost:5000/a:1",
+                "write the host first, without a scheme: `registry.example.com/NAME:TAG`",
+            ),
+            (
+                "localhost:99999/a:1",
+                "write the host first, without a scheme: `registry.example.com/NAME:TAG`",
+            ),
+        ] {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert_eq!(
+                (error.message(), error.hints()),
+                (&*format!("`{text}` names no registry"), vec![hint])
+            );
+        }
+        for text in
+            ["me:xyzzy@localhost:5000/a:1", "https://me:xyzzy@r.example/a", "docker://me:xyzzy@r.example/a"]
+        {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert!(error.message().contains("holds no login"), "{error:?}");
+            assert!(!format!("{error:?}").contains("xyzzy"), "{error:?}");
+        }
+    }
 
     #[test]
     fn what_is_printed_is_what_was_read() {

@@ -99,7 +99,7 @@ impl FromStr for Mirror {
         let text = text.strip_prefix("docker://").unwrap_or(text).trim_end_matches('/');
         let (host, path) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
         if !reference::is_host(host) {
-            return Err(Error::usage(format!("`{}` names no registry", text.escape_debug())).with_hint(
+            return Err(reference::no_registry(text).with_hint(
                 "with `--all`, DEST is what stands before every name: registry.example.com/mirror",
             ));
         }

@@ -524,7 +524,8 @@ fn what_is_no_inventory_is_no_base() {
         assert!(run.code == Some(2) && run.stderr.contains(words), "{text}: {run:?}");
     }
     for (arguments, words) in [
-        (vec!["inventory", "nowhere"], "does not exist, and names no registry"),
+        (vec!["inventory", "nowhere"], "`nowhere` names no registry"),
+        (vec!["inventory", "me:xyzzy@localhost:1"], "holds no login"),
         (vec!["inventory", "docker-archive:none.tar"], "does not exist"),
         (vec!["bundle", "-o", "/nowhere/b.tar", layout.path().to_str().unwrap()], "/nowhere"),
         (vec!["bundle", "-o", "b.tar", "--split=0", layout.path().to_str().unwrap()], "no size"),

@@ -223,6 +223,16 @@ fn passwords_on_the_command_line_are_refused_and_not_repeated() {
         run.said(2, &["a password on the command line can be read by every user", "--password-stdin`"]);
         assert!(!run.stderr.contains("xyzzy"), "{run:?}");
     }
+    for arguments in [
+        &["push", super::IMAGE, "me:xyzzy@localhost:1/demo:1"][..],
+        &["push", "--all", super::IMAGE, "https://me:xyzzy@localhost:1/demo"],
+        &["login", "me:xyzzy@localhost:1"],
+        &["doctor", "me:xyzzy@localhost:1/demo"],
+    ] {
+        let run = user.run(arguments);
+        run.said(2, &["the name of a registry holds no login"]);
+        assert!(!run.stderr.contains("xyzzy"), "{run:?}");
+    }
     assert!(!user.path(KEPT).exists());
 }
 
