@@ -161,7 +161,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let width = known.keys().map(|name| name.len()).max().unwrap_or_default();
     for (name, option) in known {
         let (value, origin) = config.value(option, registry.as_deref());
-        let value = value.join(", ");
+        let value = match (name, value.join(", ")) {
+            // No push takes a password there, and nobody has to read it here.
+            ("creds", value) => value.split(':').next().unwrap_or_default().to_owned(),
+            (_, value) => value,
+        };
         let origin = match origin {
             Origin::Variable => variable(name),
             Origin::Registry(host) => format!("{}, [{REGISTRY}.\"{host}\"]", config.file.display()),

@@ -138,8 +138,10 @@ reuse-from = ["a.example/b:1", "a.example/c:1"]
 jobs = 2
 chunk-size = "8MiB"
 "#;
-    let user =
-        User::with(config).and_variable("LONGSHORE_RETRIES", "7").and_variable("LONGSHORE_QUIET", "no");
+    let user = User::with(config)
+        .and_variable("LONGSHORE_RETRIES", "7")
+        .and_variable("LONGSHORE_QUIET", "no")
+        .and_variable("LONGSHORE_CREDS", "me:s3cret");
     let here = &["a.example:5000"][..];
     for (option, registry, expected) in [
         ("jobs", &[][..], "jobs 4 HOME/config.toml"),
@@ -152,6 +154,8 @@ chunk-size = "8MiB"
         ("insecure", here, "insecure true HOME/config.toml"),
         ("reuse-from", &[], "reuse-from a.example/b:1, a.example/c:1 HOME/config.toml"),
         ("timeout", &[], "timeout 60s default"),
+        // A password is no part of it, and not for logs.
+        ("creds", &[], "creds me LONGSHORE_CREDS"),
     ] {
         assert_eq!(user.shown(option, registry), expected);
     }
