@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Command,
-    builder::{FalseyValueParser, PossibleValue, TypedValueParser as _},
+    builder::{BoolishValueParser, PossibleValue, TypedValueParser as _},
     error::ErrorKind as Clap,
     parser::ValueSource,
 };
@@ -245,14 +245,13 @@ fn variables(environment: &Environment, command: &Command) -> Result<Options> {
             return Err(Error::local(format!("the variable `{variable}` is not UTF-8")));
         }
         let Some(value) = environment.var(&variable) else { continue };
-        let value = if matches!(option.get_action(), ArgAction::SetTrue) {
-            // A switch is on or off by any word.
-            let is_on = FalseyValueParser::new().parse_ref(command, Some(option), value.as_ref());
-            is_on.unwrap_or(true).to_string()
-        } else {
-            check(option, &variable, value)?;
-            value.to_owned()
+        // A switch is on or off by any word that says so.
+        let is_on = match option.get_action() {
+            ArgAction::SetTrue => BoolishValueParser::new().parse_ref(command, None, value.as_ref()).ok(),
+            _ => None,
         };
+        let value = is_on.map_or_else(|| value.to_owned(), |is_on| is_on.to_string());
+        check(option, &variable, &value)?;
         options.insert(name.to_owned(), vec![value]);
     }
     Ok(options)

@@ -221,6 +221,7 @@ fn what_is_wrong_in_a_variable_is_named() {
         ("LONGSHORE_JOBS", "x", "`LONGSHORE_JOBS` cannot be `x`: invalid digit found in string"),
         ("LONGSHORE_JOBS", "0", "`LONGSHORE_JOBS` cannot be `0`: it has to be more than nothing"),
         ("LONGSHORE_TIMEOUT", "soon", "`LONGSHORE_TIMEOUT` cannot be `soon`: "),
+        ("LONGSHORE_INSECURE", "flase", "it is true or false"),
         ("LONGSHORE_PROGRESS", "plan", "hint: did you mean `plain`?"),
         ("LONGSHORE_IF_EXISTS", "skp", "hint: did you mean `skip`?"),
     ] {
