@@ -136,6 +136,11 @@ fn options(args: &Args, login: Option<&RandomLogin>, context: &Context) -> Resul
     if let Some(name) = args.names.iter().find(|name| name.contains([':', '/'])) {
         return Err(Error::usage(format!("`--name` takes a host without a port: `{}`", name.escape_debug())));
     }
+    if args.chunk_min.zip(args.chunk_max).is_some_and(|(least, most)| least > most) {
+        return Err(Error::usage(
+            "`--chunk-min` is more than `--chunk-max`: nobody could push a large layer",
+        ));
+    }
     Ok(Options {
         listen: args.listen,
         access: if args.read_only { access.or_read_only() } else { access },

@@ -239,6 +239,7 @@ fn what_the_file_says_is_not_half_of_it() {
     for (config, arguments, words) in [
         ("tls-cert = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"][..], "belong together"),
         ("tls-key = \"x\"", &["serve", "x", "--listen=127.0.0.1:0"], "belong together"),
+        ("chunk-min = \"2MB\"", &["serve", "x", "--chunk-max=1MB"], "nobody could push"),
         ("allow-anonymous = true", &["serve", "x", "--listen=127.0.0.1:0"], "is for gateways"),
         (
             "upstream = \"127.0.0.1:1\"\nallow-anonymous = true\npassword-file = \"p\"",
