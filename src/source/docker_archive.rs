@@ -42,11 +42,15 @@ pub(super) struct Saved {
     pub(super) described: bool,
 }
 
+/// Go's readers take keys in any case; containerify 4 writes `config`, `repoTags` and `layers`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Item {
+    #[serde(alias = "config")]
     config: String,
+    #[serde(alias = "repoTags")]
     repo_tags: Option<Vec<String>>,
+    #[serde(alias = "layers")]
     layers: Option<Vec<String>>,
     layer_sources: Option<BTreeMap<DiffId, Descriptor>>,
 }
@@ -204,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn keys_may_begin_in_lower_case() {
+        let list = r#"[{"config":"c.json","repoTags":["a:1"],"layers":["l.tar"]}]"#;
+        let archive =
+            archive(&[("l.tar", "one"), ("c.json", &config(&["one"])), ("manifest.json", list)]).unwrap();
+        let Saved { image, .. } = &archive.saved()[0];
+        assert_eq!(image.names, ["a:1"]);
+        assert!(matches!(&image.content, ImageContent::Layers { layers, .. } if layers.len() == 1));
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_an_error() {
         let config = config(&["one"]);
         for (list, word) in [
@@ -211,6 +225,7 @@ mod tests {
             ("null", "no list"),
             ("{}", "no list"),
             ("[null]", "no list"),
+            (r#"[{"Config":"c.json","config":"l.tar","Layers":["l.tar"]}]"#, "no list"),
             (r#"[{"Config":"","Layers":["l.tar"]}]"#, "empty path"),
             (r#"[{"Config":"/etc/passwd","Layers":["l.tar"]}]"#, "`/etc/passwd` is missing"),
             (r#"[{"Config":"c.json","Layers":["../l.tar"]}]"#, "`../l.tar` is missing"),
