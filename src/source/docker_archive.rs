@@ -31,10 +31,10 @@ pub struct DockerArchive {
     warnings: Vec<String>,
 }
 
-/// An image of the archive, and what else its item says.
+/// An image of the archive, or why there is none, and what else its item says.
 #[derive(Debug)]
 pub(super) struct Saved {
-    pub(super) image: Image,
+    pub(super) image: Result<Image>,
     /// The digest of its config: the image ID.
     pub(super) id: Digest,
     /// Whether there are layers, and Docker describes each in `LayerSources`, as it does since 25 where it keeps
@@ -100,6 +100,13 @@ impl DockerArchive {
                 item.config.escape_debug()
             ));
         }
+        let read = self.read_image(item, config);
+        let described = matches!(read, Ok((_, true)));
+        Ok(Saved { image: read.map(|(image, _)| image), id, described })
+    }
+
+    /// Reads an image, and whether its item describes all of its layers.
+    fn read_image(&self, item: Item, config: Bytes) -> Result<(Image, bool)> {
         let ImageConfig { diff_ids, platform } =
             ImageConfig::parse(&config, &item.config.escape_debug().to_string())?;
         let names = item.layers.unwrap_or_default();
@@ -131,7 +138,7 @@ impl DockerArchive {
             content: ImageContent::Layers { config, layers, original: None },
             companion: false,
         };
-        Ok(Saved { image, id, described })
+        Ok((image, described))
     }
 }
 
@@ -141,7 +148,8 @@ impl Source for DockerArchive {
     }
 
     fn images(&self) -> Result<Vec<Image>> {
-        Ok(self.saved.iter().map(|saved| saved.image.clone()).collect())
+        let images: Result<_> = self.saved.iter().map(|saved| saved.image.clone()).collect();
+        images.map_err(|error| error.while_doing(format!("reading {}", self.name)))
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
@@ -173,7 +181,10 @@ fn digest_in_name(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::archive::{EntryData, EntryHead, EntryKind};
+    use crate::{
+        error,
+        source::archive::{EntryData, EntryHead, EntryKind},
+    };
 
     fn archive(entries: &[(&str, &str)]) -> Result<DockerArchive> {
         let mut index = Index::default();
@@ -212,9 +223,9 @@ mod tests {
         let list = r#"[{"config":"c.json","repoTags":["a:1"],"layers":["l.tar"]}]"#;
         let archive =
             archive(&[("l.tar", "one"), ("c.json", &config(&["one"])), ("manifest.json", list)]).unwrap();
-        let Saved { image, .. } = &archive.saved()[0];
+        let [image] = archive.images().unwrap().try_into().unwrap();
         assert_eq!(image.names, ["a:1"]);
-        assert!(matches!(&image.content, ImageContent::Layers { layers, .. } if layers.len() == 1));
+        assert!(matches!(image.content, ImageContent::Layers { layers, .. } if layers.len() == 1));
     }
 
     #[test]
@@ -233,9 +244,9 @@ mod tests {
             (r#"[{"Config":"c.json","Layers":null}]"#, "0 layers and 1 diff ID"),
             (r#"[{"Config":"l.tar","Layers":["l.tar"]}]"#, "not valid"),
         ] {
-            let error =
-                archive(&[("l.tar", "one"), ("c.json", &config), ("manifest.json", list)]).unwrap_err();
-            assert!(error.message().contains(word), "{list}: {error}");
+            let archive = archive(&[("l.tar", "one"), ("c.json", &config), ("manifest.json", list)]);
+            let error = archive.and_then(|archive| archive.images()).unwrap_err();
+            assert!(error::chain(&error).contains(word), "{list}: {error}");
         }
     }
 
@@ -257,7 +268,8 @@ mod tests {
             r#"[{{"Config":"c.json","Layers":["gone.tar"],"LayerSources":{{"{digest}":{{"digest":"{digest}","size":4,"urls":["https://example.com"]}}}}}}]"#
         );
         let archive = archive(&[("c.json", &config), ("manifest.json", &list)]).unwrap();
-        let ImageContent::Layers { layers, .. } = &archive.saved()[0].image.content else { panic!() };
+        let [image] = archive.images().unwrap().try_into().unwrap();
+        let ImageContent::Layers { layers, .. } = image.content else { panic!() };
         assert_eq!(layers[0].descriptor.as_ref().unwrap().urls, ["https://example.com"]);
     }
 }
