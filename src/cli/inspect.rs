@@ -8,7 +8,7 @@ use longshore::{
     error::{chain, counted},
     oci::{Content, Descriptor, Platform},
     source::{
-        Choice, Image, ImageContent, Input, Source, choose,
+        Choice, Image, Input, Source, choose,
         contents::{Contents, Document, Examiner, Part, State},
         detect,
         passed::{self, Passed},
@@ -98,19 +98,9 @@ fn images(source: &dyn Source, choice: &Choice) -> Result<Vec<(usize, Image)>> {
     let image = choose(source, choice, None)?;
     let at = match choice {
         Choice::Index(at) => Some(*at),
-        _ => images.iter().position(|listed| is_same(&listed.content, &image.content)),
+        _ => images.iter().position(|listed| listed.identity() == image.identity()),
     };
     Ok(vec![(at.unwrap_or(0), image)])
-}
-
-fn is_same(one: &ImageContent, other: &ImageContent) -> bool {
-    match (one, other) {
-        (ImageContent::Layers { config: one, .. }, ImageContent::Layers { config: other, .. }) => {
-            one == other
-        }
-        (ImageContent::Manifest(one), ImageContent::Manifest(other)) => one.digest == other.digest,
-        _ => false,
-    }
 }
 
 /// Ends with what is wrong, if anything is.
@@ -239,15 +229,11 @@ fn json(source: &dyn Source, described: &[Described], problems: &[Error]) -> Val
     let images: Vec<Value> = described
         .iter()
         .map(|(at, image, contents)| {
-            let digest = match &image.content {
-                ImageContent::Layers { .. } => None,
-                ImageContent::Manifest(root) => Some(root.digest.to_string()),
-            };
             json!({
                 "position": at,
                 "names": image.names,
                 "companion": image.companion,
-                "digest": digest,
+                "digest": image.digest(),
                 "documents": contents.documents.iter().map(document_json).collect::<Vec<_>>(),
                 "missing": contents.missing.iter().map(descriptor_json).collect::<Vec<_>>(),
             })

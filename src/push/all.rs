@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
-    Cargo, Companions, Forecast, Freight, Intent, Mirror, Options, Press, Pushed, Target,
+    Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
     companions::{subject, unfold},
 };
 use crate::{
@@ -73,8 +73,7 @@ impl PushAll {
 
     async fn deliver(self) -> Result<Vec<Arrival<Pushed>>> {
         let arrived = |Pushed { digest, tags, skipped, .. }: &Pushed| Fate::of(Some(digest), tags, skipped);
-        self.each(Intent::Push, arrived, |cargo, freight, targets| cargo.deliver(freight, targets).boxed())
-            .await
+        self.each(Intent::Push, arrived, |cargo, image, targets| cargo.deliver(image, targets).boxed()).await
     }
 
     /// Says what [`PushAll::run`] would do with each image, and does nothing, as [`Push::forecast`](super::Push) does.
@@ -82,8 +81,7 @@ impl PushAll {
         self.options.shared_cache = None;
         let arrived =
             |Forecast { digest, tags, skipped, .. }: &Forecast| Fate::of(digest.as_ref(), tags, skipped);
-        self.each(Intent::Look, arrived, |cargo, freight, targets| cargo.forecast(freight, targets).boxed())
-            .await
+        self.each(Intent::Look, arrived, |cargo, image, targets| cargo.forecast(image, targets).boxed()).await
     }
 
     /// Does the same with every image, those that others refer to first. `arrived` says what came of it.
@@ -152,10 +150,10 @@ impl PushAll {
 }
 
 /// What is done with an image and its targets.
-trait Work<T>: for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>> {}
+trait Work<T>: for<'a> Fn(&'a Cargo, &'a Image, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>> {}
 
 impl<T, F> Work<T> for F where
-    F: for<'a> Fn(&'a Cargo, &'a Freight, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>
+    F: for<'a> Fn(&'a Cargo, &'a Image, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>
 {
 }
 
@@ -169,8 +167,7 @@ async fn carry<T>(
     targets: Result<Vec<Target>>,
 ) -> Carried<T> {
     let targets = targets?;
-    let freight = Freight::Image(image.clone());
-    let results = work(cargo, &freight, targets.clone()).await;
+    let results = work(cargo, image, targets.clone()).await;
     Ok(targets.into_iter().zip(results).collect())
 }
 
@@ -210,7 +207,7 @@ async fn require_left_out(
         for target in targets {
             let fate = image.digest().cloned().map_or(Fate::Unknown, Fate::Arrived);
             places.settle(image, &target.destination.repository, fate);
-            let delivery = cargo.delivery(&Freight::Image(image.clone()), target);
+            let delivery = cargo.delivery(image, target);
             match Box::pin(delivery.require_left_out()).await {
                 Err(error) if error.find::<Missing>().is_some() => missing.push((name, error)),
                 result => result?,

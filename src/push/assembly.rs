@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Cargo, Forecast, Freight, Intent, Options, Press, Pushed, Target, absorb::Absorbed,
-    if_exists::all_skipped, read,
+    Cargo, Forecast, Intent, Options, Press, Pushed, Target, absorb::Absorbed, if_exists::all_skipped, read,
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
@@ -59,19 +58,19 @@ impl Assembly {
         {
             return Ok(skipped);
         }
-        let (cargo, freight, targets) = self.load(Intent::Push).await?;
-        Ok(cargo.deliver(&freight, targets).await)
+        let (cargo, image, targets) = self.load(Intent::Push).await?;
+        Ok(cargo.deliver(&image, targets).await)
     }
 
     /// Says what [`Assembly::run`] would do at each target, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
         let _giving = self.press.use_shared(self.options.shared_cache.take());
-        let (cargo, freight, targets) = self.load(Intent::Look).await?;
-        Ok(cargo.forecast(&freight, targets).await)
+        let (cargo, image, targets) = self.load(Intent::Look).await?;
+        Ok(cargo.forecast(&image, targets).await)
     }
 
     /// Reads all sources, before anything is sent.
-    async fn load(self, intent: Intent) -> Result<(Cargo, Freight, Vec<Target>)> {
+    async fn load(self, intent: Intent) -> Result<(Cargo, Image, Vec<Target>)> {
         let Self { parts, targets, press, options } = self;
         if options.platform.is_some() {
             return Err(Error::usage("an index is of several platforms, and `--platform` picks one"));
@@ -85,9 +84,10 @@ impl Assembly {
             all_absorbed.extend(absorbed);
         }
         let Gathered { entries, images, absent, sources, .. } = gathered;
-        let freight = Freight::Index { manifest: index(&entries)?, images, absent };
+        let content = ImageContent::Index { manifest: index(&entries)?, images, absent };
+        let image = Image { names: Vec::new(), platform: None, content, companion: false };
         let cargo = Cargo::new(Arc::new(sources), all_absorbed, press, options, intent);
-        Ok((cargo, freight, targets))
+        Ok((cargo, image, targets))
     }
 }
 
@@ -107,14 +107,21 @@ impl Gathered {
     /// Adds the image of a source, or all that it is an index of.
     fn add(&mut self, source: &Arc<dyn Source>, mut image: Image) -> Result<()> {
         let mut entries = Vec::new();
-        match &mut image.content {
-            ImageContent::Layers { config, layers, .. } => {
+        let within = (self.sources.names.len() + 1).to_string();
+        match &image.content {
+            ImageContent::Layers { config, .. } => {
                 let platform = ImageConfig::parse(config, &source.name())?.platform;
                 let (digest, size) = (Digest::of(config), config.len() as u64);
                 entries.push(Entry::new(Some(Family::Oci.manifest()), digest, size).on(platform)?);
-                let number = self.sources.names.len() + 1;
-                self.sources.adopt(source, &number.to_string(), layers);
+                self.sources.adopt(source, &within, &mut image);
                 self.images.push(image);
+            }
+            ImageContent::Index { manifest, .. } => {
+                entries = entries_of(manifest)?;
+                self.sources.adopt(source, &within, &mut image);
+                let ImageContent::Index { images, absent, .. } = image.content else { return Ok(()) };
+                self.images.extend(images);
+                self.absent.extend(absent);
             }
             ImageContent::Manifest(descriptor) => {
                 self.sources.hold(source);

@@ -7,7 +7,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Format, Freight, Options, Pushed, Target, delivery::Delivery, spool::blocking, wanted::Wanted};
+use super::{Format, Options, Pushed, Target, delivery::Delivery, spool::blocking, wanted::Wanted};
 use crate::{
     codec::Recipe,
     error::{Error, Result},
@@ -45,7 +45,7 @@ impl Delivery {
                     &companion.tags(),
                     &self.target.client,
                 ),
-                freight: Freight::Image(companion.image),
+                image: companion.image,
                 options: Options {
                     format: Format::Auto,
                     platform: None,

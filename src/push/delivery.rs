@@ -3,21 +3,19 @@
 
 use std::sync::Arc;
 
-use super::{
-    Freight, Intent, Options, Target, absorb::Absorbed, press::Press, traffic::Traffic, upload::Uploader,
-};
+use super::{Intent, Options, Target, absorb::Absorbed, press::Press, traffic::Traffic, upload::Uploader};
 use crate::{
     error::{Error, Result},
     event::{Event, How},
     oci::{Digest, Manifest},
-    source::Source,
+    source::{Image, Source},
 };
 
-/// Freight on its way to one repository.
+/// An image on its way to one repository.
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub(super) source: Arc<dyn Source>,
-    pub(super) freight: Freight,
+    pub(super) image: Image,
     /// What was encoded while the source passed, where it could be read only once.
     pub(super) absorbed: Arc<Absorbed>,
     pub(super) target: Target,

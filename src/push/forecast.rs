@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Cargo, Freight, Intent, Push, Pushed, Target,
+    Cargo, Intent, Push, Pushed, Target,
     delivery::{Delivery, root},
     draft::Finished,
     if_exists::Names,
@@ -15,6 +15,7 @@ use crate::{
     event::PlannedBlob,
     oci::Digest,
     plan::{PushPlan, Totals},
+    source::Image,
 };
 
 /// What a push to one repository would do.
@@ -44,17 +45,17 @@ impl Push {
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
         // Whatever is encoded as it passes is not given.
         let _giving = self.press.use_shared(self.options.shared_cache.take());
-        let (cargo, freight, targets) = self.load(Intent::Look).await?;
-        Ok(cargo.forecast(&freight, targets).await)
+        let (cargo, image, targets) = self.load(Intent::Look).await?;
+        Ok(cargo.forecast(&image, targets).await)
     }
 }
 
 impl Cargo {
     /// Says what would become of an image at each target.
-    pub(super) async fn forecast(&self, freight: &Freight, targets: Vec<Target>) -> Vec<Result<Forecast>> {
+    pub(super) async fn forecast(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Forecast>> {
         let mut forecasts = Vec::new();
         for target in targets {
-            forecasts.push(Box::pin(self.delivery(freight, target).forecast()).await);
+            forecasts.push(Box::pin(self.delivery(image, target).forecast()).await);
         }
         forecasts
     }

@@ -67,7 +67,7 @@ use crate::{
     codec::Recipe,
     error::Result,
     event::{Event, How},
-    oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository},
+    oci::{Digest, Platform, Reference, Repository},
     registry::{Client, Learned, Lesson, Sightings, hosts, retry::Pace, session::Settings},
     source::{Choice, Image, Input, Source, SourceSpec, choose},
 };
@@ -255,9 +255,9 @@ impl Push {
             return Ok(skipped);
         }
         let ahead = Tally::listen(&mut self.press);
-        let (cargo, freight, targets) = self.load(Intent::Push).await?;
+        let (cargo, image, targets) = self.load(Intent::Push).await?;
         let ahead = ahead.bytes_sent();
-        let mut results = cargo.deliver(&freight, targets).await;
+        let mut results = cargo.deliver(&image, targets).await;
         if let Some(Ok(first)) = results.first_mut() {
             first.bytes_sent += ahead;
         }
@@ -265,7 +265,7 @@ impl Push {
     }
 
     /// Reads and chooses what is pushed.
-    async fn load(self, intent: Intent) -> Result<(Cargo, Freight, Vec<Target>)> {
+    async fn load(self, intent: Intent) -> Result<(Cargo, Image, Vec<Target>)> {
         let Self { input, spec, targets, press, options } = self;
         // Where an image has to be chosen, most of the archive may belong to others.
         let chosen = spec.choice != Choice::Only || options.platform.is_some();
@@ -273,7 +273,7 @@ impl Push {
         let ahead = targets.first().filter(|_| may_send).cloned();
         let cargo = Cargo::load(input, &spec, ahead, press, options, intent).await?;
         let image = choose(&*cargo.source, &spec.choice, cargo.options.platform.as_ref())?;
-        Ok((cargo, Freight::Image(image), targets))
+        Ok((cargo, image, targets))
     }
 }
 
@@ -315,11 +315,11 @@ impl Cargo {
         Self { source, absorbed: Arc::new(absorbed), press, options, traffic, intent }
     }
 
-    /// Returns the delivery of freight to a target.
-    fn delivery(&self, freight: &Freight, target: Target) -> Delivery {
+    /// Returns the delivery of an image to a target.
+    fn delivery(&self, image: &Image, target: Target) -> Delivery {
         Delivery {
             source: Arc::clone(&self.source),
-            freight: freight.clone(),
+            image: image.clone(),
             absorbed: Arc::clone(&self.absorbed),
             target,
             press: self.press.clone(),
@@ -329,9 +329,9 @@ impl Cargo {
         }
     }
 
-    /// Delivers freight to one target after the other, and says what became of each.
-    async fn deliver(&self, freight: &Freight, targets: Vec<Target>) -> Vec<Result<Pushed>> {
-        for message in freight.images().iter().flat_map(|image| self.source.notes(image)) {
+    /// Delivers an image to one target after the other, and says what became of each.
+    async fn deliver(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Pushed>> {
+        for message in image.parts().iter().flat_map(|image| self.source.notes(image)) {
             self.press.reporter.event(Event::Warning { message });
         }
         let mut results = Vec::new();
@@ -340,7 +340,7 @@ impl Cargo {
             let here = target.destination.repository.clone();
             let before =
                 done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
-            let mut delivery = self.delivery(freight, target);
+            let mut delivery = self.delivery(image, target);
             let mount_from = &mut delivery.options.mount_from;
             *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
             let tally = Tally::listen(&mut delivery.press);
@@ -371,25 +371,6 @@ async fn read(
         press.reporter.event(Event::Warning { message });
     }
     Ok((Arc::from(source), absorbed))
-}
-
-/// What is delivered under one name.
-#[derive(Clone, Debug)]
-enum Freight {
-    /// An image of the source.
-    Image(Image),
-    /// An index that no source holds, of these images and of what only the destination may have. An image without a
-    /// manifest it names by its config.
-    Index { manifest: Manifest, images: Vec<Image>, absent: Vec<Descriptor> },
-}
-
-impl Freight {
-    fn images(&self) -> &[Image] {
-        match self {
-            Self::Image(image) => std::slice::from_ref(image),
-            Self::Index { images, .. } => images,
-        }
-    }
 }
 
 /// What a delivery may do at the registry.

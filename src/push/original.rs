@@ -4,9 +4,7 @@
 //! would make those bytes again. But the registry may have them, or another of its repositories, from which
 //! they can be mounted. Then the image keeps its digest and nothing is encoded.
 
-use super::{
-    Freight, delivery::Delivery, draft::Format, if_exists::Names, manifest, survey, wanted::named_by,
-};
+use super::{delivery::Delivery, draft::Format, if_exists::Names, manifest, survey, wanted::named_by};
 use crate::{
     codec::Recipe,
     error::{Result, chain},
@@ -18,8 +16,7 @@ use crate::{
 impl Delivery {
     /// Returns the manifest that the image was pulled with, if that is what is to be pushed.
     pub(super) fn original(&self) -> Option<&Manifest> {
-        let Freight::Image(image) = &self.freight else { return None };
-        let ImageContent::Layers { original: Some(original), layers, .. } = &image.content else {
+        let ImageContent::Layers { original: Some(original), layers, .. } = &self.image.content else {
             return None;
         };
         let stays = self.options.recipe == Recipe::Keep && self.options.format == Format::Auto;

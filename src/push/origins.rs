@@ -38,7 +38,7 @@ impl Delivery {
     /// where a push has seen it, `remembered` what the source knows.
     pub(super) fn origins(&self, remembered: &[Origin], seen: Option<&String>) -> Vec<String> {
         let here = &self.target.destination.repository;
-        let names = self.freight.images().iter().flat_map(|image| &image.names);
+        let names = self.image.parts().iter().flat_map(|image| &image.names);
         let named = names.filter_map(|name| name.parse::<Reference>().ok());
         let named: Vec<Repository> = named.map(|name| name.repository).collect();
         let remembered = remembered.iter().flat_map(|origin| &origin.repositories);

@@ -159,7 +159,7 @@ impl Delivery {
     fn may_have(&self, child: &Descriptor) -> bool {
         let Some(theirs) = &child.platform else { return true };
         let is_for_one = |ours: &Platform| theirs.satisfies(ours) || ours.satisfies(theirs);
-        let mut images = self.freight.images().iter();
+        let mut images = self.image.parts().iter();
         !theirs.is_unknown() && images.any(|image| image.platform.as_ref().is_none_or(is_for_one))
     }
 

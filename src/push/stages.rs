@@ -127,13 +127,8 @@ impl Delivery {
     pub(super) async fn listed(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
-            let mut wanted = wanted::wanted(
-                &*push.source,
-                &push.freight,
-                &push.options,
-                &push.press.cache,
-                &push.absorbed,
-            )?;
+            let mut wanted =
+                wanted::wanted(&*push.source, &push.image, &push.options, &push.press.cache, &push.absorbed)?;
             push.locate(&mut wanted.needs);
             Ok(wanted)
         })

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Freight, Options,
+    Options,
     absorb::Absorbed,
     draft::{self, Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
     transcode,
@@ -88,10 +88,10 @@ pub(super) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodi
     as_they_are.into_iter().chain(encoded).filter_map(known).collect()
 }
 
-/// Lists what freight needs.
+/// Lists what an image needs.
 pub(super) fn wanted(
     source: &dyn Source,
-    freight: &Freight,
+    image: &Image,
     options: &Options,
     cache: &Cache,
     absorbed: &Absorbed,
@@ -110,13 +110,7 @@ pub(super) fn wanted(
         packed: HashMap::new(),
         seen: HashSet::new(),
     };
-    for image in freight.images() {
-        listing.image(image, options.platform.as_ref())?;
-    }
-    if let Freight::Index { manifest, absent, .. } = freight {
-        listing.absent.extend(absent.iter().cloned());
-        listing.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
-    }
+    listing.image(image, options.platform.as_ref())?;
     let Listing { needs, absent, cached, drafts, notes, .. } = listing;
     plan::require_one_size(&needs)
         .map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
@@ -179,6 +173,16 @@ impl Listing<'_> {
                 // What a store's own manifest says besides its layers is not pushed: the same image makes the same
                 // manifest in whatever packaging.
                 self.drafts.push(Draft { base: Base::Made(digest, size), layers: slots });
+            }
+            ImageContent::Index { manifest, images, absent } => {
+                if let Some(wanted) = platform {
+                    return self.image(image.part_for(wanted, &self.source.name())?, platform);
+                }
+                for image in images {
+                    self.image(image, None)?;
+                }
+                self.absent.extend(absent.iter().cloned());
+                self.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
             }
         }
         Ok(())

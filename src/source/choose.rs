@@ -105,7 +105,7 @@ impl Candidate {
     fn is(&self, digest: &Digest) -> bool {
         let original = match &self.image.content {
             ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
-            ImageContent::Manifest(_) => None,
+            ImageContent::Manifest(_) | ImageContent::Index { .. } => None,
         };
         let is_named =
             |name: &String| name.rsplit_once('@').is_some_and(|(_, named)| digest.to_string() == named);
@@ -114,11 +114,12 @@ impl Candidate {
 
     /// Returns the platforms it is for, read from its documents where the listing does not say it.
     fn platforms(&self, source: &dyn Source) -> Vec<Platform> {
-        match (&self.image.platform, &self.image.content) {
+        let of = |image: &Image| match (&image.platform, &image.content) {
             (Some(platform), _) => vec![platform.clone()],
-            (None, ImageContent::Layers { .. }) => Vec::new(),
             (None, ImageContent::Manifest(root)) => tree::platforms(source, root),
-        }
+            (None, _) => Vec::new(),
+        };
+        self.image.parts().iter().flat_map(of).collect()
     }
 }
 
@@ -127,10 +128,7 @@ fn merged(images: Vec<Image>) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut known: HashMap<Digest, usize> = HashMap::new();
     for (at, image) in images.into_iter().enumerate() {
-        let digest = match &image.content {
-            ImageContent::Layers { config, .. } => Digest::of(config),
-            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
-        };
+        let digest = image.identity();
         match known.entry(digest.clone()) {
             Entry::Occupied(place) => {
                 let same = &mut candidates[*place.get()].image;

@@ -125,6 +125,18 @@ impl<'a> Examiner<'a> {
                 }
                 Err(error) => Contents { problem: Some(error), ..Contents::default() },
             },
+            ImageContent::Index { manifest, images, absent } => {
+                let mut contents = Contents { missing: absent.clone(), ..Contents::default() };
+                contents.documents.push(self.document(manifest.clone()));
+                for Contents { documents, missing, problem } in
+                    images.iter().map(|image| self.describe(image))
+                {
+                    contents.documents.extend(documents);
+                    contents.missing.extend(missing);
+                    contents.problem = contents.problem.or(problem);
+                }
+                contents
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 use walkdir::WalkDir;
 
 use super::{
-    Image, ImageContent, Source,
+    Image, Source,
     docker_archive::MANIFEST,
     docker_dir, foreign,
     oci_layout::OciLayout,
@@ -78,9 +78,7 @@ fn add(
     to.warnings.extend(source.warnings());
     for image in source.images()? {
         let mut image = named(image);
-        if let ImageContent::Layers { layers, .. } = &mut image.content {
-            to.adopt(&source, within, layers);
-        }
+        to.adopt(&source, within, &mut image);
         to.list(image);
     }
     Ok(())
@@ -182,7 +180,7 @@ fn is_full(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::chain, oci::Digest};
+    use crate::{error::chain, oci::Digest, source::ImageContent};
 
     fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());

@@ -37,7 +37,7 @@ pub mod tar_split;
 pub mod tarball;
 pub mod tree;
 
-use std::{fmt, io::Read};
+use std::{fmt, io::Read, slice};
 
 use bytes::Bytes;
 
@@ -169,8 +169,37 @@ impl Image {
     pub fn digest(&self) -> Option<&Digest> {
         match &self.content {
             ImageContent::Manifest(descriptor) => Some(&descriptor.digest),
-            ImageContent::Layers { .. } => None,
+            ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
         }
+    }
+
+    /// Returns what tells it from others, whatever they are called.
+    pub fn identity(&self) -> Digest {
+        match &self.content {
+            ImageContent::Layers { config, .. } => Digest::of(config),
+            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
+            ImageContent::Index { manifest, .. } => manifest.digest.clone(),
+        }
+    }
+
+    /// Returns the images that an index is of, or else the one that this is.
+    pub fn parts(&self) -> &[Self] {
+        match &self.content {
+            ImageContent::Index { images, .. } => images,
+            ImageContent::Layers { .. } | ImageContent::Manifest(_) => slice::from_ref(self),
+        }
+    }
+
+    /// Returns the one of its parts that is for a platform; of several variants the usual one is meant.
+    pub fn part_for(&self, wanted: &Platform, what: &str) -> Result<&Self> {
+        let offered: Vec<_> = self.parts().iter().filter_map(|part| part.platform.clone()).collect();
+        let is_for = |part: &&Self, wanted| part.platform.as_ref().is_some_and(|own| own.satisfies(wanted));
+        let asked = wanted.with_usual_variant();
+        let found = asked
+            .iter()
+            .chain([wanted])
+            .find_map(|wanted| self.parts().iter().find(|part| is_for(part, wanted)));
+        found.ok_or_else(|| tree::not_offered(wanted, &offered, what))
     }
 }
 
@@ -189,6 +218,15 @@ pub enum ImageContent {
     },
     /// A manifest or index, to be pushed byte for byte.
     Manifest(Descriptor),
+    /// An index of images that may have no manifest yet, and of what only the destination may have.
+    Index {
+        /// The index. An image without a manifest it names by its config.
+        manifest: Manifest,
+        /// What the source holds of what it names.
+        images: Vec<Image>,
+        /// What it names besides.
+        absent: Vec<Descriptor>,
+    },
 }
 
 /// A blob that a source can open: a layer, or a config that a manifest names.

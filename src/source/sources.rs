@@ -50,10 +50,7 @@ impl Sources {
 
     /// Lists an image, as far as it is not there under the same name already.
     pub fn list(&mut self, mut image: Image) {
-        let identity = match &image.content {
-            ImageContent::Layers { config, .. } => Digest::of(config),
-            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
-        };
+        let identity = image.identity();
         let is_new = if image.names.is_empty() {
             self.listed.insert((identity, String::new()))
         } else {
@@ -65,12 +62,22 @@ impl Sources {
         }
     }
 
-    /// Takes in layers of a source, which are called `within/…` from now on.
-    pub fn adopt(&mut self, source: &Arc<dyn Source>, within: &str, layers: &mut [Layer]) {
-        for layer in layers {
-            let own = layer.clone();
-            layer.name = format!("{within}/{}", own.name);
-            self.layers.insert(layer.name.clone(), (Arc::clone(source), own));
+    /// Takes in the layers of an image that are known by a source's own names; they are called `within/…` from now on.
+    pub fn adopt(&mut self, source: &Arc<dyn Source>, within: &str, image: &mut Image) {
+        match &mut image.content {
+            ImageContent::Layers { layers, .. } => {
+                for layer in layers {
+                    let own = layer.clone();
+                    layer.name = format!("{within}/{}", own.name);
+                    self.layers.insert(layer.name.clone(), (Arc::clone(source), own));
+                }
+            }
+            ImageContent::Index { images, .. } => {
+                for image in images {
+                    self.adopt(source, within, image);
+                }
+            }
+            ImageContent::Manifest(_) => {}
         }
     }
 

@@ -183,10 +183,8 @@ fn reached<'a>(from: &'a Value, listed: &'a [Value]) -> Vec<&'a Value> {
 }
 
 pub(crate) fn root(image: &Image) -> &Descriptor {
-    match &image.content {
-        ImageContent::Manifest(descriptor) => descriptor,
-        ImageContent::Layers { .. } => panic!("not a manifest: {image:?}"),
-    }
+    let ImageContent::Manifest(descriptor) = &image.content else { panic!("not a manifest: {image:?}") };
+    descriptor
 }
 
 fn all(data: Data) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::{
     oci::{Digest, Manifest},
     plan::{AtHand, Need},
     push::{
-        Cargo, Companions, Freight,
+        Cargo, Companions,
         companions::{about, check_companions, subject, unfold},
         delivery,
         draft::{Encodings, Finished},
@@ -91,10 +91,10 @@ impl Packer {
 
     /// Packs an image with all that belongs to it; returns the digests of its documents in the bundle, its own last.
     async fn pack_image(&self, image: &Image, contents: &mut Contents) -> Result<Vec<Digest>> {
-        let (cargo, freight) = (Arc::clone(&self.cargo), Freight::Image(image.clone()));
+        let (cargo, packed) = (Arc::clone(&self.cargo), image.clone());
         let mut wanted = blocking(move || {
             let Cargo { source, absorbed, press, options, .. } = &*cargo;
-            wanted::wanted(&**source, &freight, options, &press.cache, absorbed)
+            wanted::wanted(&**source, &packed, options, &press.cache, absorbed)
         })
         .await?;
         check_companions(&self.cargo.source, &wanted, &self.cargo.options).await?;
