@@ -113,13 +113,17 @@ impl Manifest {
                 let config = document.config.ok_or_else(|| wrong("it has layers and no config".into()))?;
                 (Content::Image { config: Some(config), layers }, DocumentKind::Manifest)
             }
-            (None, None, blobs) if document.config.is_none() => {
-                if own_kind.or(declared_kind) != Some(DocumentKind::Artifact) {
-                    return Err(wrong("it names neither layers nor manifests".into()));
+            // Go programs write `null` for nothing.
+            (None, None, blobs) if document.config.is_none() => match own_kind.or(declared_kind) {
+                Some(DocumentKind::Artifact) => {
+                    let layers = blobs.unwrap_or_default();
+                    (Content::Image { config: None, layers }, DocumentKind::Artifact)
                 }
-                (Content::Image { config: None, layers: blobs.unwrap_or_default() }, DocumentKind::Artifact)
-            }
-            // Go programs write `null` for no layers.
+                Some(DocumentKind::Index) if own_kind.is_some() && blobs.is_none() => {
+                    (Content::Index { manifests: Vec::new() }, DocumentKind::Index)
+                }
+                _ => return Err(wrong("it names neither layers nor manifests".into())),
+            },
             (None, None, None) => {
                 (Content::Image { config: document.config, layers: Vec::new() }, DocumentKind::Manifest)
             }
@@ -135,6 +139,14 @@ impl Manifest {
             (None, None) => MediaType::ImageManifest.to_string(),
         };
         Ok(Self { bytes, digest, media_type, content, subject: document.subject })
+    }
+
+    /// Returns what an index names.
+    pub fn children(&self) -> &[Descriptor] {
+        match &self.content {
+            Content::Index { manifests } => manifests,
+            Content::Image { .. } => &[],
+        }
     }
 
     /// Returns a descriptor of this document.
@@ -192,6 +204,18 @@ mod tests {
             }
             assert!(parse(&text, Some("application/vnd.oci.image.index.v1+json")).is_err());
         }
+    }
+
+    #[test]
+    fn a_list_of_nothing_is_an_index() {
+        // As `podman manifest create` writes it.
+        let list = r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":null}"#;
+        assert!(
+            matches!(parse(list, None).unwrap().content, Content::Index { manifests } if manifests.is_empty())
+        );
+        let silent = r#"{"schemaVersion":2,"manifests":null}"#;
+        assert!(parse(silent, None).is_err());
+        assert!(parse(silent, Some("application/vnd.oci.image.index.v1+json")).is_err());
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub(crate) struct Draft {
 pub(crate) enum Base {
     /// The source's own.
     Held(Manifest),
-    /// A config, by digest and size.
-    Made(Digest, u64),
+    /// A config, by digest and size, and the manifest that the source has seen and cannot give.
+    Made { config: Digest, size: u64, original: Option<Digest> },
 }
 
 /// A layer of a document.
@@ -96,12 +96,8 @@ pub(crate) fn kept_and_changed(
     for draft in drafts {
         let finished = finishing.draft(draft)?;
         let Base::Held(held) = &draft.base else { continue };
-        let children: &[Descriptor] = match &held.content {
-            Content::Index { manifests } => manifests,
-            Content::Image { .. } => &[],
-        };
         let same = finished.is_some_and(|manifest| manifest.digest == held.digest)
-            && !children.iter().any(|child| changed.contains(&child.digest));
+            && !held.children().iter().any(|child| changed.contains(&child.digest));
         let fate = if same { &mut kept } else { &mut changed };
         fate.insert(held.digest.clone());
     }
@@ -124,12 +120,13 @@ impl<'a> Finishing<'a> {
 
     fn draft(&mut self, draft: &Draft) -> Result<Option<Manifest>> {
         let held = match &draft.base {
-            Base::Made(config, size) => {
+            Base::Made { config, size, original } => {
                 let family = self.family(None, &draft.layers)?;
                 let made = self.made(config, *size, &draft.layers, family)?;
-                // By its config it may be known to an index that was made before.
+                // By one of them it may be known to an index.
                 if let Some(manifest) = &made {
-                    self.renamed.insert(config.clone(), manifest.descriptor());
+                    let known_as = [Some(config), original.as_ref()].into_iter().flatten().cloned();
+                    self.renamed.extend(known_as.map(|digest| (digest, manifest.descriptor())));
                 }
                 return Ok(made);
             }
@@ -407,8 +404,12 @@ impl FromStr for Format {
 mod tests {
     use super::*;
 
+    fn config() -> Base {
+        Base::Made { config: Digest::of(b"{}"), size: 2, original: None }
+    }
+
     fn made(slots: Vec<Slot>, format: Format) -> Result<Manifest> {
-        let drafts = [Draft { base: Base::Made(Digest::of(b"{}"), 2), layers: slots }];
+        let drafts = [Draft { base: config(), layers: slots }];
         let encoded = ["a", "b"].map(|text| (diff_id(text), (Digest::of(text.as_bytes()), 5)));
         let finished = finish(&drafts, &encoded.into(), format)?.unwrap();
         assert!(finished.notes.is_empty());
@@ -435,7 +436,7 @@ mod tests {
 
     #[test]
     fn nothing_is_made_of_a_layer_that_is_not_encoded_yet() {
-        let drafts = [Draft { base: Base::Made(Digest::of(b"{}"), 2), layers: vec![gzip("a")] }];
+        let drafts = [Draft { base: config(), layers: vec![gzip("a")] }];
         assert!(finish(&drafts, &Encodings::new(), Format::Auto).unwrap().is_none());
     }
 

@@ -8,7 +8,7 @@ use super::traffic::Traffic;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
-    oci::{Algorithm, Content, Descriptor, Digest, Manifest, Reference},
+    oci::{Algorithm, Descriptor, Digest, Manifest, Reference},
     registry::{Client, Receipt, RegistryError},
 };
 
@@ -55,11 +55,7 @@ fn subjects_first(manifests: &[Manifest]) -> Vec<&Manifest> {
     while !waiting.is_empty() {
         let unsent: HashSet<&Digest> = waiting.iter().map(|manifest| &manifest.digest).collect();
         let (ready, held): (Vec<&Manifest>, _) = waiting.iter().partition(|manifest| {
-            let children: &[Descriptor] = match &manifest.content {
-                Content::Index { manifests } => manifests,
-                Content::Image { .. } => &[],
-            };
-            !children.iter().chain(&manifest.subject).any(|named| unsent.contains(&named.digest))
+            !manifest.children().iter().chain(&manifest.subject).any(|named| unsent.contains(&named.digest))
         });
         if ready.is_empty() {
             // In a circle, which no hashes make: as they came.

@@ -156,7 +156,7 @@ impl Listing<'_> {
                 }
                 self.absent.extend(tree.missing);
             }
-            ImageContent::Layers { config, layers, .. } => {
+            ImageContent::Layers { config, layers, original } => {
                 if let Some(wanted) = platform {
                     require_platform(image.platform.as_ref(), wanted, &self.source.name())?;
                 }
@@ -172,7 +172,9 @@ impl Listing<'_> {
                 });
                 // What a store's own manifest says besides its layers is not pushed: the same image makes the same
                 // manifest in whatever packaging.
-                self.drafts.push(Draft { base: Base::Made(digest, size), layers: slots });
+                let original = original.as_ref().map(|manifest| manifest.digest.clone());
+                self.drafts
+                    .push(Draft { base: Base::Made { config: digest, size, original }, layers: slots });
             }
             ImageContent::Index { manifest, images, absent } => {
                 if let Some(wanted) = platform {

@@ -58,9 +58,12 @@ pub fn choose(source: &dyn Source, choice: &Choice, platform: Option<&Platform>)
 }
 
 /// Returns every image of `source` once, whatever the number of its names; with `platform`, only those that are for it
-/// or do not say.
+/// or do not say. What a store keeps without a name, as stages of builds are and the images of a list, is none of them.
 pub fn all(source: &dyn Source, platform: Option<&Platform>) -> Result<Vec<Image>> {
     let mut candidates = merged(source.images()?);
+    candidates.retain(|Candidate { image, .. }| {
+        !image.companion || !image.names.is_empty() || image.digest().is_some()
+    });
     if let Some(wanted) = platform {
         candidates.retain(|candidate| {
             let platforms = candidate.platforms(source);
@@ -81,13 +84,17 @@ fn meant(candidates: &[Candidate], choice: &Choice) -> Vec<Candidate> {
             none if none.is_empty() => candidates.to_vec(),
             found => found,
         },
-        Choice::Name(name) => match fitting(&|candidate| candidate.image.names.contains(name)) {
-            none if none.is_empty() => match fitting(&|candidate| is_called(&candidate.image.names, name)) {
-                none if none.is_empty() => fitting(&|candidate| is_id(&candidate.digest, name)),
-                found => found,
-            },
-            found => found,
-        },
+        Choice::Name(name) => {
+            let called = |name: &str| fitting(&|candidate| is_called(&candidate.image.names, name));
+            let ways: [&dyn Fn() -> Vec<Candidate>; 4] = [
+                &|| fitting(&|candidate| candidate.image.names.contains(name)),
+                &|| called(name),
+                // So podman calls what it builds, and so its users leave it out.
+                &|| called(&format!("localhost/{name}")),
+                &|| fitting(&|candidate| is_id(&candidate.digest, name)),
+            ];
+            ways.iter().map(|way| way()).find(|found| !found.is_empty()).unwrap_or_default()
+        }
     }
 }
 
@@ -290,6 +297,13 @@ mod tests {
         }
         assert_eq!(by_name(&images, "localhost/a:1").unwrap(), "localhost/a:1");
         assert_eq!(by_name(&images, "1").unwrap(), "1");
+        // podman's users leave out what it puts before the names of what it builds; Docker's mean the Hub.
+        let built = [image("a", &["localhost/a:1"]), image("c", &["localhost/x/c:latest"])];
+        assert_eq!(by_name(&built, "a:1").unwrap(), "localhost/a:1");
+        assert_eq!(by_name(&built, "x/c").unwrap(), "localhost/x/c:latest");
+        assert!(by_name(&built, "example.com/a:1").is_err());
+        let both = [image("a", &["localhost/a:1"]), image("b", &["docker.io/library/a:1"])];
+        assert_eq!(by_name(&both, "a:1").unwrap(), "docker.io/library/a:1");
         // A layout that says only tags means every repository.
         assert_eq!(by_name(&images[2..], "example.com/x:1").unwrap(), "1");
         // With a full name there, the tag alone is not asked.

@@ -2,7 +2,8 @@
 //!
 //! What such a store keeps of an image is its config and its layers, unpacked; each layer is rebuilt and must turn
 //! out as the config says. The manifest it was pulled with names encoded layers that are gone for good, so it is
-//! of use only where a registry still has them.
+//! of use only where a registry still has them. A list (`podman manifest`) is an image beside those that it names by
+//! such manifests.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -97,14 +98,51 @@ impl ContainersStorage {
                 images[at].names.extend(names.cloned());
             }
         }
+        for image in &mut images {
+            // Stages of builds, and the images of a list.
+            image.companion |= image.names.is_empty();
+        }
         (self.images, self.damaged) = (images, damaged);
     }
 
     fn image(&self, store: &Graphroot, record: &ImageRecord, damaged: &mut Damaged) -> Image {
         let names = record.names.clone().unwrap_or_default();
-        let documents = match Documents::read(store, record) {
+        let manifest = read_manifest(store, record, "manifest");
+        if let Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) = manifest {
+            return Image { names, platform: None, content: self.index(list, damaged), companion: false };
+        }
+        self.single(store, record, manifest, damaged)
+    }
+
+    /// Finds the images of a list by the digests of their manifests.
+    fn index(&self, manifest: Manifest, damaged: &mut Damaged) -> ImageContent {
+        let (mut images, mut absent) = (Vec::new(), Vec::new());
+        for child in manifest.children() {
+            let found = self.stores.iter().find_map(|store| {
+                let mut keys = store.images.iter().map(|record| (record, record.manifest_key(&child.digest)));
+                keys.find_map(|(record, key)| Some((store, record, key?)))
+            });
+            let Some((store, record, key)) = found else {
+                absent.push(child.clone());
+                continue;
+            };
+            let image = self.single(store, record, read_manifest(store, record, key), damaged);
+            images.push(Image { platform: child.platform.clone().or(image.platform), ..image });
+        }
+        ImageContent::Index { manifest, images, absent }
+    }
+
+    fn single(
+        &self,
+        store: &Graphroot,
+        record: &ImageRecord,
+        manifest: Result<Option<Manifest>>,
+        damaged: &mut Damaged,
+    ) -> Image {
+        let names = record.names.clone().unwrap_or_default();
+        let documents = match manifest.and_then(|manifest| Documents::read(store, record, manifest)) {
             Ok(documents) => documents,
-            // Lists and artifacts are nothing that anybody means who does not name them.
+            // Artifacts are nothing that anybody means who does not name them.
             Err(error) => {
                 let identity = Bytes::from(record.id.clone());
                 return Image { companion: true, ..damaged.list(&record.id, names, identity, error) };
@@ -219,21 +257,15 @@ struct Documents {
 }
 
 impl Documents {
-    fn read(store: &Graphroot, record: &ImageRecord) -> Result<Self> {
+    fn read(store: &Graphroot, record: &ImageRecord, manifest: Option<Manifest>) -> Result<Self> {
         let id = &record.id;
-        let manifest = store.image_data(record, "manifest", MANIFEST_LIMIT)?.and_then(|bytes| {
-            let digest = Digest::of(&bytes);
-            // Docker's schema 1 is of no use to anybody, and the config is there all the same.
-            Manifest::parse(bytes.into(), digest, None).ok()
-        });
         let digest = match manifest.as_ref().map(|manifest| &manifest.content) {
             Some(Content::Image { config: Some(config), .. }) => config.digest.clone(),
             Some(Content::Image { config: None, .. }) => {
                 return Err(Error::source(format!("{id} is an artifact without a config")));
             }
             Some(Content::Index { .. }) => {
-                return Err(Error::source(format!("{id} is a list of images, and the store has them apart"))
-                    .with_hint("push it by `podman manifest push --all`, or its images one by one"));
+                return Err(Error::source(format!("{id} is a list of images within another")));
             }
             None => format!("sha256:{id}").parse()?,
         };
@@ -249,6 +281,14 @@ impl Documents {
         let parsed = ImageConfig::parse(&config, id)?;
         Ok(Self { config, parsed, manifest })
     }
+}
+
+fn read_manifest(store: &Graphroot, record: &ImageRecord, key: &str) -> Result<Option<Manifest>> {
+    Ok(store.image_data(record, key, MANIFEST_LIMIT)?.and_then(|bytes| {
+        let digest = Digest::of(&bytes);
+        // Docker's schema 1 is of no use to anybody, and the config is there all the same.
+        Manifest::parse(bytes.into(), digest, None).ok()
+    }))
 }
 
 #[cfg(test)]
@@ -458,22 +498,77 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_wrong_configs_are_not_pushed() {
+    fn a_list_is_of_the_images_that_have_its_manifests() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "overlay");
+        store.layers(r#"[{"id":"a1"}]"#);
+        store.layer("a1");
+        let ids = store.images(&[
+            ("localhost/list:1", "", 0),
+            ("localhost/amd:1", "a1", 1),
+            ("localhost/arm:1", "a1", 1),
+        ]);
+        let mut named = vec![String::new()];
+        let manifests = [&ids[1], &ids[2], "nowhere"].map(|id| {
+            let manifest = format!(r#"{{"config":{{"digest":"sha256:{id}","size":1}},"layers":[]}}"#);
+            let digest = Digest::of(manifest.as_bytes());
+            let name = format!("manifest-{digest}");
+            store.write(&format!("images/{id}/{}", key(&name)), manifest.as_bytes());
+            // The one that it is known by otherwise is another.
+            store.write(&format!("images/{id}/manifest"), manifest.replace('1', "2").as_bytes());
+            named.push(name);
+            let platform = format!(r#""platform":{{"os":"linux","architecture":"{}"}}"#, named.len());
+            format!(r#"{{"digest":"{digest}","size":{},{platform}}}"#, manifest.len())
+        });
+        let list = format!(r#"{{"manifests":[{}]}}"#, manifests.join(","));
+        store.write(&format!("images/{}/manifest", ids[0]), list.as_bytes());
+        let records = store.dir.join("overlay-images/images.json");
+        let mut lines = fs_err::read_to_string(&records).unwrap();
+        for (id, name) in ids.iter().zip(&named).skip(1) {
+            let keys = format!(r#""id":"{id}","big-data-names":["manifest","{name}"]"#);
+            lines = lines.replace(&format!(r#""id":"{id}""#), &keys);
+        }
+        fs_err::write(&records, lines.replace(r#"["localhost/arm:1"]"#, "null")).unwrap();
+        let storage = ContainersStorage::open(&at(dir.path())).unwrap();
+        let image = choose(&storage, &self::named("localhost/list:1"), None).unwrap();
+        assert!(!image.companion && image.digest().is_none());
+        let ImageContent::Index { manifest, images, absent } = &image.content else { panic!("{image:?}") };
+        assert_eq!(manifest.bytes, list);
+        let [missing] = &absent[..] else { panic!("{absent:?}") };
+        assert_eq!(format!("manifest-{}", missing.digest), named[3]);
+        for (at, image) in images.iter().enumerate() {
+            let ImageContent::Layers { original: Some(original), layers, .. } = &image.content else {
+                panic!()
+            };
+            assert_eq!(original.digest, manifest.children()[at].digest);
+            assert_eq!(image.platform.as_ref().unwrap().to_string(), format!("linux/{}", at + 2));
+            storage.open(&layers[0]).unwrap();
+        }
+        assert_eq!(image.part_for(&"linux/3".parse().unwrap(), "it").unwrap().identity().hex(), ids[2]);
+        assert!(image.part_for(&"linux/4".parse().unwrap(), "it").is_err());
+        let all = choose::all(&storage, None).unwrap();
+        let names: Vec<_> = all.iter().flat_map(|image| &image.names).collect();
+        assert_eq!(names, ["localhost/list:1", "localhost/amd:1"]);
+    }
+
+    #[test]
+    fn artifacts_and_wrong_configs_are_not_pushed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path(), "overlay");
         store.layers(r#"[{"id":"a1"}]"#);
         store.layer("a1");
         let ids = store.images(&[
             ("localhost/good:1", "a1", 1),
-            ("localhost/list:1", "", 0),
+            ("localhost/artifact:1", "", 0),
             ("localhost/bad:1", "a1", 1),
         ]);
-        store.write(&format!("images/{}/manifest", ids[1]), br#"{"manifests":[]}"#);
+        let artifact = br#"{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","blobs":[]}"#;
+        store.write(&format!("images/{}/manifest", ids[1]), artifact);
         let config = format!("images/{}/{}", ids[2], key(&format!("sha256:{}", ids[2])));
         store.write(&config, b"{}");
         let storage = ContainersStorage::open(&at(dir.path())).unwrap();
         assert_eq!(read(&storage, &Choice::Only).unwrap(), [TAR]);
-        for (name, words) in [("list", "list of images"), ("bad", "digest mismatch")] {
+        for (name, words) in [("artifact", "without a config"), ("bad", "digest mismatch")] {
             let error = read(&storage, &named(&format!("localhost/{name}:1"))).unwrap_err();
             assert!(chain(&error).contains(words), "{name}: {error:?}");
         }

@@ -51,6 +51,7 @@ enum Driver {
 
 /// What a store says of an image.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct ImageRecord {
     /// The digest of the config, for images.
     pub(super) id: String,
@@ -58,6 +59,8 @@ pub(super) struct ImageRecord {
     pub(super) names: Option<Vec<String>>,
     /// The topmost layer.
     pub(super) layer: Option<String>,
+    /// The keys of its documents.
+    big_data_names: Option<Vec<String>>,
     /// What containers/image notes of it, as JSON.
     metadata: Option<String>,
 }
@@ -71,6 +74,12 @@ struct ImageMetadata {
 }
 
 impl ImageRecord {
+    /// Returns the key of a manifest of the image, if it has this one: pulled twice, an image may have several.
+    pub(super) fn manifest_key(&self, digest: &Digest) -> Option<&str> {
+        let key = format!("manifest-{digest}");
+        self.big_data_names.iter().flatten().find(|name| **name == key).map(String::as_str)
+    }
+
     /// Returns how many signatures of simple signing the store keeps of it.
     pub(super) fn signatures(&self) -> usize {
         let metadata = self.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok());

@@ -159,8 +159,8 @@ pub struct Image {
     pub platform: Option<Platform>,
     /// What the source holds of it.
     pub content: ImageContent,
-    /// Whether it is there for the sake of another image, as signatures, SBOMs and attestations are. Such
-    /// ones are never meant unless they are asked for.
+    /// Whether it is there for the sake of another image, as signatures, SBOMs and attestations are, and what a store
+    /// keeps without a name. Such ones are never meant unless they are asked for.
     pub companion: bool,
 }
 

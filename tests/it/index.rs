@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     support::{
+        capability::is_unavailable,
         docker_registry::DockerRegistry,
         longshore::{Longshore, Run},
+        podman::Podman,
         read_back::ReadBack,
         registry::{Registry, Route},
         skopeo,
@@ -52,6 +54,66 @@ fn platforms(index: &ReadBack) -> Vec<Value> {
         assert!(contents.layers.iter().all(Option::is_some), "{contents:?}");
     }
     children.into_iter().map(|child| child["platform"].clone()).collect()
+}
+
+#[test]
+fn a_list_of_podmans_is_pushed_with_all_its_images() {
+    if is_unavailable("podman") || is_unavailable("skopeo") {
+        return;
+    }
+    let (longshore, registry, home) =
+        (Longshore::new(), DockerRegistry::start(), tempfile::tempdir().unwrap());
+    let podman = Podman::at(home.path().to_owned());
+    let (amd64, arm64) = (amd64(), arm64());
+    for (archive, name) in [(&amd64, "localhost/amd64:1"), (&arm64, "localhost/arm64:1")] {
+        let loaded = podman.load(&archive.path()).unwrap();
+        podman.tag(loaded.rsplit(' ').next().unwrap().trim(), name).unwrap();
+    }
+    podman.list("both", &["localhost/amd64:1", "localhost/arm64:1"]).unwrap();
+    let listed = parsed(podman.listed("both").unwrap().as_bytes());
+    let second = listed["manifests"][1]["digest"].as_str().unwrap();
+    podman.annotate("both", second, "a=b").unwrap();
+    let source = |name: &str| format!("containers-storage:[vfs@{}]{name}", podman.store().display());
+    let to = |path: &str| format!("{}/{path}", registry.host());
+    let run = |arguments: &[&str]| {
+        let run = longshore.run(arguments);
+        assert_eq!(run.code, Some(0), "{run:?}");
+    };
+
+    run(&["push", &source("both"), &to("one/app:1")]);
+    let back = ReadBack::of(&to("one/app:1")).unwrap();
+    let (one, two) = (
+        json!({ "os": "linux", "architecture": "amd64" }),
+        json!({ "os": "linux", "architecture": "arm64", "variant": "v8" }),
+    );
+    assert_eq!(platforms(&back), [one.clone(), two.clone()]);
+    assert_eq!(parsed(&back.manifest)["manifests"][1]["annotations"]["a"], "b");
+    // The same as each of them alone, and as a bundle of them.
+    run(&["push", &source("both"), &to("one/app:arm"), "--platform", "linux/arm64"]);
+    run(&["push", &source("arm64:1"), &to("one/app:alone")]);
+    for tag in ["arm", "alone"] {
+        let alone = ReadBack::of(&to(&format!("one/app:{tag}"))).unwrap();
+        assert_eq!(parsed(&back.manifest)["manifests"][1]["digest"], alone.digest());
+    }
+    let bundle = home.path().join("both.tar");
+    run(&["bundle", &source("both"), "--output", bundle.to_str().unwrap()]);
+    run(&["push", bundle.to_str().unwrap(), &to("two/app:1")]);
+    assert_eq!(ReadBack::of(&to("two/app:1")).unwrap().digest(), back.digest());
+    // As a part of another index, beside one that is made of archives.
+    let s390x = image(json!({ "os": "linux", "architecture": "s390x" }));
+    let both = source("both");
+    let pushed =
+        push(&longshore, &[Path::new(&both), &s390x.path()], &to("three/app:1"), &["--format", "docker"]);
+    assert_eq!(pushed.code, Some(0), "{pushed:?}");
+    let three = ReadBack::of(&to("three/app:1")).unwrap();
+    assert_eq!(platforms(&three), [one, two, json!({ "os": "linux", "architecture": "s390x" })]);
+    assert_eq!(parsed(&three.manifest)["mediaType"], DOCKER_INDEX);
+    // What is not there any more may be at the destination, and else it is missed before anything is tagged.
+    podman.remove("localhost/arm64:1").unwrap();
+    let run = longshore.run(["push", &source("both"), &to("four/app:1")]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.stderr.contains(second), "{}", run.stderr);
+    assert!(ReadBack::of(&to("four/app:1")).is_err());
 }
 
 #[test]

@@ -46,6 +46,30 @@ impl Podman {
         self.run(&["tag", image, name]).map(drop)
     }
 
+    /// Makes a list of images, each of which says what it is for.
+    pub(crate) fn list(&self, name: &str, images: &[&str]) -> Result<(), String> {
+        self.run(&["manifest", "create", name])?;
+        for image in images {
+            self.run(&["manifest", "add", name, &format!("containers-storage:{image}")])?;
+        }
+        Ok(())
+    }
+
+    /// Says something of one entry of a list.
+    pub(crate) fn annotate(&self, list: &str, manifest: &str, annotation: &str) -> Result<(), String> {
+        self.run(&["manifest", "annotate", "--annotation", annotation, list, manifest]).map(drop)
+    }
+
+    /// Returns a list as podman has it.
+    pub(crate) fn listed(&self, name: &str) -> Result<String, String> {
+        self.run(&["manifest", "inspect", name])
+    }
+
+    /// Removes an image with all its names.
+    pub(crate) fn remove(&self, image: &str) -> Result<(), String> {
+        self.run(&["image", "rm", "--force", &self.id(image)?]).map(drop)
+    }
+
     /// Returns an image's ID.
     pub(crate) fn id(&self, image: &str) -> Result<String, String> {
         self.run(&["image", "inspect", "--format", "{{.Id}}", image])
