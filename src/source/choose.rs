@@ -196,9 +196,15 @@ fn unknown(source: &dyn Source, candidates: &[Candidate], asked: &str) -> Error 
     let short = |name: &'_ str| name.rsplit_once('/').map_or(0, |(repository, _)| repository.len() + 1);
     let names = candidates.iter().flat_map(|candidate| &candidate.image.names).flat_map(|name| {
         let short = &name[short(name)..];
-        [name.as_str(), short, short.split(':').next().unwrap_or(short)]
+        let names = [name.as_str(), short, short.split(':').next().unwrap_or(short)];
+        names.into_iter().filter(|name| *name != asked)
     });
-    let meant = similar(asked, names.clone()).or_else(|| similar(&asked[short(asked)..], names));
+    let tagged = |name: &&str| name.strip_prefix(asked).is_some_and(|rest| rest.starts_with(':'));
+    let meant = names
+        .clone()
+        .find(tagged)
+        .or_else(|| similar(asked, names.clone()))
+        .or_else(|| similar(&asked[short(asked)..], names));
     let error = match meant {
         Some(meant) => Error::usage(words).with_hint(format!("did you mean `{}`?", printable(meant))),
         None => Error::usage(words),
@@ -341,6 +347,7 @@ mod tests {
         for (asked, meant) in [
             ("tny", Some("did you mean `tiny`?")),
             ("tiny:lastest", Some("did you mean `tiny:latest`?")),
+            ("app", Some("did you mean `app:v1`?")),
             ("localhost/ap:v1", Some("did you mean `localhost/app:v1`?")),
             ("database", None),
         ] {
