@@ -158,7 +158,9 @@ impl Index {
                 ))
                 .because(Missing));
             };
-            for other in self.duplicates.get(key.as_str()).into_iter().flatten() {
+            // Whoever unpacks the archive has one file for both.
+            let absolute = self.nodes.get(format!("/{key}").as_str());
+            for other in self.duplicates.get(key.as_str()).into_iter().flatten().chain(absolute) {
                 if !node.equals(other)? {
                     return Err(Error::source(format!(
                         "duplicate entry: `{}` occurs twice in the archive, with different content",
@@ -281,23 +283,25 @@ const FOLDER_DEPTH: usize = 8;
 /// Docker follows links through whole chains; nobody writes longer ones.
 const LINK_LIMIT: usize = 10;
 
-/// Spells a name without what has no meaning: `./`, doubled and trailing slashes. A leading `/` and every
-/// `..` stay, so that a name which leads out of the archive is only ever equal to itself.
+/// Spells a name without what has no meaning: `./`, doubled and trailing slashes, `..` behind something. A leading `/` and
+/// any other `..` stay, so that a name which leads out of the archive is only ever equal to itself.
 pub(super) fn normalized(name: &str) -> String {
-    let root = if name.starts_with('/') { "/" } else { "" };
-    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    format!("{root}{}", parts.join("/"))
+    resolved("", name)
 }
 
 /// Returns where a symlink called `name` leads.
 fn joined(name: &str, target: &str) -> String {
-    if target.starts_with('/') {
-        return normalized(target);
+    match name.rfind('/') {
+        Some(slash) if !target.starts_with('/') => resolved(&name[..=slash], target),
+        _ => normalized(target),
     }
-    let root = if name.starts_with('/') { "/" } else { "" };
-    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+}
+
+/// Returns what a name means in a folder.
+fn resolved(folder: &str, name: &str) -> String {
+    let root = if folder.starts_with('/') || name.starts_with('/') { "/" } else { "" };
     let mut path: Vec<&str> = Vec::new();
-    for part in folder.split('/').chain(target.split('/')) {
+    for part in folder.split('/').chain(name.split('/')) {
         match part {
             "" | "." => {}
             ".." if path.last().is_some_and(|&last| last != "..") => {
@@ -406,6 +410,19 @@ mod tests {
         assert!(read(&index, "evil").is_err());
         assert_eq!(read(&index, "/manifest.json").unwrap(), "absolute");
         assert_eq!(read(&index, "../evil").unwrap(), "up");
+    }
+
+    #[test]
+    fn a_name_has_many_spellings() {
+        for name in ["d/f", "./d/f", "d//f", "d/f/", "x/../d/f", "d/x/.././f", "/d/f"] {
+            let mut index = Index::default();
+            file(&mut index, name, "one");
+            if !name.starts_with('/') {
+                assert_eq!(read(&index, "x/..//d/f").unwrap(), "one", "{name}");
+            }
+            file(&mut index, "d/f", "other");
+            assert!(read(&index, "d/f").unwrap_err().message().contains("duplicate"), "{name}");
+        }
     }
 
     #[test]

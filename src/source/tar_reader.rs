@@ -139,8 +139,8 @@ pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryH
         }
         payload.truncate(size as usize);
         match flag {
-            b'L' => extensions.long_name = Some(text(&payload)),
-            b'K' => extensions.long_link = Some(text(&payload)),
+            b'L' => extensions.long_name = word(text(&payload)),
+            b'K' => extensions.long_link = word(text(&payload)),
             // As for Go's archive/tar, the last one counts: who adds them up reads another archive than the others do.
             b'x' => {
                 let Extensions { long_name, long_link, .. } = extensions;
@@ -185,8 +185,9 @@ struct Extensions {
     path: Option<String>,
     link_path: Option<String>,
     size: Option<u64>,
-    sparse: bool,
+    sparse_map: bool,
     sparse_name: Option<String>,
+    sparse_version: [Option<String>; 2],
 }
 
 impl Extensions {
@@ -204,14 +205,18 @@ impl Extensions {
             let record = record[space + 1..].strip_suffix(b"\n").ok_or(BROKEN)?;
             let equals = record.iter().position(|&byte| byte == b'=').ok_or(BROKEN)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
-            let word = || (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned());
+            let word = || word(String::from_utf8_lossy(value).into_owned());
             match key {
                 b"path" => self.path = word(),
                 b"linkpath" => self.link_path = word(),
                 b"size" if value.is_empty() => self.size = None,
                 b"size" => self.size = Some(decimal(value).ok_or("a PAX size is not a number")?),
-                b"GNU.sparse.name" => (self.sparse, self.sparse_name) = (true, word()),
-                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                b"GNU.sparse.major" => self.sparse_version[0] = word(),
+                b"GNU.sparse.minor" => self.sparse_version[1] = word(),
+                b"GNU.sparse.name" => self.sparse_name = word(),
+                b"GNU.sparse.map" | b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
+                    self.sparse_map = !value.is_empty();
+                }
                 _ => {}
             }
             records = rest;
@@ -219,13 +224,25 @@ impl Extensions {
         Ok(())
     }
 
+    /// Returns whether the records describe a sparse file, as Go's archive/tar decides it: what names no version that is
+    /// known, or no map, is any other file and keeps its name.
+    fn is_sparse(&self) -> bool {
+        match self.sparse_version.each_ref().map(Option::as_deref) {
+            [Some("0"), Some("0" | "1")] | [Some("1"), Some("0")] => true,
+            [None, None] => self.sparse_map,
+            _ => false,
+        }
+    }
+
     /// Puts an entry's head together. Where several headers name it, GNU's win over PAX's over the entry's
     /// own, as in Go's archive/tar, which wrote and will read most images. A sparse file's own name is made up.
     fn head(self, block: &[u8; BLOCK], size: u64) -> EntryHead {
-        let name = self.sparse_name.or(self.long_name).or(self.path).unwrap_or_else(|| own_name(block));
+        let sparse = self.is_sparse();
+        let sparse_name = self.sparse_name.filter(|_| sparse);
+        let name = sparse_name.or(self.long_name).or(self.path).unwrap_or_else(|| own_name(block));
         let target = self.long_link.or(self.link_path).unwrap_or_else(|| text(&block[157..257]));
         let kind = match block[156] {
-            b'0' | 0 | b'7' if self.sparse => EntryKind::Sparse,
+            b'0' | 0 | b'7' if sparse => EntryKind::Sparse,
             // v7 knew no folders but by this.
             0 if name.ends_with('/') => EntryKind::Other,
             b'0' | 0 | b'7' => EntryKind::File,
@@ -240,10 +257,18 @@ impl Extensions {
     }
 }
 
-/// Returns the name in the header itself; ustar splits long ones, GNU uses that field for other things.
+/// Returns the name in the header itself. ustar splits long ones; star has a shorter field for their beginning, and GNU
+/// two times in it, which Go wrote over before its version 1.8 and still reads as a name where they are none.
 fn own_name(block: &[u8; BLOCK]) -> String {
     let name = text(&block[..100]);
-    let prefix = if block[257..].starts_with(b"ustar\0") { text(&block[345..500]) } else { String::new() };
+    let is_time = |field: &[u8]| field[0] == 0 || number(field).is_ok();
+    let prefix = match &block[257..265] {
+        b"ustar  \0" if is_time(&block[345..357]) && is_time(&block[357..369]) => String::new(),
+        b"ustar  \0" => Some(text(&block[345..500])).filter(|prefix| prefix.is_ascii()).unwrap_or_default(),
+        magic if !magic.starts_with(b"ustar\0") => String::new(),
+        _ if block.ends_with(b"tar\0") => text(&block[345..476]),
+        _ => text(&block[345..500]),
+    };
     if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
 }
 
@@ -311,6 +336,11 @@ fn number(field: &[u8]) -> std::result::Result<u64, &'static str> {
 
 fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|number| *number <= LARGEST)
+}
+
+/// Returns a text, unless it is empty: that says nothing.
+fn word(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// Returns the text before the first NUL.
@@ -423,10 +453,59 @@ mod tests {
 
     #[test]
     fn a_sparse_file_is_called_as_its_records_say() {
-        for record in [&b"27 GNU.sparse.name=a/layer\n"[..], b"27 GNU.sparse.name=a/layer\n12 path=a/b\n"] {
-            let bytes = [extended(b'x', record), header("GNUSparseFile.0/layer", b'0', b"00000000000\0")];
-            let head = heads(&bytes.concat()).unwrap().remove(0);
-            assert_eq!((head.name.as_str(), head.kind), ("a/layer", EntryKind::Sparse));
+        const NAME: &str = "27 GNU.sparse.name=a/layer\n";
+        const ONE: &str = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n";
+        for (records, sparse) in [
+            (format!("{ONE}{NAME}"), true),
+            (format!("{ONE}{NAME}12 path=a/b\n"), true),
+            (format!("22 GNU.sparse.map=0,1\n{NAME}"), true),
+            (NAME.to_owned(), false),
+            (format!("22 GNU.sparse.major=2\n{NAME}"), false),
+        ] {
+            let own = header("GNUSparseFile.0/layer", b'0', b"00000000000\0");
+            let head = heads(&[extended(b'x', records.as_bytes()), own].concat()).unwrap().remove(0);
+            let expected = if sparse {
+                ("a/layer", EntryKind::Sparse)
+            } else {
+                ("GNUSparseFile.0/layer", EntryKind::File)
+            };
+            assert_eq!((head.name.as_str(), head.kind), expected, "{records}");
+        }
+    }
+
+    #[test]
+    fn an_empty_long_name_is_none() {
+        for payload in [&b""[..], b"\0"] {
+            let own = header("f", b'2', b"00000000000\0");
+            let bytes = [extended(b'L', payload), extended(b'K', payload), own].concat();
+            let head = heads(&bytes).unwrap().remove(0);
+            assert_eq!((head.name.as_str(), head.kind), ("f", EntryKind::Symlink(String::new())));
+        }
+        let bytes =
+            [extended(b'x', b"12 path=f/g\n"), extended(b'L', b""), header("f", b'0', b"00000000000\0")];
+        assert_eq!(heads(&bytes.concat()).unwrap()[0].name, "f/g");
+    }
+
+    #[test]
+    fn a_name_begins_in_another_field_only_where_there_is_one() {
+        for (magic, beginning, end, name) in [
+            (&b"ustar\x0000"[..], &b"d"[..], &b""[..], "d/f"),
+            (b"ustar\x0000", &[b'd'; 131], b"tar\0", &("d".repeat(131) + "/f")),
+            // What stands behind star's field are times.
+            (b"ustar\x0000", &[b'd'; 140], b"tar\0", &("d".repeat(131) + "/f")),
+            (b"ustar  \0", b"00000000001", b"", "f"),
+            (b"ustar  \0", b"d", b"", "d/f"),
+            (b"ustar  \0", b"\xff\xff\xff", b"", "f"),
+            (b"\0\0\0\0\0\0\0\0", b"d", b"", "f"),
+        ] {
+            let mut block = header("f", b'0', b"00000000000\0");
+            block[257..265].copy_from_slice(magic);
+            block[345..345 + beginning.len()].copy_from_slice(beginning);
+            block[BLOCK - end.len()..].copy_from_slice(end);
+            block[148..156].fill(b' ');
+            let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            assert_eq!(heads(&block).unwrap()[0].name, name, "{magic:?} {beginning:?}");
         }
     }
 
