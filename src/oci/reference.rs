@@ -100,12 +100,15 @@ impl FromStr for Reference {
         if !is_host(host) {
             return Err(nowhere());
         }
-        let host = host.to_ascii_lowercase();
-        let host = match host.as_str() {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            other => other,
-        };
-        Self::at(host, rest)
+        Self::at(&registry_name(host), rest)
+    }
+}
+
+/// Spells a registry's name in the one way that all others are compared with.
+pub(crate) fn registry_name(host: &str) -> String {
+    match host.to_ascii_lowercase() {
+        hub if hub == "index.docker.io" || hub == "registry-1.docker.io" => "docker.io".to_owned(),
+        host => host,
     }
 }
 

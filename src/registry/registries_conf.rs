@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result, no_toml};
+use crate::{
+    error::{Error, Result, no_toml},
+    oci::reference::registry_name,
+};
 
 /// What the files are found by.
 #[derive(Clone, Debug, Default)]
@@ -157,7 +160,12 @@ impl RegistriesConf {
         // The last file counts, and in it what is said first.
         for Table { prefix, location, insecure, blocked } in registry.into_iter().rev() {
             let prefix = if prefix.is_empty() { location } else { prefix };
-            let prefix = prefix.trim_end_matches('/').to_owned();
+            if prefix.contains("://") {
+                let words = format!("a registry has no scheme: `{}`", prefix.escape_debug());
+                return Err(Error::local(words).while_doing(format!("reading `{}`", path.display())));
+            }
+            let (host, path_below) = prefix.find('/').map_or((&*prefix, ""), |slash| prefix.split_at(slash));
+            let prefix = registry_name(host) + path_below.trim_end_matches('/');
             self.rules.retain(|rule| rule.prefix != prefix);
             self.rules.push(Rule { prefix, insecure, blocked, file: path.to_owned() });
         }
@@ -270,6 +278,28 @@ mod tests {
             let rule = conf.rule(host, "a").map(|rule| (rule.insecure, rule.blocked));
             assert_eq!(rule, expected, "{host}: {text}");
         }
+    }
+
+    #[test]
+    fn a_host_has_one_name_in_every_case() {
+        for (location, host) in [
+            ("R.Example.com:5000/Team", "r.example.com:5000"),
+            ("*.EXAMPLE.com", "r.example.com"),
+            ("index.docker.io", "docker.io"),
+            ("registry-1.docker.io/", "docker.io"),
+        ] {
+            let text = registry(location, "blocked=true");
+            let (_dir, values) = machine(&[("etc/containers/registries.conf", &text)]);
+            assert!(values.read().unwrap().rule(host, "Team").is_some_and(|rule| rule.blocked), "{location}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_could_never_apply_is_no_rule() {
+        let text = registry("https://r.example.com", "blocked=true");
+        let (_dir, values) = machine(&[("etc/containers/registries.conf", &text)]);
+        let said = chain(&values.read().unwrap_err());
+        assert!(said.ends_with("a registry has no scheme: `https://r.example.com`"), "{said}");
     }
 
     #[test]
