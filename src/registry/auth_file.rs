@@ -10,7 +10,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use super::credential::{Credential, Secret};
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result},
+    oci::reference::registry_name,
+};
 
 /// What a file says.
 #[derive(Clone, Debug, Default)]
@@ -87,18 +90,15 @@ impl AuthFile {
 pub struct Key(String);
 
 impl Key {
-    /// Reads any spelling: a URL stands for its whole host, and Docker Hub has several.
+    /// Reads any spelling: a URL stands for its whole host, and so does `h/v1/`, an API's address; `h/v1` is a
+    /// namespace. Docker Hub has several.
     pub fn of(text: &str) -> Self {
-        let (host, path) = match text.split_once("://") {
-            Some((_, rest)) => (rest.split_once('/').map_or(rest, |(host, _)| host), ""),
-            None => text.trim_end_matches('/').split_once('/').unwrap_or((text.trim_end_matches('/'), "")),
-        };
-        let host = match host.to_ascii_lowercase().as_str() {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
-            host => host.to_owned(),
-        };
-        Self(match path {
-            "" | "v1" | "v2" => host,
+        let (text, is_url) = text.split_once("://").map_or((text, false), |(_, rest)| (rest, true));
+        let (host, path) = text.split_once('/').unwrap_or((text, ""));
+        let host = registry_name(host);
+        Self(match path.trim_end_matches('/') {
+            "" => host,
+            _ if is_url || matches!(path, "v1/" | "v2/") => host,
             path => format!("{host}/{path}"),
         })
     }
@@ -213,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_may_be_called_as_an_api_is() {
+        let file = file(
+            r#"{"auths":{"h/v1":{"auth":"Ym9iOng="},"h":{"auth":"bWU6eA=="},"e/v2":{"auth":"Ym9iOng="}}}"#,
+        );
+        assert_eq!(first(&file, "h", "v1/app"), Some(login("bob", "x")));
+        assert_eq!(first(&file, "h", "app"), Some(login("me", "x")));
+        assert_eq!(first(&file, "e", "app"), None);
+    }
+
+    #[test]
     fn a_registrys_helper_comes_first_and_everybodys_last() {
         let file = file(
             r#"{"auths":{"h":{"auth":"Ym9iOng="},"e":{}},
@@ -267,6 +277,8 @@ mod tests {
         for (text, host, path, written) in [
             ("h:5000/a/b", "h:5000", "a/b", "h:5000/a/b"),
             ("https://h/v2/a", "h", "", "h"),
+            ("h/v2/", "h", "", "h"),
+            ("h/v2", "h", "v2", "h/v2"),
             ("docker.io", "docker.io", "", "https://index.docker.io/v1/"),
             ("index.docker.io/me", "docker.io", "me", "docker.io/me"),
         ] {
