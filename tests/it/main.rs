@@ -13,6 +13,7 @@ mod companions;
 mod configuration;
 mod conformance;
 mod contract;
+mod differential;
 mod doctor;
 mod documents;
 mod dry_run;

@@ -1,6 +1,7 @@
 //! What tests lean on: a registry that misbehaves on demand, a real one, skopeo, podman, the samples, the binary.
 
 pub(crate) mod capability;
+pub(crate) mod cases;
 pub(crate) mod docker_registry;
 pub(crate) mod log;
 pub(crate) mod longshore;

@@ -11,7 +11,10 @@ use super::{
     image::{Archive, Layout},
     story,
 };
-use crate::support::registry::{Auth, Fault, Lie, Manners, Registry, Route, Script};
+use crate::support::{
+    cases::cases,
+    registry::{Auth, Fault, Lie, Manners, Registry, Route, Script},
+};
 
 /// More than any of these pushes may need: a hundred times as many as it takes when all is well.
 const MOST_REQUESTS: usize = 1500;
@@ -117,10 +120,6 @@ fn manners() -> impl Strategy<Value = Manners> {
         )
 }
 
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().expect("a number of cases"))
-}
-
 fn pusher(mount: bool) -> Pusher {
     let mut pusher = Pusher::new();
     let login = longshore::registry::Credential::Login {
@@ -133,7 +132,7 @@ fn pusher(mount: bool) -> Pusher {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(CASES))]
 
     #[test]
     fn whatever_happens_a_push_ends_well_or_leaves_no_tag(
