@@ -46,10 +46,14 @@ impl Location {
     }
 
     /// Returns this address with `digest=…` behind the query, which stays as it is: decoding and encoding it
-    /// again breaks signatures (gh:oras-project/oras-py#150).
+    /// again breaks signatures (gh:oras-project/oras-py#150). Where a closing PUT was redirected to, it may be there
+    /// already.
     pub(crate) fn with_digest(&self, digest: &Digest) -> Url {
         let parameter = format!("digest={}%3A{}", digest.algorithm().name(), digest.hex());
         let mut url = self.0.clone();
+        if url.query_pairs().any(|(name, value)| name == "digest" && value == digest.to_string()) {
+            return url;
+        }
         match self.0.query() {
             None | Some("") => url.set_query(Some(&parameter)),
             Some(query) => url.set_query(Some(&format!("{query}&{parameter}"))),
@@ -204,6 +208,16 @@ mod tests {
         ] {
             assert_eq!(Location(location.parse().unwrap()).with_digest(&digest).as_str(), url);
         }
+        // Where a closing PUT was redirected to, it is there already, and may be signed.
+        for named in [format!("digest={digest}"), format!("a=b&{parameter}&sig=1")] {
+            let url = format!("https://r/v2/x?{named}");
+            assert_eq!(Location(url.parse().unwrap()).with_digest(&digest).as_str(), url);
+        }
+        let other = format!("https://r/v2/x?digest={}", Digest::of(b"other"));
+        assert_eq!(
+            Location(other.parse().unwrap()).with_digest(&digest).as_str(),
+            format!("{other}&{parameter}")
+        );
     }
 
     #[test]

@@ -264,6 +264,16 @@ fn rule_23_a_redirected_body_is_sent_there_by_the_same_method() {
             assert!(far.iter().any(|exchange| exchange.route == route && exchange.received > 0), "{route:?}");
         }
         assert!(far.iter().all(|exchange| exchange.authorization.is_none() && exchange.method != "GET"));
+        // Where it leads is what is asked for, to the last byte.
+        let script = Script::new().on(Route::Commit, 1, away());
+        let registry = pushed(&Layout::of(&[1000]), script);
+        let commits = registry.exchanges(Route::Commit);
+        let moved = commits.iter().find(|exchange| named(exchange, "localhost")).unwrap();
+        assert!(
+            commits
+                .iter()
+                .any(|exchange| exchange.target == moved.target && exchange.answered == Some(status))
+        );
     }
 }
 
