@@ -134,8 +134,10 @@ impl Learned {
     /// Returns what is known about a host, and for how much longer. What cannot be read is not known.
     pub fn kept(&self, host: &str) -> Option<Kept> {
         let Record { mut lesson, limits_at, seeming_at, speed_at } = self.read(host)?;
-        let left =
-            |at: u64, lasts: Duration| lasts.saturating_sub(Duration::from_secs(now().saturating_sub(at)));
+        // What is from the future was noted by a clock that was wrong: nobody knows how old it is.
+        let left = |at: u64, lasts: Duration| {
+            now().checked_sub(at).map_or(Duration::ZERO, |age| lasts.saturating_sub(Duration::from_secs(age)))
+        };
         let (limits_left, speed_left) = (left(limits_at, LIMITS_LAST), left(speed_at, SPEED_LASTS));
         let seeming_left = left(seeming_at, SEEMING_LASTS);
         if limits_left.is_zero() {
@@ -285,6 +287,11 @@ mod tests {
         write(15 * day, 0);
         let lesson = learned.lesson("h");
         assert_eq!((lesson.body_limit, lesson.equal_parts, lesson.rate), (None, false, LESSON.rate));
+        // By a clock that was put back since, nobody knows how old it is.
+        let later = now() + 30 * day;
+        let record = Record { limits_at: later, seeming_at: later, speed_at: later, lesson: LESSON };
+        learned.files.write("h", record).unwrap();
+        assert_eq!(learned.lesson("h"), Lesson::default());
         // Met with anew after it was forgotten, it is.
         learned.add("h", LESSON);
         assert_eq!(learned.lesson("h"), LESSON);
