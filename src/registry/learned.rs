@@ -21,6 +21,10 @@ use crate::error::{Result, chain};
 pub struct Lesson {
     /// The largest body it takes, once it has refused a larger one.
     pub body_limit: Option<u64>,
+    /// The smallest body that was refused without a word of how large one may be, if this process has met with one:
+    /// then the limit is a guess.
+    #[serde(skip)]
+    pub refused: Option<u64>,
     /// The largest body it takes, it seems: connections broke with a larger one at the same place or after the same
     /// time, more than once, and this one went through.
     pub seeming_limit: Option<u64>,
@@ -43,14 +47,19 @@ pub struct Lesson {
 
 impl Lesson {
     /// Returns what is known from both: what is newer counts for speed, what is stricter for limits. What a larger
-    /// body went through is none: connections that break by chance look like one.
+    /// body went through is none: connections that break by chance look like one. A limit that was guessed too low is as
+    /// large as that body.
     #[must_use]
     pub fn and(self, newer: Self) -> Self {
         let stricter = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
         let largest_taken = self.largest_taken.max(newer.largest_taken);
         let limit = |a, b| stricter(a, b).filter(|limit| largest_taken <= *limit);
+        let (refused, told) =
+            (stricter(self.refused, newer.refused), stricter(self.body_limit, newer.body_limit));
+        let guessed = told.and(refused).filter(|refused| largest_taken < *refused).map(|_| largest_taken);
         Self {
-            body_limit: limit(self.body_limit, newer.body_limit),
+            body_limit: told.filter(|limit| largest_taken <= *limit).or(guessed),
+            refused,
             seeming_limit: limit(self.seeming_limit, newer.seeming_limit),
             bearable: limit(self.bearable, newer.bearable),
             equal_parts: self.equal_parts || newer.equal_parts,
@@ -212,6 +221,7 @@ mod tests {
 
     const LESSON: Lesson = Lesson {
         body_limit: Some(10_000_000),
+        refused: None,
         seeming_limit: Some(8_000_000),
         bearable: None,
         equal_parts: true,

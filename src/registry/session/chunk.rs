@@ -231,9 +231,12 @@ impl Limits {
 
     /// Takes note that a body of `sent` bytes was too large; `stated` is what the registry says is not.
     pub(crate) fn shrink(&mut self, sent: u64, stated: Option<u64>) -> Result<()> {
+        let stated = stated.filter(|stated| (SMALLEST..sent).contains(stated));
+        let taken = Some(self.lesson.largest_taken).filter(|taken| *taken < sent);
         let next = stated
-            .filter(|stated| (SMALLEST..sent).contains(stated))
-            .or_else(|| LADDER.into_iter().find(|rung| *rung < sent))
+            .or_else(|| {
+                LADDER.into_iter().find(|rung| *rung < sent).max(taken.filter(|taken| *taken >= SMALLEST))
+            })
             // Whoever wants no less has no use for a smaller one.
             .or_else(|| sent.checked_sub(1).filter(|less| self.advertised_least > Some(*less)));
         let Some(next) = next else {
@@ -246,6 +249,9 @@ impl Limits {
             )
             .with_hint("a proxy limits request bodies: try a smaller `--chunk-size`"));
         };
+        if stated.is_none() {
+            self.lesson.refused = Some(self.lesson.refused.map_or(sent, |refused| refused.min(sent)));
+        }
         let learned = &mut self.lesson.body_limit;
         *learned = Some(learned.map_or(next, |learned| learned.min(next)));
         self.lesson.largest_taken = self.lesson.largest_taken.min(next);
@@ -734,6 +740,34 @@ mod tests {
             limits.hear(others);
             assert_eq!(limits.ceiling(), most, "{taken} {known:?}");
         }
+    }
+
+    #[test]
+    fn what_was_refused_may_be_more_than_went_through_and_less_than_was_guessed() {
+        // 10 MiB went through, and 16 did not: between the two nobody knows, and 8 is a guess.
+        let (mut small, mut large) = (limits(None, Profile::ORDINARY), limits(None, Profile::ORDINARY));
+        small.passed(10 * MIB);
+        large.shrink(16 * MIB, None).unwrap();
+        assert_eq!(large.ceiling(), 8 * MIB);
+        for host in [small.lesson().and(large.lesson()), large.lesson().and(small.lesson())] {
+            assert_eq!(host.body_limit, Some(10 * MIB));
+            let mut next = Limits::new(&Settings { lesson: host, ..settings(None, Profile::ORDINARY) });
+            assert_eq!(next.choose(Some(40 * MIB)), 10 * MIB);
+            // Until that is refused too: then it goes down as ever.
+            next.shrink(10 * MIB, None).unwrap();
+            assert_eq!(next.ceiling(), 8 * MIB);
+            next.shrink(8 * MIB, None).unwrap();
+            assert_eq!(next.ceiling(), 5 * MIB);
+        }
+        // Whoever knows it in time does not guess.
+        small.shrink(16 * MIB, None).unwrap();
+        assert_eq!(small.ceiling(), 10 * MIB);
+        // What went through in the end was no limit, and what is stated is no guess.
+        let mut lucky = limits(None, Profile::ORDINARY);
+        lucky.passed(16 * MIB);
+        assert_eq!(large.lesson().and(lucky.lesson()).body_limit, None);
+        large.shrink(8 * MIB, Some(4 * MIB)).unwrap();
+        assert_eq!(large.ceiling(), 4 * MIB);
     }
 
     #[test]

@@ -158,6 +158,25 @@ fn rule_10_what_a_host_has_taught_is_kept() {
 }
 
 #[test]
+fn rule_10_what_went_through_is_no_reason_to_forget_what_was_refused() {
+    // Something between what is taken in one piece and what is guessed after a refusal.
+    let state = tempfile::tempdir().unwrap();
+    let mut pusher = Pusher::new();
+    (pusher.options.chunk_size, pusher.options.jobs) = (Some(2 * MIB), 1);
+    pusher.options.learned = Some(Learned::new(state.path()));
+    let manners = Manners { body_limit: Some(7 << 18), ..Manners::default() };
+    let registry = Registry::start(Script::new().manners(manners));
+    let layers = |seed| [3 << 19, 3 << 20, 3 << 20, 3 << 20].map(|size| noise(seed + size as u64, size));
+    for seed in [1, 2] {
+        let layout = Layout::of_layers(&layers(seed));
+        pusher.push(layout.path(), &registry).unwrap();
+        assert_arrived(&layout, &registry);
+        let refused = registry.log().iter().filter(|exchange| exchange.answered == Some(413)).count();
+        assert_eq!(refused, 1, "{}", story(&registry));
+    }
+}
+
+#[test]
 fn rule_10_what_was_asked_for_and_is_not_done_is_said_once() {
     // Two layers that are too large, and a config that is not.
     let two = |seed| Layout::of_layers(&[noise(seed, 3 << 20), noise(seed + 1, 3 << 20)]);
