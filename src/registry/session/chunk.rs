@@ -364,7 +364,8 @@ impl Limits {
             return self.usual;
         };
         let wait = u128::from(round_trip.unwrap_or(0));
-        let fluent = u64::try_from(u128::from(rate) * FLUENCY * wait / 1_000_000).unwrap_or(u64::MAX);
+        let fluent =
+            u64::try_from(u128::from(rate).saturating_mul(FLUENCY * wait) / 1_000_000).unwrap_or(u64::MAX);
         // Cloudflare refuses bodies of more than 100 MB, unless it is paid not to
         // (<https://developers.cloudflare.com/workers/platform/limits/>): to find out costs the upload.
         let proven = if self.behind_cloudflare { 0 } else { 2 * largest_taken };
@@ -532,6 +533,7 @@ mod tests {
             ("r.example", 50_000, 25_000_000, 20 * MIB),
             ("r.example", 200_000, 125_000_000, 60 * MIB),
             ("r.example", 1, u64::MAX, 60 * MIB),
+            ("r.example", u64::MAX, u64::MAX, 60 * MIB),
             ("r.example", 300_000, 300_000, 9_000_000),
             ("r.example", 300_000, 1, MIB),
             ("ghcr.io", 200_000, 125_000_000, 4 * MIB),
