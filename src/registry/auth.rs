@@ -73,6 +73,8 @@ struct Grant {
     token: Option<Token>,
     /// The credential was refused: asking again would only lock an account.
     denied: Option<Error>,
+    /// When the token server last had no answer, and why.
+    broke: Option<(Instant, Fault)>,
 }
 
 impl Authenticator {
@@ -146,8 +148,14 @@ impl Authenticator {
         scope: &Scope,
         outlive: Duration,
     ) -> Result<Option<HeaderValue>, Fault> {
-        let grant = self.grant(scope);
+        let (grant, asked) = (self.grant(scope), Instant::now());
         let mut grant = grant.lock().await;
+        // Whoever waited for somebody else's question has heard what became of it.
+        if let Some((at, fault)) = &grant.broke
+            && *at >= asked
+        {
+            return Err(fault.clone());
+        }
         if grant.challenge.is_none() {
             // Its scopes are another repository's: who may not have those would get nothing.
             grant.challenge = self.challenge().map(Challenge::without_scopes);
@@ -286,8 +294,9 @@ impl Authenticator {
         match answer {
             Ok(token) => Ok(grant.token.insert(token).header.clone()),
             Err(fault) => {
-                if let Fault::Fatal(error) = &fault {
-                    grant.denied = Some(error.clone());
+                match &fault {
+                    Fault::Fatal(error) => grant.denied = Some(error.clone()),
+                    passing => grant.broke = Some((Instant::now(), passing.clone())),
                 }
                 Err(fault)
             }

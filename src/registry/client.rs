@@ -778,6 +778,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_server_in_trouble_is_asked_once_for_all_who_wait() {
+        let server = Server::start(|seen| {
+            if seen.is("GET /token") {
+                return say(503, &[], "");
+            }
+            let host = seen.header("host").unwrap();
+            say(401, &[&format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"")], "")
+        })
+        .await;
+        let client = server.client(bob());
+        let ask = async || client.exchange("demo", &open(), None, Pool::Small).await.unwrap_err();
+        assert!(matches!(ask().await, Fault::Connect { .. }));
+        // From now on it is known that a token is wanted.
+        for round in 2..4 {
+            let faults = futures_util::future::join_all((0..8).map(|_| ask())).await;
+            assert!(faults.iter().all(|fault| matches!(fault, Fault::Connect { .. })), "{faults:?}");
+            assert_eq!(server.count("GET /token"), round);
+        }
+    }
+
+    #[tokio::test]
     async fn a_refused_body_drops_the_token_and_the_next_gets_another() {
         let revoked = AtomicU64::new(0);
         let server = token_registry(move |seen| {
