@@ -39,7 +39,11 @@ pub(crate) async fn glance(client: &Client, repository: &str, needs: &[Need]) ->
             let found = match reply.status {
                 404 => None,
                 _ if is_something_else(&reply.headers, &digest) => return None,
-                _ => Some(reply.headers.get("content-length")?.to_str().ok()?.parse().ok()?),
+                _ => {
+                    let size = reply.headers.get("content-length")?.to_str().ok()?.parse().ok()?;
+                    // That of an answer without a body, perhaps.
+                    Some(size).filter(|size| *size > 0).map(Some)?
+                }
             };
             Some((digest, found))
         })

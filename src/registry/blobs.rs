@@ -30,8 +30,13 @@ impl Client {
     pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
         let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
         match self.find_blob(repository, digest, call).await? {
-            // Without a length answer proxies that compress, and whatever makes a HEAD of a GET (django-oci 0.0.17).
-            Some(found) if found.is_something_else || found.size.is_none() => {
+            // Without a length answer proxies that compress, and whatever makes a HEAD of a GET (django-oci 0.0.17); with
+            // that of no body, whatever counts its own.
+            Some(found)
+                if found.is_something_else
+                    || found.size.is_none()
+                    || (found.size == Some(0) && *digest != Digest::of(b"")) =>
+            {
                 self.follow(repository, digest).await
             }
             found => Ok(found.and_then(|found| found.size)),

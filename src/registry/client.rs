@@ -1291,7 +1291,13 @@ mod tests {
             line if line.starts_with("GET /v2/sizeless/blobs/") => {
                 Answer::Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into())
             }
-            line if line.starts_with("GET /v2/reticent/blobs/") => say(200, &[], "a blob of twenty-four b."),
+            // What has no body has a length of 0 with some web servers.
+            line if line.starts_with("HEAD /v2/bodiless/blobs/") => say(200, &[], ""),
+            line if line.starts_with("GET /v2/bodiless/blobs/")
+                || line.starts_with("GET /v2/reticent/blobs/") =>
+            {
+                say(200, &[], "a blob of twenty-four b.")
+            }
             line if line.starts_with("HEAD /v2/away/blobs/") => {
                 say(307, &["Location: file:///etc/passwd"], "")
             }
@@ -1306,9 +1312,14 @@ mod tests {
         assert_eq!((media_type.as_str(), bytes.as_ref()), ("a/b", b"{}".as_slice()));
         assert!(client.get_manifest("demo", "huge").await.is_err());
         assert_eq!(client.get_manifest("demo", "absent").await.unwrap(), None);
-        for (repository, size) in
-            [("demo", Some(17)), ("reticent", Some(24)), ("sizeless", None), ("away", None), ("absent", None)]
-        {
+        for (repository, size) in [
+            ("demo", Some(17)),
+            ("reticent", Some(24)),
+            ("bodiless", Some(24)),
+            ("sizeless", None),
+            ("away", None),
+            ("absent", None),
+        ] {
             assert_eq!(client.head_blob(repository, &found).await.unwrap(), size, "{repository}");
         }
     }

@@ -227,7 +227,7 @@ fn a_web_server_is_no_registry() {
             assert_eq!(error.hints(), ["whoever answers there may be no registry"]);
             assert_eq!(pusher.warnings(), [""; 0]);
         }
-        let script = Script::new().always(Route::BlobHead, well());
+        let script = Script::new().always(Route::BlobHead, well()).always(Route::BlobGet, well());
         let error = survived(&Pusher::new(), &layout, script, "blob").expect("an error");
         assert_eq!(error.hints(), ["whoever answers there may be no registry"], "{error:?}");
         let script = Script::new().always(Route::Open, well());

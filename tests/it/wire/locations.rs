@@ -365,6 +365,16 @@ fn rule_32_a_look_that_leads_astray_means_unknown() {
 }
 
 #[test]
+fn rule_32_a_look_that_measures_its_own_body_is_made_anew() {
+    let layout = Layout::of(&[1000, LARGE]);
+    let registry = pushed(&layout, Script::new().always(Route::BlobHead, Fault::status(200)));
+    // It has everything but the tag now.
+    let pusher = Pusher::new();
+    pusher.push_to(layout.path(), &registry.host(), &format!("{REPOSITORY}:2")).unwrap();
+    assert_eq!(registry.calls(Route::Open), layout.blobs.len(), "{}", story(&registry));
+}
+
+#[test]
 fn rule_32_a_look_that_leads_into_our_surroundings_means_unknown() {
     for target in ["http://169.254.169.254/x", "http://localhost:{port}{path}"] {
         let mut pusher = Pusher::new();
