@@ -112,7 +112,7 @@ impl Session {
         reply: &Reply,
         error: Error,
     ) -> Step {
-        if is_present(reply, self.size()) {
+        if is_present(reply, self.sealed.as_ref()) {
             return Step::Ended(Ok(Outcome::Uploaded));
         }
         if retry::is_transient(reply.status) {
@@ -165,6 +165,7 @@ impl Missing {
 #[cfg(test)]
 mod tests {
     use super::super::{Fault, Settings, script::*};
+    use crate::oci::Digest;
 
     #[test]
     fn the_empty_blob_is_a_put_and_its_refusal_is_explained() {
@@ -219,6 +220,17 @@ mod tests {
     fn a_head_after_a_commit_is_repeated_until_it_answers() {
         let answers = vec![opened(), status(500), status(503), reset(0), status(200)];
         assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, wait, HEAD, wait, HEAD, uploaded");
+    }
+
+    #[test]
+    fn a_head_that_describes_something_else_confirms_nothing() {
+        let other = Digest::of(b"other").to_string();
+        let something_else = || status(200).header("docker-content-digest", &other);
+        let answers = vec![opened(), status(500), something_else(), opened().at("b")];
+        assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, POST, 0..5 @b");
+        let right = Digest::of(b"blob").to_string();
+        let answers = vec![opened(), status(500), status(200).header("docker-content-digest", &right)];
+        assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, uploaded");
     }
 
     #[test]

@@ -3,7 +3,11 @@
 use super::{Fault, Footing, Outcome, Reply, Request, Session, Step, Upload, retry};
 use crate::{
     error::{Error, ErrorKind},
-    registry::hosts::{self, Profile},
+    oci::Digest,
+    registry::{
+        hosts::{self, Profile},
+        is_something_else,
+    },
 };
 
 /// Returns whether a POST may fail so because of the repository that the blob should be mounted from.
@@ -11,17 +15,20 @@ pub(super) const fn blames_mount(status: u16) -> bool {
     status >= 400 && status < 500 && !retry::is_transient(status)
 }
 
-/// Returns whether a HEAD says that the blob of this size is there.
-pub(super) fn is_present(reply: &Reply, size: Option<u64>) -> bool {
+/// Returns whether a HEAD says that this blob is there.
+pub(super) fn is_present(reply: &Reply, blob: Option<&(Digest, u64)>) -> bool {
+    let Some((digest, size)) = blob else { return false };
     let stated = reply.headers.get(http::header::CONTENT_LENGTH);
     let stated = stated.and_then(|length| length.to_str().ok()?.trim().parse().ok());
-    reply.status == 200 && stated.is_none_or(|stated: u64| Some(stated) == size)
+    reply.status == 200
+        && stated.is_none_or(|stated: u64| stated == *size)
+        && !is_something_else(&reply.headers, digest)
 }
 
 impl Session {
     /// The answer to the HEAD before anything else.
     pub(super) fn looked(&mut self, reply: &Reply, error: Error) -> Step {
-        if is_present(reply, self.size()) {
+        if is_present(reply, self.sealed.as_ref()) {
             return Step::Ended(Ok(Outcome::Present));
         }
         if retry::is_transient(reply.status) {
