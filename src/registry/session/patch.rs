@@ -245,6 +245,11 @@ impl Session {
     /// Takes note that the registry holds the bytes before `offset`.
     pub(super) fn stand(&mut self, upload: &mut Upload, offset: u64) {
         upload.offset = offset;
+        self.gets_on(upload, offset);
+    }
+
+    /// Takes note that the registry has come so far.
+    pub(super) fn gets_on(&mut self, upload: &Upload, offset: u64) {
         if self.budget.acknowledge(offset, upload.chunk, self.size()) {
             self.backoff.reset();
         }

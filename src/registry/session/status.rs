@@ -112,6 +112,9 @@ impl Session {
                 self.soon(Step::Ask { upload, doubt, missed: false }, &surprise())
             }
             Doubt::Unsettled { range, before } if before != held => {
+                if let Some(held) = held.filter(|held| (range.start..=range.end).contains(held)) {
+                    self.gets_on(&upload, held);
+                }
                 let doubt = Doubt::Unsettled { range, before: held };
                 self.again(Step::Ask { upload, doubt, missed: false }, surprise(), Some(SETTLE))
             }
@@ -151,6 +154,26 @@ mod tests {
         assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
         let closing = vec![holds(27), status(404), status(404), status(200)];
         assert_eq!(play(closing), "GET, wait, GET, wait, GET, HEAD, present");
+    }
+
+    #[test]
+    fn a_registry_that_swallows_slowly_is_waited_for() {
+        let large = || Settings { chunk_size: Some(16 * MIB), ..settings() };
+        let mut answers = vec![opened(), reset(16 * MIB)];
+        answers.extend((1..12).map(|mib| holds(mib * MIB)));
+        answers.extend([holds(11 * MIB), kept(27 * MIB)]);
+        let done = play_with(large(), &blob(40 * MIB), answers).1;
+        assert!(
+            done.ends_with(&format!("GET, {}..{}, {}..{}", 11 * MIB, 27 * MIB, 27 * MIB, 40 * MIB)),
+            "{done}"
+        );
+        // Not for drips, nor for one that says now this and now that.
+        for held in [[1, 2, 3, 4].as_slice(), &[MIB, 2, MIB, 3, MIB, 4]] {
+            let answers =
+                [opened(), reset(16 * MIB)].into_iter().chain(held.iter().map(|more| holds(2 + more)));
+            let done = play_with(Settings { retries: 3, ..large() }, &blob(40 * MIB), answers.collect()).1;
+            assert!(done.contains("giving up after 3 attempts"), "{done}");
+        }
     }
 
     #[test]
