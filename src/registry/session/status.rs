@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Footing, Reply, Session, Step, Upload, range::Stored, recovery::SETTLE, retry};
-use crate::error::{Error, ErrorKind, counted};
+use crate::error::{Error, ErrorKind, counted, sized};
 
 /// Why the registry is asked.
 #[derive(Debug)]
@@ -38,6 +38,12 @@ impl Session {
                 upload.follow(reply);
                 if let Err(impossible) = self.limits.read(&reply.headers, &mut self.warnings) {
                     return Step::Ended(Err(impossible));
+                }
+                let rest = self.size().map_or(u64::MAX, |size| size.saturating_sub(upload.offset));
+                if self.limits.advertised().1.is_some_and(|most| upload.chunk.min(rest) > most) {
+                    // Parts of one size: smaller ones take another session.
+                    let words = format!("the registry takes no chunks of {} any more", sized(upload.chunk));
+                    return self.restart(Error::new(ErrorKind::Refused, words));
                 }
                 self.placed(upload, doubt, Stored::of(&reply.headers).map(Stored::in_status))
             }
@@ -174,6 +180,17 @@ mod tests {
             let done = play_with(Settings { retries: 3, ..large() }, &blob(40 * MIB), answers.collect()).1;
             assert!(done.contains("giving up after 3 attempts"), "{done}");
         }
+    }
+
+    #[test]
+    fn what_a_status_announces_holds_for_the_chunks_that_follow() {
+        let most = |answer: Answer| answer.header("oci-chunk-max-length", "8");
+        let held = || Held { location: place("a"), offset: 20, chunk: 20, equal_parts: true };
+        let answers = vec![most(holds(20)), status(404), most(opened().at("b"))];
+        let done = play_on(Session::resume(settings(), held()), &blob(100), answers).1;
+        assert_eq!(done, "GET, HEAD, POST, 0..8 @b");
+        let answers = vec![opened(), kept(10), reset(5), most(holds(10)), most(opened().at("b"))];
+        assert_eq!(play(100, answers), "POST, 0..10, 10..20, wait, GET, POST, 0..8 @b");
     }
 
     #[test]
