@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     codec::Spool,
-    error::{self, Error},
+    error::{self, Error, ErrorKind},
     oci::{Algorithm, Digest},
 };
 
@@ -91,6 +91,7 @@ pub struct Session {
     /// How the last request with a body broke.
     last_break: Option<Break>,
     acknowledged: u64,
+    legacy: Legacy,
     location: Option<Location>,
     given_up: Option<Location>,
     warnings: Vec<String>,
@@ -153,6 +154,17 @@ impl Way {
             Self::Chunks
         }
     }
+}
+
+/// What becomes of the session that an earlier process has left.
+#[derive(Debug)]
+enum Legacy {
+    /// It was of no use, and no other one is open yet.
+    Failed(Held),
+    /// There is none, or it is lost, or has shown that it is good.
+    None,
+    /// Nothing was accepted in it yet.
+    TakenUp,
 }
 
 #[derive(Debug)]
@@ -221,6 +233,7 @@ impl Session {
             misassembled: false,
             last_break: None,
             acknowledged: 0,
+            legacy: Legacy::None,
             location: None,
             given_up: None,
             warnings: Vec::new(),
@@ -245,6 +258,7 @@ impl Session {
             let footing = Footing::Acknowledged;
             let upload = Upload { location, chunk, offset, sent, footing, redirects: 0, before: None };
             session.step = Step::Ask { upload, doubt: Doubt::Resumed, missed: false };
+            session.legacy = Legacy::TakenUp;
         }
         session
     }
@@ -259,7 +273,10 @@ impl Session {
                 let (location, equal_parts) = (location.clone(), self.limits.equal_parts());
                 Some(Held { location, offset: *offset, chunk: *chunk, equal_parts })
             }
-            _ => None,
+            _ => match &self.legacy {
+                Legacy::Failed(held) => Some(held.clone()),
+                Legacy::None | Legacy::TakenUp => None,
+            },
         }
     }
 
@@ -276,7 +293,7 @@ impl Session {
         self.sealed = spool.sealed().cloned();
         // What an earlier process has left was longer than the blob turns out to be.
         if matches!((&self.step, self.size()), (Step::Send(upload), Some(size)) if upload.offset > size) {
-            self.step = Step::Open;
+            (self.step, self.legacy) = (Step::Open, Legacy::None);
         }
         match &self.pending {
             Pending::Authenticate => Action::Authenticate,
@@ -292,6 +309,7 @@ impl Session {
     #[expect(clippy::needless_pass_by_value, reason = "an answer is used up")]
     pub fn on_reply(mut self, reply: Reply) -> Self {
         let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
+        let before = self.held();
         let error = reply.refusal(asked.doing());
         if asked.is_bare() {
             self.limits.answered(reply.elapsed);
@@ -321,12 +339,13 @@ impl Session {
             }
             _ => Step::Ended(Err(unasked())),
         };
-        self.observed()
+        self.observed(before)
     }
 
     /// Takes note that no answer came to the request that [`Session::next`] wanted sent.
     pub fn on_fault(mut self, fault: Fault) -> Self {
         let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
+        let before = self.held();
         self.step = match (mem::take(&mut self.step), asked, fault) {
             (Step::Open, Request::Exists { .. }, Fault::Fatal(error)) => {
                 // Whether it is there is unknown: send it.
@@ -345,7 +364,7 @@ impl Session {
             // Nothing changes at the registry by being asked twice.
             (step, asked, fault) => self.again(step, fault.failure(asked.doing()), None),
         };
-        self.observed()
+        self.observed(before)
     }
 
     /// Takes note of the limits that others have met at this host.
@@ -473,10 +492,22 @@ impl Session {
         self
     }
 
-    /// Keeps what the driver may want to know of the step.
-    fn observed(mut self) -> Self {
+    /// Keeps what the driver may want to know of the step. `before` it there was this to go on with.
+    fn observed(mut self, before: Option<Held>) -> Self {
+        // It may be what an earlier process has left that fails, time and again, and not the registry.
+        if let Step::Ended(Err(error)) = &self.step
+            && matches!(error.kind(), ErrorKind::Denied | ErrorKind::Network | ErrorKind::Refused)
+            && let Legacy::TakenUp = self.legacy
+        {
+            let message = format!("what an earlier push has sent is sent again: {}", error::chain(error));
+            self.warnings.push(message);
+            (self.step, self.legacy) = (Step::Open, before.map_or(Legacy::None, Legacy::Failed));
+        }
         match &self.step {
             Step::Open => {
+                if let Legacy::TakenUp = self.legacy {
+                    self.legacy = Legacy::None;
+                }
                 self.acknowledged = 0;
                 self.given_up = self.location.take();
             }
@@ -507,7 +538,7 @@ mod script;
 #[cfg(test)]
 mod tests {
     use super::{script::*, *};
-    use crate::{error::ErrorKind, registry::hosts};
+    use crate::registry::hosts;
 
     #[test]
     fn a_blob_of_one_chunk_is_one_put() {

@@ -1,6 +1,6 @@
 //! Before any byte: is the blob there, can it be mounted, and where may it be sent to?
 
-use super::{Fault, Footing, Outcome, Reply, Request, Session, Step, Upload, retry};
+use super::{Fault, Footing, Legacy, Outcome, Reply, Request, Session, Step, Upload, retry};
 use crate::{
     error::{Error, ErrorKind},
     oci::Digest,
@@ -73,6 +73,7 @@ impl Session {
             return Step::Ended(Err(impossible));
         }
         self.reauthenticated = false;
+        self.legacy = Legacy::None;
         self.settings.mount_from = None;
         if let (Profile::ORDINARY, Some(known)) = (self.settings.profile, hosts::recognise(&reply.headers)) {
             self.settings.profile = known;

@@ -6,7 +6,7 @@
 use std::{ops::Range, time::Duration};
 
 use super::{
-    Doubt, Fault, Footing, Reply, Request, Session, Step, Upload, Way,
+    Doubt, Fault, Footing, Legacy, Reply, Request, Session, Step, Upload, Way,
     range::Stored,
     recovery::{SETTLE, answered},
     retry, words,
@@ -260,6 +260,7 @@ impl Session {
         upload.sent = upload.sent.max(range.end);
         upload.redirects = 0;
         self.reauthenticated = false;
+        self.legacy = Legacy::None;
         self.last_break = None;
         let length = range.end - range.start;
         self.backoff.reset();

@@ -141,7 +141,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Held, Lesson, Session, Settings, Spool, script::*};
+    use super::super::{Action, Fault, Held, Lesson, Session, Settings, Spool, script::*};
+    use crate::error::{Error, ErrorKind};
 
     #[test]
     fn an_earlier_process_may_still_be_heard() {
@@ -160,6 +161,46 @@ mod tests {
         assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
         let closing = vec![holds(27), status(404), status(404), status(200)];
         assert_eq!(play(closing), "GET, wait, GET, wait, GET, HEAD, present");
+    }
+
+    #[test]
+    fn an_earlier_upload_that_cannot_be_asked_about_begins_anew() {
+        let play = |answers| {
+            let held = Held { location: place("a"), offset: 10, chunk: 10, equal_parts: false };
+            play_on(Session::resume(settings(), held), &blob(27), answers).1
+        };
+        let five = |answer: fn() -> Answer| (0..5).map(|_| answer()).collect::<Vec<_>>();
+        let fatal = || {
+            Answer::Fault(Fault::Fatal(Error::new(
+                ErrorKind::Refused,
+                "a certificate that nobody vouches for",
+            )))
+        };
+        let asked = "GET, wait, GET, wait, GET, wait, GET, wait, GET";
+        for (answers, asked) in [
+            (vec![status(401), status(401)], "GET, authenticate, GET"),
+            (vec![fatal()], "GET"),
+            // The node that had it is gone; or does not know what to say.
+            (five(no_connection), asked),
+            (vec![holds(10), holds(10), status(403)], "GET, wait, GET, 10..20"),
+            (vec![holds(27), holds(27), status(400), status(404)], "GET, wait, GET, PUT, HEAD"),
+            (five(|| status(500)), asked),
+        ] {
+            let answers = answers.into_iter().chain([status(404), opened().at("b")]).collect();
+            assert_eq!(play(answers), format!("{asked}, HEAD, POST, 0..10 @b"));
+        }
+        // Who is not there at all is not waited for twice, and what is held there not forgotten.
+        let held = || Held { location: place("a"), offset: 10, chunk: 10, equal_parts: false };
+        let (session, done) = play_on(Session::resume(settings(), held()), &blob(27), five(no_connection));
+        assert_eq!(done, format!("{asked}, HEAD"));
+        assert_eq!(session.held().map(|held| held.offset), Some(10));
+        let (session, done) = play_on(session, &blob(27), vec![no_connection()]);
+        assert!(done.starts_with("HEAD, network: giving up after 4 attempts"), "{done}");
+        assert_eq!(session.acknowledged(), 0);
+        // Once something was accepted, it is the registry that fails.
+        let answers = vec![holds(10), holds(10), kept(20), status(403)];
+        let done = play(answers);
+        assert!(done.starts_with("GET, wait, GET, 10..20, 20..27, denied: "), "{done}");
     }
 
     #[test]

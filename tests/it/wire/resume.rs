@@ -11,6 +11,7 @@ use std::{
 
 use longshore::{
     codec::Recipe,
+    error::chain,
     oci::Digest,
     push::Resume,
     registry::{Credential, Secret, Unfinished},
@@ -343,6 +344,30 @@ fn rule_38_a_session_that_is_lost_meanwhile_begins_anew() {
     pusher(state.path()).push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
     assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
+
+#[test]
+fn rule_38_an_upload_that_cannot_be_gone_on_with_begins_anew() {
+    for (route, fault) in [
+        (Route::Status, Fault::status(500)),
+        (Route::Status, Fault::Unauthorized),
+        (Route::Status, Fault::reset()),
+        (Route::Status, Fault::status(307).header("Location", "ftp://localhost/")),
+        (Route::Patch, Fault::status(403)),
+    ] {
+        let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+        let script = match route {
+            Route::Patch => Script::new().on(route, 5, fault.clone()),
+            _ => Script::new().always(route, fault.clone()),
+        };
+        let Killed { registry, .. } = Killed::at_chunk(layout.path(), 4, state.path(), script);
+        if let Err(error) = pusher(state.path()).push(layout.path(), &registry) {
+            panic!("{fault:?}: {}\n{}", chain(&error), story(&registry));
+        }
+        assert_arrived(&layout, &registry);
+        assert_eq!(registry.calls(Route::Open), 3, "{fault:?}: {}", story(&registry));
+        assert_eq!(fs_err::read_dir(state.path()).unwrap().count(), 0, "nothing is left behind");
+    }
 }
 
 #[test]
