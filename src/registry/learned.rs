@@ -93,6 +93,10 @@ impl Lesson {
         let wait = Duration::from_micros(self.round_trip.unwrap_or(0)).min(elapsed / 2);
         let micros = elapsed.saturating_sub(wait).as_micros().max(1);
         self.largest_taken = self.largest_taken.max(bytes);
+        // The little that is left of a blob takes as long as the registry does.
+        if bytes < SAMPLE && elapsed < SAMPLE_TIME {
+            return;
+        }
         let rate = u128::from(bytes) * 1_000_000 / micros;
         self.rate = Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1));
     }
@@ -206,6 +210,9 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// So much, or what took so long, shows how fast a line is.
+const SAMPLE: u64 = 256 << 10;
+const SAMPLE_TIME: Duration = Duration::from_secs(1);
 /// Pushes of one process run side by side.
 static ADDING: Mutex<()> = Mutex::new(());
 /// Proxies are reconfigured.
@@ -315,5 +322,10 @@ mod tests {
         lesson.answered(Duration::from_millis(250));
         lesson.took(10_000_000, Duration::from_millis(1200));
         assert_eq!((lesson.round_trip, lesson.rate), (Some(200_000), Some(10_000_000)));
+        // Nor does the little that is left of a blob show any.
+        lesson.took(3, Duration::from_millis(250));
+        assert_eq!(lesson.rate, Some(10_000_000));
+        lesson.took(100_000, Duration::from_secs(10));
+        assert_eq!(lesson.rate.map(|rate| rate / 100), Some(102));
     }
 }

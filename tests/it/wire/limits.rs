@@ -100,6 +100,19 @@ fn rule_07_a_chunk_grows_on_a_far_line() {
 }
 
 #[test]
+fn rule_07_the_little_that_is_left_of_a_blob_says_nothing_of_the_line() {
+    let state = tempfile::tempdir().unwrap();
+    let mut pusher = pusher();
+    pusher.options.learned = Some(Learned::new(state.path()));
+    let registry = Registry::honest();
+    for (size, first) in [(16 * MIB + 3, 16 * MIB), (80 * MIB, 16 * MIB)] {
+        let before = registry.calls(Route::Patch);
+        pusher.push(Layout::of(&[size as usize]).path(), &registry).unwrap();
+        assert!(sizes(&registry)[before] >= first, "{}", story(&registry));
+    }
+}
+
+#[test]
 fn rule_08_on_a_slow_line_a_request_ends_within_half_a_minute() {
     // At 100 kB/s 16 MiB would take almost three minutes.
     for (chunk_min, largest) in [(Some(MIB), 3_000_000), (Some(6 * MIB), 6 * MIB)] {
