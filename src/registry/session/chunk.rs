@@ -20,6 +20,9 @@ const MIB: u64 = 1 << 20;
 /// Below this a chunk cannot be shortened by one and still leave a last chunk of two bytes.
 const SMALLEST: u64 = 4;
 
+/// Whoever says that less is too large counts something else, or in another unit.
+const LEAST_STATED: u64 = 64 * KIB;
+
 /// A registry that wants larger chunks than this is broken or means harm.
 const LARGEST_MINIMUM: u64 = 1 << 30;
 
@@ -231,7 +234,7 @@ impl Limits {
 
     /// Takes note that a body of `sent` bytes was too large; `stated` is what the registry says is not.
     pub(crate) fn shrink(&mut self, sent: u64, stated: Option<u64>) -> Result<()> {
-        let stated = stated.filter(|stated| (SMALLEST..sent).contains(stated));
+        let stated = stated.filter(|stated| (LEAST_STATED..sent).contains(stated));
         let taken = Some(self.lesson.largest_taken).filter(|taken| *taken < sent);
         let next = stated
             .or_else(|| {
@@ -624,6 +627,9 @@ mod tests {
         assert_eq!(limits.lesson().body_limit, Some(10_000_000));
         limits.shrink(10_000_000, Some(100_000_000)).unwrap();
         assert_eq!(limits.lesson().body_limit, Some(8 * MIB));
+        // Whoever says 5 means something else by it.
+        limits.shrink(8 * MIB, Some(5)).unwrap();
+        assert_eq!(limits.lesson().body_limit, Some(5 * MIB));
     }
 
     #[test]
