@@ -116,7 +116,7 @@ impl Uploader {
         blob: Option<String>,
     ) -> Result<(Digest, u64)> {
         settings.lesson = settings.lesson.and(self.lesson());
-        let one_chunk = settings.chunk_size.unwrap_or(settings.profile.chunk_size);
+        let one_chunk = settings.chunk_size.unwrap_or(settings.profile.chunk_size).min(settings.chunk());
         let blob = blob.filter(|_| feed.spool().sealed().is_none_or(|(_, size)| *size > one_chunk));
         let (mut trail, held) =
             Trail::pick_up(&self.resume, &self.client, &self.repository, blob, &mut feed).await?;

@@ -14,7 +14,7 @@ use longshore::{
     error::chain,
     oci::Digest,
     push::Resume,
-    registry::{Credential, Secret, Unfinished},
+    registry::{Credential, Learned, Lesson, Secret, Unfinished},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -344,6 +344,26 @@ fn rule_38_a_session_that_is_lost_meanwhile_begins_anew() {
     pusher(state.path()).push(layout.path(), &registry).unwrap();
     assert_arrived(&layout, &registry);
     assert_eq!(registry.calls(Route::Open), 3, "{}", story(&registry));
+}
+
+#[test]
+fn rule_38_what_goes_in_small_chunks_is_remembered_too() {
+    let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
+    let limited = || {
+        let mut pusher = pusher(state.path().join("uploads").as_path());
+        let learned = Learned::new(&state.path().join("hosts"));
+        pusher.options.learned = Some(learned.clone());
+        pusher.options.chunk_size = Some(1 << 20);
+        (pusher, learned)
+    };
+    let (first, learned) = limited();
+    let registry = Registry::start(held_at_chunk(4, Script::new()));
+    let host = registry.host();
+    learned.teach(&host, Lesson { body_limit: Some(CHUNK), ..Lesson::default() });
+    let Killed { registry, .. } = Killed::push(first, registry, layout.path(), &host, 4);
+    limited().0.push(layout.path(), &registry).unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!(registry.calls(Route::Open), 2, "one for the layer, one for the config: {}", story(&registry));
 }
 
 #[test]
