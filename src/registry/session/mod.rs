@@ -24,7 +24,7 @@ pub use self::{
     chunk::Resized,
     exchange::{Action, Fault, Mount, Outcome, Reply, Request},
 };
-use self::{commit::Missing, patch::Break, status::Doubt};
+use self::{commit::Missing, patch::Break, recovery::Legacy, status::Doubt};
 use super::{
     Lesson, Location,
     hosts::Profile,
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     codec::Spool,
-    error::{self, Error, ErrorKind},
+    error::{self, Error},
     oci::{Algorithm, Digest},
 };
 
@@ -154,17 +154,6 @@ impl Way {
             Self::Chunks
         }
     }
-}
-
-/// What becomes of the session that an earlier process has left.
-#[derive(Debug)]
-enum Legacy {
-    /// It was of no use, and no other one is open yet.
-    Failed(Held),
-    /// There is none, or it is lost, or has shown that it is good.
-    None,
-    /// Nothing was accepted in it yet.
-    TakenUp,
 }
 
 #[derive(Debug)]
@@ -494,15 +483,7 @@ impl Session {
 
     /// Keeps what the driver may want to know of the step. `before` it there was this to go on with.
     fn observed(mut self, before: Option<Held>) -> Self {
-        // It may be what an earlier process has left that fails, time and again, and not the registry.
-        if let Step::Ended(Err(error)) = &self.step
-            && matches!(error.kind(), ErrorKind::Denied | ErrorKind::Network | ErrorKind::Refused)
-            && let Legacy::TakenUp = self.legacy
-        {
-            let message = format!("what an earlier push has sent is sent again: {}", error::chain(error));
-            self.warnings.push(message);
-            (self.step, self.legacy) = (Step::Open, before.map_or(Legacy::None, Legacy::Failed));
-        }
+        self.forsake(before);
         match &self.step {
             Step::Open => {
                 if let Legacy::TakenUp = self.legacy {
@@ -538,7 +519,7 @@ mod script;
 #[cfg(test)]
 mod tests {
     use super::{script::*, *};
-    use crate::registry::hosts;
+    use crate::{error::ErrorKind, registry::hosts};
 
     #[test]
     fn a_blob_of_one_chunk_is_one_put() {

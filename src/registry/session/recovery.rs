@@ -6,7 +6,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Doubt, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE};
+use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE};
 use crate::{
     error::{self, Error, ErrorKind, counted, sized},
     registry::RegistryError,
@@ -30,7 +30,31 @@ const MOST_REDIRECTS: u32 = 5;
 /// lost is looked for once more (replicas take a moment to agree: gh:distribution/distribution#2225).
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
+/// What becomes of the session that an earlier process has left.
+#[derive(Debug)]
+pub(super) enum Legacy {
+    /// It was of no use, and no other one is open yet.
+    Failed(Held),
+    /// There is none, or it is lost, or has shown that it is good.
+    None,
+    /// Nothing was accepted in it yet.
+    TakenUp,
+}
+
 impl Session {
+    /// Begins anew where a failure may be that of what an earlier process has left, which was this.
+    pub(super) fn forsake(&mut self, held: Option<Held>) {
+        // Otherwise it would fail time and again, for as long as its record lasts.
+        if let Step::Ended(Err(error)) = &self.step
+            && matches!(error.kind(), ErrorKind::Denied | ErrorKind::Network | ErrorKind::Refused)
+            && let Legacy::TakenUp = self.legacy
+        {
+            let message = format!("what an earlier push has sent is sent again: {}", error::chain(error));
+            self.warnings.push(message);
+            (self.step, self.legacy) = (Step::Open, held.map_or(Legacy::None, Legacy::Failed));
+        }
+    }
+
     pub(super) fn unauthorized(&mut self, step: Step, asked: &Request, error: Error) -> Step {
         if mem::replace(&mut self.reauthenticated, true) {
             return Step::Ended(Err(error));
