@@ -146,7 +146,5 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Returns whether a manifest was refused because the registry does not know a blob or child it names.
 pub(crate) fn misses_blob(error: &Error) -> bool {
-    error.find::<RegistryError>().is_some_and(|refusal| {
-        matches!(refusal.code.as_deref(), Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN"))
-    })
+    error.find::<RegistryError>().is_some_and(RegistryError::misses_blob)
 }

@@ -104,16 +104,22 @@ impl Delivery {
         let Target { client, destination, .. } = &self.target;
         let (traffic, reporter) = (&self.traffic, &*self.press.reporter);
         let send = || manifest::send(client, &manifests, destination, &names.tags, traffic, reporter);
-        let digest = match send().await {
-            Err(error) if manifest::misses_blob(&error) && reused > 0 => {
-                return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
+        let mut sent_everything = false;
+        let mut sent = send().await;
+        // First what the refusal names. Trow has all blobs for everybody to see, and names one that a repository lacks.
+        for everything in [false, true] {
+            match &sent {
+                Err(error) if manifest::misses_blob(error) && !sent_everything => {
+                    if reused > 0 {
+                        return Err(Error::new(error.kind(), error::chain(error)).because(NotReusable));
+                    }
+                    sent_everything = self.heal(&mut wanted, &encoded, error, everything).await?;
+                    sent = send().await;
+                }
+                _ => break,
             }
-            Err(error) if manifest::misses_blob(&error) => {
-                self.heal(&mut wanted, &encoded, &error).await?;
-                send().await?
-            }
-            result => result?,
-        };
+        }
+        let digest = sent?;
         self.note_sightings(&wanted, &encoded, &root(&manifests)?.digest);
         Ok(pushed(root(&manifests)?, digest, names))
     }
@@ -225,8 +231,15 @@ impl Delivery {
     }
 
     /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
-    /// again, sends what is missing; if nothing seems to be, everything. Once.
-    async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
+    /// again, sends what is missing; if nothing seems to be, what it names; or everything, where it names nothing or
+    /// this was of no use. Returns whether that was everything.
+    async fn heal(
+        &self,
+        wanted: &mut Wanted,
+        encoded: &Encodings,
+        error: &Error,
+        everything: bool,
+    ) -> Result<bool> {
         self.warn(format!("{}; looking again for what is missing", error::chain(error)));
         self.traffic.forget();
         tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
@@ -247,12 +260,16 @@ impl Delivery {
             .filter(|need| need.at_hand != AtHand::Foreign)
             .filter_map(|need| need.identity.as_ref())
             .any(|(digest, _)| !present.contains(digest));
-        if !missing {
+        if everything {
+            present.clear();
+        } else if !missing {
             let words = error::chain(error);
             let named = present.iter().any(|digest| words.contains(digest.hex()));
             present.retain(|digest| named && !words.contains(digest.hex()));
         }
-        self.deliver(&self.uploader(), wanted, present).await.map(drop)
+        let is_everything = present.is_empty();
+        self.deliver(&self.uploader(), wanted, present).await?;
+        Ok(is_everything)
     }
 
     fn announce(&self, plan: &PushPlan) {

@@ -139,6 +139,7 @@ fn offer_format(error: Error, media_type: &str, bytes: &[u8]) -> Error {
         (415, _) => error.with_hint(format!("the registry does not take `{media_type}`: try `--format {other}`")),
         // serverless-registry, and without a word `container-registry`, of an image that the specification allows and
         // umoci writes.
+        _ if refusal.misses_blob() => error,
         (400, None | Some("MANIFEST_INVALID")) if !docker && !states_media_type(bytes) => error.with_hint(
             "the manifest has no `mediaType`, which some registries insist on: `--format oci` adds it, and so changes the digest",
         ),

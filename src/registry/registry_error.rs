@@ -79,6 +79,16 @@ impl RegistryError {
         self.status == 404
     }
 
+    /// Returns whether a manifest was refused because of a blob or child that it names and the registry does not know.
+    pub fn misses_blob(&self) -> bool {
+        match self.code.as_deref() {
+            Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN") => true,
+            // Quay (quay/quay:data/model/oci/manifest.py) and Trow (Trow-Registry/trow:src/services/manifest_service.rs).
+            Some("MANIFEST_INVALID") => self.says("unknown blob") || self.says("blob asset not found"),
+            _ => false,
+        }
+    }
+
     /// Returns whether it was an upload that was not to be opened.
     pub(super) fn opens_upload(&self) -> bool {
         self.method == "POST" && self.url.ends_with("/blobs/uploads/")

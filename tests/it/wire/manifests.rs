@@ -310,6 +310,21 @@ fn rule_41_once_is_enough() {
 }
 
 #[test]
+fn rule_41_what_only_other_repositories_have_is_sent_however_little_of_it_is_named() {
+    let layout = Layout::of(&[LARGE, 1000, 2000]);
+    let manners = Manners { shows_all_blobs: true, ..Manners::default() };
+    let registry = Registry::start(Script::new().manners(manners));
+    for blob in &layout.blobs {
+        registry.seed("team/other", &layout.read(blob));
+    }
+    if let Err(error) = Pusher::new().push(layout.path(), &registry) {
+        panic!("{}\n{}", chain(&error), story(&registry));
+    }
+    assert_arrived(&layout, &registry);
+    assert_eq!((registry.calls(Route::ManifestPut), registry.calls(Route::Open)), (3, 5));
+}
+
+#[test]
 fn rule_41_layers_that_no_cache_kept_are_encoded_again() {
     let body = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}"#;
     let fault = Fault::status(404).body("application/json", body);

@@ -130,6 +130,12 @@ fn status_400_a_manifest_without_a_media_type() {
     hint: the manifest has no `mediaType`, which some registries insist on: `--format oci` adds it, and so changes the digest
     exit code 5
     ");
+    // It may mean something else, in the words of Trow and of Quay.
+    for words in ["Manifest invalid: Blob asset not found: sha256:0", "Unknown blob `sha256:0`"] {
+        let missing = always(Route::ManifestPut, refusal(400, "MANIFEST_INVALID", words));
+        let said = said_of(&Layout::without_media_type(), missing);
+        assert!(said.contains("looking again for what is missing") && !said.contains("--format"), "{said}");
+    }
     // A registry that says nothing may mean the same.
     let silent = always(Route::ManifestPut, Fault::status(400));
     assert!(said_of(&Layout::without_media_type(), silent).contains("`--format oci` adds it"));

@@ -114,6 +114,8 @@ pub(crate) struct Manners {
     pub(crate) refuses_whole: Option<u16>,
     /// Bodies over this are cut off after so many bytes, without a word.
     pub(crate) reset_over: Option<usize>,
+    /// Every repository shows the blobs of all, and takes manifests of its own only; it says so of one at a time (Trow).
+    pub(crate) shows_all_blobs: bool,
     /// `GET` of a session works (ECR: always 404, gh:dotnet/sdk#33019; its 416 tells the offset instead).
     pub(crate) status: bool,
     /// `OCI-Subject` is answered, and referrers are served.
@@ -139,6 +141,7 @@ impl Default for Manners {
             range: None,
             refuses_whole: None,
             reset_over: None,
+            shows_all_blobs: false,
             status: true,
             subject: true,
             tls: false,

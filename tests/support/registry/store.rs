@@ -151,7 +151,7 @@ impl Store {
     pub(super) fn answer(&mut self, manners: &Manners, base: &str, call: &Call, body: Vec<u8>) -> Answer {
         let done = match call.route {
             Route::Base => Ok(Answer::new(200)),
-            Route::BlobGet | Route::BlobHead => self.get_blob(call),
+            Route::BlobGet | Route::BlobHead => self.get_blob(manners, call),
             Route::Cancel => self.cancel(call),
             Route::Catalog => Ok(listed("repositories", self.repositories.keys().cloned().collect())),
             Route::Commit => self.commit(manners, base, call, body),
@@ -171,10 +171,11 @@ impl Store {
         done.unwrap_or_else(|refusal| refusal.answer(manners))
     }
 
-    fn get_blob(&self, call: &Call) -> Result<Answer, Refusal> {
+    fn get_blob(&self, manners: &Manners, call: &Call) -> Result<Answer, Refusal> {
         let digest = digest_of(&call.name)?;
         let bytes = self
             .blob(&call.repository, &digest)
+            .or_else(|| self.blobs.get(&digest).filter(|_| manners.shows_all_blobs))
             .ok_or_else(|| Refusal::new(404, "BLOB_UNKNOWN", "no such blob"))?;
         let note = self.repositories.get(&call.repository).and_then(|found| found.notes.get(&digest));
         let (bytes, digest) = match note {
@@ -340,6 +341,9 @@ impl Store {
         }
         for child in children(&document) {
             if !self.has(&call.repository, &child)? {
+                if manners.shows_all_blobs {
+                    return Err(invalid("Blob asset not found").about(&child));
+                }
                 return Err(
                     Refusal::new(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry").about(&child)
                 );
