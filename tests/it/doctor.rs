@@ -208,6 +208,27 @@ fn whoever_wants_a_login_is_shown_one_that_is_named_and_not_told() {
 }
 
 #[test]
+fn whoever_lets_nobody_in_with_a_token_for_a_repository_is_asked_with_another() {
+    let auth = Auth::Bearer { user: "me", password: "xyzzy", expires_in: None };
+    let mut script = Script::new().manners(Manners { auth, ..Manners::default() });
+    // The answers to the first token for the repository, and to the one after it.
+    for nth in [2, 3] {
+        script = script.on(Route::Base, nth, Fault::Unauthorized);
+    }
+    let registry = Registry::start(script);
+    let auths = json!({ "auths": { registry.host(): { "auth": "bWU6eHl6enk=" } } });
+    let user = Longshore::new().with_env("DOCKER_AUTH_CONFIG", &auths.to_string());
+    let run = user.run(["doctor", &format!("{}/team/demo", registry.host())]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let scopes: Vec<_> = registry
+        .exchanges(Route::Token)
+        .iter()
+        .map(|exchange| exchange.target.contains("scope=repository"))
+        .collect();
+    assert_eq!(scopes[..3], [true, true, false], "{run:?}");
+}
+
+#[test]
 fn without_a_repository_too_it_says_how_to_log_in() {
     let registry =
         start(Manners { auth: Auth::Basic { user: "me", password: "xyzzy" }, ..Manners::default() });
