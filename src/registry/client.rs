@@ -295,8 +295,12 @@ impl Client {
         let scope = Scope::of(repository);
         let mut backoff = Backoff::new(self.0.options.pace);
         let mut budget = Budget::new(self.0.options.retries);
+        let mut may_be_lost = matches!(call.method, Method::GET | Method::HEAD);
         loop {
             let (error, asked) = match self.round_trip(&scope, &mut call).await {
+                // Some close a connection behind an answer without saying so (jlsalvador/simple-registry): the next
+                // question gets lost with it, and nothing is wrong.
+                Err(Fault::Reset { .. }) if std::mem::take(&mut may_be_lost) => continue,
                 // Who asked to read something gets all of it, or another try.
                 Ok(answer) if call.method == Method::GET && answer.is_cut_off(call.limit) => {
                     let why = format!("{} broke its answer off", origin(&answer.url));

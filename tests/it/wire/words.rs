@@ -467,6 +467,20 @@ fn resets() {
 }
 
 #[test]
+fn a_question_that_is_lost_with_its_connection_is_asked_again_without_a_word() {
+    let lost = |times: usize| {
+        let lose = |script: Script, nth| script.on(Route::BlobHead, nth, Fault::reset());
+        // One blob, which is asked about ahead, and then in earnest.
+        said_of(&Layout::of_layers(&[]), (1..=times).fold(Script::new(), lose))
+    };
+    assert_eq!(lost(2), "exit code 0\n");
+    insta::assert_snapshot!(lost(3), @r"
+    warning: looking for blob 71b80ccd65b9 in `REGISTRY/team/demo`: the connection broke: REASON
+    exit code 0
+    ");
+}
+
+#[test]
 fn a_reset_by_amazon_may_mean_that_there_is_no_such_repository() {
     // Its config is all that is sent.
     let layout = Layout::of_layers(&[]);
