@@ -148,3 +148,10 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 pub(crate) fn misses_blob(error: &Error) -> bool {
     error.find::<RegistryError>().is_some_and(RegistryError::misses_blob)
 }
+
+/// Returns whether such a refusal names all that the registry misses. Trow, which shows every repository the blobs of
+/// all, names one at a time.
+pub(crate) fn names_all(error: &Error) -> bool {
+    let code = error.find::<RegistryError>().and_then(|refusal| refusal.code.as_deref());
+    code.is_some_and(|code| code != "MANIFEST_INVALID")
+}

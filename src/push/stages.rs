@@ -104,22 +104,16 @@ impl Delivery {
         let Target { client, destination, .. } = &self.target;
         let (traffic, reporter) = (&self.traffic, &*self.press.reporter);
         let send = || manifest::send(client, &manifests, destination, &names.tags, traffic, reporter);
-        let mut sent_everything = false;
-        let mut sent = send().await;
-        // First what the refusal names. Trow has all blobs for everybody to see, and names one that a repository lacks.
-        for everything in [false, true] {
-            match &sent {
-                Err(error) if manifest::misses_blob(error) && !sent_everything => {
-                    if reused > 0 {
-                        return Err(Error::new(error.kind(), error::chain(error)).because(NotReusable));
-                    }
-                    sent_everything = self.heal(&mut wanted, &encoded, error, everything).await?;
-                    sent = send().await;
-                }
-                _ => break,
+        let digest = match send().await {
+            Err(error) if manifest::misses_blob(&error) && reused > 0 => {
+                return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
             }
-        }
-        let digest = sent?;
+            Err(error) if manifest::misses_blob(&error) => {
+                self.heal(&mut wanted, &encoded, &error).await?;
+                send().await?
+            }
+            result => result?,
+        };
         self.note_sightings(&wanted, &encoded, &root(&manifests)?.digest);
         Ok(pushed(root(&manifests)?, digest, names))
     }
@@ -231,15 +225,8 @@ impl Delivery {
     }
 
     /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
-    /// again, sends what is missing; if nothing seems to be, what it names; or everything, where it names nothing or
-    /// this was of no use. Returns whether that was everything.
-    async fn heal(
-        &self,
-        wanted: &mut Wanted,
-        encoded: &Encodings,
-        error: &Error,
-        everything: bool,
-    ) -> Result<bool> {
+    /// again, sends what is missing; if nothing seems to be, what is named, or everything. Once.
+    async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
         self.warn(format!("{}; looking again for what is missing", error::chain(error)));
         self.traffic.forget();
         tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
@@ -260,16 +247,13 @@ impl Delivery {
             .filter(|need| need.at_hand != AtHand::Foreign)
             .filter_map(|need| need.identity.as_ref())
             .any(|(digest, _)| !present.contains(digest));
-        if everything {
-            present.clear();
-        } else if !missing {
+        if !missing {
             let words = error::chain(error);
-            let named = present.iter().any(|digest| words.contains(digest.hex()));
+            let named =
+                manifest::names_all(error) && present.iter().any(|digest| words.contains(digest.hex()));
             present.retain(|digest| named && !words.contains(digest.hex()));
         }
-        let is_everything = present.is_empty();
-        self.deliver(&self.uploader(), wanted, present).await?;
-        Ok(is_everything)
+        self.deliver(&self.uploader(), wanted, present).await.map(drop)
     }
 
     fn announce(&self, plan: &PushPlan) {

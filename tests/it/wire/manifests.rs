@@ -321,7 +321,7 @@ fn rule_41_what_only_other_repositories_have_is_sent_however_little_of_it_is_nam
         panic!("{}\n{}", chain(&error), story(&registry));
     }
     assert_arrived(&layout, &registry);
-    assert_eq!((registry.calls(Route::ManifestPut), registry.calls(Route::Open)), (3, 5));
+    assert_eq!((registry.calls(Route::ManifestPut), registry.calls(Route::Open)), (2, 4));
 }
 
 #[test]
