@@ -26,3 +26,4 @@ pub(crate) mod token_server;
 pub(crate) mod tool;
 pub(crate) mod tree;
 pub(crate) mod until;
+pub(crate) mod user;

@@ -83,7 +83,7 @@ fn login(user: &User) -> [String; 2] {
 fn a_certificate_that_is_its_own_authority_is_trusted_wherever_it_is_given() {
     let server = own_authority(&["localhost", "127.0.0.1"]);
     let place = User::new();
-    let registry = registry(place.home.path(), &server, None);
+    let registry = registry(place.home(), &server, None);
     let host = registry.host();
     let pushes = |user: &User, options: &[&str]| {
         user.log_in(host, PASSWORD, options).said(0, &["logged in"]);
@@ -124,7 +124,7 @@ fn a_certificate_that_is_its_own_authority_is_trusted_wherever_it_is_given() {
 fn the_name_of_a_trusted_certificate_counts() {
     let server = own_authority(&["registry.example.com"]);
     let user = User::new();
-    let registry = registry(user.home.path(), &server, None);
+    let registry = registry(user.home(), &server, None);
     let file = user.write("ca.pem", &server.certificate).display().to_string();
     let run = user.push(&format!("{}/demo:1", registry.host()), &["--ca-file", &file]);
     run.said(6, &["not valid for name", "registry.example.com"]);
@@ -134,7 +134,7 @@ fn the_name_of_a_trusted_certificate_counts() {
 fn a_registry_that_wants_to_know_who_we_are_is_shown_it() {
     let authority = Authority::new();
     let user = User::new();
-    let registry = registry(user.home.path(), &authority.server, Some(&authority.certificate));
+    let registry = registry(user.home(), &authority.server, Some(&authority.certificate));
     let host = registry.host();
     let image = format!("{host}/demo:1");
     let file = user.write("ca.pem", &authority.certificate).display().to_string();
@@ -220,7 +220,7 @@ fn who_we_are_is_nobody_elses_business() {
 fn podmans_configuration_makes_registries_insecure_or_blocks_them() {
     let server = own_authority(&["registry.example.com"]);
     let place = User::new();
-    let (tls, plain) = (registry(place.home.path(), &server, None), Registry::honest());
+    let (tls, plain) = (registry(place.home(), &server, None), Registry::honest());
     let user = User::new();
     let conf = |name: &str, host: &str, says: &str| {
         user.write(
@@ -246,7 +246,7 @@ fn podmans_configuration_makes_registries_insecure_or_blocks_them() {
     assert_eq!(plain.log().len(), before, "it was spoken to");
     let other = user.write("other.conf", "");
     // A chosen main file leaves the small ones in place.
-    let chosen = User { vars: vec![("CONTAINERS_REGISTRIES_CONF", other.into())], ..user };
+    let chosen = user.with("CONTAINERS_REGISTRIES_CONF", other);
     chosen.push(&image(&plain.host()), &[]).said(8, &[&words]);
     chosen.push(&image(tls.host()), &[]).ended(6);
 }
@@ -255,7 +255,7 @@ fn podmans_configuration_makes_registries_insecure_or_blocks_them() {
 fn a_machine_without_certificates_trusts_mozillas_authorities_and_ours() {
     let authority = Authority::new();
     let place = User::new();
-    let registry = registry(place.home.path(), &authority.server, None);
+    let registry = registry(place.home(), &authority.server, None);
     let user = User::new().with("SSL_CERT_FILE", "/none").with("SSL_CERT_DIR", "/none");
     let image = format!("{}/demo:1", registry.host());
     let run = user.push(&image, &["-vv"]);

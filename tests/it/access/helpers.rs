@@ -41,7 +41,7 @@ fn a_helper_is_asked_once_for_everything() {
 #[test]
 fn a_helper_of_docker_lets_one_into_a_real_registry() {
     let user = User::new();
-    let registry = private_registry(user.home.path(), "");
+    let registry = private_registry(user.home(), "");
     user.install_helper("fake", KNOWS);
     user.write(CONFIG, json!({ "credHelpers": { registry.host(): "fake" } }).to_string());
     user.push(&format!("{}/demo:1", registry.host()), &[]).pushed();

@@ -29,7 +29,7 @@ const ENTRY: &str = "bWU6czNjcmV0";
 #[test]
 fn a_login_is_kept_where_podman_and_skopeo_look_for_it() {
     let user = User::new();
-    let registry = private_registry(user.home.path(), "");
+    let registry = private_registry(user.home(), "");
     let (host, image) = (registry.host(), format!("{}/team/demo:1", registry.host()));
     user.push(&image, &[]).said(
         4,
@@ -60,7 +60,7 @@ fn a_login_is_kept_where_podman_and_skopeo_look_for_it() {
 #[test]
 fn a_login_of_skopeo_is_ours_too() {
     let user = User::new();
-    let registry = private_registry(user.home.path(), "");
+    let registry = private_registry(user.home(), "");
     let login = ["login", "--tls-verify=false", "-u", USER, "--password-stdin", registry.host()];
     fed(user.command("skopeo").args(login), PASSWORD).ended(0);
     user.push(&format!("{}/demo:1", registry.host()), &[]).pushed();

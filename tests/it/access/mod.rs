@@ -10,15 +10,13 @@ mod terminal;
 mod tokens;
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
-use tempfile::TempDir;
-
-use crate::support::{docker_registry::DockerRegistry, program, until::PATIENCE};
+use crate::support::{docker_registry::DockerRegistry, user::User};
 
 /// Who is let in by [`private_registry`].
 const USER: &str = "me";
@@ -26,12 +24,6 @@ const PASSWORD: &str = "s3cret";
 
 /// The same for docker-registry: `htpasswd -nbB -C 5 me s3cret`.
 const HTPASSWD: &str = "me:$2y$05$kv8avNLtSrh43FD9EIqAk.9tQp9mDM.fZjDjE8V6zqz1RyuW/wavm\n";
-
-/// A user's machine.
-struct User {
-    home: TempDir,
-    vars: Vec<(&'static str, OsString)>,
-}
 
 /// A run that has ended.
 #[derive(Debug)]
@@ -42,57 +34,6 @@ struct Run {
 }
 
 impl User {
-    fn new() -> Self {
-        let user = Self { home: tempfile::tempdir().unwrap(), vars: Vec::new() };
-        for dir in ["bin", "run"] {
-            fs_err::create_dir_all(user.path(dir)).unwrap();
-        }
-        user
-    }
-
-    /// Sets a variable.
-    fn with(mut self, key: &'static str, value: impl Into<OsString>) -> Self {
-        self.vars.push((key, value.into()));
-        self
-    }
-
-    /// Returns a path below home.
-    fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
-    }
-
-    /// Writes a file below home; returns its path.
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-        fs_err::write(&path, content).unwrap();
-        path
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs_err::read_to_string(self.path(name)).unwrap()
-    }
-
-    /// Installs the credential helper `name`, a shell script whose first argument is the verb.
-    fn install_helper(&self, name: &str, script: &str) {
-        let path = self.path(&format!("bin/docker-credential-{name}"));
-        program::install(&path, &format!("cd '{}'\n{script}", self.home.path().display()));
-    }
-
-    /// Prepares a program to run here.
-    fn command(&self, program: &str) -> Command {
-        let mut path = self.path("bin").into_os_string();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
-        let mut command = Command::new("timeout");
-        let patience = PATIENCE.as_secs().to_string();
-        command.args(["--foreground", "--signal=KILL", &patience, program]);
-        command.env_clear().env("HOME", self.home.path()).env("PATH", path);
-        command.env("XDG_RUNTIME_DIR", self.path("run"));
-        command.envs(self.vars.iter().map(|(key, value)| (key, value)));
-        command
-    }
-
     /// Runs `longshore ARGUMENTS…` with this on standard input.
     fn fed<I: IntoIterator>(&self, input: &str, arguments: I) -> Run
     where

@@ -12,7 +12,7 @@ use super::{PASSWORD, USER, User, private_registry};
 #[test]
 fn a_password_is_asked_for_and_not_seen() {
     let user = User::new();
-    let registry = private_registry(user.home.path(), "");
+    let registry = private_registry(user.home(), "");
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();

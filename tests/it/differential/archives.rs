@@ -7,7 +7,7 @@ use longshore::oci::Digest;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 
-use super::{CASES, Machine};
+use super::{CASES, User};
 use crate::{support::cases::cases, wire::image::layer};
 
 /// Why an archive is refused that skopeo takes: readers would not agree about it, or nobody writes such.
@@ -197,7 +197,7 @@ proptest! {
             bytes.extend(if junk && end >= 1024 { &b"junk"[..] } else { b"" });
         }
 
-        let machine = Machine::new();
+        let machine = User::new();
         let kind = if oci { "oci-archive" } else { "docker-archive" };
         let from = format!("{kind}:{}", machine.write("x.tar", bytes).display());
         let [theirs, ours] = ["theirs", "ours"].map(|name| machine.path(name));

@@ -9,7 +9,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proptest::{collection::btree_map, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use super::{CASES, Machine};
+use super::{CASES, User};
 use crate::{
     support::{
         cases::cases,
@@ -86,13 +86,13 @@ proptest! {
     ) {
         let auth = Auth::Basic { user: "nobody", password: "" };
         let registry = Registry::start(Script::new().manners(Manners { auth, ..Manners::default() }));
-        let (mut machine, host, archive) = (Machine::new(), registry.host(), Archive::of(&[10]));
+        let (mut machine, host, archive) = (User::new(), registry.host(), Archive::of(&[10]));
         machine.install_helper("has", r#"echo "{\"Username\":\"helper of $(cat)\",\"Secret\":\"x\"}""#);
         machine.install_helper("knows-nothing", "echo 'credentials not found in native keychain'; exit 1");
         if let Some(file) = &chosen {
             // Debian's skopeo looks on behind a file that was chosen.
             let path = machine.write("chosen.json", file.text("chosen", &host));
-            machine.vars.push(("REGISTRY_AUTH_FILE", path));
+            machine.set("REGISTRY_AUTH_FILE", path);
         } else {
             for (place, file) in PLACES.iter().zip(&files) {
                 file.as_ref().map(|file| machine.write(place, file.text(place, &host)));

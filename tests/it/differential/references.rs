@@ -6,7 +6,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::{CASES, Machine};
+use super::{CASES, User};
 use crate::{
     support::{
         cases::cases,
@@ -67,7 +67,7 @@ proptest! {
         colon in select(vec![":", ":", ":", ":0", ":+", "::"]),
         (names, tag) in (names(), tags()),
     ) {
-        let (machine, registry, archive) = (Machine::new(), Registry::honest(), Archive::of(&[10]));
+        let (machine, registry, archive) = (User::new(), Registry::honest(), Archive::of(&[10]));
         let port = registry.host().split_once(':').unwrap().1.to_owned();
         let reference = format!("{host}{colon}{port}/{names}{tag}");
         let archive = format!("docker-archive:{}", archive.path().display());

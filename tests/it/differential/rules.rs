@@ -6,7 +6,7 @@
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use super::{CASES, Machine};
+use super::{CASES, User};
 use crate::{
     support::{
         cases::cases,
@@ -69,7 +69,7 @@ proptest! {
         small in vec((select(vec!["10.conf", "9.conf", "x.off"]), rules()), 0..3),
     ) {
         let registry = Registry::start(Script::new().manners(Manners { tls: true, ..Manners::default() }));
-        let (mut machine, host, archive) = (Machine::new(), registry.host(), Archive::of(&[10]));
+        let (mut machine, host, archive) = (User::new(), registry.host(), Archive::of(&[10]));
         if let Some(rules) = &own {
             let text = old.map_or_else(|| written(rules, &host), |(insecure, blocked)| listed(insecure, blocked, &host));
             machine.write(".config/containers/registries.conf", text);
@@ -81,7 +81,7 @@ proptest! {
         let mut options = Vec::new();
         if let Some(path) = &chosen {
             options = vec!["--registries-conf", path.to_str().unwrap()];
-            machine.vars.push(("CONTAINERS_REGISTRIES_CONF", path.clone()));
+            machine.set("CONTAINERS_REGISTRIES_CONF", path.clone());
         }
         let (image, to) = (format!("docker-archive:{}", archive.path().display()), format!("{host}/team/app:1"));
         let theirs = machine.skopeo(&options, &[&image, &format!("docker://{to}")]);
