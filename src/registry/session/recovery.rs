@@ -116,6 +116,8 @@ impl Session {
 
     /// Begins anew with smaller chunks: a body of `sent` bytes was too large.
     pub(super) fn shrink(&mut self, sent: u64, stated: Option<u64>, error: Error) -> Step {
+        // The size is wrong, wherever it is sent.
+        self.legacy = Legacy::None;
         let shrunk = self.limits.shrink(sent, stated);
         if self.way == Way::Whole {
             let message =

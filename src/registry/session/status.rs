@@ -197,6 +197,9 @@ mod tests {
         let (session, done) = play_on(session, &blob(27), vec![no_connection()]);
         assert!(done.starts_with("HEAD, network: giving up after 4 attempts"), "{done}");
         assert_eq!(session.acknowledged(), 0);
+        // What is too large is too large elsewhere.
+        let done = play(vec![holds(10), holds(10), status(413)]);
+        assert!(done.starts_with("GET, wait, GET, 10..20, refused: "), "{done}");
         // Once something was accepted, it is the registry that fails.
         let answers = vec![holds(10), holds(10), kept(20), status(403)];
         let done = play(answers);
