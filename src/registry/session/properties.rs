@@ -202,7 +202,7 @@ fn any_ranges() -> impl Strategy<Value = Ranges> + Clone {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
 
     #[test]
     fn it_always_ends_and_what_is_uploaded_is_the_blob(
