@@ -126,7 +126,13 @@ impl ContainersStorage {
                 absent.push(child.clone());
                 continue;
             };
-            let image = self.single(store, record, read_manifest(store, record, key), damaged);
+            let held = read_manifest(store, record, key).and_then(|held| match held {
+                Some(manifest) if manifest.digest == child.digest => Ok(Some(manifest)),
+                _ => {
+                    Err(Error::source(format!("manifest {} of image {} is damaged", child.digest, record.id)))
+                }
+            });
+            let image = self.single(store, record, held, damaged);
             images.push(Image { platform: child.platform.clone().or(image.platform), ..image });
         }
         ImageContent::Index { manifest, images, absent }
@@ -549,6 +555,22 @@ mod tests {
         let all = choose::all(&storage, None).unwrap();
         let names: Vec<_> = all.iter().flat_map(|image| &image.names).collect();
         assert_eq!(names, ["localhost/list:1", "localhost/amd:1"]);
+        // An index would name what nobody makes.
+        store.write(&format!("images/{}/manifest", ids[1]), b"{}");
+        for damage in [&b"{}"[..], br#"{"config":null,"layers":[]}"#] {
+            store.write(&format!("images/{}/{}", ids[1], key(&named[1])), damage);
+            let storage = ContainersStorage::open(&at(dir.path())).unwrap();
+            let image = choose(&storage, &self::named("localhost/list:1"), None).unwrap();
+            let [amd, arm] = image.parts() else { panic!("{image:?}") };
+            let opened = [amd, arm].map(|image| {
+                let ImageContent::Layers { layers, .. } = &image.content else { panic!("{image:?}") };
+                storage.open(&layers[0])
+            });
+            assert!(opened[1].is_ok());
+            let error = opened[0].as_ref().unwrap_err();
+            assert!(chain(error).contains(&format!("of image {} is damaged", ids[1])), "{error:?}");
+            assert_eq!(read(&storage, &self::named("localhost/amd:1")).unwrap(), [TAR]);
+        }
     }
 
     #[test]
