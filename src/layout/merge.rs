@@ -36,7 +36,12 @@ pub fn take_over(from: &Path, into: &Path) -> Result<()> {
     let names: HashSet<_> = come.iter().filter_map(name).collect();
     let unnamed: HashSet<_> =
         come.iter().filter(|entry| name(entry).is_none()).map(|entry| entry["digest"].clone()).collect();
-    let there = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(no_list)?;
+    let there = index.get_mut("manifests").ok_or_else(no_list)?;
+    // What `parse_index` takes for an empty list.
+    if there.is_null() {
+        *there = Value::Array(Vec::new());
+    }
+    let there = there.as_array_mut().ok_or_else(no_list)?;
     there.retain(|entry| match name(entry) {
         Some(name) => !names.contains(name),
         None => !unnamed.contains(&entry["digest"]),
@@ -124,6 +129,10 @@ mod tests {
     fn a_folder_that_is_no_layout_yet_becomes_one() {
         let dir = tempfile::tempdir().unwrap();
         let (from, into) = (dir.path().join("from"), dir.path().join("deep/into"));
+        layout(&from, &json!([entry("a", None)]), &["a"]);
+        take_over(&from, &into).unwrap();
+        assert_eq!(entries(&read(&into).unwrap()).unwrap().len(), 1);
+        fs_err::write(into.join(INDEX), r#"{"manifests":null}"#).unwrap();
         layout(&from, &json!([entry("a", None)]), &["a"]);
         take_over(&from, &into).unwrap();
         assert_eq!(entries(&read(&into).unwrap()).unwrap().len(), 1);
