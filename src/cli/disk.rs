@@ -1,4 +1,5 @@
-//! Destinations on disk: `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`, as skopeo users write them.
+//! Destinations on disk: `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`, as skopeo users write them; `@DIGEST` asks for
+//! that image, as at a registry.
 //!
 //! The image goes through the embedded registry into a folder beside the destination, and from there into its place
 //! when all of it has arrived: what fails leaves the destination as it was.
@@ -9,7 +10,7 @@ use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, similar},
     layout::{archive::write_archive, merge::take_over, output::workplace, write::replaceable},
-    oci::Reference,
+    oci::{Digest, Reference},
 };
 use tempfile::TempDir;
 
@@ -18,7 +19,8 @@ use tempfile::TempDir;
 pub(super) struct Disk {
     kind: Kind,
     path: PathBuf,
-    tag: Option<String>,
+    /// What the image is called there: `:TAG` or `@DIGEST`.
+    name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +45,8 @@ impl Disk {
             _ => return Ok(None),
         };
         // As skopeo cuts it: a path with a colon cannot be named.
-        let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+        let by_digest = rest.rfind('@').filter(|at| rest[at + 1..].parse::<Digest>().is_ok());
+        let (path, name) = by_digest.or_else(|| rest.find(':')).map_or((rest, ""), |at| rest.split_at(at));
         if path.is_empty() {
             return Err(Error::usage(format!("`{}` names no place", text.escape_debug())));
         }
@@ -56,13 +59,13 @@ impl Disk {
             }
             Kind::Folder => path,
         };
-        Ok(Some(Self { kind, path, tag: tag.map(str::to_owned) }))
+        let name = Some(name.to_owned()).filter(|name| !name.is_empty());
+        Ok(Some(Self { kind, path, name }))
     }
 
     /// Returns what the image is called on its way.
     pub(super) fn reference(&self, host: &str) -> Result<Reference> {
-        let tag = self.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
-        Reference::at(host, &format!("{REPOSITORY}{tag}"))
+        Reference::at(host, &format!("{REPOSITORY}{}", self.name.as_deref().unwrap_or_default()))
     }
 
     /// Makes the folder in which the image is put together, on the filesystem of the destination. It is somebody's as long
@@ -89,9 +92,9 @@ impl Disk {
         match self.kind {
             Kind::File => vec![self.name()],
             Kind::Folder => {
-                let first = self.tag.as_deref().unwrap_or("latest");
-                let tags = [first].into_iter().chain(tags.iter().map(String::as_str));
-                tags.map(|tag| format!("{}:{tag}", self.name())).collect()
+                let first = self.name.clone().unwrap_or_else(|| ":latest".to_owned());
+                let names = [first].into_iter().chain(tags.iter().map(|tag| format!(":{tag}")));
+                names.map(|name| format!("{}{name}", self.name())).collect()
             }
         }
     }
@@ -117,12 +120,17 @@ mod tests {
     fn a_place_on_disk_has_a_transport_and_perhaps_a_tag() {
         for (text, name, tag) in [
             ("oci:/a/b", "oci:/a/b", None),
-            ("oci:/a/b:v1", "oci:/a/b", Some("v1")),
-            ("oci-archive:/a/b.tar:v1", "oci-archive:/a/b.tar", Some("v1")),
+            ("oci:/a/b:v1", "oci:/a/b", Some(":v1")),
+            ("oci:/a@b:v1", "oci:/a@b", Some(":v1")),
+            ("oci-archive:/a/b.tar:v1", "oci-archive:/a/b.tar", Some(":v1")),
         ] {
             let disk = Disk::parse(text).unwrap().unwrap();
-            assert_eq!((disk.name().as_str(), disk.tag.as_deref()), (name, tag), "{text}");
+            assert_eq!((disk.name().as_str(), disk.name.as_deref()), (name, tag), "{text}");
         }
+        let digest = Digest::of(b"");
+        let disk = Disk::parse(&format!("oci:/a@b@{digest}")).unwrap().unwrap();
+        assert_eq!(disk.name(), "oci:/a@b");
+        assert_eq!(disk.reference("h").unwrap().digest, Some(digest));
         for text in ["r.example/oci:1", "demo:1", "docker://r.example/a", "oci"] {
             assert_eq!(Disk::parse(text).unwrap(), None, "{text}");
         }
