@@ -60,17 +60,27 @@ pub fn choose(source: &dyn Source, choice: &Choice, platform: Option<&Platform>)
 /// Returns every image of `source` once, whatever the number of its names; with `platform`, only those that are for it
 /// or do not say. What a store keeps without a name, as stages of builds are and the images of a list, is none of them.
 pub fn all(source: &dyn Source, platform: Option<&Platform>) -> Result<Vec<Image>> {
-    let mut candidates = merged(source.images()?);
-    candidates.retain(|Candidate { image, .. }| {
-        !image.companion || !image.names.is_empty() || image.digest().is_some()
-    });
-    if let Some(wanted) = platform {
-        candidates.retain(|candidate| {
-            let platforms = candidate.platforms(source);
-            platforms.is_empty() || platforms.iter().any(|platform| platform.satisfies(wanted))
+    let (mut meant, unnamed): (Vec<_>, Vec<_>) =
+        merged(source.images()?).into_iter().partition(|Candidate { image, .. }| {
+            !image.companion || !image.names.is_empty() || image.digest().is_some()
         });
+    if meant.is_empty() && !unnamed.is_empty() {
+        let nameless = Error::source(format!("{} holds only images without a name", source.name()));
+        return Err(listed(nameless, source, &unnamed));
     }
-    Ok(candidates.into_iter().map(|candidate| candidate.image).collect())
+    if let Some(wanted) = platform {
+        let mut offered = Vec::new();
+        meant.retain(|candidate| {
+            let platforms = candidate.platforms(source);
+            let fits = platforms.is_empty() || platforms.iter().any(|platform| platform.satisfies(wanted));
+            offered.extend(platforms);
+            fits
+        });
+        if meant.is_empty() && !offered.is_empty() {
+            return Err(tree::not_offered(wanted, &offered, &source.name()));
+        }
+    }
+    Ok(meant.into_iter().map(|candidate| candidate.image).collect())
 }
 
 /// Returns the images that `choice` may mean.
@@ -399,6 +409,27 @@ mod tests {
             assert!(error.message().contains(words), "{error:?}");
             assert!(error.hints().join("\n").contains(hint), "{error:?}");
         }
+    }
+
+    #[test]
+    fn who_wants_all_and_gets_none_hears_what_there_is() {
+        let unnamed = Image {
+            content: ImageContent::Layers {
+                config: Bytes::from_static(b"{}"),
+                layers: Vec::new(),
+                original: None,
+            },
+            companion: true,
+            ..image("", &[])
+        };
+        let error = all(&Listed(vec![unnamed.clone()]), None).unwrap_err();
+        assert!(error.message().contains("only images without a name"), "{error:?}");
+        assert!(error.hints().concat().contains("@0: no name"), "{error:?}");
+        let images = Listed(vec![unnamed, on("linux/amd64", image("a", &["x:1"]))]);
+        assert_eq!(all(&images, None).unwrap().len(), 1);
+        let error = all(&images, "linux/s390x".parse().ok().as_ref()).unwrap_err();
+        assert!(error.message().contains("no image for `linux/s390x`"), "{error:?}");
+        assert_eq!(all(&Listed(Vec::new()), None).unwrap().len(), 0);
     }
 
     #[test]
