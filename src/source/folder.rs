@@ -38,6 +38,9 @@ const LIMIT: usize = 20_000;
 /// Repository names rarely have more than three parts.
 const DEPTH_LIMIT: usize = 8;
 
+/// Where the embedded registry keeps what its repositories share, and what is on its way in.
+const REGISTRYS: [&str; 2] = ["_blobs", "_uploads"];
+
 /// Finds the layouts and archives below `dir`; none if there are none.
 pub fn open(dir: &Path) -> Result<Option<Sources>> {
     let mut sources = Sources::default();
@@ -121,7 +124,9 @@ impl Archives {
         // What is hidden is in the making, and what an image consists of is no image.
         let is_ours = |entry: &walkdir::DirEntry| {
             let part_of = [OCI_LAYOUT, docker_dir::VERSION].map(|mark| entry.path().join(mark));
+            let is_registrys = entry.depth() == 1 && REGISTRYS.iter().any(|name| entry.file_name() == *name);
             !entry.file_name().as_encoded_bytes().starts_with(b".")
+                && !is_registrys
                 && !part_of.iter().any(|mark| mark.is_file())
         };
         let files = WalkDir::new(dir).min_depth(1).max_depth(DEPTH_LIMIT).sort_by_file_name().into_iter();
@@ -228,6 +233,10 @@ mod tests {
         write("layout/oci-layout", b"{}");
         write("dir/f", &saved("r.example/f:1", &two));
         write("dir/version", b"Directory Transport Version: 1.1\n");
+        // Nor is what the embedded registry's repositories share, and what is on its way there.
+        write("_blobs/sha256/f", &saved("r.example/f:1", &two));
+        write("_blobs/sha256/g", &gzipped(&saved("r.example/g:1", &two)));
+        write("_uploads/1/data", &saved("r.example/h:1", &two)[..1000]);
         // The same once more, something else, and what is no image.
         write("c", &saved("r.example/a:1", &one));
         write(".hidden.tar", b"");
