@@ -121,13 +121,11 @@ impl Archives {
     fn find(dir: &Path) -> Result<Self> {
         let mut archives = Self::default();
         let mut parts = HashSet::new();
-        // What is hidden is in the making, and what an image consists of is no image.
+        // What an image consists of is no image.
         let is_ours = |entry: &walkdir::DirEntry| {
             let part_of = [OCI_LAYOUT, docker_dir::VERSION].map(|mark| entry.path().join(mark));
             let is_registrys = entry.depth() == 1 && REGISTRYS.iter().any(|name| entry.file_name() == *name);
-            !entry.file_name().as_encoded_bytes().starts_with(b".")
-                && !is_registrys
-                && !part_of.iter().any(|mark| mark.is_file())
+            !is_hidden(entry) && !is_registrys && !part_of.iter().any(|mark| mark.is_file())
         };
         let files = WalkDir::new(dir).min_depth(1).max_depth(DEPTH_LIMIT).sort_by_file_name().into_iter();
         let files = files.filter_entry(is_ours).filter_map(Result::ok).take(LIMIT);
@@ -156,12 +154,17 @@ impl Archives {
     }
 }
 
+/// Returns whether somebody is still at it, as those are who write a layout or an archive beside its place.
+fn is_hidden(entry: &walkdir::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
 /// Finds the layouts below a folder, in the order of their names.
 fn layouts(dir: &Path) -> Vec<PathBuf> {
     // What cannot be read is no repository.
     let folders = WalkDir::new(dir).min_depth(1).max_depth(DEPTH_LIMIT).sort_by_file_name().into_iter();
     let folders = folders
-        .filter_entry(|entry| entry.file_type().is_dir() && entry.file_name() != BLOBS)
+        .filter_entry(|entry| entry.file_type().is_dir() && entry.file_name() != BLOBS && !is_hidden(entry))
         .filter_map(Result::ok)
         .take(LIMIT);
     let is_layout = |path: &PathBuf| {
@@ -240,6 +243,9 @@ mod tests {
         // The same once more, something else, and what is no image.
         write("c", &saved("r.example/a:1", &one));
         write(".hidden.tar", b"");
+        write(".longshore-abcDEF/image/oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+        write(".longshore-abcDEF/image/index.json", br#"{"manifests":[{"digest":"sha256:0","size":1}]}"#);
+        write(".longshore-abcDEF/image/blobs/sha256/f", b"");
         write("README", b"read me");
         write("src.tar", &one);
         write("z.tar.gz", &gzipped(&saved("r.example/z:1", &one)));
