@@ -107,7 +107,7 @@ impl OciLayout {
 
     /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
     fn is_companion(&self, descriptor: &Descriptor, names: &[String]) -> bool {
-        if cosign_suffix(descriptor).is_some() {
+        if is_cosign_companion(descriptor) {
             return true;
         }
         if !names.is_empty() {
@@ -134,19 +134,24 @@ impl Source for OciLayout {
 
     fn images(&self) -> Result<Vec<Image>> {
         let alone = self.manifests.len() == 1;
-        // `cosign save` writes an image first, and behind it what is about it, without a name of its own.
-        let mut signed = None;
+        let saved: Vec<_> = self.manifests.iter().filter(|entry| is_cosign_image(entry)).collect();
+        // `cosign save` writes an image first, and behind it what is about it, without a name of its own; Hauler writes
+        // the images of a whole store first, and gives each of the others the name of its image.
+        let mut last = None;
         Ok(self
             .manifests
             .iter()
             .map(|descriptor| {
                 let mut names = names(descriptor);
-                match (cosign_suffix(descriptor), signed) {
-                    (Some(suffix), Some(image)) if !names.iter().any(|name| is_fallback_tag(name)) => {
-                        names = vec![beside(image, suffix)];
-                    }
-                    _ if is_cosign_image(descriptor) => signed = Some(&descriptor.digest),
-                    _ => {}
+                if is_cosign_image(descriptor) {
+                    last = Some(descriptor);
+                } else if is_cosign_companion(descriptor) && !names.iter().any(|name| is_fallback_tag(name)) {
+                    let image = match &names[..] {
+                        [] => last,
+                        named => saved.iter().copied().find(|image| self::names(image) == named),
+                    };
+                    let tag = image.zip(cosign_suffix(descriptor));
+                    names = tag.map(|(image, suffix)| beside(&image.digest, suffix)).into_iter().collect();
                 }
                 Image {
                     companion: !alone && self.is_companion(descriptor, &names),
@@ -180,7 +185,7 @@ impl Source for OciLayout {
     }
 }
 
-/// The annotation by which `cosign save` says what an entry is.
+/// The annotation by which `cosign save`, and Hauler after it, say what an entry is.
 const COSIGN_KIND: &str = "kind";
 
 /// Returns whether `cosign save` has written an entry as an image, or an index of some.
@@ -188,6 +193,12 @@ fn is_cosign_image(descriptor: &Descriptor) -> bool {
     descriptor
         .annotation(COSIGN_KIND)
         .is_some_and(|kind| kind.ends_with("/image") || kind.ends_with("/imageIndex"))
+}
+
+/// Returns whether `cosign save` or Hauler has written an entry because of another one.
+fn is_cosign_companion(descriptor: &Descriptor) -> bool {
+    let is_referrer = |kind: &str| kind.starts_with("dev.hauler/referrers");
+    cosign_suffix(descriptor).is_some() || descriptor.annotation(COSIGN_KIND).is_some_and(is_referrer)
 }
 
 /// Returns how the tag ends at a registry of what `cosign save` has written beside an image.
@@ -329,6 +340,40 @@ mod tests {
             old,
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn what_hauler_stores_belongs_to_the_image_of_its_name() {
+        let of_kind = |text, kind, name| {
+            let annotations = format!(
+                r#"{{"kind":"dev.hauler/{kind}","{REF_NAME}":"{name}","{CONTAINERD_NAME}":"r.example/{name}"}}"#
+            );
+            entry(text, &format!(r#","annotations":{annotations}"#))
+        };
+        let tag = |text: &str, suffix: &str| format!("sha256-{}.{suffix}", Digest::of(text.as_bytes()).hex());
+        let index = [
+            of_kind("one", "image", "a:1"),
+            of_kind("two", "imageIndex", "b:1"),
+            of_kind("one's signatures", "sigs", "a:1"),
+            of_kind("two's list", "sboms", "b:1"),
+            of_kind("one's bundle", "referrers/00", "a:1"),
+            of_kind("whose image was renamed", "sigs", "c:1"),
+        ];
+        let (_dir, layout) = layout(&format!(r#"{{"manifests":[{}]}}"#, index.join(",")));
+        let images = layout.images().unwrap();
+        let names: Vec<_> = images.iter().map(|image| image.names.join(" ")).collect();
+        let none = String::new;
+        let expected = [
+            "r.example/a:1 a:1".to_owned(),
+            "r.example/b:1 b:1".to_owned(),
+            tag("one", "sig"),
+            tag("two", "sbom"),
+            none(),
+            none(),
+        ];
+        assert_eq!(names, expected);
+        let companions: Vec<bool> = images.iter().map(|image| image.companion).collect();
+        assert_eq!(companions, [false, false, true, true, true, true]);
     }
 
     #[test]
