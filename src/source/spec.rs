@@ -185,11 +185,14 @@ fn choice(text: &str) -> Result<Choice> {
         Some((_, digest)) if digest.contains(':') => {
             digest.parse().map(Choice::Digest).map_err(|error: Error| Error::usage(error.message()))
         }
-        Some(("", at)) => position(at),
-        // `NAME@ID`, as podman prints it.
+        Some(("", at)) if at.len() < SHORT_ID => position(at),
+        // `NAME@ID` or `@ID`, as podman prints them.
         Some((_, id)) => Ok(Choice::Name(id.to_owned())),
     }
 }
+
+/// As many digits of an image's ID are printed in lists.
+const SHORT_ID: usize = 12;
 
 fn position(text: &str) -> Result<Choice> {
     text.parse().map(Choice::Index).map_err(|_| {
@@ -305,6 +308,7 @@ mod tests {
             ("containers-storage:localhost/a:1", podman, "None None None", name("localhost/a:1")),
             ("containers-storage:", podman, "None None None", Choice::Only),
             ("containers-storage:@1", podman, "None None None", Choice::Index(1)),
+            ("containers-storage:@387616761169", podman, "None None None", name("387616761169")),
             (
                 "containers-storage:[overlay@/s+/r:overlay.mount_program=x]a@b0f4",
                 podman,
