@@ -128,6 +128,26 @@ impl Index {
         Ok(())
     }
 
+    /// Returns the content of a folder as an archive of its own; links that lead out of it lead nowhere.
+    pub(super) fn below(self, folder: &str) -> Self {
+        let inside = |name: &str| name.strip_prefix(folder)?.strip_prefix('/').map(Box::from);
+        let moved = |node| match node {
+            Node::Link(target) => {
+                Node::Link(inside(&target).unwrap_or_else(|| format!("../{target}").into()))
+            }
+            node => node,
+        };
+        let nodes = self.nodes.into_iter();
+        let duplicates = self.duplicates.into_iter();
+        Self {
+            nodes: nodes.filter_map(|(name, node)| Some((inside(&name)?, moved(node)))).collect(),
+            duplicates: duplicates
+                .filter_map(|(name, nodes)| Some((inside(&name)?, nodes.into_iter().map(moved).collect())))
+                .collect(),
+            count: self.count,
+        }
+    }
+
     /// Returns whether there is an entry of this name, of any kind.
     pub fn contains(&self, name: &str) -> bool {
         self.nodes.contains_key(normalized(name).as_str())
@@ -355,6 +375,26 @@ mod tests {
                 Err(error) => assert!(!whole && error.message().contains("truncated"), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn a_folder_is_an_archive_of_its_own() {
+        let mut index = Index::default();
+        for (name, text) in
+            [("x", "outside"), ("dir/x", "1"), ("./dir/x", "2"), ("dir/in/y", "3"), ("dirx", "4")]
+        {
+            file(&mut index, name, text);
+        }
+        link(&mut index, "dir/in/inside", EntryKind::Symlink("y".into()));
+        link(&mut index, "dir/hard", EntryKind::Hardlink("dir/in/y".into()));
+        link(&mut index, "dir/outside", EntryKind::Symlink("../x".into()));
+        let index = index.below("dir");
+        for name in ["in/y", "in/inside", "hard"] {
+            assert_eq!(read(&index, name).unwrap(), "3", "{name}");
+        }
+        assert!(read(&index, "x").unwrap_err().message().contains("duplicate"));
+        assert!(read(&index, "outside").unwrap_err().find::<Missing>().is_some());
+        assert_eq!(index.names().count(), 5);
     }
 
     #[test]

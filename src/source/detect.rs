@@ -216,6 +216,13 @@ mod tests {
 
     const OCI: (&str, &str) = (INDEX, r#"{"manifests":[]}"#);
     const DOCKER: (&str, &str) = (MANIFEST, "[]");
+    /// As Zarf packs its images, beside other things.
+    const PACKAGE: [(&str, &str); 4] = [
+        ("components/app/manifest.json", "{}"),
+        ("images/index.json", OCI.1),
+        ("images/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
+        ("zarf.yaml", "kind: ZarfPackageConfig"),
+    ];
 
     #[test]
     fn content_says_what_a_file_is() {
@@ -225,6 +232,7 @@ mod tests {
             (archive(&[OCI]), "OCI archive"),
             (archive(&[DOCKER]), "docker archive"),
             (archive(&[DOCKER, OCI]), "OCI archive"),
+            (archive(&PACKAGE), "OCI archive"),
         ] {
             fs_err::write(&path, &bytes).unwrap();
             let Input::Indexed(source) = opened(&path, None).unwrap() else { panic!("not indexed") };
@@ -240,6 +248,10 @@ mod tests {
             (gzipped(&gzipped(b"x")), "compressed twice: gzip in gzip"),
             (gzipped(b""), "no tar archive"),
             (archive(&[]), "empty archive"),
+            (
+                archive(&[&PACKAGE[..], &[("more/oci-layout", ""), ("more/index.json", "")]].concat()),
+                "but `components/app/manifest.json`",
+            ),
             (b"#!/bin/sh".to_vec(), "script"),
             (gzipped(b"<!doctype html>"), "web page"),
         ] {

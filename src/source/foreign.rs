@@ -121,7 +121,7 @@ mod tests {
         for (entries, words) in [
             (&[][..], "empty"),
             (&["/manifest.json", "/c.json"], "but `/manifest.json`"),
-            (&["image/oci-layout", "image/index.json"], "but `image/index.json`"),
+            (&["image/blobs/x", "image/index.json"], "but `image/index.json`"),
             (&["repositories", "ab/json", "ab/layer.tar"], "before 1.10"),
             (&["ab/json", "ab/layer.tar"], "cut off"),
             (&["etc/passwd", "./usr/bin/env"], "root filesystem"),

@@ -24,7 +24,7 @@ use crate::{
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
     layout::{
-        INDEX,
+        INDEX, OCI_LAYOUT,
         left_out::{LEFT_OUT, LEFT_OUT_LIMIT},
         parts::{LIST_LIMIT, Parts},
     },
@@ -47,7 +47,10 @@ pub fn document_limit(name: &str) -> u64 {
 /// Makes a source of an archive's index, where the bytes of its entries may lie anywhere. `name` is what
 /// messages call the archive, like "`x.tar`"; without a `transport` its content says what it is.
 pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Result<Box<dyn Source>> {
-    let index = Arc::new(index);
+    let index = Arc::new(match only_layout(&index) {
+        Some(folder) => index.below(&folder),
+        None => index,
+    });
     let oci = || OciLayout::archive(Arc::clone(&index), format!("OCI archive {name}"));
     let docker = || DockerArchive::new(Arc::clone(&index), format!("docker archive {name}"));
     let made = || -> Result<Box<dyn Source>> {
@@ -72,6 +75,18 @@ pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Res
         })
     };
     made().map_err(|error| error.while_doing(format!("reading {name}")))
+}
+
+/// Returns the folder of the one OCI layout in an archive that holds it beside other things: Zarf has it in `images`, and
+/// who packs a folder by its name in that.
+fn only_layout(index: &Index) -> Option<String> {
+    if index.contains(INDEX) || index.contains(MANIFEST) {
+        return None;
+    }
+    let marked = index.names().filter_map(|name| name.strip_suffix(OCI_LAYOUT)?.strip_suffix('/'));
+    let mut layouts = marked.filter(|folder| index.contains(&format!("{folder}/{INDEX}")));
+    let only = layouts.next()?.to_owned();
+    layouts.next().is_none().then_some(only)
 }
 
 /// Lists what a plain archive holds, which may lie in parts; nothing, if a file that begins with `head` is none.
