@@ -24,6 +24,7 @@ pub mod folder;
 mod foreign;
 mod graphroot;
 pub mod hybrid;
+mod imgpkg;
 pub mod nix2container;
 pub mod oci_layout;
 pub mod passed;

@@ -15,6 +15,7 @@ use super::{
     docker_archive::{self, DockerArchive, MANIFEST},
     foreign,
     hybrid::Hybrid,
+    imgpkg,
     oci_layout::OciLayout,
     spec::Transport,
     tar_reader::is_tar,
@@ -47,10 +48,16 @@ pub fn document_limit(name: &str) -> u64 {
 /// Makes a source of an archive's index, where the bytes of its entries may lie anywhere. `name` is what
 /// messages call the archive, like "`x.tar`"; without a `transport` its content says what it is.
 pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Result<Box<dyn Source>> {
-    let index = Arc::new(match only_layout(&index) {
+    let index = match only_layout(&index) {
         Some(folder) => index.below(&folder),
         None => index,
-    });
+    };
+    if let (None, Some(list)) = (transport, imgpkg::list(&index)) {
+        let layout =
+            || OciLayout::archive(Arc::new(list.into_layout(index)?), format!("imgpkg's archive {name}"));
+        return Ok(Box::new(layout().map_err(|error| error.while_doing(format!("reading {name}")))?));
+    }
+    let index = Arc::new(index);
     let oci = || OciLayout::archive(Arc::clone(&index), format!("OCI archive {name}"));
     let docker = || DockerArchive::new(Arc::clone(&index), format!("docker archive {name}"));
     let made = || -> Result<Box<dyn Source>> {

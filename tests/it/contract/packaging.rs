@@ -89,6 +89,8 @@ pub(super) fn all() -> Vec<Packaging> {
             Packed::named(&samples::folder().join("docker-archive/docker28-save-multi.tar"), NAME)
         }),
         Packaging::new("docker archive and OCI archive at once", KEPT, hybrid),
+        Packaging::new("archive of imgpkg", KEPT, |bench| Packed::at(&imgpkg(bench))),
+        Packaging::new("archive of imgpkg in a pipe", KEPT, |bench| Packed::piped(imgpkg(bench))),
         Packaging::new("output of a command", Arrives::Encoded, command),
         Packaging::new("dir", KEPT, |bench| {
             bench.dir_folder(&format!("oci:{}:{NAME}", bench.layout().display()))
@@ -268,6 +270,32 @@ fn hybrid(bench: &Bench<'_>) -> Packed {
     let to = bench.folder().join("image.tar");
     tool::output(Command::new("tar").arg("-cf").arg(&to).arg("-C").arg(&layout).arg(".")).unwrap();
     Packed::at(&to)
+}
+
+/// Writes documents into the list and layers beside it, as `imgpkg copy --to-tar` does.
+fn imgpkg(bench: &Bench<'_>) -> PathBuf {
+    let (layout, folder) = (bench.layout(), bench.folder());
+    let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let text =
+        |digest: &Value| json!({ "Digest": digest, "Raw": fs_err::read_to_string(blob(digest)).unwrap() });
+    let root = &json_of(&layout.join("index.json"))["manifests"][0];
+    let manifest = json_of(&blob(&root["digest"]));
+    let mut described = text(&root["digest"]);
+    described["MediaType"] = root["mediaType"].clone();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let name = format!("{}.tar.gz", layer["digest"].as_str().unwrap().replace(':', "-"));
+        fs_err::copy(blob(&layer["digest"]), folder.join(name)).unwrap();
+    }
+    let refs = [format!("registry.example.com/team/app@{}", root["digest"].as_str().unwrap())];
+    let image = json!({
+        "Refs": refs, "Config": text(&manifest["config"]["digest"]), "Manifest": described,
+        "Tag": "1", "OrigRef": refs[0], "Labels": null,
+    });
+    let list = json!([{ "ImageIndex": null, "Image": image }]);
+    fs_err::write(folder.join("manifest.json"), list.to_string()).unwrap();
+    let to = bench.folder().join("imgpkg.tar");
+    tool::output(Command::new("tar").arg("-cf").arg(&to).arg("-C").arg(&folder).arg(".")).unwrap();
+    to
 }
 
 fn command(bench: &Bench<'_>) -> Packed {
