@@ -362,7 +362,10 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
     }
     let mut targets: Vec<Target> = Vec::new();
     for name in if full.is_empty() { &tags } else { &full } {
-        let Some(destination) = mirror.destination(name)? else { continue };
+        let Some(mut destination) = mirror.destination(name)? else { continue };
+        if let Some(digest) = image.digest().filter(|digest| is_untagged(name, digest)) {
+            (destination.tag, destination.digest) = (None, Some(digest.clone()));
+        }
         match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
             Some(target) if each(target).all(|other| other != destination) => {
                 target.tags.extend(destination.tag);
@@ -382,6 +385,12 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
         targets.push(Target::of(image, &repository, &[], client));
     }
     Ok(Place::Here(targets))
+}
+
+/// Returns whether a name is `REPOSITORY@DIGEST`: whoever fetched the image so has meant no tag.
+fn is_untagged(name: &str, digest: &Digest) -> bool {
+    let is_tagged = |path: &str| path.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'));
+    name.split_once('@').is_some_and(|(path, named)| named == digest.to_string() && !is_tagged(path))
 }
 
 /// Returns all names that a target stands for.

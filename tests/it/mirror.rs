@@ -64,6 +64,23 @@ fn every_image_arrives_under_its_own_names() {
 }
 
 #[test]
+fn what_is_known_by_its_digest_gets_no_tag() {
+    let (longshore, registry, layout) = (Longshore::new(), DockerRegistry::start(), pair());
+    let [a, b] = [0, 1].map(|at: usize| layout.children[at].descriptor());
+    let [of_a, of_b] =
+        [&a, &b].map(|image| format!("r.example/team/app@{}", image["digest"].as_str().unwrap()));
+    layout.list(&[(&a, Some(&of_a)), (&b, Some(&of_b)), (&b, Some("r.example/team/app:1"))]);
+    let run = push_all(&longshore, layout.path(), registry.host(), &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(listed(&registry, "team/app"), BTreeSet::from(["1".to_owned()]));
+    for image in [&a, &b] {
+        let pushed = format!("{}/team/app@{}", registry.host(), image["digest"].as_str().unwrap());
+        assert!(run.stdout.lines().any(|printed| printed == pushed), "{pushed}: {}", run.stdout);
+        ReadBack::of(&pushed).unwrap();
+    }
+}
+
+#[test]
 fn a_shared_layer_is_sent_once() {
     let (registry, layout) = (Registry::honest(), pair());
     let run = push_all(&Longshore::new(), layout.path(), &format!("{}/m", registry.host()), &[]);
