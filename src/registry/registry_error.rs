@@ -117,6 +117,9 @@ impl RegistryError {
             400 if self.says("part too small") => {
                 (ErrorKind::Refused, Some("the registry wants larger chunks: try a larger `--chunk-size`"))
             }
+            400 if self.code.is_none() && self.url.starts_with("http://") => {
+                (ErrorKind::Refused, Some("plain HTTP was spoken: does the registry want TLS?"))
+            }
             403 if self.page => (
                 ErrorKind::Denied,
                 Some("it was a web page that refused: ask whoever runs what stands before the registry"),
@@ -388,5 +391,11 @@ mod tests {
             assert_eq!((error.kind(), error.hints().join("")), (kind, hint.to_owned()), "{status}");
             assert!(error.find::<RegistryError>().is_some());
         }
+        // As Go and nginx answer who does without TLS.
+        let plain = RegistryError { url: "http://r.example.com/v2/".into(), ..refusal(400, "") };
+        assert_eq!(
+            plain.into_error("pushing").hints(),
+            ["plain HTTP was spoken: does the registry want TLS?"]
+        );
     }
 }

@@ -7,8 +7,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureScheme,
+    AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
+    RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -26,7 +26,7 @@ use super::{
     one_line::one_line,
     origin::origin,
 };
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result, counted};
 
 /// Returns the settings for connections that trust these certificates too, or everybody, and show `identity`.
 pub(super) fn config(
@@ -58,12 +58,14 @@ pub(super) fn config(
 /// Why there is no TLS connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoTls {
-    /// Nobody trusted vouches for the server, or not for its name, or not now.
+    /// Nobody trusted vouches for the server.
     Certificate(String),
     /// The server does not know us.
     Identity(String),
     /// What the server says is no TLS, or none that we speak.
     Protocol(String),
+    /// Whoever vouches for the server does not for its name, or not now.
+    Unfit(String),
 }
 
 impl NoTls {
@@ -80,7 +82,21 @@ impl NoTls {
                 let words = "its certificate is its own authority, and not one that this machine trusts";
                 Some(Self::Certificate(words.into()))
             }
-            rustls::Error::InvalidCertificate(_) => Some(Self::Certificate(words())),
+            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
+                let days = time.as_secs().saturating_sub(not_after.as_secs()) / DAY;
+                Some(Self::Unfit(format!("its certificate has expired: {} ago", counted(days, "day"))))
+            }
+            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+                let days = not_before.as_secs().saturating_sub(time.as_secs()) / DAY;
+                let days = counted(days, "day");
+                Some(Self::Unfit(format!(
+                    "its certificate is not valid yet: in {days}, by this machine's clock"
+                )))
+            }
+            rustls::Error::InvalidCertificate(_) => Some(Self::Unfit(words())),
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) if connecting => {
+                Some(Self::Protocol("what it answers is no TLS".into()))
+            }
             // Old and new versions of TLS say it at different times.
             rustls::Error::AlertReceived(
                 Alert::AccessDenied
@@ -100,27 +116,36 @@ impl NoTls {
     pub(super) fn into_error(self, url: &Url, base: &Url) -> Error {
         let host = origin(url);
         match self {
-            Self::Certificate(_) | Self::Protocol(_) if url.host() != base.host() => {
+            Self::Certificate(_) | Self::Protocol(_) | Self::Unfit(_) if url.host() != base.host() => {
                 let words = format!("no TLS connection to {host}, where {} sends us", origin(base));
                 Error::new(ErrorKind::Network, words).with_hint(match self {
                     Self::Protocol(_) => NO_ADDRESS,
-                    _ => "`--ca-file` adds a certificate authority",
+                    _ => self.way_out(),
                 })
             }
             Self::Identity(_) => Error::new(ErrorKind::Denied, format!("{host} wants to know who we are"))
                 .with_hint("`NAME.cert` and `NAME.key` in `--cert-dir DIR` or in `certs.d/HOST` say so"),
-            Self::Certificate(_) | Self::Protocol(_) => {
+            Self::Certificate(_) | Self::Protocol(_) | Self::Unfit(_) => {
                 Error::new(ErrorKind::Network, format!("no TLS connection to {host}"))
-                    .with_hint("`--ca-file` adds a certificate authority, `--plain-http` does without TLS")
+                    .with_hint(self.way_out())
             }
         }
         .because(self)
+    }
+
+    const fn way_out(&self) -> &'static str {
+        match self {
+            Self::Protocol(_) => "`--plain-http` does without TLS",
+            Self::Unfit(_) => "no authority helps there; `--insecure` believes whoever answers",
+            _ => "`--ca-file` adds a certificate authority, `--insecure` believes whoever answers",
+        }
     }
 }
 
 impl fmt::Display for NoTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Certificate(words) | Self::Identity(words) | Self::Protocol(words)) = self;
+        let (Self::Certificate(words) | Self::Identity(words) | Self::Protocol(words) | Self::Unfit(words)) =
+            self;
         f.write_str(words)
     }
 }
@@ -129,6 +154,9 @@ impl std::error::Error for NoTls {}
 
 /// What makes a registry send us where it is not.
 const NO_ADDRESS: &str = "if the registry is not to be found there, the proxy before it has to pass on `Host` and `X-Forwarded-Proto`";
+
+/// In seconds.
+const DAY: u64 = 24 * 60 * 60;
 
 /// What webpki says of a certificate that is its own authority.
 const OWN_AUTHORITY: &str = "CaUsedAsEndEntity";
@@ -279,15 +307,18 @@ mod tests {
         let [good, other, expired] = [2999, 2999, 2021].map(own_authority);
         verdict(&[&good], &good, "r.example.com").unwrap();
         verdict(&[&other, &good], &good, "r.example.com").unwrap();
-        for (given, shown, host, words) in [
-            (&good, &good, "q.example.com", "not valid for name"),
-            (&expired, &expired, "r.example.com", "expired"),
-            (&other, &good, "r.example.com", "not one that this machine trusts"),
-            (&expired, &good, "r.example.com", "not one that this machine trusts"),
+        let base = Url::parse("https://r.example.com").unwrap();
+        for (given, shown, host, words, helps) in [
+            (&good, &good, "q.example.com", "not valid for name", false),
+            (&expired, &expired, "r.example.com", "its certificate has expired: ", false),
+            (&other, &good, "r.example.com", "not one that this machine trusts", true),
+            (&expired, &good, "r.example.com", "not one that this machine trusts", true),
         ] {
             let refusal = verdict(&[given], shown, host).unwrap_err();
-            let said = NoTls::of(&refusal, true).unwrap().to_string();
-            assert!(said.contains(words), "{host}: {said}");
+            let said = NoTls::of(&refusal, true).unwrap();
+            assert!(said.to_string().contains(words), "{host}: {said}");
+            let error = said.into_error(&base, &base);
+            assert_eq!(error.hints()[0].contains("--ca-file"), helps, "{error:?}");
         }
         verdict(&[], &good, "r.example.com").unwrap_err();
     }
