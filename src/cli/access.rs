@@ -174,7 +174,12 @@ pub(super) fn password_from_stdin() -> Result<Secret> {
     if password.len() as u64 > PASSWORD_LIMIT {
         return Err(Error::usage("what standard input holds is too long for a password"));
     }
-    Ok(Secret::new(password.trim_end_matches(['\r', '\n'])))
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        // What `echo "$TOKEN"` writes where nobody has set it.
+        return Err(Error::usage("the password on standard input is empty"));
+    }
+    Ok(Secret::new(password))
 }
 
 /// Refuses a password that came by the command line.

@@ -255,9 +255,9 @@ fn what_the_file_says_is_not_half_of_it() {
     let push = ["push", "a.tar", "127.0.0.1:1/a"];
     for (variable, value, more, words) in [
         ("LONGSHORE_CREDS", "me", "-q", "`--creds` has no password"),
-        ("LONGSHORE_CREDS", "me", "--password-stdin", "a.tar"),
+        ("LONGSHORE_CREDS", "me", "--password-stdin", "the password on standard input is empty"),
         ("LONGSHORE_PASSWORD_STDIN", "1", "-q", "`--password-stdin` has no user"),
-        ("LONGSHORE_PASSWORD_STDIN", "1", "--creds=me", "a.tar"),
+        ("LONGSHORE_PASSWORD_STDIN", "1", "--creds=me", "the password on standard input is empty"),
     ] {
         let run = User::with("").and_variable(variable, value).longshore.run([&push[..], &[more]].concat());
         assert!(run.stderr.contains(words), "{variable} {more}: {run:?}");

@@ -237,11 +237,16 @@ fn passwords_on_the_command_line_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn a_password_without_an_end_is_none() {
+fn a_password_without_an_end_or_a_beginning_is_none() {
     let run = Longshore::new()
         .run_fed(Path::new("/dev/zero"), ["login", "-u", USER, "--password-stdin", "localhost:1"]);
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("too long for a password") && run.peak < 100 << 10, "{run:?}");
+    let user = User::new();
+    for nothing in ["", "\n"] {
+        let login = ["login", "-u", USER, "--password-stdin", NOBODY];
+        user.fed(nothing, login).said(2, &["the password on standard input is empty"]);
+    }
 }
 
 #[test]
