@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use longshore::{
     Error, Result,
     error::counted,
+    layout::write::replaceable,
     oci::{Descriptor, Platform},
     push::{
         Bundle, Bundled, BundledImage, Companions, Options, Part, Press,
@@ -77,6 +78,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     if args.split.is_some_and(|size| size.as_u64() == 0) {
         return Err(Error::usage("parts of no size hold nothing"));
     }
+    // Said before anything is encoded.
+    replaceable(&args.output)?;
     let options = Options {
         allow_nondistributable: args.allow_nondistributable,
         companions: if args.remove_signatures { Companions::Forget } else { Companions::Travel },

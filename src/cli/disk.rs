@@ -4,13 +4,17 @@
 //! The image goes through the embedded registry into a folder beside the destination, and from there into its place
 //! when all of it has arrived: what fails leaves the destination as it was.
 
-use std::path::{Path, PathBuf, absolute};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf, absolute},
+};
 
 use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, similar},
     layout::{archive::write_archive, merge::take_over, output::workplace, write::replaceable},
     oci::{Digest, Reference},
+    source::{SourceSpec, spec::Location},
 };
 use tempfile::TempDir;
 
@@ -50,15 +54,15 @@ impl Disk {
         if path.is_empty() {
             return Err(Error::usage(format!("`{}` names no place", text.escape_debug())));
         }
-        let path =
-            absolute(path).context(ErrorKind::Local, || format!("finding `{}`", path.escape_debug()))?;
         let path = match kind {
-            Kind::File => replaceable(&path)?,
-            Kind::Folder if path.exists() && !path.is_dir() => {
-                return Err(Error::usage(format!("`{}` is no folder", path.display())));
+            Kind::File => replaceable(Path::new(path))?,
+            Kind::Folder => {
+                absolute(path).context(ErrorKind::Local, || format!("finding `{}`", path.escape_debug()))?
             }
-            Kind::Folder => path,
         };
+        if kind == Kind::Folder && path.exists() && !path.is_dir() {
+            return Err(Error::usage(format!("`{}` is no folder", path.display())));
+        }
         let name = Some(name.to_owned()).filter(|name| !name.is_empty());
         Ok(Some(Self { kind, path, name }))
     }
@@ -76,6 +80,19 @@ impl Disk {
             _ => self.path.parent().unwrap_or(&self.path),
         };
         workplace(dir, ".longshore-").context(ErrorKind::Local, || format!("writing to `{}`", dir.display()))
+    }
+
+    /// Refuses to read one image of a file and put nothing but that into its place.
+    pub(super) fn is_no_source(&self, source: &SourceSpec) -> Result<()> {
+        let Location::Path(path) = &source.location else { return Ok(()) };
+        let file = |path: &Path| fs_err::metadata(path).ok().map(|there| (there.dev(), there.ino()));
+        if self.kind == Kind::File && file(path).is_some_and(|source| file(&self.path) == Some(source)) {
+            let words = format!("`{}` is the source, and would be written anew", self.path.display());
+            return Err(
+                Error::usage(words).with_hint("name another file; `oci:DIR` adds an image to what is there")
+            );
+        }
+        Ok(())
     }
 
     /// Puts what has arrived in the stage where it belongs.
@@ -122,7 +139,7 @@ mod tests {
             ("oci:/a/b", "oci:/a/b", None),
             ("oci:/a/b:v1", "oci:/a/b", Some(":v1")),
             ("oci:/a@b:v1", "oci:/a@b", Some(":v1")),
-            ("oci-archive:/a/b.tar:v1", "oci-archive:/a/b.tar", Some(":v1")),
+            ("oci-archive:/b.tar:v1", "oci-archive:/b.tar", Some(":v1")),
         ] {
             let disk = Disk::parse(text).unwrap().unwrap();
             assert_eq!((disk.name().as_str(), disk.name.as_deref()), (name, tag), "{text}");

@@ -54,6 +54,9 @@ pub fn replaceable(place: &Path) -> Result<PathBuf> {
     match fs_err::metadata(&place) {
         Ok(there) if there.is_dir() => Err(Error::usage(format!("`{}` is a folder", place.display()))),
         Ok(there) if !there.is_file() => Err(Error::usage(format!("`{}` is no file", place.display()))),
+        Err(_) if place.parent().is_some_and(|dir| dir.try_exists().is_ok_and(|there| !there)) => {
+            Err(Error::local(format!("there is no folder for `{}`", place.display())))
+        }
         _ => Ok(place),
     }
 }
@@ -61,6 +64,10 @@ pub fn replaceable(place: &Path) -> Result<PathBuf> {
 /// Returns the absolute path to which a link leads: a rename would put a file in the place of the link, and that may be
 /// `/dev/stdout`.
 pub fn behind_links(place: &Path) -> Result<PathBuf> {
+    if place == Path::new("-") {
+        return Err(Error::usage("standard output takes no file that is written whole")
+            .with_hint("a file of that name is `./-`"));
+    }
     let finding = || format!("finding `{}`", place.display());
     let place = absolute(place).context(ErrorKind::Local, finding)?;
     // A pipe behind `/dev/stdout` has no path of its own.

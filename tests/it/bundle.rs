@@ -523,6 +523,8 @@ fn what_is_no_inventory_is_no_base() {
         let run = desk.try_bundle("b.tar", &[layout.path()], &["--base", base.to_str().unwrap()]);
         assert!(run.code == Some(2) && run.stderr.contains(words), "{text}: {run:?}");
     }
+    let run = desk.try_bundle("b.tar", &[layout.path()], &["--base", "/no/where"]);
+    assert!(run.code == Some(2) && run.stderr.contains("reading `/no/where`"), "{run:?}");
     for (arguments, words) in [
         (vec!["inventory", "nowhere"], "`nowhere` names no registry"),
         (vec!["inventory", "me:xyzzy@localhost:1"], "holds no login"),

@@ -97,6 +97,8 @@ fn what_fails_leaves_the_place_as_it_was() {
         (vec![format!("oci-archive:{here}")], "is a folder"),
         (vec!["oci:/dev/null:1".into()], "is no folder"),
         (vec![format!("oci-archive:{}:1", pipe.display())], "is no file"),
+        (vec!["oci-archive:-".into()], "standard output takes no file"),
+        (vec!["127.0.0.1:1/demo".into(), "--digest-file=-".into()], "standard output takes no file"),
     ] {
         let run = longshore.run([vec!["push".to_owned(), source.clone()], arguments].concat());
         assert_eq!(run.code, Some(2), "{run:?}");
@@ -108,8 +110,38 @@ fn what_fails_leaves_the_place_as_it_was() {
     let run = longshore.run(["bundle", "-o", pipe.to_str().unwrap(), whole.path().to_str().unwrap()]);
     assert!(run.code == Some(2) && run.stderr.contains("is no file"), "{run:?}");
     assert!(fs_err::metadata(&pipe).unwrap().file_type().is_fifo());
+    let run = longshore.run(["bundle", "-o", "-", &source]);
+    assert!(run.code == Some(2) && run.stderr.contains("standard output takes no file"), "{run:?}");
     let run = longshore.run(["push", &source, &format!("oci:{here}/no/where:1")]);
     assert_eq!(run.code, Some(8), "{run:?}");
+    // Before the source is read, which is broken.
+    for nowhere in
+        [vec!["push", &source, "oci-archive:/no/where:1"], vec!["bundle", "-o", "/no/where", &source]]
+    {
+        let run = longshore.run(&nowhere);
+        assert!(run.code == Some(8) && run.stderr.contains("there is no folder for `/no/where`"), "{run:?}");
+    }
+}
+
+#[test]
+fn an_archive_is_not_replaced_by_one_of_its_images() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let (file, link) = (dir.path().join("images.tar"), dir.path().join("link"));
+    let sources = [Layout::of(&[1000]), Layout::of(&[2000])].map(|layout| (layout.path().to_owned(), layout));
+    let bundle = ["bundle".as_ref(), "-o".as_ref(), file.as_os_str()];
+    let run = longshore.run(bundle.into_iter().chain(sources.iter().map(|(path, _)| path.as_os_str())));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let before = fs_err::read(&file).unwrap();
+    symlink(&file, &link).unwrap();
+    let (file_name, link) = (file.display(), link.display());
+    for (source, to) in [
+        (format!("{file_name}:@0"), format!("oci-archive:{link}:1")),
+        (format!("oci-archive:{link}:@0"), format!("oci-archive:{file_name}:1")),
+    ] {
+        let run = longshore.run(["push", &source, &to]);
+        assert!(run.code == Some(2) && run.stderr.contains("is the source"), "{run:?}");
+    }
+    assert!(fs_err::read(&file).unwrap() == before);
 }
 
 #[test]

@@ -89,7 +89,10 @@ impl<'a> Order<'a> {
         let embedded = disk.is_some() || args.into.is_some();
         let options = options(args, &goal.hosts(), embedded, context)?;
         let locate = |source| args.source_options.locate(source, &context.environment);
-        let sources = args.sources().into_iter().map(locate).collect::<Result<_>>()?;
+        let sources: Vec<_> = args.sources().into_iter().map(locate).collect::<Result<_>>()?;
+        if let Some(disk) = &disk {
+            sources.iter().try_for_each(|(spec, _)| disk.is_no_source(spec))?;
+        }
         Ok(Self { args, disk, goal, options, sources })
     }
 

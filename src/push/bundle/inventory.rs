@@ -57,7 +57,7 @@ impl Base {
 
     fn read_within(&mut self, limit: u64, file: &Path) -> Result<()> {
         let name = file.display();
-        let opened = fs_err::File::open(file).context(ErrorKind::Local, || format!("reading `{name}`"))?;
+        let opened = fs_err::File::open(file).context(ErrorKind::Usage, || format!("reading `{name}`"))?;
         let mut bytes = BufReader::new(opened).take(limit);
         let document: Document = serde_json::from_reader(&mut bytes).map_err(|error| {
             if bytes.limit() == 0 {
