@@ -40,11 +40,14 @@ impl Disk {
             Some(("oci", rest)) => (Kind::Folder, rest),
             Some(("oci-archive", rest)) => (Kind::File, rest),
             Some((name, _)) if text.parse::<Reference>().is_err() => {
+                let written = "images are written to `oci:` and `oci-archive:`";
+                if UNWRITABLE.contains(&name) {
+                    return Err(Error::usage(format!("`{name}:` cannot be written")).with_hint(written));
+                }
                 let Some(meant) = similar(name, ["oci", "oci-archive"]) else { return Ok(None) };
                 return Err(Error::usage(format!("there is no transport `{}:`", name.escape_debug()))
-                    .with_hint(format!(
-                        "did you mean `{meant}:`? Images are written to `oci:` and `oci-archive:`"
-                    )));
+                    .with_hint(format!("did you mean `{meant}:`?"))
+                    .with_hint(written));
             }
             _ => return Ok(None),
         };
@@ -129,6 +132,18 @@ impl Disk {
 /// The repository of the stage.
 const REPOSITORY: &str = "image";
 
+/// Where other tools put images, and we do not.
+const UNWRITABLE: [&str; 8] = [
+    "containerd",
+    "containers-storage",
+    "dir",
+    "docker-archive",
+    "docker-daemon",
+    "docker-storage",
+    "ocidir",
+    "tarball",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +170,14 @@ mod tests {
             let error = Disk::parse(text).unwrap_err();
             assert!(error.hints()[0].starts_with(&format!("did you mean {meant}?")), "{error:?}");
         }
-        assert_eq!(Disk::parse("oce:5000/a").unwrap(), None, "a host and its port");
+        for text in
+            ["dir:x", "docker-archive:x.tar:demo:1", "containers-storage:demo", "docker-daemon:demo:1"]
+        {
+            assert!(Disk::parse(text).unwrap_err().message().ends_with("cannot be written"), "{text}");
+        }
+        for text in ["oce:5000/a", "dir:5000/a"] {
+            assert_eq!(Disk::parse(text).unwrap(), None, "a host and its port");
+        }
         assert!(Disk::parse("oci::v1").is_err());
         assert!(Disk::parse("oci:/a:b:c").unwrap().unwrap().reference("h").is_err(), "no tag has a colon");
     }

@@ -17,6 +17,7 @@ mod line;
 mod login;
 mod logout;
 mod open_files;
+mod other_tools;
 mod outcome;
 mod output;
 mod progress;
@@ -166,7 +167,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return output::usage(&error),
+        Err(error) => return output::usage(error),
     };
     let printer = Printer::new(cli.quiet, cli.verbose, cli.command.is_for_machines());
     printer.log();
@@ -198,7 +199,7 @@ pub(crate) fn main() -> ExitCode {
 /// Help and the version can be had whatever the configuration is.
 fn without_config(command: clap::Command, broken: &Error) -> ExitCode {
     match command.try_get_matches() {
-        Err(error) if !error.use_stderr() => output::usage(&error),
+        Err(error) if !error.use_stderr() => output::usage(error),
         _ => Printer::new(false, 0, false).failure(broken),
     }
 }

@@ -22,7 +22,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{ExitStatus, line::Line};
+use super::{ExitStatus, line::Line, other_tools::translated};
 
 /// Prints as much as was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -206,7 +206,17 @@ fn columns_of(terminal: impl AsFd) -> Option<usize> {
 }
 
 /// Prints what clap has to say: help and version as results, everything else as errors.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+pub(super) fn usage(error: clap::Error) -> ExitCode {
+    let unreadable = std::env::args_os().find(|argument| argument.to_str().is_none());
+    if let (clap::error::ErrorKind::InvalidUtf8, Some(argument)) = (error.kind(), unreadable) {
+        // clap does not say which.
+        let words = format!("no text in UTF-8: `{}`", argument.to_string_lossy());
+        return Printer::new(false, 0, false).failure(
+            &Error::usage(words)
+                .with_hint("a link by another name leads there, and `-` reads standard input"),
+        );
+    }
+    let error = translated(error);
     // A closed pipe (`longshore --help | head -1`) is no failure.
     if error.print().is_err() {
         tracing::debug!("nobody reads the usage");

@@ -85,12 +85,19 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self> {
         let text = text.strip_prefix("docker://").unwrap_or(text);
         let nowhere = || {
-            let hint = if Self::at("docker.io", &format!("user/{text}")).is_ok() {
-                format!("write the host first, for Docker Hub `docker.io/USER/{text}`")
-            } else {
-                "write the host first, without a scheme: `registry.example.com/NAME:TAG`".into()
-            };
-            no_registry(text).with_hint(hint)
+            let bare =
+                text.split_once("://").map(|(_, rest)| rest).filter(|rest| rest.parse::<Self>().is_ok());
+            no_registry(text).with_hint(match bare {
+                Some(bare) => format!("write it without a scheme: `{bare}`"),
+                None if Self::at("docker.io", &format!("user/{text}")).is_err() => {
+                    "write the host first, without a scheme: `registry.example.com/NAME:TAG`".into()
+                }
+                // What has a slash names its user or organisation.
+                None if text.contains('/') => {
+                    format!("write the host first, for Docker Hub `docker.io/{text}`")
+                }
+                None => format!("write the host first, for Docker Hub `docker.io/USER/{text}`"),
+            })
         };
         let (host, rest) = text.split_once('/').ok_or_else(|| {
             // `demo:1` is an image more likely than a host and its port.
@@ -200,10 +207,9 @@ mod tests {
     fn what_names_no_registry_is_told_what_would() {
         for (text, hint) in [
             ("demo:1", "write the host first, for Docker Hub `docker.io/USER/demo:1`"),
-            (
-                "http://localhost:5000/a:1",
-                "write the host first, without a scheme: `registry.example.com/NAME:TAG`",
-            ),
+            ("team/demo:1", "write the host first, for Docker Hub `docker.io/team/demo:1`"),
+            ("http://localhost:5000/a:1", "write it without a scheme: `localhost:5000/a:1`"),
+            ("https://a:1", "write the host first, without a scheme: `registry.example.com/NAME:TAG`"),
             (
                 "localhost:99999/a:1",
                 "write the host first, without a scheme: `registry.example.com/NAME:TAG`",

@@ -20,7 +20,7 @@ use super::{
     store::{Damaged, StorageOptions},
 };
 use crate::{
-    error::{Error, Result, counted, printable},
+    error::{Error, ErrorKind, Result, counted, printable},
     oci::{
         Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
         manifest::MANIFEST_LIMIT,
@@ -68,11 +68,13 @@ impl ContainersStorage {
             stores.extend(Graphroot::read(dir, runroot, options.driver.as_deref()).map_err(reading)?);
         }
         if stores.is_empty() {
+            let kind = if graphroot.exists() { ErrorKind::Source } else { ErrorKind::Usage };
             // Where podman's database (`db.sql`, once `bolt_state.db`) names another folder than its configuration,
             // podman follows the database. For one row of SQLite nothing is read here: podman can be asked.
-            return Err(Error::source(format!(
-                "{name} holds no images: neither `overlay-images` nor `vfs-images` is in it"
-            ))
+            return Err(Error::new(
+                kind,
+                format!("{name} holds no images: neither `overlay-images` nor `vfs-images` is in it"),
+            )
             .with_hint(
                 "podman says where it has them by `podman info --format '{{.Store.GraphRoot}}'`; name that \
                  folder: `containers-storage:[FOLDER]NAME`",

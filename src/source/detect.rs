@@ -20,7 +20,7 @@ use super::{
     folder as several, foreign,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
     oci_layout::OciLayout,
-    spec::{Location, SourceSpec, Transport},
+    spec::{Choice, Location, SourceSpec, Transport},
     tarball,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
     layout::{BLOBS, INDEX, OCI_LAYOUT},
+    oci::Reference,
 };
 
 /// What else may be said about a source.
@@ -72,9 +73,7 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
         return tarball::pass(Box::new(Output::of(path)?), &format!("the output of {name}")).map(Input::Pass);
     }
     let metadata = fs_err::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            Error::usage(format!("{name} does not exist"))
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(path, spec),
         _ => Error::source(format!("{name} cannot be opened")).because(error),
     })?;
     match (metadata.is_dir(), spec.transport) {
@@ -94,6 +93,29 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
                 .map(Input::Pass)
         }
     }
+}
+
+/// Says that nothing is there, and what was meant perhaps.
+fn missing(path: &Path, spec: &SourceSpec) -> Error {
+    let error = Error::usage(format!("`{}` does not exist", path.display()));
+    let Some(text) = path.to_str().filter(|_| spec.transport.is_none()) else { return error };
+    if text.starts_with('~') {
+        return error
+            .with_hint("a shell puts the home in the place of `~` only where it begins a word, unquoted");
+    }
+    // As podman and Docker take it: `app`, `localhost/team/app:1`. Files have extensions.
+    let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
+    let tag = match &spec.choice {
+        Choice::Name(tag) => format!(":{tag}"),
+        _ => String::new(),
+    };
+    let image = format!("{text}{tag}");
+    if name.contains('.') || Reference::at("localhost", &image).is_err() {
+        return error;
+    }
+    error.with_hint(format!(
+        "an image of podman's is `containers-storage:{image}`, of Docker's `docker-storage:{image}`"
+    ))
 }
 
 /// Returns where containerd keeps its storage on this machine.
@@ -194,7 +216,7 @@ mod tests {
 
     fn opened(path: &Path, transport: Option<Transport>) -> Result<Input> {
         let location = Location::Path(path.to_owned());
-        let spec = SourceSpec { transport, location, choice: crate::source::Choice::Only };
+        let spec = SourceSpec { transport, location, choice: Choice::Only };
         open(&spec, &SourceOptions::default())
     }
 

@@ -89,7 +89,7 @@ impl Source for DockerRoot {
 fn not_found(roots: &[PathBuf]) -> Error {
     let there: Vec<&PathBuf> = roots.iter().filter(|root| root.try_exists().unwrap_or(true)).collect();
     let Some(first) = there.first() else {
-        return Error::source("this machine has no storage of Docker's where it usually is")
+        return Error::usage("this machine has no storage of Docker's where it usually is")
             .with_hint("name the folder: `docker-storage:[/var/lib/docker]NAME`");
     };
     for root in &there {

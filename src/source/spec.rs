@@ -120,11 +120,14 @@ fn transport(text: &str) -> Result<(Option<Transport>, &str)> {
     let Some((name, rest)) = text.split_once(':') else { return Ok((None, text)) };
     let transport = match TRANSPORTS.iter().find(|(known, _)| *known == name) {
         Some((_, transport)) => *transport,
-        None if UNREADABLE.contains(&name) => {
-            return Err(Error::usage(format!("`{name}:` cannot be read yet"))
-                .with_hint(format!("{} and plain paths can be read", transports())));
-        }
-        None => return Ok((None, text)),
+        None => match UNREADABLE.iter().find(|(known, _)| *known == name) {
+            Some((_, instead)) => {
+                return Err(Error::usage(format!("`{name}:` cannot be read"))
+                    .with_hint(*instead)
+                    .with_hint(format!("{} and plain paths can be read", transports())));
+            }
+            None => return Ok((None, text)),
+        },
     };
     Ok((Some(transport), rest))
 }
@@ -154,8 +157,16 @@ const TRANSPORTS: [(&str, Transport); 7] = [
     ("oci-archive", Transport::OciArchive),
 ];
 
-/// Transports of the containers tools and our own that nobody may mistake for a path.
-const UNREADABLE: [&str; 4] = ["docker", "docker-daemon", "ocidir", "sif"];
+/// Transports of other tools that nobody may mistake for a path, and what to do instead.
+const UNREADABLE: [(&str, &str); 4] = [
+    ("docker", "what lies on disk is pushed; skopeo and crane copy from registries"),
+    (
+        "docker-daemon",
+        "Docker's own storage is `docker-storage:NAME`, and `-` reads what `docker save` writes",
+    ),
+    ("ocidir", "a layout is `oci:PATH[:TAG]`"),
+    ("sif", "skopeo makes an `oci-archive:` of it"),
+];
 
 /// Cuts `[DRIVER@ROOT+RUNROOT:OPTIONS]` off, as the containers tools write it; all of it may be left out.
 fn storage(text: &str) -> Result<(Location, &str)> {

@@ -65,6 +65,41 @@ fn a_mistake_in_the_command_is_asked_back() {
 }
 
 #[test]
+fn who_comes_from_another_tool_is_told_what_it_is_called_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("app.tar");
+    fs_err::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    let to = "r.example.com/demo:1";
+    for (arguments, words) in [
+        (vec!["push", to, file], "SOURCE comes first"),
+        (vec!["push", file, "./out"], "`oci:DIR`"),
+        (vec!["push", file, "dir:out"], "images are written to `oci:` and `oci-archive:`"),
+        (vec!["push", "docker://r.example.com/a", to], "skopeo and crane copy from registries"),
+        (vec!["push", "docker-daemon:app:1", to], "`docker-storage:NAME`"),
+        (vec!["push", "ocidir://layout", to], "`oci:PATH[:TAG]`"),
+        (vec!["push", "app:1", to], "`containers-storage:app:1`, of Docker's `docker-storage:app:1`"),
+        (vec!["push", "localhost/team/app", to], "`containers-storage:localhost/team/app`"),
+        (vec!["push", "~/app.tar", to], "`~` only where it begins a word"),
+        (vec!["push", "containers-storage:[/no/where]app", to], "`/no/where` holds no images"),
+        (vec!["push", file, to, "-t", "latest"], "tip: `longshore push` has `--tag TAG`"),
+        (vec!["push", file, to, "--dest-compress-format=zstd"], "`--compression gzip` and `zstd`"),
+        (vec!["copy", "oci:a", "docker://r.example.com/a"], "tip: `longshore push SOURCE DEST`"),
+        (vec!["manifest", "push"], "tip: `longshore push --index"),
+    ] {
+        let run = run(&arguments);
+        assert!(run.code == Some(2) && run.stderr.contains(words), "{arguments:?}: {run:?}");
+        let guesses = ["'man'", "'--dest-creds'", "as a value"];
+        assert!(!guesses.iter().any(|guess| run.stderr.contains(guess)), "{run:?}");
+    }
+    // A file's name is no image's.
+    assert!(!run(&["push", "none.tar", to]).stderr.contains("hint"));
+    let odd = std::os::unix::ffi::OsStrExt::from_bytes(b"odd\xff.tar");
+    let run = Longshore::new().run(["push".as_ref(), odd, std::ffi::OsStr::new(to)]);
+    assert!(run.code == Some(2) && run.stderr.contains("no text in UTF-8: `odd\u{fffd}.tar`"), "{run:?}");
+}
+
+#[test]
 fn each_fault_is_put_where_it_belongs() {
     let (layout, registry) = (Layout::of(&[10]), Registry::honest());
     let (source, host) = (layout.path().display().to_string(), registry.host());

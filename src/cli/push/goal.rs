@@ -1,5 +1,7 @@
 //! Where a push goes, as DEST says it: to repositories, below a prefix, or to a place on disk.
 
+use std::path::Path;
+
 use longshore::{
     Error, Result,
     oci::Reference,
@@ -34,7 +36,7 @@ impl Goal {
             let parse = |text: &String| match (disk, &args.into) {
                 (Some(disk), _) => disk.reference(HERE),
                 (None, Some(_)) => Reference::at(HERE, text),
-                (None, None) => text.parse(),
+                (None, None) => text.parse().map_err(|error| on_disk(text).unwrap_or(error)),
             };
             let destinations = args.destinations().iter().map(parse).collect::<Result<_>>()?;
             return Ok(if args.index { Self::Index(destinations) } else { Self::One(destinations) });
@@ -66,6 +68,17 @@ impl Goal {
             Self::All(mirror) => vec![&mirror.host],
         }
     }
+}
+
+/// Says so where a file or folder stands in the place of DEST, as it does for who writes DEST first.
+fn on_disk(text: &str) -> Option<Error> {
+    let place = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let is_place = Path::new(place).exists() || text.starts_with(['/', '.', '~']);
+    is_place.then(|| {
+        Error::usage(format!("`{}` is a place on disk, and DEST is a repository", text.escape_debug())).with_hint(
+            "SOURCE comes first, DEST behind it; on disk images are written to `oci:DIR` and `oci-archive:FILE`",
+        )
+    })
 }
 
 /// Returns the destination, if that is on disk.
