@@ -187,9 +187,14 @@ where
         let mut line = String::new();
         context.format_fields(Writer::new(&mut line), event)?;
         if self.json {
-            let level = event.metadata().level().as_str().to_lowercase();
-            let line = serde_json::to_string(&Line::log(&level, &line)).map_err(|_| fmt::Error)?;
-            return writeln!(writer, "{}", ascii(&line));
+            let level = event.metadata().level();
+            // To who reads it, a warning is one whoever of us says it.
+            let json = if *level <= Level::WARN {
+                serde_json::to_string(&Line::event(&Event::Warning { message: line }))
+            } else {
+                serde_json::to_string(&Line::log(&level.as_str().to_lowercase(), &line))
+            };
+            return writeln!(writer, "{}", ascii(&json.map_err(|_| fmt::Error)?));
         }
         let label = match *event.metadata().level() {
             Level::ERROR | Level::WARN => "warning",

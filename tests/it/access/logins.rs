@@ -294,7 +294,10 @@ fn places_count_in_podmans_order_and_a_variable_before_them() {
     user.write(".dockercfg", json!({ format!("https://{host}/v1/"): { "auth": ENTRY } }).to_string());
     user.push(&image, &[]).pushed();
     // GitLab's runners mean something else by it.
-    user.with("DOCKER_AUTH_CONFIG", "odd").push(&image, &[]).said(0, &["`DOCKER_AUTH_CONFIG` is ignored"]);
+    let user = user.with("DOCKER_AUTH_CONFIG", "odd");
+    user.push(&image, &[]).said(0, &["`DOCKER_AUTH_CONFIG` is ignored"]);
+    let warned = r#""event":"warning","message":"`DOCKER_AUTH_CONFIG` is ignored"#;
+    user.push(&image, &["--progress=json"]).said(0, &[warned]);
 
     let user = User::new();
     let named = user
