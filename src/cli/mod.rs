@@ -47,8 +47,8 @@ use self::{config::Config, environment::Environment, output::Printer};
 /// place and sent in chunks that every proxy lets through.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Every option has a variable (`--chunk-size`: LONGSHORE_CHUNK_SIZE) and a key in
-a file; `longshore config show` says what counts, and where it is said.")]
+#[command(after_help = "Every option but `-v` has a variable (`--chunk-size`: LONGSHORE_CHUNK_SIZE) and
+a key in a file; `longshore config show` says what counts, and where it is said.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

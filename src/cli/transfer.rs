@@ -30,7 +30,7 @@ pub(super) struct TransferArgs {
     /// Send no more than this per second, all blobs together, like `2MiB`
     #[arg(long, value_name = "SIZE", help_heading = "Transfer", value_parser = size)]
     limit_rate: Option<ByteSize>,
-    /// Attempts without progress before giving up
+    /// Give up after so many new attempts without progress
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Transfer")]
     retries: u32,
     /// Give up on a connection that takes no byte for so long, like `60s`; closing an upload may take fifteen times
