@@ -117,8 +117,9 @@ impl RegistryError {
             400 if self.says("part too small") => {
                 (ErrorKind::Refused, Some("the registry wants larger chunks: try a larger `--chunk-size`"))
             }
-            400 if self.code.is_none() && self.url.starts_with("http://") => {
-                (ErrorKind::Refused, Some("plain HTTP was spoken: does the registry want TLS?"))
+            // Go: `Client sent an HTTP request to an HTTPS server.`; nginx: `The plain HTTP request was sent to HTTPS port`.
+            400 if self.says("HTTP request") && self.says("HTTPS") => {
+                (ErrorKind::Refused, Some("it wants TLS, and plain HTTP was spoken"))
             }
             403 if self.page => (
                 ErrorKind::Denied,
@@ -392,10 +393,12 @@ mod tests {
             assert!(error.find::<RegistryError>().is_some());
         }
         // As Go and nginx answer who does without TLS.
-        let plain = RegistryError { url: "http://r.example.com/v2/".into(), ..refusal(400, "") };
-        assert_eq!(
-            plain.into_error("pushing").hints(),
-            ["plain HTTP was spoken: does the registry want TLS?"]
-        );
+        for body in [
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
+        ] {
+            let error = refusal(400, body).into_error("pushing");
+            assert!(error.hints()[0].starts_with("it wants TLS"), "{error:?}");
+        }
     }
 }
