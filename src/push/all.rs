@@ -351,9 +351,10 @@ fn consign(
 
 /// Finds out where an image goes.
 fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -> Result<Place> {
+    // Kubernetes has containerd call an image by the digest of its config, too.
+    let names = image.names.iter().filter(|name| name.parse::<Digest>().is_err()).cloned();
     // Where there are full names, containerd and Docker write the tags once more.
-    let (tags, full): (Vec<String>, Vec<String>) =
-        image.names.iter().cloned().partition(|name| !name.contains(['/', ':', '@']));
+    let (tags, full): (Vec<String>, Vec<String>) = names.partition(|name| !name.contains(['/', ':', '@']));
     if image.companion
         && full.is_empty()
         && let Some(subject) = subject(image, source)

@@ -150,7 +150,8 @@ fn merged(images: Vec<Image>) -> Vec<Candidate> {
             Entry::Occupied(place) => {
                 let same = &mut candidates[*place.get()].image;
                 same.companion &= image.companion;
-                same.names.extend(image.names);
+                let new = image.names.into_iter().filter(|name| !same.names.contains(name));
+                same.names.extend(new.collect::<Vec<_>>());
             }
             Entry::Vacant(place) => {
                 place.insert(candidates.len());
@@ -162,7 +163,7 @@ fn merged(images: Vec<Image>) -> Vec<Candidate> {
 }
 
 /// Returns whether an image with these names is meant by `asked`, although none is spelled so.
-fn is_called(names: &[String], asked: &str) -> bool {
+pub(super) fn is_called(names: &[String], asked: &str) -> bool {
     let (asked_repository, asked_tag) = full(asked);
     let (full_names, tags): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_full(name));
     if full_names.is_empty() && is_full(asked) {

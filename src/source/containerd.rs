@@ -6,7 +6,7 @@
 //! of a layer back.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -17,6 +17,7 @@ use super::{
     Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source,
     blobs::{self, Blobs},
     bolt::{self, Bucket, Database, Item},
+    choose::is_called,
 };
 use crate::{
     blob::Blob,
@@ -90,6 +91,7 @@ impl Containerd {
             None => (Vec::new(), Origins::new()),
         };
         images.retain(|image| image.names.iter().any(|name| name.starts_with(prefix)));
+        shorten(&mut images, choice);
         let asked = match choice {
             Choice::Digest(digest) => Some(digest.clone()),
             Choice::Name(name) => name.parse().ok(),
@@ -264,6 +266,22 @@ fn text(bytes: &[u8]) -> Result<&str> {
         .map_err(|error| Error::source("the database holds a name that is no text").because(error))
 }
 
+/// Leaves out the names with a namespace, unless only they tell two images apart, or one of them is asked for: nobody
+/// means a repository by them.
+fn shorten(images: &mut [Image], choice: &Choice) {
+    let mut of_name: HashMap<String, HashSet<Digest>> = HashMap::new();
+    for image in images.iter() {
+        of_name.entry(image.names[0].clone()).or_default().insert(image.identity());
+    }
+    for image in images {
+        let full = image.names.split_off(1);
+        let is_asked_for = matches!(choice, Choice::Name(asked) if is_called(&full, asked));
+        if is_asked_for || of_name.get(&image.names[0]).is_some_and(|images| images.len() > 1) {
+            image.names.extend(full);
+        }
+    }
+}
+
 fn is_meant(image: &Image, digest: &Digest) -> bool {
     let ImageContent::Manifest(target) = &image.content else { return false };
     target.digest == *digest || image.names.contains(&digest.to_string())
@@ -296,6 +314,28 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_named_where_it_is_needed() {
+        let listed = |images: &[(&str, &str, &str)], choice: &Choice| -> Vec<String> {
+            let mut images: Vec<_> = images
+                .iter()
+                .map(|(namespace, name, content)| {
+                    let target = Descriptor::new("x", Digest::of(content.as_bytes()), 1);
+                    image(vec![(*name).to_owned(), format!("{namespace}/{name}")], target)
+                })
+                .collect();
+            shorten(&mut images, choice);
+            images.into_iter().map(|image| image.names.join(" ")).collect()
+        };
+        let same = [("k8s.io", "r/a:1", "one"), ("default", "r/a:1", "one"), ("default", "r/b:1", "two")];
+        assert_eq!(listed(&same, &Choice::Only), ["r/a:1", "r/a:1", "r/b:1"]);
+        for asked in ["default/r/b:1", "docker.io/default/r/b:1"] {
+            assert_eq!(listed(&same[2..], &Choice::Name(asked.into())), ["r/b:1 default/r/b:1"], "{asked}");
+        }
+        let other = [("k8s.io", "r/a:1", "one"), ("default", "r/a:1", "other")];
+        assert_eq!(listed(&other, &Choice::Only), ["r/a:1 k8s.io/r/a:1", "r/a:1 default/r/a:1"]);
+    }
+
+    #[test]
     fn what_was_fetched_says_from_where() {
         let packed = include_bytes!("../../fixtures/stores/containerd16-fetched.meta.db.gz");
         let dir = tempfile::tempdir().unwrap();
@@ -306,16 +346,15 @@ mod tests {
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
         fs_err::write(&database, unpacked).unwrap();
         let root = Containerd::open(dir.path(), &Choice::Only).unwrap();
-        let names: Vec<_> =
-            root.images().unwrap().into_iter().map(|mut image| image.names.remove(1)).collect();
+        let names: Vec<_> = root.images().unwrap().into_iter().map(|image| image.names.join(" ")).collect();
         let manifest = "sha256:0c3dbe6979c0c03af9e9600ce43da43e1ad9cc357241d42ed253f0e9b76e099a";
         assert_eq!(
             names,
             [
-                "default/127.0.0.1:5931/base/image:1",
-                "default/127.0.0.1:5931/own/copy:1",
-                "moby/127.0.0.1:5931/base/image:1",
-                &format!("moby/moby-dangling@{manifest}"),
+                "127.0.0.1:5931/base/image:1",
+                "127.0.0.1:5931/own/copy:1",
+                "127.0.0.1:5931/base/image:1",
+                &format!("moby-dangling@{manifest}"),
             ]
         );
         let layer = "sha256:d2fd77eae45375b4db129e2a81fa56e395c000ef536ddd996b63354448302874";

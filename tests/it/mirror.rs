@@ -69,9 +69,12 @@ fn what_is_known_by_its_digest_gets_no_tag() {
     let [a, b] = [0, 1].map(|at: usize| layout.children[at].descriptor());
     let [of_a, of_b] =
         [&a, &b].map(|image| format!("r.example/team/app@{}", image["digest"].as_str().unwrap()));
-    layout.list(&[(&a, Some(&of_a)), (&b, Some(&of_b)), (&b, Some("r.example/team/app:1"))]);
+    // Kubernetes has containerd call an image by its config, too.
+    let id = layout.blobs[0].to_string();
+    layout.list(&[(&a, Some(&of_a)), (&a, Some(&id)), (&b, Some(&of_b)), (&b, Some("r.example/team/app:1"))]);
     let run = push_all(&longshore, layout.path(), registry.host(), &[]);
     assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.lines().all(|printed| printed.contains("/team/app@")), "{}", run.stdout);
     assert_eq!(listed(&registry, "team/app"), BTreeSet::from(["1".to_owned()]));
     for image in [&a, &b] {
         let pushed = format!("{}/team/app@{}", registry.host(), image["digest"].as_str().unwrap());
