@@ -19,10 +19,11 @@ use longshore::{
     oci::{Digest, ImageConfig, Manifest, Reference},
     registry::{Location, challenge::Challenge, session::range},
     source::{
-        archive::{Entries, Index},
+        archive::{Entries, EntryData, EntryHead, EntryKind, Index},
         bolt, containerd,
         payload::{Objects, Payloads},
         tar_split::TarSplit,
+        tarball,
     },
 };
 use url::Url;
@@ -33,6 +34,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("bolt", bolt),
     ("challenge", challenge),
     ("gzip", gzip_encoder),
+    ("images", images),
     ("left-out", left_out),
     ("location", location),
     ("manifest", manifest),
@@ -108,6 +110,22 @@ fn gzip_encoder(data: &[u8]) {
     let decoder = Compression::Gzip.decoder(Box::new(Cursor::new(member)));
     decoder.and_then(|mut decoder| decoder.read_to_end(&mut decoded)).expect("it can be decoded");
     assert!(decoded == plain, "something else is decoded");
+}
+
+/// An archive whose list of images this is: Docker's, imgpkg's, or a layout's. Another file in it may be a layer.
+fn images(data: &[u8]) {
+    for name in ["manifest.json", "index.json"] {
+        let mut index = Index::default();
+        for (name, bytes) in [(name, data), ("x.tar.gz", b"")] {
+            let head = EntryHead { name: name.into(), kind: EntryKind::File, size: bytes.len() as u64 };
+            index
+                .add(head, EntryData::Kept(Bytes::copy_from_slice(bytes)))
+                .expect("two entries are not too many");
+        }
+        if let Ok(source) = tarball::from_index(index, "fuzz", None) {
+            drop(source.images());
+        }
+    }
 }
 
 /// What a bundle says it leaves out reads as it is written.
