@@ -362,16 +362,17 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
         return Ok(Place::Beside { subject, tags });
     }
     let mut targets: Vec<Target> = Vec::new();
-    for name in if full.is_empty() { &tags } else { &full } {
-        let Some(mut destination) = mirror.destination(name)? else { continue };
-        if let Some(digest) = image.digest().filter(|digest| is_untagged(name, digest)) {
-            (destination.tag, destination.digest) = (None, Some(digest.clone()));
-        }
+    let mut names = if full.is_empty() { tags } else { full };
+    // Who has a tag in a repository is known by digest there as well.
+    names.sort_by_key(|name| name.contains('@'));
+    for name in &names {
+        let Some(destination) = mirror.destination(name)? else { continue };
         match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
             Some(target) if each(target).all(|other| other != destination) => {
                 target.tags.extend(destination.tag);
             }
             Some(_) => {}
+            None if destination.digest.as_ref().is_some_and(|digest| !image.is_known_by(digest)) => {}
             None => targets.push(Target { destination, tags: Vec::new(), client: client.clone() }),
         }
     }
@@ -379,19 +380,13 @@ fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -
         let repository = mirror.itself().ok_or_else(|| nowhere("an image without a name"))?;
         if image.digest().is_none() {
             return Err(Error::source(
-                "an image without a name has no digest to be called by before it is made",
+                "an image without a tag has no digest to be called by before it is made",
             )
             .with_hint("push it alone, as `SOURCE:@N`, or `bundle` it before"));
         }
         targets.push(Target::of(image, &repository, &[], client));
     }
     Ok(Place::Here(targets))
-}
-
-/// Returns whether a name is `REPOSITORY@DIGEST`: whoever fetched the image so has meant no tag.
-fn is_untagged(name: &str, digest: &Digest) -> bool {
-    let is_tagged = |path: &str| path.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'));
-    name.split_once('@').is_some_and(|(path, named)| named == digest.to_string() && !is_tagged(path))
 }
 
 /// Returns all names that a target stands for.

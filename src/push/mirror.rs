@@ -34,16 +34,18 @@ impl Mirror {
         self.path.as_ref().map(|path| Repository { host: self.host.clone(), path: path.clone() })
     }
 
-    /// Returns where an image goes that is called `name`; nowhere, if that says no more than a digest.
+    /// Returns where an image goes that is called `name`; nowhere, if that says no more than a digest. What was fetched by
+    /// its digest has no tag.
     pub fn destination(&self, name: &str) -> Result<Option<Reference>> {
         let name = name.strip_prefix("docker://").unwrap_or(name);
-        let name = name.split_once('@').map_or(name, |(name, _)| name);
+        let (name, digest) = name.split_once('@').map_or((name, None), |(name, by)| (name, by.parse().ok()));
         let (path, tag) = match name.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path, tag),
-            _ if name.contains('/') => (name, "latest"),
-            _ => ("", name),
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ if digest.is_some() => (name, None),
+            _ if name.contains('/') => (name, Some("latest")),
+            _ => ("", Some(name)),
         };
-        if path.is_empty() && tag.is_empty() {
+        if path.is_empty() && tag.is_none_or(str::is_empty) {
             return Ok(None);
         }
         let below = self.mapped(path);
@@ -59,12 +61,10 @@ impl Mirror {
             }
             (None, below) => below.to_owned(),
         };
-        reference::check_tag(tag)?;
-        Ok(Some(Reference {
-            repository: Repository::new(self.host.clone(), &path)?,
-            tag: Some(tag.to_owned()),
-            digest: None,
-        }))
+        tag.map_or(Ok(()), reference::check_tag)?;
+        let repository = Repository::new(self.host.clone(), &path)?;
+        let digest = digest.filter(|_| tag.is_none());
+        Ok(Some(Reference { repository, tag: tag.map(str::to_owned), digest }))
     }
 
     /// Returns what of a repository's name stands below the prefix. Of several rules the most particular one counts.
@@ -129,6 +129,7 @@ impl FromStr for Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::Digest;
 
     fn mirror(prefix: &str, rules: &[&str]) -> Mirror {
         Mirror { rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(), ..prefix.parse().unwrap() }
@@ -136,13 +137,16 @@ mod tests {
 
     #[test]
     fn a_name_loses_its_host_and_keeps_the_rest() {
+        let digest = Digest::of(b"it");
         for (name, expected) in [
             ("docker.io/library/alpine:3.20", "r.example/m/library/alpine:3.20"),
             ("alpine:3.20", "r.example/m/alpine:3.20"),
             ("localhost/demo", "r.example/m/demo:latest"),
             ("localhost:5000/a/b:1", "r.example/m/a/b:1"),
             ("team/app:1", "r.example/m/team/app:1"),
-            ("quay.io/a@sha256:00", "r.example/m/a:latest"),
+            (&format!("quay.io/a@{digest}"), &format!("r.example/m/a@{digest}")),
+            (&format!("quay.io/a:1@{digest}"), "r.example/m/a:1"),
+            (&format!("alpine@{digest}"), &format!("r.example/m/alpine@{digest}")),
             ("v1", "r.example/m:v1"),
         ] {
             let destination = mirror("r.example/m", &[]).destination(name).unwrap().unwrap();
@@ -151,7 +155,7 @@ mod tests {
         let bare = mirror("r.example:5000", &[]);
         assert_eq!(bare.destination("quay.io/a/b:1").unwrap().unwrap().to_string(), "r.example:5000/a/b:1");
         assert!(bare.destination("v1").unwrap_err().message().contains("names no repository"));
-        assert_eq!(bare.destination("@sha256:00").unwrap(), None);
+        assert_eq!(bare.destination(&format!("@{digest}")).unwrap(), None);
         assert!(mirror("r.example/m", &[]).destination("Upper/Case:1").is_err());
     }
 

@@ -120,13 +120,9 @@ impl Candidate {
     /// Returns whether `digest` means this image: as its own, or as that of the manifest it was pulled with, of
     /// which Docker keeps only the name `repository@digest`.
     fn is(&self, digest: &Digest) -> bool {
-        let original = match &self.image.content {
-            ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
-            ImageContent::Manifest(_) | ImageContent::Index { .. } => None,
-        };
         let is_named =
             |name: &String| name.rsplit_once('@').is_some_and(|(_, named)| digest.to_string() == named);
-        self.digest == *digest || original == Some(digest) || self.image.names.iter().any(is_named)
+        self.digest == *digest || self.image.is_known_by(digest) || self.image.names.iter().any(is_named)
     }
 
     /// Returns the platforms it is for, read from its documents where the listing does not say it.

@@ -174,6 +174,15 @@ impl Image {
         }
     }
 
+    /// Returns whether the source knows it by the digest of this manifest, held or not.
+    pub fn is_known_by(&self, digest: &Digest) -> bool {
+        let known = match &self.content {
+            ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
+            ImageContent::Manifest(_) | ImageContent::Index { .. } => self.digest(),
+        };
+        known == Some(digest)
+    }
+
     /// Returns what tells it from others, whatever they are called.
     pub fn identity(&self) -> Digest {
         match &self.content {

@@ -84,6 +84,26 @@ fn what_is_known_by_its_digest_gets_no_tag() {
 }
 
 #[test]
+fn what_docker_pulled_by_a_digest_gets_no_tag() {
+    let (longshore, registry) = (Longshore::new(), DockerRegistry::start());
+    let store = Sample::open("stores/docker28-overlay2-root.tar.gz");
+    let list = store.path.join("image/overlay2/repositories.json");
+    let mut names: Value = serde_json::from_slice(&fs_err::read(&list).unwrap()).unwrap();
+    let digest = format!("@sha256:{}", "0".repeat(64));
+    let by_tag = names["Repositories"]["localhost/sample"]["localhost/sample:1"].clone();
+    names["Repositories"]["localhost/sample"][format!("localhost/sample{digest}")] = by_tag;
+    let alone = names["Repositories"]["localhost/base"]["localhost/base:2"].take();
+    names["Repositories"]["localhost/base"] = json!({ (format!("localhost/base{digest}")): alone });
+    fs_err::write(list, names.to_string()).unwrap();
+    let source = format!("docker-storage:[{}]", store.path.display());
+    let run = push_all(&longshore, Path::new(&source), &format!("{}/m", registry.host()), &[]);
+    assert_eq!(run.code, Some(7), "{run:?}");
+    assert!(run.stderr.contains("hint: push it alone, as `SOURCE:@N`"), "{run:?}");
+    assert_eq!(listed(&registry, "m/sample"), BTreeSet::from(["1".to_owned()]));
+    assert!(ReadBack::of(&format!("{}/m/base:latest", registry.host())).is_err());
+}
+
+#[test]
 fn a_shared_layer_is_sent_once() {
     let (registry, layout) = (Registry::honest(), pair());
     let run = push_all(&Longshore::new(), layout.path(), &format!("{}/m", registry.host()), &[]);
