@@ -107,8 +107,11 @@ impl Longshore {
     where
         I::Item: AsRef<OsStr>,
     {
-        let mut command = self.prepare(arguments);
-        let command = command.stdout(Stdio::piped());
+        let prepared = self.prepare(arguments);
+        // It may be that whoever runs the tests will not be told when the terminal goes away.
+        let mut command = self.command("env");
+        command.arg("--default-signal=HUP").arg(prepared.get_program()).args(prepared.get_args());
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
         let started = Instant::now();
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let stdout = read(process.stdout.take().expect("it is piped"));
