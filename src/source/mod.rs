@@ -230,7 +230,8 @@ pub enum ImageContent {
     Manifest(Descriptor),
     /// An index of images that may have no manifest yet, and of what only the destination may have.
     Index {
-        /// The index. An image without a manifest it names by its config.
+        /// The index. An image without a manifest it names by its config, or by the manifest that it was pulled or built
+        /// with.
         manifest: Manifest,
         /// What the source holds of what it names.
         images: Vec<Image>,
