@@ -6,7 +6,7 @@
 use std::mem;
 
 use super::{
-    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, open::is_present, patch::Suspect,
+    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, breaks::Suspect, open::is_present,
     retry, words,
 };
 use crate::error::{Error, ErrorKind, counted, sized};

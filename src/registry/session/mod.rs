@@ -4,9 +4,10 @@
 //! [`Action`] says, and hands the outcome back by [`Session::on_reply`], [`Session::on_fault`] or
 //! [`Session::on_waited`]; each consumes the session, so that a dead one cannot be used.
 //!
-//! One file per exchange says what its answers mean (`open`, `patch`, `status`, `commit`), and `recovery` what
-//! ways back there are; `chunk` knows how much to send, [`range`] and `words` read what registries say.
+//! One file per exchange says what its answers mean (`open`, `patch`, `status`, `commit`), `recovery` what ways
+//! back there are, and `breaks` what broken requests have in common; `chunk` knows how much to send, [`range`] and `words` read what registries say.
 
+mod breaks;
 mod chunk;
 mod commit;
 mod exchange;
@@ -19,12 +20,12 @@ pub(crate) mod words;
 
 use std::{mem, time::Duration};
 
-pub(crate) use self::{chunk::Limits, patch::is_lost_behind, range::Stored};
+use self::{breaks::Break, commit::Missing, recovery::Legacy, status::Doubt};
+pub(crate) use self::{breaks::is_lost_behind, chunk::Limits, range::Stored};
 pub use self::{
     chunk::Resized,
     exchange::{Action, Fault, Mount, Outcome, Reply, Request},
 };
-use self::{commit::Missing, patch::Break, recovery::Legacy, status::Doubt};
 use super::{
     Lesson, Location,
     hosts::Profile,

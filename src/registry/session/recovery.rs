@@ -143,28 +143,12 @@ impl Session {
         self.shrunk = Some(format!("{why}; going on with chunks of {chunk}"));
     }
 
-    /// Begins anew with smaller chunks: connections break with a body of `sent` bytes, before the registry or behind
-    /// whoever answers for it.
-    pub(super) fn dodge(&mut self, sent: u64, evident: bool, error: &Error) -> Step {
-        self.limits.suspect(sent, evident);
-        self.smaller(&answered(sent, error))
-    }
-
     pub(super) fn fits_whole(&self) -> bool {
         self.size().is_none_or(|size| self.limits.fit(size))
     }
 }
 
-/// Says what becomes of bodies of `sent` bytes.
-pub(super) fn answered(sent: u64, error: &Error) -> String {
-    let sent = sized(sent);
-    match error.find::<RegistryError>() {
-        Some(answer) => format!("{} answers bodies of {sent} by {}", whoever_answered(answer), answer.status),
-        None => format!("connections break at bodies of {sent}"),
-    }
-}
-
-fn whoever_answered(answer: &RegistryError) -> String {
+pub(super) fn whoever_answered(answer: &RegistryError) -> String {
     let by = answer.answered_by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default();
     format!("the registry{by}")
 }
