@@ -23,7 +23,7 @@ const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspect {
     /// A request may last only so long.
-    Deadline,
+    Deadline { after: Duration },
     /// A body may not be so large; evidently, if both broke after the same number of bytes.
     Size { evident: bool },
     /// Of a larger body no more comes through.
@@ -58,38 +58,29 @@ impl Session {
         suspect: Option<Suspect>,
         error: &Error,
     ) -> Option<Step> {
-        match suspect? {
-            Suspect::Size { evident } => {
-                let anew = self.dodge(length, evident, error);
-                // What the registry holds is no less good for it, if it is asked how much that is.
-                let holds = upload.offset > 0 && self.settings.profile.status;
-                if !holds || self.limits.equal_parts() {
-                    return Some(anew);
-                }
-            }
-            Suspect::Deadline => {
-                self.limits.suspect(length, true);
-            }
-            Suspect::Passage { most } => {
-                self.limits.bear(most, true);
-                self.tell_smaller(&answered(length, error));
-            }
-        }
-        if self.limits.equal_parts() {
-            return Some(self.restart(error.clone()));
+        let suspect = suspect?;
+        self.dodge(length, suspect, error);
+        // What the registry holds is no less good for it, if it is asked how much that is.
+        let goes_on = match suspect {
+            Suspect::Deadline { .. } | Suspect::Passage { .. } => true,
+            Suspect::Size { .. } => upload.offset > 0 && self.settings.profile.status,
+        };
+        if !goes_on || self.limits.equal_parts() {
+            return Some(Step::Open);
         }
         upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
         None
     }
 
     /// Compares an answer to a body with the break before it. What a gateway says that has lost the registry tells no
-    /// more than a reset: Caddy 2.6 answers 502 for a body that is larger than its `request_body` allows.
+    /// more than a reset: Caddy 2.6 answers 502 for a body that is larger than its `request_body` allows. By 408 it is
+    /// said that the request took too long, as Envoy does after its `request_timeout`.
     pub(super) fn suspect_answer(&mut self, range: &Range<u64>, reply: &Reply) -> Option<Suspect> {
-        if !is_lost_behind(reply.status) {
+        if reply.status != 408 && !is_lost_behind(reply.status) {
             return None;
         }
         let before = self.last_break;
-        let suspect = self.suspect(range, range.end - range.start, reply.elapsed);
+        let suspect = self.suspect(range, range.end - range.start, reply.elapsed, reply.status == 408);
         let kept = before.and_then(|before| range.start.checked_sub(before.start));
         let last = self.last_break.as_mut()?;
         last.kept = kept;
@@ -105,12 +96,18 @@ impl Session {
     /// Compares a fault with the break before it.
     pub(super) fn suspect_fault(&mut self, range: &Range<u64>, fault: &Fault) -> Option<Suspect> {
         let Fault::Reset { sent, elapsed, .. } = *fault else { return None };
-        self.suspect(range, sent, elapsed)
+        self.suspect(range, sent, elapsed, false)
     }
 
     /// Compares a break with the one before: twice at the same place is a limit on the size, twice after the
-    /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079).
-    fn suspect(&mut self, range: &Range<u64>, sent: u64, elapsed: Duration) -> Option<Suspect> {
+    /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079); as is what `is_late` by the registry's own words.
+    fn suspect(
+        &mut self,
+        range: &Range<u64>,
+        sent: u64,
+        elapsed: Duration,
+        is_late: bool,
+    ) -> Option<Suspect> {
         let (start, length) = (range.start, range.end - range.start);
         let first = Break { start, sent, elapsed, stuck: false, kept: None, suspect: None };
         let before = self.last_break.replace(first)?;
@@ -123,7 +120,7 @@ impl Session {
             ..=BUFFERED => before.stuck || matches!(before.suspect, Some(Suspect::Size { .. })),
             _ => near(BUFFERED),
         };
-        let cut = evident || stuck && vague;
+        let cut = !is_late && (evident || stuck && vague);
         // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
         let helps = self.way != Way::Whole && self.limits.clone().suspect(length, evident);
@@ -131,26 +128,36 @@ impl Session {
         let suspect = if cut && helps && length > self.limits.largest_taken() {
             Some(Suspect::Size { evident })
         } else {
-            (elapsed >= SHORTEST_DEADLINE && same_time).then_some(Suspect::Deadline)
+            let late = same_time && (is_late || elapsed >= SHORTEST_DEADLINE);
+            (late && helps).then_some(Suspect::Deadline { after: elapsed })
         };
         self.last_break = Some(Break { stuck, suspect, ..first });
         suspect
     }
 
-    /// Begins anew with smaller chunks: connections break with a body of `sent` bytes, before the registry or behind
-    /// whoever answers for it.
-    pub(super) fn dodge(&mut self, sent: u64, evident: bool, error: &Error) -> Step {
-        self.limits.suspect(sent, evident);
-        self.smaller(&answered(sent, error))
-    }
-}
-
-/// Says what becomes of bodies of `sent` bytes.
-pub(super) fn answered(sent: u64, error: &Error) -> String {
-    let sent = sized(sent);
-    match error.find::<RegistryError>() {
-        Some(answer) => format!("{} answers bodies of {sent} by {}", whoever_answered(answer), answer.status),
-        None => format!("connections break at bodies of {sent}"),
+    /// Makes chunks smaller as two breaks suggest, of which the last was that of a body of `sent` bytes: before the
+    /// registry, or behind whoever answers for it.
+    pub(super) fn dodge(&mut self, sent: u64, suspect: Suspect, error: &Error) {
+        match suspect {
+            Suspect::Deadline { .. } => {
+                self.limits.suspect(sent, true);
+            }
+            Suspect::Passage { most } => self.limits.bear(most, true),
+            Suspect::Size { evident } => {
+                self.limits.suspect(sent, evident);
+            }
+        }
+        let answer = error.find::<RegistryError>();
+        self.tell_smaller(&match (suspect, answer) {
+            (Suspect::Deadline { after }, Some(answer)) => {
+                format!("{} answers requests of {after:.0?} by {}", whoever_answered(answer), answer.status)
+            }
+            (Suspect::Deadline { after }, None) => format!("connections break after {after:.0?}"),
+            (_, Some(answer)) => {
+                format!("{} answers bodies of {} by {}", whoever_answered(answer), sized(sent), answer.status)
+            }
+            (_, None) => format!("connections break at bodies of {}", sized(sent)),
+        });
     }
 }
 
@@ -256,13 +263,12 @@ mod tests {
         // What the kernels took says nothing about what was read.
         let large = || Settings { chunk_size: None, ..settings() };
         let broken = |sent| vec![opened(), reset(sent), status(404)];
-        let answers = [MIB, 3 * MIB, 2 * MIB].into_iter().flat_map(broken).collect::<Vec<_>>();
-        let last = answers.len() - 1;
-        let answers = answers.into_iter().take(last).chain([opened(), holds(MIB)]).collect();
+        let answers = [MIB, 3 * MIB, 2 * MIB].into_iter().flat_map(broken);
+        let answers = answers.chain([opened(), holds(MIB)]).collect();
         let (session, done) = play_with(large(), &blob(3 * MIB), answers);
         let whole = format!("POST, PUT {}", 3 * MIB);
         let missed = format!("{whole}, wait, HEAD");
-        assert_eq!(done, format!("{missed}, {missed}, {whole}, POST, 0..{MIB}, {MIB}..{}", 2 * MIB));
+        assert_eq!(done, format!("{missed}, {missed}, {whole}, HEAD, POST, 0..{MIB}, {MIB}..{}", 2 * MIB));
         assert_eq!((session.lesson().bearable, session.lesson().seeming_limit), (Some(MIB), None));
         // Not while the registry gets on.
         let profile = hosts::Profile { chunk_size: 8 * MIB, may_grow: false, ..hosts::Profile::ORDINARY };
@@ -295,10 +301,14 @@ mod tests {
         }
         // A blob of one chunk as well.
         let once = || vec![opened(), status(502), nothing()];
-        let answers = once().into_iter().chain([opened(), status(502), opened()]).collect();
+        let twice = || once().into_iter().chain([opened(), status(502)]);
         let whole = format!("POST, PUT {}", 10 * MIB);
-        let done = play_with(large(), &blob(10 * MIB), answers).1;
-        assert_eq!(done, format!("{whole}, wait, HEAD, {whole}, POST, 0..{}", 8 * MIB));
+        let done = play_with(large(), &blob(10 * MIB), twice().chain([nothing(), opened()]).collect()).1;
+        assert_eq!(done, format!("{whole}, wait, HEAD, {whole}, HEAD, POST, 0..{}", 8 * MIB));
+        // Unless it was only the answer that took too long.
+        let there = status(200).header("content-length", &(10 * MIB).to_string());
+        let done = play_with(large(), &blob(10 * MIB), twice().chain([there]).collect()).1;
+        assert_eq!(done, format!("{whole}, wait, HEAD, {whole}, HEAD, uploaded"));
         // What a registry itself is troubled by is no matter of size.
         for code in [500, 503] {
             let answers = [opened(), status(code), nothing(), nothing(), opened(), status(code)];
@@ -364,6 +374,40 @@ mod tests {
         let (session, done) = play_with(large, &blob(40 * MIB), answers);
         assert!(done.contains(&format!(", {}..{}, ", 6 * MIB, 14 * MIB)), "{done}");
         assert_eq!(session.lesson().seeming_limit, Some(8 * MIB));
+    }
+
+    #[test]
+    fn who_says_that_a_request_took_too_long_gets_smaller_ones() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let late = || status(408).after(Duration::from_secs(3));
+        let held = |count: u64| [holds(count * MIB), holds(count * MIB)];
+        let first = [opened(), late()].into_iter().chain(held(5));
+        let answers = first.chain([late()]).chain(held(7)).collect();
+        let (mut session, done) = play_with(large(), &blob(40 * MIB), answers);
+        assert!(done.ends_with(&format!("GET, {}..{}", 7 * MIB, 15 * MIB)), "{done}");
+        let words = "the registry answers requests of 3s by 408; going on with chunks of 8 MiB";
+        assert_eq!(session.take_shrunk().as_deref(), Some(words));
+    }
+
+    #[test]
+    fn a_blob_in_one_piece_that_takes_too_long_goes_in_chunks() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let late = || status(408).after(Duration::from_secs(3));
+        let cut = |sent| {
+            let why = "connection reset".to_owned();
+            Answer::Fault(Fault::Reset { sent, elapsed: Duration::from_secs(15), why })
+        };
+        for ([first, second], words) in [
+            ([cut(11 * MIB), cut(2 * MIB)], "connections break after 15s"),
+            ([late(), late()], "the registry answers requests of 3s by 408"),
+        ] {
+            let answers = vec![opened(), first, status(404), opened(), second, status(404), opened()];
+            let (mut session, done) = play_with(large(), &blob(12 * MIB), answers);
+            let whole = format!("POST, PUT {}", 12 * MIB);
+            assert_eq!(done, format!("{whole}, wait, HEAD, {whole}, HEAD, POST, 0..{}", 8 * MIB));
+            let words = format!("{words}; going on with chunks of 8 MiB");
+            assert_eq!(session.take_shrunk(), Some(words));
+        }
     }
 
     #[test]

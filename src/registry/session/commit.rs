@@ -6,8 +6,7 @@
 use std::mem;
 
 use super::{
-    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, breaks::Suspect, open::is_present,
-    retry, words,
+    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, open::is_present, retry, words,
 };
 use crate::error::{Error, ErrorKind, counted, sized};
 
@@ -23,6 +22,8 @@ pub(super) enum Missing {
     InPatches(Error),
     /// Go on with the session if it is still there.
     Resume,
+    /// Begin anew, in the smaller chunks that are chosen by now.
+    Smaller,
 }
 
 impl Session {
@@ -65,9 +66,10 @@ impl Session {
             (429, _) => self.again(Step::Send(upload), error, retry_after),
             (status, Some(size))
                 if retry::is_transient(status)
-                    && let Some(Suspect::Size { evident }) = self.suspect_answer(&(0..size), reply) =>
+                    && let Some(suspect) = self.suspect_answer(&(0..size), reply) =>
             {
-                self.dodge(size, evident, &error)
+                self.dodge(size, suspect, &error);
+                Step::Confirm { upload, missing: Missing::Smaller }
             }
             (status, _) if matches!(status, 202 | 404 | 416) || retry::is_transient(status) => {
                 let missing = match (status, body) {
@@ -95,7 +97,10 @@ impl Session {
         };
         let error = fault.failure(doing);
         match suspect {
-            Some(Suspect::Size { evident }) => self.dodge(size, evident, &error),
+            Some(suspect) => {
+                self.dodge(size, suspect, &error);
+                Step::Confirm { upload, missing: Missing::Smaller }
+            }
             _ if untouched => self.again(Step::Send(upload), error, None),
             _ => {
                 let missing = Missing::after(body, &error);
@@ -130,6 +135,7 @@ impl Session {
                 Step::Ask { upload, doubt: Doubt::Uncommitted, missed: false }
             }
             Missing::Resume => Step::Send(upload),
+            Missing::Smaller => Step::Open,
         }
     }
 

@@ -128,12 +128,7 @@ impl Session {
             return Step::Ended(Err(explanation.because(error)));
         }
         let registry = error.find().map_or_else(|| "the registry".to_owned(), whoever_answered);
-        self.smaller(&format!("{registry} takes no body of {}", sized(sent)))
-    }
-
-    /// Begins anew with the smaller chunks that are chosen by now.
-    pub(super) fn smaller(&mut self, why: &str) -> Step {
-        self.tell_smaller(why);
+        self.tell_smaller(&format!("{registry} takes no body of {}", sized(sent)));
         Step::Open
     }
 
