@@ -368,10 +368,16 @@ pub(crate) fn is_image(config: &Descriptor, layers: &[Descriptor]) -> bool {
 
 /// Returns whether an annotation describes how a layer is encoded: seekable formats keep their tables there.
 fn is_of_encoding(key: &str) -> bool {
-    ["containerd.io/snapshot/stargz/", "io.containers.estargz.", "io.github.containers.zstd-chunked."]
-        .iter()
-        .any(|prefix| key.starts_with(prefix))
+    OF_ENCODING.iter().any(|prefix| key.starts_with(prefix))
 }
+
+/// How such annotations begin. skopeo 1.9 and podman 4.3 leave `github` out.
+const OF_ENCODING: [&str; 4] = [
+    "containerd.io/snapshot/stargz/",
+    "io.containers.estargz.",
+    "io.containers.zstd-chunked.",
+    "io.github.containers.zstd-chunked.",
+];
 
 /// By which BuildKit's attestations name what they attest.
 const REFERENCE: &str = "vnd.docker.reference.digest";
@@ -500,6 +506,19 @@ mod tests {
             .replace(r#""containerd.io/snapshot/stargz/toc.digest":"t","#, "");
         assert_eq!(text(&finished.manifests[0]), expected);
         assert!(finished.notes[0].contains("stargz/toc.digest"), "{:?}", finished.notes);
+    }
+
+    #[test]
+    fn what_is_said_of_an_encoding_is_known_by_how_it_begins() {
+        for (key, expected) in [
+            ("containerd.io/snapshot/stargz/toc.digest", true),
+            ("io.containers.estargz.uncompressed-size", true),
+            ("io.containers.zstd-chunked.manifest-checksum", true),
+            ("io.github.containers.zstd-chunked.manifest-position", true),
+            ("org.opencontainers.image.title", false),
+        ] {
+            assert_eq!(is_of_encoding(key), expected, "{key}");
+        }
     }
 
     #[test]
