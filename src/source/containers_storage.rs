@@ -426,10 +426,22 @@ mod tests {
         top.layers(r#"[{"id":"b2","parent":"a1"}]"#);
         top.layer("b2");
         top.images(&[("localhost/top:1", "b2", 2)]);
-        let options = StorageOptions { additional_stores: vec![shared, dir.path().join("none")], ..at(&own) };
-        let storage = ContainersStorage::open(&options).unwrap();
-        assert_eq!(read(&storage, &named("localhost/base:1")).unwrap(), [TAR]);
-        assert_eq!(read(&storage, &named("localhost/top:1")).unwrap(), [TAR, TAR]);
+        let none = dir.path().join("none");
+        let text = format!(
+            "containers-storage:[overlay@{}:overlay.imagestore={},overlay.imagestore={}]x",
+            own.display(),
+            shared.display(),
+            none.display()
+        );
+        let typed = text.parse::<SourceSpec>().unwrap().location;
+        for options in [
+            StorageOptions { additional_stores: vec![shared, none], ..at(&own) },
+            StorageOptions::default().at(&typed),
+        ] {
+            let storage = ContainersStorage::open(&options).unwrap();
+            assert_eq!(read(&storage, &named("localhost/base:1")).unwrap(), [TAR]);
+            assert_eq!(read(&storage, &named("localhost/top:1")).unwrap(), [TAR, TAR]);
+        }
         let images = Store::new(&apart, "overlay");
         images.layers(r#"[{"id":"c3"}]"#);
         images.layer("c3");

@@ -132,7 +132,12 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
     let has = |file: &str| dir.join(file).exists();
     let is_layout = has(INDEX) && (has(OCI_LAYOUT) || has(BLOBS) || options.blob_dir.is_some());
     let at = |root| {
-        options.storage.clone().at(&Location::Storage { root: Some(root), runroot: None, driver: None })
+        options.storage.clone().at(&Location::Storage {
+            root: Some(root),
+            runroot: None,
+            driver: None,
+            options: None,
+        })
     };
     Ok(match (spec.transport, first_character(&dir.join(MANIFEST))) {
         (Some(Transport::Containerd), _) => Box::new(Containerd::open(dir, &spec.choice)?),

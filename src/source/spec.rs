@@ -59,6 +59,8 @@ pub enum Location {
         runroot: Option<PathBuf>,
         /// The storage driver.
         driver: Option<String>,
+        /// Options of the driver, between commas.
+        options: Option<String>,
     },
 }
 
@@ -171,7 +173,7 @@ const UNREADABLE: [(&str, &str); 4] = [
 /// Cuts `[DRIVER@ROOT+RUNROOT:OPTIONS]` off, as the containers tools write it; all of it may be left out.
 fn storage(text: &str) -> Result<(Location, &str)> {
     let Some(rest) = text.strip_prefix('[') else {
-        return Ok((Location::Storage { root: None, runroot: None, driver: None }, text));
+        return Ok((Location::Storage { root: None, runroot: None, driver: None, options: None }, text));
     };
     let (place, reference) = rest
         .split_once(']')
@@ -180,12 +182,12 @@ fn storage(text: &str) -> Result<(Location, &str)> {
         Some((driver, place)) => (Some(driver), place),
         None => (None, place),
     };
-    // Drivers' options say nothing about reading.
-    let (place, _) = place.split_once(':').unwrap_or((place, ""));
+    let (place, options) = place.split_once(':').unwrap_or((place, ""));
     let (root, runroot) = place.split_once('+').unwrap_or((place, ""));
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     let driver = driver.filter(|driver| !driver.is_empty()).map(str::to_owned);
-    Ok((Location::Storage { root: path(root), runroot: path(runroot), driver }, reference))
+    let options = Some(options).filter(|options| !options.is_empty()).map(str::to_owned);
+    Ok((Location::Storage { root: path(root), runroot: path(runroot), driver, options }, reference))
 }
 
 /// Reads the reference to an image of a storage.
@@ -257,7 +259,9 @@ mod tests {
         let location = match spec.location {
             Location::Path(path) => path.to_str().unwrap().to_owned(),
             Location::Stdin => "<stdin>".to_owned(),
-            Location::Storage { root, runroot, driver } => format!("{driver:?} {root:?} {runroot:?}"),
+            Location::Storage { root, runroot, driver, options } => {
+                format!("{driver:?} {root:?} {runroot:?}{}", options.unwrap_or_default())
+            }
         };
         Ok((spec.transport, location, spec.choice))
     }
@@ -323,7 +327,7 @@ mod tests {
             (
                 "containers-storage:[overlay@/s+/r:overlay.mount_program=x]a@b0f4",
                 podman,
-                r#"Some("overlay") Some("/s") Some("/r")"#,
+                r#"Some("overlay") Some("/s") Some("/r")overlay.mount_program=x"#,
                 name("b0f4"),
             ),
             ("containers-storage:[vfs@/s]", podman, r#"Some("vfs") Some("/s") None"#, Choice::Only),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::store::StorageOptions;
+use super::store::{StorageOptions, additional_stores};
 use crate::error::{Context as _, Error, ErrorKind, Result, no_toml};
 
 /// What the files are interpreted by.
@@ -53,7 +53,7 @@ impl Values {
             (graphroot, below(&self.runtime_dir, "containers"))
         };
         let additional_stores = match &self.options {
-            Some(options) => options.split(',').filter_map(additional_store).map(str::to_owned).collect(),
+            Some(options) => additional_stores(options).map(str::to_owned).collect(),
             None => settings.additional_stores,
         };
         Ok(StorageOptions {
@@ -232,13 +232,6 @@ impl Settings {
         files.sort();
         files.iter().try_for_each(|file| self.read(file).map(drop))
     }
-}
-
-/// Returns the store that an option of a driver adds: `overlay.imagestore=/path`.
-fn additional_store(option: &str) -> Option<&str> {
-    let (key, path) = option.trim().split_once('=')?;
-    let key = key.rsplit('.').next()?;
-    matches!(key, "imagestore" | "additionalimagestore").then_some(path)
 }
 
 fn text_of(path: &Path) -> Result<Option<String>> {

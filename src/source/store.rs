@@ -40,7 +40,7 @@ pub struct StorageOptions {
 impl StorageOptions {
     /// Takes what `location` says for what the configuration does.
     pub(super) fn at(mut self, location: &Location) -> Self {
-        let Location::Storage { root, runroot, driver } = location else { return self };
+        let Location::Storage { root, runroot, driver, options } = location else { return self };
         if let Some(root) = root {
             // What the configuration says of its own store says nothing about this one.
             (self.graphroot, self.runroot) = (Some(root.clone()), None);
@@ -49,8 +49,20 @@ impl StorageOptions {
         }
         self.runroot = runroot.clone().or(self.runroot);
         self.driver = driver.clone().or(self.driver);
+        if let Some(options) = options {
+            self.additional_stores = additional_stores(options).map(PathBuf::from).collect();
+        }
         self
     }
+}
+
+/// Returns the stores that options of drivers add: `overlay.imagestore=/path`, between commas.
+pub(super) fn additional_stores(options: &str) -> impl Iterator<Item = &str> {
+    options.split(',').filter_map(|option| {
+        let (key, path) = option.trim().split_once('=')?;
+        let key = key.rsplit('.').next()?;
+        matches!(key, "imagestore" | "additionalimagestore").then_some(path)
+    })
 }
 
 /// Opens a file of `store`; nothing if there is none.
