@@ -1,7 +1,8 @@
 //! The documents of an image while the digests of its layers are not all known, and what they become.
 //!
 //! A document that the source holds changes in its descriptors alone: those of layers that were encoded, and
-//! in an index those of children that changed. Where the source has no manifest, an OCI one is made. Pure.
+//! in an index those of children that changed. So does a manifest whose layers the source has only unpacked; where it
+//! has seen none, an OCI one is made. Pure.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,8 +51,8 @@ pub(crate) struct Draft {
 pub(crate) enum Base {
     /// The source's own.
     Held(Manifest),
-    /// A config, by digest and size, and the manifest that the source has seen and cannot give.
-    Made { config: Digest, size: u64, original: Option<Digest> },
+    /// A config, by digest and size, and the manifest that the source has seen and whose layers it cannot give.
+    Made { config: Digest, size: u64, original: Option<Manifest> },
 }
 
 /// A layer of a document.
@@ -121,11 +122,25 @@ impl<'a> Finishing<'a> {
     fn draft(&mut self, draft: &Draft) -> Result<Option<Manifest>> {
         let held = match &draft.base {
             Base::Made { config, size, original } => {
-                let family = self.family(None, &draft.layers)?;
-                let made = self.made(config, *size, &draft.layers, family)?;
+                let fits = |named: &Descriptor| named.digest == *config && named.size == *size;
+                let made = match original.as_ref().map(|original| (original, &original.content)) {
+                    // Of the family that it was of, since podman sees health checks in Docker's alone, and with its
+                    // annotations.
+                    Some((original, Content::Image { config: Some(named), layers }))
+                        if fits(named) && is_image(named, layers) && layers.len() == draft.layers.len() =>
+                    {
+                        let changes = self.image_changes(original, layers, &draft.layers)?;
+                        changes.map(|changes| original.rewrite(&changes)).transpose()?
+                    }
+                    _ => {
+                        let family = self.family(None, &draft.layers)?;
+                        self.made(config, *size, &draft.layers, family)?
+                    }
+                };
                 // By one of them it may be known to an index.
                 if let Some(manifest) = &made {
-                    let known_as = [Some(config), original.as_ref()].into_iter().flatten().cloned();
+                    let original = original.as_ref().map(|original| &original.digest);
+                    let known_as = [Some(config), original].into_iter().flatten().cloned();
                     self.renamed.extend(known_as.map(|digest| (digest, manifest.descriptor())));
                 }
                 return Ok(made);
@@ -506,6 +521,30 @@ mod tests {
             .replace(r#""containerd.io/snapshot/stargz/toc.digest":"t","#, "");
         assert_eq!(text(&finished.manifests[0]), expected);
         assert!(finished.notes[0].contains("stargz/toc.digest"), "{:?}", finished.notes);
+    }
+
+    #[test]
+    fn a_manifest_that_was_seen_says_what_it_said_of_layers_made_anew() {
+        let encoded = Encodings::from([(diff_id("a"), (Digest::of(b"a"), 5))]);
+        let finished = |original: Manifest, size, format| {
+            let base = Base::Made { config: Digest::of(b"{}"), size, original: Some(original) };
+            let finished = finish(&[Draft { base, layers: vec![gzip("a")] }], &encoded, format).unwrap();
+            text(&finished.unwrap().manifests[0])
+        };
+        for (family, format, becomes) in [
+            (Family::Docker, Format::Auto, Family::Docker),
+            (Family::Oci, Format::Auto, Family::Oci),
+            (Family::Docker, Format::Oci, Family::Oci),
+        ] {
+            let expected = text(&held(becomes))
+                .replace(&Digest::of(b"old").to_string(), &Digest::of(b"a").to_string())
+                .replace(r#""size":9"#, r#""size":5"#)
+                .replace(r#""containerd.io/snapshot/stargz/toc.digest":"t","#, "");
+            assert_eq!(finished(held(family), 2, format), expected);
+        }
+        // One that says something else of the config is not the image's.
+        let made = text(&made(vec![gzip("a")], Format::Auto).unwrap()).replace(r#""size":2"#, r#""size":3"#);
+        assert_eq!(finished(held(Family::Docker), 3, Format::Auto), made);
     }
 
     #[test]

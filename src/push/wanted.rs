@@ -170,9 +170,7 @@ impl Listing<'_> {
                     at_hand: AtHand::Bytes(config.clone()),
                     origins: Vec::new(),
                 });
-                // What a store's own manifest says besides its layers is not pushed: the same image makes the same
-                // manifest in whatever packaging.
-                let original = original.as_ref().map(|manifest| manifest.digest.clone());
+                let original = original.clone();
                 self.drafts
                     .push(Draft { base: Base::Made { config: digest, size, original }, layers: slots });
             }

@@ -23,6 +23,9 @@ const NAME: &str = "localhost/sample:1";
 /// With the manifest of podman and buildah, whose layers are gzipped.
 const KEPT: Arrives = Arrives::Kept("oci/skopeo");
 
+/// What skopeo and podman write of a docker archive.
+const BY_DOCKERS_NAMES: Arrives = Arrives::Rewritten("skopeo");
+
 /// One way to hold the image.
 pub(super) struct Packaging {
     pub(super) name: String,
@@ -34,7 +37,7 @@ pub(super) struct Packaging {
 type Pack = dyn Fn(&Bench<'_>) -> Packed;
 
 /// How the image arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Arrives {
     /// With another config: the packaging holds none, and it is put together as nix2container does it
     /// (`tests/places.rs` shows that).
@@ -43,6 +46,9 @@ pub(super) enum Arrives {
     Encoded,
     /// With the manifest that the image has in this sample, byte for byte.
     Kept(&'static str),
+    /// With the manifest that this tool wrote into the packaging, around layers that were encoded on the way: the same
+    /// one from every packaging that it wrote.
+    Rewritten(&'static str),
     /// With a manifest made around layers that came encoded.
     Verbatim,
 }
@@ -95,14 +101,14 @@ pub(super) fn all() -> Vec<Packaging> {
         Packaging::new("dir", KEPT, |bench| {
             bench.dir_folder(&format!("oci:{}:{NAME}", bench.layout().display()))
         }),
-        Packaging::new("dir of plain layers", Arrives::Encoded, |bench| {
+        Packaging::new("dir of plain layers", BY_DOCKERS_NAMES, |bench| {
             bench.dir_folder(&format!("docker-archive:{}", docker_archive().display()))
         }),
-        Packaging::new("podman's storage, overlay", Arrives::Encoded, |bench| {
+        Packaging::new("podman's storage, overlay", Arrives::Rewritten("buildah"), |bench| {
             let store = bench.unpacked("stores/containers-storage-overlay.tar.gz");
             Packed::text(format!("containers-storage:[overlay@{}]{NAME}", store.display()))
         }),
-        Packaging::new("podman's storage, overlay, pulled", Arrives::Encoded, |bench| {
+        Packaging::new("podman's storage, overlay, pulled", Arrives::Rewritten("buildah"), |bench| {
             Packed::at(&bench.unpacked("stores/containers-storage-pulled-gz.tar.gz"))
         }),
         Packaging::new("Docker's storage, overlay2", Arrives::Encoded, |bench| {
@@ -134,7 +140,7 @@ pub(super) fn all() -> Vec<Packaging> {
     }
     if !is_unavailable("podman") && !is_unavailable("root") {
         all.extend([
-            Packaging::new("podman's storage, vfs", Arrives::Encoded, |bench| {
+            Packaging::new("podman's storage, vfs", BY_DOCKERS_NAMES, |bench| {
                 Packed::named(&loaded(bench).store(), NAME)
             }),
             // Its blobs are still in the registry that it came from.
