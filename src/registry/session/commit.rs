@@ -3,7 +3,7 @@
 //! A lost answer is common where a commit takes long: GHCR then has the blob while a repeated PUT gets a 404
 //! (gh:GoogleContainerTools/jib#4301).
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use super::{
     Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, open::is_present, retry, words,
@@ -56,7 +56,7 @@ impl Session {
             (403, _) => Step::Ended(Err(error)),
             (404, _) if body.is_some() || !self.settings.profile.status => {
                 let missing = Missing::Restart(error.clone());
-                self.again(Step::Confirm { upload, missing }, error, None)
+                self.decided_by_head(upload, missing, error, None)
             }
             (413, Some(size @ 1..)) => self.shrink(size, words::body_limit(reply.words()), error),
             (416, Some(size @ 1..)) if words::says_too_large(reply.words()) => {
@@ -76,7 +76,7 @@ impl Session {
                     (500, Some(2..)) if self.way == Way::Chunks => Missing::InPatches(error.clone()),
                     _ => Missing::after(body, &error),
                 };
-                self.again(Step::Confirm { upload, missing }, error, retry_after)
+                self.decided_by_head(upload, missing, error, retry_after)
             }
             (_, Some(2..)) if self.way == Way::Chunks => {
                 Step::Confirm { upload, missing: Missing::InPatches(error) }
@@ -104,9 +104,24 @@ impl Session {
             _ if untouched => self.again(Step::Send(upload), error, None),
             _ => {
                 let missing = Missing::after(body, &error);
-                self.again(Step::Confirm { upload, missing }, error, None)
+                self.decided_by_head(upload, missing, error, None)
             }
         }
+    }
+
+    /// Looks for the blob after a pause: the attempts may be used up, and it may be there all the same.
+    fn decided_by_head(
+        &mut self,
+        upload: Upload,
+        missing: Missing,
+        error: Error,
+        retry_after: Option<Duration>,
+    ) -> Step {
+        let missing = match self.pause(error, retry_after) {
+            Ok(()) => missing,
+            Err(error) => Missing::Fail(error),
+        };
+        Step::Confirm { upload, missing }
     }
 
     /// The answer to the HEAD after a closing PUT.
@@ -226,6 +241,19 @@ mod tests {
     fn a_head_after_a_commit_is_repeated_until_it_answers() {
         let answers = vec![opened(), status(500), status(503), reset(0), status(200)];
         assert_eq!(play(5, answers), "POST, PUT 5, wait, HEAD, wait, HEAD, wait, HEAD, uploaded");
+    }
+
+    #[test]
+    fn a_head_decides_when_no_attempt_is_left_too() {
+        let once = || Settings { retries: 0, ..settings() };
+        let play = |size, answers| play_with(once(), &blob(size), answers).1;
+        for lost in [reset(3), status(500), status(404), status(202)] {
+            assert_eq!(play(5, vec![opened(), lost, status(200)]), "POST, PUT 5, HEAD, uploaded");
+        }
+        let answers = vec![opened(), kept(10), kept(15), reset(0), status(200)];
+        assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, HEAD, uploaded");
+        let done = play(5, vec![opened(), reset(3), status(404)]);
+        assert!(done.starts_with("POST, PUT 5, HEAD, network: sending the blob in one piece"), "{done}");
     }
 
     #[test]

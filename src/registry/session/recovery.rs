@@ -73,20 +73,28 @@ impl Session {
 
     /// Goes on with `step` after a pause, unless the attempts are used up.
     pub(super) fn again(&mut self, step: Step, error: Error, retry_after: Option<Duration>) -> Step {
+        match self.pause(error, retry_after) {
+            Ok(()) => step,
+            Err(error) => Step::Ended(Err(error)),
+        }
+    }
+
+    /// Has a pause taken, unless the attempts are used up.
+    pub(super) fn pause(&mut self, error: Error, retry_after: Option<Duration>) -> Result<(), Error> {
         if !self.budget.spend() {
             let retries = self.settings.retries;
             let doing = format!("giving up after {} without progress", counted(retries, "attempt"));
-            return Step::Ended(Err(match retries {
+            return Err(match retries {
                 0 => error,
                 _ if self.disowned > 0 => {
                     let doing = format!("{doing} at a registry that loses uploads");
                     self.lost(error.while_doing(doing))
                 }
                 _ => error.while_doing(doing),
-            }));
+            });
         }
         self.pending = Pending::Pause { pause: self.backoff.pause(retry_after), why: error::chain(&error) };
-        step
+        Ok(())
     }
 
     /// Goes on with `step` when the registry has had a moment.
