@@ -157,6 +157,11 @@ impl Session {
     /// The registry computed another digest: chunks were lost or doubled on the way.
     fn misassembled(&mut self, upload: &Upload, body: Option<u64>, error: Error) -> Step {
         if mem::replace(&mut self.misassembled, true) {
+            if body.is_none() && self.way == Way::Chunks && self.fits_whole() {
+                // ECR Public cannot put chunks together: gh:dotnet/sdk-container-builds#472.
+                self.way = Way::Whole;
+                return self.restart(error);
+            }
             let name = self.settings.profile.name;
             let sent = body.unwrap_or(upload.offset);
             let how = match body {
@@ -281,6 +286,23 @@ mod tests {
         let twice =
             "refused: the registry assembled different bytes than we sent (5 bytes in chunks of 10 bytes)";
         assert!(done.starts_with("POST, PUT 5, POST, 0..5 @b, PUT @b, ") && done.contains(twice), "{done}");
+        // Who cannot put chunks together gets it in one piece, unless that is too large.
+        let chunks = |name| [opened().at(name), kept(10), kept(15), invalid()];
+        let answers = || chunks("a").into_iter().chain(chunks("b"));
+        let done = play(15, answers().chain([opened().at("c"), status(201)]).collect());
+        assert!(
+            done.ends_with("PUT, POST, 0..10 @b, 10..15 @b, PUT @b, POST, PUT 15 @c, uploaded"),
+            "{done}"
+        );
+        let done = play(15, answers().chain([opened(), invalid()]).collect());
+        assert!(
+            done.contains("POST, PUT 15, refused: ") && done.contains("(15 bytes in one piece)"),
+            "{done}"
+        );
+        let small = || opened().header("oci-chunk-max-length", "14");
+        let chunks = || [small(), kept(10), kept(15), invalid()];
+        let done = play(15, chunks().into_iter().chain(chunks()).collect());
+        assert!(done.contains("(15 bytes in chunks of 10 bytes)"), "{done}");
     }
 
     #[test]

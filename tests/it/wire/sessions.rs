@@ -287,7 +287,7 @@ fn rule_20_a_blob_of_another_size_is_not_ours() {
 }
 
 #[test]
-fn a_blob_put_together_wrongly_is_sent_once_more_and_then_refused() {
+fn a_blob_put_together_wrongly_is_sent_again_then_in_one_piece_and_then_refused() {
     let (registry, _) = upload(LARGE, Script::new().on(Route::Commit, 1, Fault::DigestMismatch));
     assert_eq!(registry.calls(Route::Open), 2);
 
@@ -295,7 +295,7 @@ fn a_blob_put_together_wrongly_is_sent_once_more_and_then_refused() {
     let registry = with_configs(&layout, Script::new().always(Route::Commit, Fault::DigestMismatch));
     let error = Pusher::new().push(layout.path(), &registry).unwrap_err();
     assert!(chain(&error).contains("assembled different bytes"), "{}", chain(&error));
-    assert_eq!((registry.calls(Route::Open), registry.tags(REPOSITORY)), (2, vec![]));
+    assert_eq!((registry.calls(Route::Open), registry.tags(REPOSITORY)), (3, vec![]));
 }
 
 #[test]

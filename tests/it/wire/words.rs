@@ -96,8 +96,8 @@ fn bearer() -> Script {
 fn status_400_bytes_that_were_put_together_wrongly() {
     insta::assert_snapshot!(said(always(Route::Commit, Fault::DigestMismatch)), @r"
     error: uploading `sha256:bdb3287c2bed22cb1190f0a77cd64cd0f60021a933b1eae8a15e320e88ce3159`
-      caused by: the registry assembled different bytes than we sent (66536 bytes in chunks of 64 KiB)
-      caused by: completing the upload
+      caused by: the registry assembled different bytes than we sent (66536 bytes in one piece)
+      caused by: sending the blob in one piece of 66536 bytes
       caused by: `PUT http://REGISTRY/v2/team/demo/blobs/uploads/…` was answered 400 Bad Request: DIGEST_INVALID: provided digest did not match uploaded content
     exit code 5
     ");
