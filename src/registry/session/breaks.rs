@@ -19,12 +19,15 @@ const BUFFERED: u64 = 8 << 20;
 /// Shorter requests are cut by accident, not by a deadline.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
 
+/// So many breaks in a row with nothing kept in between may be accidents.
+const MOST_ACCIDENTS: u32 = 3;
+
 /// What two breaks in a row look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspect {
     /// A request may last only so long.
     Deadline { after: Duration },
-    /// A body may not be so large; evidently, if both broke after the same number of bytes.
+    /// A body may not be so large; evidently, if both broke after the same number of bytes, or too many have.
     Size { evident: bool },
     /// Of a larger body no more comes through.
     Passage { most: u64 },
@@ -37,9 +40,9 @@ pub(super) struct Break {
     start: u64,
     sent: u64,
     elapsed: Duration,
-    /// Nothing was kept since the one before it.
-    stuck: bool,
-    /// So many bytes were kept of the body that broke before, if it broke behind a gateway as this one did.
+    /// So many broke before it since anything was kept.
+    stuck: u32,
+    /// So many bytes were kept of the body that broke before.
     kept: Option<u64>,
     suspect: Option<Suspect>,
 }
@@ -79,18 +82,7 @@ impl Session {
         if reply.status != 408 && !is_lost_behind(reply.status) {
             return None;
         }
-        let before = self.last_break;
-        let suspect = self.suspect(range, range.end - range.start, reply.elapsed, reply.status == 408);
-        let kept = before.and_then(|before| range.start.checked_sub(before.start));
-        let last = self.last_break.as_mut()?;
-        last.kept = kept;
-        // A registry that is away for a while keeps nothing, or now more and now less.
-        let passage = kept.filter(|kept| before.is_some_and(|before| before.kept == Some(*kept)));
-        let length = range.end - range.start;
-        match passage.filter(|most| self.limits.may_bear(*most, length)) {
-            Some(most) if length > self.limits.largest_taken() => Some(Suspect::Passage { most }),
-            _ => suspect,
-        }
+        self.suspect(range, range.end - range.start, reply.elapsed, reply.status == 408)
     }
 
     /// Compares a fault with the break before it.
@@ -100,7 +92,8 @@ impl Session {
     }
 
     /// Compares a break with the one before: twice at the same place is a limit on the size, twice after the
-    /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079); as is what `is_late` by the registry's own words.
+    /// same time a deadline (zot's is 60 s: gh:project-zot/zot#4079), as is what `is_late` by the registry's own words; and
+    /// where as much was kept of each body, no more gets through.
     fn suspect(
         &mut self,
         range: &Range<u64>,
@@ -109,29 +102,33 @@ impl Session {
         is_late: bool,
     ) -> Option<Suspect> {
         let (start, length) = (range.start, range.end - range.start);
-        let first = Break { start, sent, elapsed, stuck: false, kept: None, suspect: None };
+        let first = Break { start, sent, elapsed, stuck: 0, kept: None, suspect: None };
         let before = self.last_break.replace(first)?;
+        let kept = start.checked_sub(before.start);
         // Where nothing was kept in between, the place is as vague as the kernels make it.
-        let stuck = start == before.start && sent > 0;
+        let stuck = if kept == Some(0) && sent > 0 { before.stuck + 1 } else { 0 };
         let near = |distance| sent.abs_diff(before.sent) <= distance;
-        let evident = 0 < sent && sent < length && near(SAME_PLACE);
+        let evident = 0 < sent && sent < length && (near(SAME_PLACE) || stuck >= MOST_ACCIDENTS);
         let vague = match length {
             // The kernels may have taken all of it, however much was read: a third time is no accident.
-            ..=BUFFERED => before.stuck || matches!(before.suspect, Some(Suspect::Size { .. })),
+            ..=BUFFERED => before.stuck > 0 || matches!(before.suspect, Some(Suspect::Size { .. })),
             _ => near(BUFFERED),
         };
-        let cut = !is_late && (evident || stuck && vague);
+        let cut = !is_late && (evident || stuck > 0 && vague);
+        // A line that is bad, or a registry that is away for a while, keeps now more and now less.
+        let passage = kept.filter(|kept| before.kept == Some(*kept) && self.limits.may_bear(*kept, length));
         // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
         let helps = self.way != Way::Whole && self.limits.clone().suspect(length, evident);
-        let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
-        let suspect = if cut && helps && length > self.limits.largest_taken() {
-            Some(Suspect::Size { evident })
-        } else {
-            let late = same_time && (is_late || elapsed >= SHORTEST_DEADLINE);
-            (late && helps).then_some(Suspect::Deadline { after: elapsed })
+        let of_size = match passage {
+            _ if length <= self.limits.largest_taken() => None,
+            Some(most) => Some(Suspect::Passage { most }),
+            None => (cut && helps).then_some(Suspect::Size { evident }),
         };
-        self.last_break = Some(Break { stuck, suspect, ..first });
+        let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
+        let late = same_time && (is_late || elapsed >= SHORTEST_DEADLINE);
+        let suspect = of_size.or((late && helps).then_some(Suspect::Deadline { after: elapsed }));
+        self.last_break = Some(Break { stuck, kept, suspect, ..first });
         suspect
     }
 
@@ -273,7 +270,7 @@ mod tests {
         // Not while the registry gets on.
         let profile = hosts::Profile { chunk_size: 8 * MIB, may_grow: false, ..hosts::Profile::ORDINARY };
         let mut answers = vec![opened()];
-        for (sent, held) in [(2, 1), (5, 2), (3, 3), (6, 4)] {
+        for (sent, held) in [(2, 1), (5, 3), (3, 4), (6, 6)] {
             answers.extend([reset(sent * MIB), holds(held * MIB), holds(held * MIB)]);
         }
         let (session, _) = play_with(Settings { profile, ..large() }, &blob(40 * MIB), answers);
@@ -339,6 +336,16 @@ mod tests {
             assert_eq!(lesson(broken()), (None, Some(8 * MIB), None));
             let through = broken().into_iter().chain([opened(), holds(8 * MIB)]).collect();
             assert_eq!(lesson(through), (None, Some(8 * MIB), seeming), "{first} {second}");
+        }
+        // Four in a row are no accident, wherever the kernels say that they broke.
+        for (more, size, seeming) in
+            [(&[6 * MIB][..], 5 * MIB, None), (&[6 * MIB, 4 * MIB], 4 * MIB, Some(4 * MIB))]
+        {
+            let mut answers = vec![opened(), reset(3 * MIB), nothing(), nothing(), opened(), reset(9 * MIB)];
+            answers.extend(more.iter().flat_map(|sent| [opened(), reset(*sent)]));
+            answers.extend([opened(), holds(size)]);
+            let (session, done) = play_with(large.clone(), &blob(40 * MIB), answers);
+            assert_eq!(session.lesson().seeming_limit, seeming, "{done}");
         }
     }
 
@@ -427,6 +434,16 @@ mod tests {
         let words = "the registry answers bodies of 16 MiB by 502; going on with chunks of 10000000 bytes";
         assert_eq!(same.take_shrunk().as_deref(), Some(words));
         assert_eq!(same.lesson().seeming_limit, Some(10_000_000));
+        // Whoever cuts bodies there by a reset is taken at that as well.
+        let cut = |held: [u64; 3]| {
+            let broken = |held| [reset(held + 8 * MIB), holds(held), holds(held)];
+            let answers = [opened()].into_iter().chain(held.into_iter().flat_map(broken));
+            let answers = answers.chain([kept(held[2] + 900_000)]).collect();
+            play_with(large(), &blob(100 * MIB), answers)
+        };
+        let (taught, done) = cut([900_000, 1_800_000, 2_700_000]);
+        assert!(done.ends_with("2700000..3600000, 3600000..4500000"), "{done}");
+        assert_eq!(taught.lesson().seeming_limit, Some(900_000));
         // A registry that is away for a while teaches nothing, nor one that has troubles of its own.
         for (held, code) in [
             ([10_000_000, 20_000_001, 30_000_000].as_slice(), 502),
