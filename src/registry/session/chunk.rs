@@ -243,14 +243,14 @@ impl Limits {
             // Whoever wants no less has no use for a smaller one.
             .or_else(|| sent.checked_sub(1).filter(|less| self.advertised_least > Some(*less)));
         let Some(next) = next else {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!(
-                    "the registry, or a proxy before it, refuses even a body of {}",
-                    counted(sent, "byte")
-                ),
-            )
-            .with_hint("a proxy limits request bodies: try a smaller `--chunk-size`"));
+            let bytes = counted(sent, "byte");
+            let refused = |words| Error::new(ErrorKind::Refused, words);
+            return Err(if (1..=self.lesson.largest_taken).contains(&sent) {
+                refused(format!("the registry takes bodies of {bytes}, but no more of this blob"))
+            } else {
+                refused(format!("the registry, or a proxy before it, refuses even a body of {bytes}"))
+                    .with_hint("a proxy limits request bodies: try a smaller `--chunk-size`")
+            });
         };
         if stated.is_none() {
             self.lesson.refused = Some(self.lesson.refused.map_or(sent, |refused| refused.min(sent)));
@@ -618,6 +618,11 @@ mod tests {
         };
         assert_eq!(sizes, [65_536, 61_440, 30_720, 20_480, 16_384, 8_192, 5_120, 4_096, 1_024, 512]);
         assert!(error.message().contains("refuses even a body of 524288 bytes"));
+        // Where as much went through it is not the body that is too large.
+        limits.passed(512 * KIB);
+        let error = limits.shrink(512 * KIB, None).unwrap_err();
+        assert_eq!(error.message(), "the registry takes bodies of 524288 bytes, but no more of this blob");
+        assert!(error.hints().is_empty());
     }
 
     #[test]
