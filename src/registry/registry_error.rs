@@ -144,7 +144,7 @@ impl RegistryError {
                 Some("a proxy on the way takes no addresses as long as this registry gives to uploads"),
             ),
             413 if manifest => (ErrorKind::Refused, Some("the registry takes only smaller manifests")),
-            429 => (ErrorKind::Refused, Some("the registry limits requests: wait, or use fewer `--jobs`")),
+            429 => (ErrorKind::Network, Some("the registry limits requests: wait, or use fewer `--jobs`")),
             status if is_transient(status) => (ErrorKind::Network, None),
             _ => (ErrorKind::Refused, None),
         };
@@ -384,7 +384,7 @@ mod tests {
                 ErrorKind::Refused,
                 "a proxy on the way takes no addresses as long as this registry gives to uploads",
             ),
-            (429, ErrorKind::Refused, "the registry limits requests: wait, or use fewer `--jobs`"),
+            (429, ErrorKind::Network, "the registry limits requests: wait, or use fewer `--jobs`"),
             (503, ErrorKind::Network, ""),
             (524, ErrorKind::Network, ""),
         ] {

@@ -99,11 +99,12 @@ impl Upstream {
                 );
                 Refusal::new(StatusCode::FORBIDDEN, code("DENIED"), message)
             }
-            ErrorKind::Network => {
+            ErrorKind::Network if refused.is_none_or(|refused| refused.status != 429) => {
                 let message = format!("{host} cannot be reached: {words}");
                 Refusal::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", message)
             }
-            ErrorKind::Refused => {
+            // The pause is the client's to take.
+            ErrorKind::Network | ErrorKind::Refused => {
                 let status = refused.and_then(|refused| StatusCode::from_u16(refused.status).ok());
                 let status = status.filter(StatusCode::is_client_error).unwrap_or(StatusCode::BAD_GATEWAY);
                 Refusal::new(status, code("UNKNOWN"), format!("{host} refuses: {}", advised()))

@@ -419,14 +419,14 @@ fn status_429_too_many_requests() {
       caused by: opening an upload
       caused by: `POST http://REGISTRY/v2/team/demo/blobs/uploads/` was answered 429 Too Many Requests: HAP429
     hint: the registry limits requests: wait, or use fewer `--jobs`
-    exit code 5
+    exit code 6
     ");
     insta::assert_snapshot!(said(always(Route::ManifestPut, limited("0"))), @r"
     warning: pushing the manifest to `REGISTRY/team/demo:1`: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 429 Too Many Requests: HAP429; trying again in 0.5 s
     error: pushing the manifest to `REGISTRY/team/demo:1`
       caused by: `PUT http://REGISTRY/v2/team/demo/manifests/1` was answered 429 Too Many Requests: HAP429
     hint: the registry limits requests: wait, or use fewer `--jobs`
-    exit code 5
+    exit code 6
     ");
     // A pause that is asked for is told to whoever wants to hear what goes on.
     let (user, layout) = (Longshore::new(), Layout::of(&[LARGE]));
