@@ -19,6 +19,11 @@ use crate::error::{Error, ErrorKind};
 /// Bodies of refusals are read so far; HTML pages of proxies are a few KiB.
 pub(crate) const BODY_LIMIT: usize = 64 << 10;
 
+const CREATE: &str = "create the repository or project at the registry first";
+
+const STORAGE: &str =
+    "the registry does not find what it has confirmed: replicas have to share their storage";
+
 /// A registry's refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryError {
@@ -126,13 +131,12 @@ impl RegistryError {
                 Some("it was a web page that refused: ask whoever runs what stands before the registry"),
             ),
             401 | 403 => (ErrorKind::Denied, None),
+            404 if manifest && self.misses_blob() => (ErrorKind::Refused, Some(STORAGE)),
             404 if (opening || manifest) && self.code.is_none() => (
                 ErrorKind::Refused,
                 Some("is a registry at this address? If so, create the repository or project there first"),
             ),
-            404 if opening || manifest => {
-                (ErrorKind::Refused, Some("create the repository or project at the registry first"))
-            }
+            404 if opening || manifest => (ErrorKind::Refused, Some(CREATE)),
             405 => (ErrorKind::Refused, Some("the registry or a proxy does not accept pushes here")),
             407 => (ErrorKind::Refused, Some(PROXY_LOGIN)),
             411 => (
@@ -391,6 +395,16 @@ mod tests {
             let error = refusal(status, "").into_error("pushing");
             assert_eq!((error.kind(), error.hints().join("")), (kind, hint.to_owned()), "{status}");
             assert!(error.find::<RegistryError>().is_some());
+        }
+        // Somebody has confirmed the blob.
+        let url = "https://r.example.com/v2/demo/manifests/1".parse().unwrap();
+        for (code, expected) in [("MANIFEST_BLOB_UNKNOWN", STORAGE), ("NAME_UNKNOWN", CREATE)] {
+            let body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
+            let (headers, confidential) = (HeaderMap::new(), Confidential::default());
+            let status = StatusCode::NOT_FOUND;
+            let error =
+                RegistryError::new(&Method::PUT, &url, status, &headers, body.as_bytes(), &confidential);
+            assert_eq!(error.into_error("pushing").hints(), [expected]);
         }
         // As Go and nginx answer who does without TLS.
         for body in [
