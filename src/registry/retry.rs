@@ -19,9 +19,10 @@ const STRIDE: u64 = 1 << 20;
 
 /// Returns whether a request may do better when it is tried again.
 ///
-/// 499 is nginx's word for a client that left; 520 to 524 are Cloudflare's for an origin that misbehaves.
+/// 499 is nginx's word for a client that left; 520 to 524 are Cloudflare's for an origin that misbehaves, 530 for a
+/// tunnel that is down.
 pub const fn is_transient(status: u16) -> bool {
-    matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 520..=524)
+    matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 520..=524 | 530)
 }
 
 /// Reads `Retry-After`: seconds, or an HTTP date measured from the answer's own `Date`.
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_transient_is_not_a_refusal() {
-        for status in [408, 429, 499, 500, 502, 503, 504, 520, 524] {
+        for status in [408, 429, 499, 500, 502, 503, 504, 520, 524, 530] {
             assert!(is_transient(status), "{status}");
         }
         for status in [200, 202, 400, 401, 403, 404, 405, 413, 416, 501, 505, 519, 525] {

@@ -49,7 +49,7 @@ pub(super) struct Break {
 
 /// Returns whether a gateway lost the registry behind it.
 pub(crate) const fn is_lost_behind(status: u16) -> bool {
-    matches!(status, 502 | 504 | 520..=524)
+    matches!(status, 502 | 504 | 520..=524 | 530)
 }
 
 impl Session {
@@ -283,7 +283,7 @@ mod tests {
         let large = || Settings { chunk_size: None, profile, ..settings() };
         let nothing = || status(404);
         let first = format!("POST, 0..{}, wait, GET, wait, GET", 16 * MIB);
-        for code in [502, 504, 522, 524] {
+        for code in [502, 504, 522, 524, 530] {
             let once = || vec![opened(), status(code), nothing(), nothing()];
             let answers =
                 once().into_iter().chain([opened(), status(code), opened(), status(code), opened()]);
