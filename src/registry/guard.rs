@@ -32,7 +32,7 @@ pub(crate) struct Guard(Arc<Inner>);
 struct Inner {
     /// The registry, as URLs spell it.
     host: String,
-    /// Their hosts are the user's choice too.
+    /// Their hosts are the user's choice too, to be connected to and not to be named.
     proxies: Proxies,
     /// The registry's own address is private. For a name: so it was when it was last resolved.
     private: AtomicBool,
@@ -51,9 +51,11 @@ impl Guard {
             let words = format!("{} names `{}://` there", origin(named_by), target.scheme());
             return Err(refused(target.host_str().unwrap_or_default(), words));
         }
-        let private_literal = literal(target).is_some_and(is_private);
-        if private_literal && !self.chosen(target.host_str().unwrap_or_default()) && !self.is_private() {
-            return Err(to_private(target.host_str().unwrap_or_default()));
+        let host = target.host_str().unwrap_or_default();
+        // Behind the proxy's own name or address lies whatever else that machine has.
+        let inside = literal(target).is_some_and(is_private) || self.is_proxy(host);
+        if inside && self.0.host != host && !self.is_private() {
+            return Err(to_private(host));
         }
         if target.host() != named_by.host() && self.0.proxies.of(target).is_some() {
             tracing::debug!(
@@ -64,9 +66,8 @@ impl Guard {
         Ok(())
     }
 
-    /// The user named this host.
-    fn chosen(&self, host: &str) -> bool {
-        self.0.host == host || self.0.proxies.hosts().iter().any(|proxy| proxy == host)
+    fn is_proxy(&self, host: &str) -> bool {
+        self.0.proxies.hosts().iter().any(|proxy| proxy == host)
     }
 
     fn is_private(&self) -> bool {
@@ -78,7 +79,7 @@ impl Guard {
         if self.0.host == host {
             let private = addresses.iter().all(|address| is_private(address.ip()));
             self.0.private.store(private, Ordering::Relaxed);
-        } else if !self.chosen(host) && !self.is_private() {
+        } else if !self.is_proxy(host) && !self.is_private() {
             addresses.retain(|address| !is_private(address.ip()));
             if addresses.is_empty() {
                 return Err(to_private(host));
@@ -243,6 +244,21 @@ mod tests {
             let registry = url(registry);
             let guard = Guard::new(&registry, Proxies::default());
             guard.check(&url("https://192.168.1.1/upload"), &registry).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_public_registry_does_not_name_the_proxy() {
+        let registry = url("https://registry.example.com/");
+        for proxy in ["http://127.0.0.1:3128", "http://10.0.0.1:3128", "http://proxy.corp:3128"] {
+            let proxies = Proxies { https: Some(url(proxy)), ..Proxies::default() };
+            let mut named = url(proxy);
+            named.set_scheme("https").unwrap();
+            named.set_port(Some(8443)).unwrap();
+            let error = Guard::new(&registry, proxies.clone()).check(&named, &registry).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{proxy}");
+            // One that is there itself may.
+            Guard::new(&named, proxies).check(&named, &named).unwrap();
         }
     }
 
