@@ -24,7 +24,10 @@ use super::{
     tls::NoTls,
     transport::Incoming,
 };
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result},
+    lock::Locked,
+};
 
 /// How one was let in.
 #[derive(Debug)]
@@ -101,7 +104,7 @@ impl LoginFile {
     }
 
     /// Keeps a login. Returns where: the file or a program.
-    pub async fn log_in(mut self, key: &Key, user: &str, password: &Secret) -> Result<String> {
+    pub async fn log_in(self, key: &Key, user: &str, password: &Secret) -> Result<String> {
         let mut entry = json!({});
         let mut place = format!("`{}`", self.path.display());
         if let Some(helper) = self.helper(key) {
@@ -111,13 +114,14 @@ impl LoginFile {
             let pair = format!("{user}:{}", password.reveal());
             entry = json!({ "auth": BASE64_STANDARD.encode(pair) });
         }
-        self.remove(key);
-        let auths = self.root.entry("auths").or_insert_with(|| json!({}));
-        if !auths.is_object() {
-            *auths = json!({});
-        }
-        auths[key.written()] = entry;
-        self.save()?;
+        self.change(|file| {
+            file.remove(key);
+            let auths = file.root.entry("auths").or_insert_with(|| json!({}));
+            if !auths.is_object() {
+                *auths = json!({});
+            }
+            auths[key.written()] = entry;
+        })?;
         Ok(place)
     }
 
@@ -136,7 +140,11 @@ impl LoginFile {
             }
         }
         if changed {
-            self.save()?;
+            self.change(|file| {
+                for key in keys {
+                    file.remove(key);
+                }
+            })?;
         }
         Ok(forgotten)
     }
@@ -170,14 +178,19 @@ impl LoginFile {
         auths.len() < before
     }
 
-    fn save(self) -> Result<()> {
+    /// Changes what is in the file by now: somebody may have logged in elsewhere since it was opened.
+    fn change(&self, how: impl FnOnce(&mut Self)) -> Result<()> {
         let doing = || format!("writing `{}`", self.path.display());
         // Who keeps such files elsewhere, by symlinks, wants to go on doing so.
         let path = fs_err::canonicalize(&self.path).unwrap_or(self.path.clone());
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut text = serde_json::to_vec_pretty(&self.root).context(ErrorKind::Internal, doing)?;
-        text.push(b'\n');
         DirBuilder::new().recursive(true).mode(0o700).create(dir).context(ErrorKind::Local, doing)?;
+        // The file is replaced, so its folder is what can be locked; where that has no locks (NFS), nobody waits.
+        let _alone = fs_err::File::open(dir).and_then(Locked::wait).ok();
+        let mut changed = Self::open(&self.path)?;
+        how(&mut changed);
+        let mut text = serde_json::to_vec_pretty(&changed.root).context(ErrorKind::Internal, doing)?;
+        text.push(b'\n');
         // For the owner only is what temporary files are.
         let mut file = tempfile::NamedTempFile::new_in(dir).context(ErrorKind::Local, doing)?;
         file.write_all(&text).and_then(|()| file.as_file().sync_all()).context(ErrorKind::Local, doing)?;

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{PASSWORD, USER, User, fed, private_registry};
+use super::{PASSWORD, Run, USER, User, fed, private_registry};
 use crate::support::{
     longshore::Longshore,
     registry::{Auth, Manners, Registry, Route, Script},
@@ -132,6 +132,27 @@ fn what_else_is_in_a_file_stays() {
     fs_err::write(&real, "{ no JSON").unwrap();
     user.log_in(&host, PASSWORD, &["--authfile", &authfile]).said(8, &["config.json"]);
     assert_eq!(fs_err::read_to_string(&real).unwrap(), "{ no JSON");
+}
+
+#[test]
+fn logins_at_the_same_time_keep_each_other() {
+    let user = User::new();
+    let registries: Vec<_> = (0..8).map(|_| Registry::honest()).collect();
+    let hosts: Vec<_> = registries.iter().map(Registry::host).collect();
+    let all = |job: &(dyn Fn(&str) -> Run + Sync)| {
+        thread::scope(|scope| {
+            let runs: Vec<_> = hosts.iter().map(|host| scope.spawn(move || job(host))).collect();
+            for run in runs {
+                run.join().unwrap().ended(0);
+            }
+        });
+        let kept: Value = serde_json::from_str(&user.read(KEPT)).unwrap();
+        kept["auths"].as_object().unwrap().len()
+    };
+    assert_eq!(all(&|host| user.log_in(host, PASSWORD, &[])), hosts.len());
+    assert_eq!(all(&|host| user.run(["logout", host])), 0);
+    // Nothing else is left in the folder.
+    assert_eq!(fs_err::read_dir(user.path(KEPT).parent().unwrap()).unwrap().count(), 1);
 }
 
 #[test]
