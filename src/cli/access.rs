@@ -111,7 +111,9 @@ impl FileArgs {
         let mut credentials = Credentials::default();
         let files = || self.auth_files(environment);
         if environment.auth_file(self.authfile.as_deref()).is_some() {
-            files().iter().try_for_each(|file| credentials.give_file(file))?;
+            for file in files() {
+                credentials.give_file(&file);
+            }
             return Ok(credentials);
         }
         if let Some(json) = environment.var(AUTH_CONFIG)
@@ -122,22 +124,21 @@ impl FileArgs {
         }
         let conf = environment.registries_conf()?;
         match conf.credential_helpers() {
-            None => files().iter().try_for_each(|file| credentials.give_file(file))?,
-            Some(helpers) => give_helpers(&mut credentials, helpers, &files())?,
+            None => files().iter().for_each(|file| credentials.give_file(file)),
+            Some(helpers) => give_helpers(&mut credentials, helpers, &files()),
         }
         Ok(credentials)
     }
 }
 
 /// Adds helpers, one of which stands for the files.
-fn give_helpers(credentials: &mut Credentials, helpers: &[String], files: &[PathBuf]) -> Result<()> {
+fn give_helpers(credentials: &mut Credentials, helpers: &[String], files: &[PathBuf]) {
     for helper in helpers {
         match helper.as_str() {
-            "containers-auth.json" => files.iter().try_for_each(|file| credentials.give_file(file))?,
+            "containers-auth.json" => files.iter().for_each(|file| credentials.give_file(file)),
             name => credentials.give_helper("`registries.conf`", name),
         }
     }
-    Ok(())
 }
 
 impl CredsArgs {

@@ -4,7 +4,12 @@
 //! one [`Key`]; below a registry there may be entries for namespaces and repositories, of which the most specific
 //! counts. What is in a file is only read: changing one is [`super::login`]'s.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
@@ -14,6 +19,9 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::reference::registry_name,
 };
+
+/// A hundred thousand logins take less.
+const LIMIT: u64 = 16 << 20;
 
 /// What a file says.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +91,16 @@ impl AuthFile {
         let store = self.store.as_deref().map(Found::Helper);
         helper.into_iter().chain(entry).chain(store)
     }
+}
+
+/// Reads a file of logins: a device without an end is none.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(io::Error::other(format!("`{}` is too large for a file of logins", path.display())));
+    }
+    Ok(bytes)
 }
 
 /// A registry, or something below it, as these files name it: `host[:port][/path]`.

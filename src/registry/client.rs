@@ -79,7 +79,7 @@ impl Client {
     /// Returns a client that knows nothing of who was let in and who was not, and reads again what credentials there are.
     pub fn anew(&self) -> Result<Self> {
         let mut options = self.0.options.clone();
-        options.credentials = options.credentials.reread()?;
+        options.credentials = options.credentials.reread();
         Self::new(self.host(), options)
     }
 

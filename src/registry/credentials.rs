@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    auth_file::{AuthFile, Found},
+    auth_file::{AuthFile, Found, read},
     credential::Credential,
     helper::{PATIENCE, Question},
 };
@@ -42,6 +42,8 @@ enum Content {
     Given(Credential),
     Helper(String),
     Missing,
+    /// A file that cannot be read, which matters to who gets as far as it.
+    Broken(Error),
 }
 
 /// What credential helpers have said so far.
@@ -80,17 +82,15 @@ impl Credentials {
     }
 
     /// Adds a configuration file, which may be missing.
-    pub fn give_file(&mut self, path: &Path) -> Result<()> {
+    pub fn give_file(&mut self, path: &Path) {
         let (label, path) = (format!("`{}`", path.display()), Some(path.to_owned()));
         let content = Content::Missing;
-        self.places.push(Place { label, path, content }.read()?);
-        Ok(())
+        self.places.push(Place { label, path, content }.read());
     }
 
     /// Reads all files once more: others write them too.
-    pub(super) fn reread(self) -> Result<Self> {
-        let places = self.places.into_iter().map(Place::read).collect::<Result<_>>()?;
-        Ok(Self { places, ..self })
+    pub(super) fn reread(self) -> Self {
+        Self { places: self.places.into_iter().map(Place::read).collect(), ..self }
     }
 
     /// Adds the helper `docker-credential-NAME` for every registry; `label` says what names it.
@@ -112,6 +112,7 @@ impl Credentials {
                     looked.push(format!("{label} (missing)"));
                     continue;
                 }
+                Content::Broken(error) => return Err(error.clone()),
             };
             let mut asked = String::new();
             for found in found {
@@ -141,14 +142,14 @@ impl Credentials {
 
 impl Place {
     /// Reads the place's file, if it is one.
-    fn read(self) -> Result<Self> {
-        let Some(path) = &self.path else { return Ok(self) };
-        let content = match fs_err::read(path) {
-            Ok(bytes) => Content::File(AuthFile::parse(&path.display().to_string(), &bytes)?),
-            Err(error) if is_missing(&error) => Content::Missing,
-            Err(error) => return Err(Error::local("reading credentials").because(error)),
+    fn read(self) -> Self {
+        let Some(path) = &self.path else { return self };
+        let content = match read(path) {
+            Ok(bytes) => AuthFile::parse(&path.display().to_string(), &bytes).map(Content::File),
+            Err(error) if is_missing(&error) => Ok(Content::Missing),
+            Err(error) => Err(Error::local("reading credentials").because(error)),
         };
-        Ok(Self { content, ..self })
+        Self { content: content.unwrap_or_else(Content::Broken), ..self }
     }
 }
 
@@ -190,7 +191,7 @@ fn is_missing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::credential::Secret, *};
-    use crate::error::ErrorKind;
+    use crate::error::{ErrorKind, chain};
 
     fn login(user: &str, password: &str) -> Credential {
         Credential::Login { user: user.to_owned(), password: Secret::new(password) }
@@ -207,8 +208,8 @@ mod tests {
         let second = dir.path().join("config.json");
         fs_err::write(&second, r#"{"auths":{"h":{}}}"#).unwrap();
         let mut credentials = Credentials::default();
-        credentials.give_file(&first).unwrap();
-        credentials.give_file(&second).unwrap();
+        credentials.give_file(&first);
+        credentials.give_file(&second);
         let looked = format!(
             "no credentials for `h`; looked in: `{}` (missing), `{}`",
             first.display(),
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(source(&credentials, "h"), "user `bob` from `late`");
         let mut given = Credentials::default();
         given.give("the command line", Credential::Token(Secret::new("t")));
-        given.give_file(&second).unwrap();
+        given.give_file(&second);
         assert_eq!(source(&given, "any"), "a token from the command line");
     }
 
@@ -270,15 +271,20 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_this_machines_fault() {
+    fn a_broken_file_is_this_machines_fault_where_it_is_needed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         fs_err::write(&path, "{\"auths\":").unwrap();
-        let error = Credentials::default().give_file(&path).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Local);
-        assert!(error.message().contains("config.json"), "{error}");
-        let unreadable = Credentials::default().give_file(dir.path()).unwrap_err();
-        assert_eq!(unreadable.kind(), ErrorKind::Local);
+        for broken in [path.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let mut credentials = Credentials::default();
+            credentials.give_text("first", r#"{"auths":{"h":{"auth":"Ym9iOng="}}}"#).unwrap();
+            credentials.give_file(broken);
+            // What comes before it is not hidden by it, as for podman.
+            assert_eq!(source(&credentials, "h"), "user `bob` from `first`");
+            let error = credentials.find("e", "x", &Answers::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Local);
+            assert!(chain(&error).contains(&broken.display().to_string()), "{error:?}");
+        }
     }
 
     #[test]

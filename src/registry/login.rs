@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth_file::Key,
+    auth_file::{Key, read},
     challenge::Challenge,
     client::{Call, Client},
     credential::Secret,
@@ -92,9 +92,9 @@ impl LoginFile {
     /// Reads a file, which may be missing.
     pub fn open(path: &Path) -> Result<Self> {
         let doing = || format!("reading credentials from `{}`", path.display());
-        let bytes = match fs_err::read(path) {
+        let bytes = match read(path) {
             Err(error) if error.kind() == IoErrorKind::NotFound => Vec::new(),
-            read => read.context(ErrorKind::Local, doing)?,
+            bytes => bytes.context(ErrorKind::Local, doing)?,
         };
         let root = match bytes.trim_ascii() {
             [] => Map::new(),
