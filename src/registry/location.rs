@@ -91,7 +91,7 @@ pub(crate) fn redirected(
         // Other clients turn this into a GET, whose 404 says nothing (gh:goharbor/harbor#2473).
         let words = format!("{method} is redirected by {} to {}", status.as_u16(), origin(&named));
         return Err(Error::new(ErrorKind::Refused, words)
-            .with_hint(format!("push to `{}` instead", named.host_str().unwrap_or_default())));
+            .with_hint(format!("push to `{}` instead", named.authority())));
     }
     let mut target = named.clone();
     let downgraded = request.scheme() == "https" && named.scheme() == "http";
@@ -260,9 +260,10 @@ mod tests {
             let found = redirected(&method, &request, status, &headers(location), &guard).unwrap();
             assert_eq!(found.as_ref().map(Url::as_str), target, "{method} {status} {location}");
         }
-        let far = headers("https://other.example.com/x?token=1");
+        let far = headers("https://other.example.com:8443/x?token=1");
         let error = redirected(&Method::POST, &request, StatusCode::FOUND, &far, &guard).unwrap_err();
-        assert_eq!(error.to_string(), "POST is redirected by 302 to https://other.example.com");
+        assert_eq!(error.to_string(), "POST is redirected by 302 to https://other.example.com:8443");
+        assert_eq!(error.hints(), ["push to `other.example.com:8443` instead"]);
     }
 
     #[test]
