@@ -19,6 +19,12 @@ const SHORTEST: usize = 4;
 const OURS: [&str; 9] =
     ["account", "client_id", "digest", "digest-algorithm", "from", "mount", "scope", "service", "tag"];
 
+/// Parts of the names of what a signed address proves itself by: Amazon's, Google's, Azure's, and the `_state` of uploads.
+const PROOFS: [&str; 9] = ["auth", "cred", "jwt", "key", "policy", "secret", "sig", "state", "token"];
+
+/// What is longer and has no name that we know may be such a proof as well.
+const LONGEST_PLAIN: usize = 40;
+
 /// What one request has told in confidence.
 #[derive(Clone, Default)]
 pub(super) struct Confidential(Vec<String>);
@@ -60,10 +66,33 @@ impl Confidential {
         Self(told)
     }
 
-    /// Returns what may be seen of a text.
+    /// Returns what may be seen of a text. The addresses in it need not be ours: a registry may tell those that it
+    /// signed for itself.
     pub(super) fn hide(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+        without_proofs(&self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…")))
     }
+}
+
+/// Hides the parameters of addresses that may let somebody in. Others are words for the user: Google names the
+/// project in which something has to be allowed.
+fn without_proofs(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "\"'`<>)\\".contains(c);
+    let proves = |name: &str, value: &str| {
+        let name = name.to_ascii_lowercase();
+        PROOFS.iter().any(|proof| name.contains(proof)) || value.len() > LONGEST_PLAIN
+    };
+    let hidden = |parameter: &str| match parameter.split_once('=') {
+        Some((name, value)) if !OURS.contains(&name) && proves(name, value) => "…".to_owned(),
+        _ => parameter.to_owned(),
+    };
+    let mut parts = text.split('?');
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (query, rest) = part.split_at(part.find(ends).unwrap_or(part.len()));
+        let query = query.split('&').map(hidden).collect::<Vec<_>>().join("&");
+        shown.extend(["?", &query, rest]);
+    }
+    shown
 }
 
 /// Decodes what stands before the `@` of an address: like a form, but for its signs.
@@ -108,6 +137,11 @@ mod tests {
             ("me may not come in with xyzzy", "me may not come in with …"),
             ("proxy-authorization: Basic dTpwL3h5, p/xy", "proxy-authorization: Basic …, …"),
             ("nothing else", "nothing else"),
+            ("what? a=b", "what? a=b"),
+            (
+                "see https://s3/x?X-Sig=ab/c==&digest=sha256:0&y=1 (or <http://r?_state=1>)",
+                "see https://s3/x?…&digest=sha256:0&y=1 (or <http://r?…>)",
+            ),
         ] {
             assert_eq!(seen(upload, basic, "", text), shown);
         }
