@@ -436,7 +436,7 @@ impl Client {
     }
 
     /// The registry itself, or itself with TLS; beside its own paths there somebody else may be.
-    fn may_see_credentials(&self, url: &Url) -> bool {
+    pub(super) fn may_see_credentials(&self, url: &Url) -> bool {
         let base = self.0.transport.base();
         is_same_server(url, &base) && (url.scheme() == base.scheme() || url.path().starts_with("/v2/"))
     }

@@ -21,6 +21,7 @@ use super::{
     client::{Call, Client},
     credential::Secret,
     helper::{PATIENCE, Question},
+    registry_error::RegistryError,
     tls::NoTls,
     transport::Incoming,
 };
@@ -75,8 +76,13 @@ impl Client {
         self.auth().source(repository)
     }
 
-    /// Adds to a refusal of our credentials whose they were, unless it says so already.
+    /// Adds to a refusal of our credentials whose they were, unless it says so already. Hosts that the registry sends
+    /// us to have not seen them.
     pub fn explain(&self, repository: &str, error: Error) -> Error {
+        let by = error.find::<RegistryError>().and_then(|refusal| refusal.url.parse().ok());
+        if by.is_some_and(|url| !self.may_see_credentials(&url)) {
+            return error;
+        }
         self.auth().explain(repository, error)
     }
 }

@@ -131,6 +131,8 @@ impl RegistryError {
                 Some("it was a web page that refused: ask whoever runs what stands before the registry"),
             ),
             401 | 403 => (ErrorKind::Denied, None),
+            // RFC 6749, section 5.2: a refresh token that is too old, or not one.
+            400 if self.code.as_deref() == Some("invalid_grant") => (ErrorKind::Denied, None),
             404 if manifest && self.misses_blob() => (ErrorKind::Refused, Some(STORAGE)),
             404 if (opening || manifest) && self.code.is_none() => (
                 ErrorKind::Refused,
@@ -177,8 +179,18 @@ impl std::error::Error for RegistryError {}
 fn words(body: &str) -> (Option<String>, Option<String>) {
     match serde_json::from_str::<Value>(body) {
         Ok(json) => json_words(&json),
+        Err(_) if is_bucket(body) => {
+            let [code, message] = ["code", "message"].map(|name| element(body, name));
+            (code.and_then(|code| one_line(&code)), message.and_then(|message| one_line(&message)))
+        }
         Err(_) => (None, plain(body)),
     }
+}
+
+/// Returns whether a bucket answered, to which a registry sends uploads: those of Amazon, Google and Azure speak XML.
+fn is_bucket(text: &str) -> bool {
+    let declared = text.trim_start().strip_prefix("<?xml").and_then(|rest| rest.split_once("?>"));
+    declared.map_or(text, |(_, rest)| rest).trim_start().starts_with("<Error>")
 }
 
 /// Makes foreign text one line; of a web page its title, or its heading.
@@ -192,6 +204,9 @@ fn plain(text: &str) -> Option<String> {
 
 /// Returns whether a text is HTML: some pages begin with a byte order mark, and some stand in the middle of JSON.
 fn is_page(text: &str) -> bool {
+    if is_bucket(text) {
+        return false;
+    }
     let text = text.to_ascii_lowercase();
     text.trim_start().starts_with('<')
         || ["<!doctype", "<html", "<head", "<body", "</"].iter().any(|tag| text.contains(tag))
@@ -304,6 +319,18 @@ mod tests {
                 Some("Access denied & logged"),
             ),
             ("<html><title>cut o", None, None),
+            (
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>AccessDenied</Code>\
+                 <Message>Request has &lt;expired&gt;</Message><StringToSign>GET</StringToSign></Error>",
+                Some("AccessDenied"),
+                Some("Request has <expired>"),
+            ),
+            ("<?xml version=\"1.0\"?><html><title>No</title></html>", None, Some("No")),
+            (
+                r#"{"errors":[{"code":"UNKNOWN","message":"PUT \"https://s3/x?X-Sig=abc\u0026digest=sha256:0\": 403"}]}"#,
+                Some("UNKNOWN"),
+                Some("PUT \"https://s3/x?…&digest=sha256:0\": 403"),
+            ),
             ("<p>no title</p>", None, None),
             ("\u{feff}<!doctype html><title>Blocked</title>", None, Some("Blocked")),
             ("Error: <b>no</b>", None, None),
@@ -406,6 +433,8 @@ mod tests {
                 RegistryError::new(&Method::PUT, &url, status, &headers, body.as_bytes(), &confidential);
             assert_eq!(error.into_error("pushing").hints(), [expected]);
         }
+        let stale = refusal(400, r#"{"error":"invalid_grant"}"#).into_error("getting a token");
+        assert_eq!(stale.kind(), ErrorKind::Denied);
         // As Go and nginx answer who does without TLS.
         for body in [
             "Client sent an HTTP request to an HTTPS server.\n",
