@@ -4,11 +4,14 @@
 //! is seen. A challenge that is no use (a realm that is no URL) is passed over for the next.
 
 use http::{HeaderMap, header};
-use http_auth::ChallengeParser;
+use http_auth::{ChallengeParser, ChallengeRef};
 use url::Url;
 
 /// A challenge names one or two. A hostile one can name a hundred thousand in one header.
 const SCOPES: usize = 16;
+
+/// So many in one header are looked for behind errors.
+const CHALLENGES: usize = 16;
 
 /// What a 401 asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,27 +35,45 @@ impl Challenge {
         let mut basic = None;
         for value in headers.get_all(header::WWW_AUTHENTICATE) {
             let Ok(value) = std::str::from_utf8(value.as_bytes()) else { continue };
-            // A syntax error voids what follows it, not what was read before.
-            for challenge in ChallengeParser::new(value).map_while(Result::ok) {
-                let parameter = |name: &str| {
-                    let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-                    found.map(|(_, value)| value.to_unescaped())
-                };
-                if challenge.scheme.eq_ignore_ascii_case("basic") {
-                    basic = Some(Self::Basic);
-                } else if challenge.scheme.eq_ignore_ascii_case("bearer") {
-                    // Nexus has sent `null://` (gh:sonatype/nexus-public#580).
-                    let realm = parameter("realm").and_then(|realm| realm.parse::<Url>().ok());
-                    let Some(realm) = realm.filter(|realm| matches!(realm.scheme(), "http" | "https")) else {
-                        continue;
-                    };
-                    let scopes = parameter("scope").unwrap_or_default();
-                    let scopes = scopes.split_ascii_whitespace().take(SCOPES).map(str::to_owned).collect();
-                    return Some(Self::Bearer { realm, service: parameter("service"), scopes });
+            let value = single_spaced(value);
+            let mut rest = value.as_str();
+            for _ in 0..CHALLENGES {
+                let mut is_whole = true;
+                for challenge in ChallengeParser::new(rest) {
+                    match challenge.map(|challenge| Self::of(&challenge)) {
+                        Ok(Some(Self::Basic)) => basic = Some(Self::Basic),
+                        Ok(Some(bearer)) => return Some(bearer),
+                        Ok(None) => {}
+                        Err(_) => is_whole = false,
+                    }
+                }
+                // A syntax error (the token of `Negotiate` is one here) voids what follows it, up to a comma.
+                match rest.split_once(',') {
+                    Some((_, behind)) if !is_whole => rest = behind.trim_start(),
+                    _ => break,
                 }
             }
         }
         basic
+    }
+
+    fn of(challenge: &ChallengeRef<'_>) -> Option<Self> {
+        let parameter = |name: &str| {
+            let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_unescaped())
+        };
+        if challenge.scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !challenge.scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        // Nexus has sent `null://` (gh:sonatype/nexus-public#580).
+        let realm = parameter("realm")?.parse::<Url>().ok();
+        let realm = realm.filter(|realm| matches!(realm.scheme(), "http" | "https"))?;
+        let scopes = parameter("scope").unwrap_or_default();
+        let scopes = scopes.split_ascii_whitespace().take(SCOPES).map(str::to_owned).collect();
+        Some(Self::Bearer { realm, service: parameter("service"), scopes })
     }
 
     /// Returns what it asks for, whatever it was about.
@@ -62,6 +83,19 @@ impl Challenge {
             Self::Bearer { realm, service, .. } => Self::Bearer { realm, service, scopes: Vec::new() },
         }
     }
+}
+
+/// Leaves one space of several, which RFC 9110 allows behind a scheme and the parser does not; quotes keep theirs.
+fn single_spaced(value: &str) -> String {
+    let (mut in_quotes, mut is_escaped, mut before) = (false, false, ' ');
+    let keeps = |&c: &char| {
+        let keeps = in_quotes || (before, c) != (' ', ' ');
+        in_quotes ^= c == '"' && !is_escaped;
+        is_escaped = in_quotes && c == '\\' && !is_escaped;
+        before = c;
+        keeps
+    };
+    value.chars().filter(keeps).collect()
 }
 
 #[cfg(test)]
@@ -110,6 +144,15 @@ mod tests {
                 ],
                 Some(bearer_from("https://a/t", None, &[])),
             ),
+            (
+                vec![r#"Bearer   realm = "https://a/t" , service="a  \" b""#],
+                Some(bearer_from("https://a/t", Some("a  \" b"), &[])),
+            ),
+            (
+                vec![r#"Negotiate oYG2MA==, Basic realm="x", Bearer realm="https://a/t",service="s""#],
+                Some(bearer_from("https://a/t", Some("s"), &[])),
+            ),
+            (vec![r#"Basic realm="x", Negotiate oYG2MA=="#], Some(Challenge::Basic)),
             (vec![r#"Bearer realm="null://""#, r#"Basic realm="x""#], Some(Challenge::Basic)),
             (vec![r#"Bearer realm="/token""#], None),
             (vec![r#"Bearer realm="https://a/t",scope="ü""#, "Basic"], Some(Challenge::Basic)),
