@@ -87,6 +87,8 @@ pub struct Session {
     trust_range: bool,
     /// A token was fetched anew, and nothing has been accepted since.
     reauthenticated: bool,
+    /// So many POSTs that asked to mount the blob have failed.
+    failed_mounts: u32,
     /// The registry has once put the bytes together wrongly.
     misassembled: bool,
     /// How the last request with a body broke.
@@ -220,6 +222,7 @@ impl Session {
             way: Way::first(&settings),
             trust_range: settings.profile.trust_range,
             reauthenticated: false,
+            failed_mounts: 0,
             misassembled: false,
             last_break: None,
             acknowledged: 0,

@@ -10,6 +10,9 @@ use crate::{
     },
 };
 
+/// A registry that is away comes back; one that fails so often cannot mount.
+const MOST_FAILED_MOUNTS: u32 = 3;
+
 /// Returns whether a POST may fail so because of the repository that the blob should be mounted from.
 pub(super) const fn blames_mount(status: u16) -> bool {
     status >= 400 && status < 500 && !retry::is_transient(status)
@@ -45,6 +48,12 @@ impl Session {
             201 if mounting => Step::Ended(Ok(Outcome::Mounted)),
             200..=204 => self.begun(reply),
             status if retry::is_transient(status) => {
+                if mounting && !matches!(status, 429 | 503) {
+                    self.failed_mounts += 1;
+                    if self.failed_mounts == MOST_FAILED_MOUNTS {
+                        self.settings.mount_from = None;
+                    }
+                }
                 self.again(Step::Open, error, retry::retry_after(&reply.headers))
             }
             _ => Step::Ended(Err(error)),
@@ -142,6 +151,17 @@ mod tests {
         let mount = Settings { mount_from: Some("base".to_owned()), ..settings() };
         let done = play_with(mount, &blob(5), vec![status(403), status(403)]).1;
         assert!(done.starts_with("POST from base, POST, denied: "), "{done}");
+    }
+
+    #[test]
+    fn a_mount_that_fails_time_and_again_is_a_plain_upload() {
+        let mount = || Settings { mount_from: Some("base".to_owned()), ..settings() };
+        let failed = "POST from base, wait, ".repeat(3);
+        let answers = vec![status(500), status(502), status(504), opened(), status(201)];
+        assert_eq!(play_with(mount(), &blob(5), answers).1, format!("{failed}POST, PUT 5, uploaded"));
+        // Whoever is only busy may mount it later.
+        let answers = vec![status(503), status(429), status(503), status(201)];
+        assert_eq!(play_with(mount(), &blob(5), answers).1, format!("{failed}POST from base, mounted"));
     }
 
     #[test]
