@@ -157,6 +157,7 @@ impl CredsArgs {
         } else if self.password_stdin {
             return Err(Error::usage("`--password-stdin` has no user").with_hint("add `--creds USER`"));
         } else if let Some(token) = context.environment.var("LONGSHORE_TOKEN") {
+            let token = token.trim_end_matches(LINE_END);
             credentials.give("LONGSHORE_TOKEN", Credential::Token(Secret::new(token)));
         } else {
             return access.files.kept(context);
@@ -175,7 +176,7 @@ pub(super) fn password_from_stdin() -> Result<Secret> {
     if password.len() as u64 > PASSWORD_LIMIT {
         return Err(Error::usage("what standard input holds is too long for a password"));
     }
-    let password = password.trim_end_matches(['\r', '\n']);
+    let password = password.trim_end_matches(LINE_END);
     if password.is_empty() {
         // What `echo "$TOKEN"` writes where nobody has set it.
         return Err(Error::usage("the password on standard input is empty"));
@@ -190,6 +191,9 @@ pub(super) fn password_in_argv(hint: &str) -> Error {
 
 /// Tokens have some KiB; who pipes an archive into the wrong option shall not fill the memory.
 const PASSWORD_LIMIT: u64 = 1 << 20;
+
+/// What `echo` and a text editor add to a password or a token.
+const LINE_END: [char; 2] = ['\r', '\n'];
 
 /// Where docker takes credentials from before all files.
 const AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";

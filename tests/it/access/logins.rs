@@ -324,8 +324,9 @@ fn places_count_in_podmans_order_and_a_variable_before_them() {
     let named = user
         .fed(&format!("{PASSWORD}\n"), ["push", super::IMAGE, &image, "--creds", USER, "--password-stdin"]);
     named.pushed();
-    let token = User::new().with("LONGSHORE_TOKEN", "wr0ng-token");
-    let refused = token.push(&image, &[]);
-    refused.said(4, &["a token from LONGSHORE_TOKEN"]);
-    assert!(!refused.stderr.contains("wr0ng-token"));
+    for token in ["wr0ng-token", "wr0ng-token\n"] {
+        let refused = User::new().with("LONGSHORE_TOKEN", token).push(&image, &[]);
+        refused.said(4, &["a token from LONGSHORE_TOKEN"]);
+        assert!(!refused.stderr.contains("wr0ng-token"));
+    }
 }
