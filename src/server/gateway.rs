@@ -34,6 +34,7 @@ use crate::{
     layout::read,
     oci::{Content, Descriptor, Digest, Manifest, Reference},
     push::{self, Press, Push},
+    registry::RegistryError,
     source::{Choice, Input, SourceSpec, oci_layout::OciLayout, spec::Location},
 };
 
@@ -43,8 +44,8 @@ pub(super) struct Gateway {
     /// What clients push lies here.
     folder: Folder,
     upstream: Mutex<Upstream>,
-    /// The upstream did not let us in.
-    denied: AtomicBool,
+    /// What the client knows of the upstream's login has led nowhere.
+    stuck: AtomicBool,
     turns: Turns,
     /// Leave to send a blob ahead.
     ahead: Semaphore,
@@ -72,9 +73,9 @@ impl Gateway {
             }
         };
         let ahead = Semaphore::new(upstream.options.jobs.max(1));
-        let (upstream, denied) = (Mutex::new(upstream), AtomicBool::default());
+        let (upstream, stuck) = (Mutex::new(upstream), AtomicBool::default());
         let images = Semaphore::new(IMAGES);
-        Ok(Self { folder, upstream, denied, turns: Turns::default(), ahead, images })
+        Ok(Self { folder, upstream, stuck, turns: Turns::default(), ahead, images })
     }
 
     fn upstream(&self) -> Upstream {
@@ -82,9 +83,9 @@ impl Gateway {
     }
 
     /// Returns the upstream for what begins anew: a push in its manifest, a pull in its tag. Where we were not let in
-    /// before, whoever runs the gateway may have logged in since.
+    /// before, whoever runs the gateway may have logged in since, or the upstream may ask for another login.
     async fn upstream_anew(&self) -> Upstream {
-        if self.denied.swap(false, Ordering::Relaxed) {
+        if self.stuck.swap(false, Ordering::Relaxed) {
             let client = self.upstream().client;
             match blocking(move || client.anew()).await {
                 Ok(client) => self.lock().client = client,
@@ -101,7 +102,13 @@ impl Gateway {
 
     /// Takes note of why the upstream did not do what was asked for.
     fn note(&self, error: Error) -> Error {
-        self.denied.fetch_or(error.kind() == ErrorKind::Denied, Ordering::Relaxed);
+        let is_stuck = match error.kind() {
+            ErrorKind::Denied | ErrorKind::Refused => true,
+            // Without an answer it may be the token server's. Where there is one, the client knows how long to wait.
+            ErrorKind::Network => error.find::<RegistryError>().is_none(),
+            _ => false,
+        };
+        self.stuck.fetch_or(is_stuck, Ordering::Relaxed);
         error
     }
 

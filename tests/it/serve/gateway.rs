@@ -305,6 +305,19 @@ fn who_runs_the_gateway_may_log_in_while_it_runs() {
 }
 
 #[test]
+fn a_login_that_led_nowhere_is_not_asked_for_for_ever() {
+    for realm in ["http://127.0.0.1:1/token", "http://other.example/token"] {
+        let challenge = format!("Bearer realm=\"{realm}\"");
+        let lost = Fault::status(401).header("WWW-Authenticate", &challenge);
+        let registry = Registry::start(Script::new().on(Route::ManifestGet, 1, lost));
+        let dir = tempfile::tempdir().unwrap();
+        let serve = gateway(dir.path(), &registry.host(), &[]);
+        let ask = || send(serve.host(), "GET", "/v2/demo/manifests/1", &[], b"").status;
+        assert_eq!((ask(), ask()), (502, 404), "{realm}");
+    }
+}
+
+#[test]
 fn a_refusal_comes_with_its_status_and_words() {
     let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[1000]));
     let words = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"there is no such project"}]}"#;
