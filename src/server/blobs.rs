@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::{Stream, stream};
 use http::{
     HeaderMap, Response, StatusCode,
-    header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE},
+    header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE},
 };
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
@@ -16,7 +16,8 @@ use hyper::body::Frame;
 use super::{
     Registry,
     names::Name,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, head, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, head, not_modified, set},
+    routes::is_known,
     storage::Stored,
 };
 use crate::{blob::Blob, error::counted, oci::Digest};
@@ -27,8 +28,16 @@ const PIECE: u64 = 256 << 10;
 
 impl Registry {
     /// `HEAD /v2/<name>/blobs/<digest>`
-    pub(super) async fn head_blob(&self, name: Name, digest: Digest) -> Result<Reply, Refusal> {
+    pub(super) async fn head_blob(
+        &self,
+        name: Name,
+        digest: Digest,
+        headers: &HeaderMap,
+    ) -> Result<Reply, Refusal> {
         let blob = self.open_blob(name, digest.clone()).await?;
+        if is_known(headers, &digest) {
+            return Ok(not_modified(&digest));
+        }
         let size = blob.size();
         Ok(head(sent(blob, &digest, StatusCode::OK, 0..size), size))
     }
@@ -41,8 +50,13 @@ impl Registry {
         headers: &HeaderMap,
     ) -> Result<Reply, Refusal> {
         let blob = self.open_blob(name, digest.clone()).await?;
+        if is_known(headers, &digest) {
+            return Ok(not_modified(&digest));
+        }
         let size = blob.size();
-        let asked = headers.get(RANGE).and_then(|value| value.to_str().ok());
+        // Who has a part of something else wants the whole of this.
+        let goes_on = headers.get(IF_RANGE).is_none_or(|part| *part == etag(&digest));
+        let asked = headers.get(RANGE).filter(|_| goes_on).and_then(|value| value.to_str().ok());
         match asked.and_then(|text| Asked::parse(text, size)) {
             None => Ok(sent(blob, &digest, StatusCode::OK, 0..size)),
             Some(Asked::Bytes(range)) => {
@@ -116,12 +130,12 @@ fn sent(blob: Stored, digest: &Digest, status: StatusCode, range: Range<u64>) ->
     };
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
-    let (digest, headers) = (digest.to_string(), reply.headers_mut());
+    let headers = reply.headers_mut();
     headers.insert(CONTENT_LENGTH, length.into());
     set(headers, CONTENT_TYPE, "application/octet-stream");
     set(headers, ACCEPT_RANGES, "bytes");
-    set(headers, ETAG, &format!("\"{digest}\""));
-    set(headers, DOCKER_CONTENT_DIGEST, &digest);
+    set(headers, ETAG, &etag(digest));
+    set(headers, DOCKER_CONTENT_DIGEST, &digest.to_string());
     reply
 }
 

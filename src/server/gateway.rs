@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use http::{Method, StatusCode, request::Parts};
+use http::{Method, StatusCode, header::ALLOW, request::Parts};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -225,7 +225,9 @@ impl Registry {
             Route::Tags(name) if reads => (name, TAGS.to_owned(), "NAME_UNKNOWN"),
             Route::Blob(..) | Route::Manifest(..) if head.method == Method::DELETE => {
                 let message = "a gateway deletes nothing: ask its upstream to";
-                return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message));
+                let methods = route.methods().trim_end_matches(", DELETE");
+                let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message);
+                return Err(refusal.with(ALLOW, methods));
             }
             _ => return Ok(None),
         };

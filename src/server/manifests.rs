@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use super::{
     Registry,
     names::{Name, Needed},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, full, head, set},
-    routes::{Target, content_length, parameters},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, etag, full, head, not_modified, set},
+    routes::{Target, content_length, is_known, parameters},
 };
 use crate::{
     error::chain,
@@ -32,15 +32,29 @@ pub(super) const MOST_LARGE: usize = 16;
 
 impl Registry {
     /// `HEAD /v2/<name>/manifests/<tag or digest>`
-    pub(super) async fn head_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
+    pub(super) async fn head_manifest(
+        &self,
+        name: Name,
+        target: Target,
+        headers: &HeaderMap,
+    ) -> Result<Reply, Refusal> {
         let manifest = self.find_manifest(name, target).await?;
+        if is_known(headers, &manifest.digest) {
+            return Ok(not_modified(&manifest.digest));
+        }
         let size = manifest.bytes.len() as u64;
         Ok(head(sent(manifest), size))
     }
 
     /// `GET /v2/<name>/manifests/<tag or digest>`
-    pub(super) async fn get_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
-        self.find_manifest(name, target).await.map(sent)
+    pub(super) async fn get_manifest(
+        &self,
+        name: Name,
+        target: Target,
+        headers: &HeaderMap,
+    ) -> Result<Reply, Refusal> {
+        let manifest = self.find_manifest(name, target).await?;
+        Ok(if is_known(headers, &manifest.digest) { not_modified(&manifest.digest) } else { sent(manifest) })
     }
 
     /// `PUT /v2/<name>/manifests/<tag or digest>`, and `?tag=<tag>` for each further tag.
@@ -156,7 +170,7 @@ fn parse(bytes: Bytes, target: &Target, declared: Option<&str>) -> Result<Manife
 fn sent(manifest: Manifest) -> Reply {
     let digest = manifest.digest.to_string();
     let mut reply = full(&manifest.media_type, manifest.bytes);
-    set(reply.headers_mut(), ETAG, &format!("\"{digest}\""));
+    set(reply.headers_mut(), ETAG, &etag(&manifest.digest));
     set(reply.headers_mut(), DOCKER_CONTENT_DIGEST, &digest);
     reply
 }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, io};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG},
 };
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
@@ -130,6 +130,16 @@ pub(super) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply
         set(reply.headers_mut(), name.clone(), value);
     }
     reply
+}
+
+/// An answer to who has it already.
+pub(super) fn not_modified(digest: &Digest) -> Reply {
+    empty(StatusCode::NOT_MODIFIED, &[(ETAG, &etag(digest)), (DOCKER_CONTENT_DIGEST, &digest.to_string())])
+}
+
+/// Returns the name by which a client asks later whether something has changed.
+pub(super) fn etag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
 }
 
 /// An answer of bytes at hand.

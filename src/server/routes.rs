@@ -3,10 +3,16 @@
 
 use std::fmt;
 
-use http::{HeaderMap, StatusCode, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, StatusCode,
+    header::{ALLOW, CONTENT_LENGTH, IF_NONE_MATCH},
+};
 use url::form_urlencoded;
 
-use super::{names::Name, reply::Refusal};
+use super::{
+    names::Name,
+    reply::{Refusal, etag},
+};
 use crate::oci::{Digest, reference};
 
 /// Where processes are asked whether they are well.
@@ -102,6 +108,22 @@ impl Route {
             Self::Uploads(..) => "uploads",
         }
     }
+
+    /// Returns what can be done with it.
+    pub(super) const fn methods(&self) -> &'static str {
+        match self {
+            Self::Blob(..) => "GET, HEAD, DELETE",
+            Self::Catalog
+            | Self::Health
+            | Self::Metrics
+            | Self::Referrers(..)
+            | Self::Root
+            | Self::Tags(_) => "GET, HEAD",
+            Self::Manifest(..) => "GET, HEAD, PUT, DELETE",
+            Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+            Self::Uploads(_) => "POST",
+        }
+    }
 }
 
 impl fmt::Display for Target {
@@ -150,9 +172,18 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Refuses a method that a path does not know.
-pub(super) fn no_such_method() -> Refusal {
+/// Returns whether a client says that it has what bears this digest already (RFC 9110, 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
+    let known = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|tags| tags.split(',')).map(str::trim);
+    let etag = etag(digest);
+    known.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// Refuses a method that a path does not know, and names those that it does.
+pub(super) fn no_such_method(methods: &str) -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done with this path")
+        .with(ALLOW, methods)
 }
 
 #[cfg(test)]

@@ -321,6 +321,69 @@ async fn ranges_of_a_blob_are_served() {
 }
 
 #[tokio::test]
+async fn what_a_client_has_is_not_sent_again() {
+    let registry = Fixture::start().await;
+    let tagged = registry.image("a", "1", b"layer").await;
+    let blob = Digest::of(b"layer");
+    for (path, digest) in [
+        (format!("/v2/a/blobs/{blob}"), blob.clone()),
+        ("/v2/a/manifests/1".to_owned(), Digest::of(tagged.as_bytes())),
+    ] {
+        let etag = header(&registry.get(&path).await, "etag").to_owned();
+        for (known, expected) in [
+            (etag.clone(), 304),
+            (format!("W/{etag}"), 304),
+            (format!("\"another\" , {etag}"), 304),
+            ("*".to_owned(), 304),
+            (digest.to_string(), 200),
+            ("\"another\"".to_owned(), 200),
+        ] {
+            for method in [Method::GET, Method::HEAD] {
+                let asked = registry.request(method, &path).header("if-none-match", &known);
+                let reply = asked.send().await.unwrap();
+                assert_eq!((reply.status().as_u16(), header(&reply, "etag")), (expected, &*etag), "{known}");
+            }
+        }
+    }
+    let path = format!("/v2/a/blobs/{blob}");
+    for (part, expected) in [(format!("\"{blob}\""), "la"), ("\"another\"".to_owned(), "layer")] {
+        let asked =
+            registry.request(Method::GET, &path).header("range", "bytes=0-1").header("if-range", part);
+        assert_eq!(asked.send().await.unwrap().text().await.unwrap(), expected);
+    }
+    assert_eq!(registry.status(Method::HEAD, &format!("/v2/b/blobs/{blob}")).await, 404);
+}
+
+#[tokio::test]
+async fn every_path_says_what_can_be_done_with_it() {
+    let registry = Fixture::start().await;
+    registry.image("a", "1", b"layer").await;
+    let digest = Digest::of(b"layer");
+    let upload = registry.open("a").await;
+    for (path, methods) in [
+        ("/healthz".to_owned(), "GET, HEAD"),
+        ("/metrics".to_owned(), "GET, HEAD"),
+        ("/v2/".to_owned(), "GET, HEAD"),
+        ("/v2/_catalog".to_owned(), "GET, HEAD"),
+        ("/v2/a/tags/list".to_owned(), "GET, HEAD"),
+        (format!("/v2/a/referrers/{digest}"), "GET, HEAD"),
+        (format!("/v2/a/blobs/{digest}"), "GET, HEAD, DELETE"),
+        ("/v2/a/manifests/1".to_owned(), "GET, HEAD, PUT, DELETE"),
+        ("/v2/a/blobs/uploads/".to_owned(), "POST"),
+        (upload, "GET, HEAD, PATCH, PUT, DELETE"),
+    ] {
+        for method in [Method::HEAD, Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE] {
+            let reply = registry.request(method.clone(), &path).send().await.unwrap();
+            let is_known = methods.split(", ").any(|known| known == method.as_str());
+            assert_eq!(reply.status() != 405, is_known, "{method} {path}");
+            if !is_known {
+                assert_eq!(header(&reply, "allow"), methods, "{path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_manifest_that_names_what_is_not_there_is_refused() {
     let registry = Fixture::start().await;
     let (config, missing) = (registry.blob("a", b"{}").await, Digest::of(b"missing"));
