@@ -228,11 +228,16 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.keeper.is_none()
-            && let Err(error) = fs_err::remove_dir_all(&self.folder)
+        let left = match &self.keeper {
+            None => fs_err::remove_dir_all(&self.folder),
+            // A disk that is too full for the state would stay so until the upload is given up.
+            Some(keeper) if keeper.saved != self.size => self.file.set_len(keeper.saved),
+            Some(_) => Ok(()),
+        };
+        if let Err(error) = left
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!("an upload's folder stays behind: {error}");
+            tracing::warn!("of an upload more stays behind than counts: {error}");
         }
     }
 }
@@ -353,9 +358,12 @@ mod tests {
         staging.append(&[Bytes::from_static(b"c")]).unwrap();
         staging.save().unwrap();
         assert!(matches!(Staging::resume(folder.clone()).unwrap(), Taken::Busy));
-        // These nobody counts: the process is killed before it can.
+        // These nobody counts: there is no room for a state that would.
         staging.append(&[Bytes::from_static(b"lost")]).unwrap();
         drop(staging);
+        assert_eq!(fs_err::read(folder.join(DATA)).unwrap(), b"abc");
+        // Nor these: the process is killed before it can.
+        fs_err::write(folder.join(DATA), b"abclost").unwrap();
 
         let state = State::read(&folder).unwrap().unwrap();
         assert_eq!((&*state.repository, state.size), ("a/b", 3));
