@@ -107,7 +107,10 @@ impl Upstream {
             ErrorKind::Network | ErrorKind::Refused => {
                 let status = refused.and_then(|refused| StatusCode::from_u16(refused.status).ok());
                 let status = status.filter(StatusCode::is_client_error).unwrap_or(StatusCode::BAD_GATEWAY);
-                Refusal::new(status, code("UNKNOWN"), format!("{host} refuses: {}", advised()))
+                // An answer to HEAD has no code.
+                let otherwise =
+                    if status == StatusCode::TOO_MANY_REQUESTS { "TOOMANYREQUESTS" } else { "UNKNOWN" };
+                Refusal::new(status, code(otherwise), format!("{host} refuses: {}", advised()))
             }
             ErrorKind::Source if error.find::<Missing>().is_some() => {
                 Refusal::not_found("MANIFEST_BLOB_UNKNOWN", advised())
