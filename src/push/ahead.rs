@@ -30,3 +30,16 @@ pub async fn send_ahead(
     options.learn(client, uploader.lesson());
     sent.map(drop)
 }
+
+/// Asks a registry to let a repository have a blob of another one there; returns whether it does.
+pub async fn mount_ahead(
+    client: &Client,
+    repository: &str,
+    digest: &Digest,
+    from: &str,
+    options: &Options,
+    reporter: Arc<dyn Reporter>,
+) -> Result<bool> {
+    let traffic = Traffic::new(options.jobs);
+    Uploader::new(client.clone(), repository.to_owned(), options, traffic, reporter).mount(digest, from).await
+}

@@ -48,7 +48,7 @@ use self::{
     tally::Tally,
     traffic::Traffic,
 };
-pub use ahead::send_ahead;
+pub use ahead::{mount_ahead, send_ahead};
 pub use all::{Arrival, PushAll};
 pub use assembly::{Assembly, Part};
 pub use bundle::{Bundle, Bundled, BundledImage, inventory, stocktaking};

@@ -212,6 +212,20 @@ impl Registry {
         });
     }
 
+    /// Has the upstream mount a blob, if there is one and it knows it in `from`; returns whether it has. Otherwise the
+    /// client sends it.
+    pub(super) async fn mount_there(&self, name: &Name, digest: &Digest, from: Option<&Name>) -> bool {
+        let (Some(gateway), Some(from)) = (&self.gateway, from) else { return false };
+        let upstream = gateway.upstream();
+        let (Ok(to), Ok(from)) = (upstream.repository(name), upstream.repository(from)) else { return false };
+        let Upstream { client, options, .. } = &upstream;
+        let mounted = push::mount_ahead(client, &to.path, digest, &from.path, options, Arc::new(Log)).await;
+        mounted.map_err(|error| gateway.note(error)).unwrap_or_else(|error| {
+            tracing::debug!("a blob was not mounted: {}", chain(&error));
+            false
+        })
+    }
+
     /// Answers what is the upstream's to answer; nothing if the folder does.
     pub(super) async fn relayed(&self, route: &Route, head: &Parts) -> Result<Option<Reply>, Refusal> {
         let Some(gateway) = &self.gateway else { return Ok(None) };

@@ -40,7 +40,9 @@ impl Registry {
         let mount = parameter(query, "mount").map(|text| digest(&text)).transpose()?;
         if let Some(mount) = &mount {
             let from = parameter(query, "from").map(|from| from.parse::<Name>()).transpose()?;
-            if self.storage.mount(name.clone(), mount.clone(), from).await? {
+            if self.storage.mount(name.clone(), mount.clone(), from.clone()).await?
+                || self.mount_there(&name, mount, from.as_ref()).await
+            {
                 return Ok(created(&name, mount));
             }
         }

@@ -201,6 +201,23 @@ fn what_the_upstream_has_is_not_sent_again() {
 }
 
 #[test]
+fn what_the_upstream_has_elsewhere_is_mounted_there() {
+    let (registry, layout) = (Registry::honest(), Layout::of(&[1000]));
+    layout.blobs.iter().for_each(|digest| drop(registry.seed("team/base", &layout.read(digest))));
+    let dir = tempfile::tempdir().unwrap();
+    let serve = gateway(dir.path(), &format!("{}/team", registry.host()), &[]);
+    for digest in &layout.blobs {
+        for (from, expected) in [("none", 202), ("base", 201)] {
+            let path = format!("/v2/demo/blobs/uploads/?mount={digest}&from={from}");
+            assert_eq!(send(serve.host(), "POST", &path, &[], b"").status, expected, "{from}");
+        }
+    }
+    assert_eq!(put_manifest(serve.host(), "demo", "1", &layout).status, 201);
+    assert_eq!(registry.manifest("team/demo", "1").unwrap().1, layout.root.bytes);
+    assert_eq!((registry.calls(Route::Patch), registry.calls(Route::Commit)), (0, 0));
+}
+
+#[test]
 fn what_nobody_has_is_named_and_nothing_is_tagged() {
     let (dir, registry, layout) = (tempfile::tempdir().unwrap(), Registry::honest(), image());
     let serve = gateway(dir.path(), &registry.host(), &[]);
