@@ -3,7 +3,7 @@
 //! Several images side by side, then one after the other what refers to an image; one that fails stops no other. A layer
 //! that several images share is encoded once and sent once: the repositories after the first one mount it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
@@ -122,7 +122,8 @@ impl PushAll {
                 let (cargo, work) = (&cargo, &work);
                 async move {
                     let carried = carry(cargo, work, &image, targets).await;
-                    (image, name, carried)
+                    let kept = kept(cargo, &image, &carried).await;
+                    (image, name, carried, kept)
                 }
             })
             .buffered(SIDE_BY_SIDE)
@@ -130,9 +131,10 @@ impl PushAll {
             .await;
         let mut places = Places::default();
         let mut arrivals = Vec::new();
-        for (image, name, carried) in carried {
-            arrivals.extend(places.note(&image, &name, carried, &arrived));
+        for (image, name, carried, kept) in carried {
+            arrivals.extend(places.note(&image, &kept, &name, carried, &arrived));
         }
+        let unaltered = cargo.unaltered();
         // What refers to a referrer comes after it as long as the source lists it so.
         for Consignment { image, name, place } in companions {
             let targets = place.and_then(|place| place.here(&image, &places, &mirror, &client));
@@ -142,8 +144,9 @@ impl PushAll {
                 arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
                 continue;
             }
-            let carried = carry(&cargo, &work, &image, targets).await;
-            arrivals.extend(places.note(&image, &name, carried, &arrived));
+            let cargo = if subject(&image, &*cargo.source).is_some() { &unaltered } else { &cargo };
+            let carried = carry(cargo, &work, &image, targets).await;
+            arrivals.extend(places.note(&image, &HashSet::new(), &name, carried, &arrived));
         }
         Ok(arrivals)
     }
@@ -169,6 +172,12 @@ async fn carry<T>(
     let targets = targets?;
     let results = work(cargo, image, targets.clone()).await;
     Ok(targets.into_iter().zip(results).collect())
+}
+
+/// Finds out which of an image's documents arrive as they are. What cannot be read is told of by the push itself.
+async fn kept<T>(cargo: &Cargo, image: &Image, carried: &Carried<T>) -> HashSet<Digest> {
+    let Some((target, _)) = carried.iter().flatten().next() else { return HashSet::new() };
+    cargo.delivery(image, target.clone()).kept().await.unwrap_or_default()
 }
 
 impl Place {
@@ -206,8 +215,9 @@ async fn require_left_out(
         };
         for target in targets {
             let fate = image.digest().cloned().map_or(Fate::Unknown, Fate::Arrived);
-            places.settle(image, &target.destination.repository, fate);
+            let repository = target.destination.repository.clone();
             let delivery = cargo.delivery(image, target);
+            places.settle(image, &delivery.kept().await.unwrap_or_default(), &repository, &fate);
             match Box::pin(delivery.require_left_out()).await {
                 Err(error) if error.find::<Missing>().is_some() => missing.push((name, error)),
                 result => result?,
@@ -226,6 +236,7 @@ async fn require_left_out(
 struct Places(HashMap<Digest, Vec<(Repository, Fate)>>);
 
 /// What became of an image in a repository.
+#[derive(Clone)]
 enum Fate {
     /// It is there, by this digest.
     Arrived(Digest),
@@ -246,10 +257,18 @@ impl Fate {
 }
 
 impl Places {
-    /// Takes note of an image's fate in a repository.
-    fn settle(&mut self, image: &Image, repository: &Repository, fate: Fate) {
-        if let Some(digest) = image.digest() {
-            self.0.entry(digest.clone()).or_default().push((repository.clone(), fate));
+    /// Takes note of an image's fate in a repository, which the documents share that belong to it and are kept.
+    fn settle(&mut self, image: &Image, kept: &HashSet<Digest>, repository: &Repository, fate: &Fate) {
+        let Some(root) = image.digest() else { return };
+        let of_kept = |document| match fate {
+            Fate::Arrived(_) => Fate::Arrived(document),
+            Fate::Skipped(there) if there == root => Fate::Skipped(document),
+            other => other.clone(),
+        };
+        let below = kept.iter().filter(|document| *document != root);
+        let fates = below.map(|document| (document.clone(), of_kept(document.clone())));
+        for (document, fate) in fates.chain([(root.clone(), fate.clone())]) {
+            self.0.entry(document).or_default().push((repository.clone(), fate));
         }
     }
 
@@ -257,6 +276,7 @@ impl Places {
     fn note<T>(
         &mut self,
         image: &Image,
+        kept: &HashSet<Digest>,
         name: &str,
         carried: Carried<T>,
         arrived: impl Fn(&T) -> Fate,
@@ -270,7 +290,7 @@ impl Places {
         let mut arrivals = Vec::new();
         for (Target { destination, .. }, result) in carried {
             let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
-            self.settle(image, &destination.repository, fate);
+            self.settle(image, kept, &destination.repository, &fate);
             let (image, result) = (name.to_owned(), result.map(Some));
             arrivals.push(Arrival { image, destination: Some(destination), result });
         }

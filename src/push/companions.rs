@@ -7,7 +7,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Format, Options, Pushed, Target, delivery::Delivery, spool::blocking, wanted::Wanted};
+use super::{Cargo, Format, Options, Pushed, Target, delivery::Delivery, spool::blocking, wanted::Wanted};
 use crate::{
     codec::Recipe,
     error::{Error, Result},
@@ -46,12 +46,7 @@ impl Delivery {
                     &self.target.client,
                 ),
                 image: companion.image,
-                options: Options {
-                    format: Format::Auto,
-                    platform: None,
-                    recipe: Recipe::Keep,
-                    ..self.options.clone()
-                },
+                options: self.options.clone().unaltered(),
                 ..self.clone()
             };
             let arrived = Box::pin(beside.run()).await;
@@ -65,9 +60,27 @@ impl Delivery {
 
     /// Finds what is about the documents that are pushed as they are.
     async fn companions(&self) -> Result<Vec<Companion>> {
-        let (kept, _) = self.listed().await?.kept_and_changed(self.options.format)?;
-        let delivery = self.clone();
+        let (kept, delivery) = (self.kept().await?, self.clone());
         blocking(move || about(&*delivery.source, kept)).await
+    }
+
+    /// Finds out which documents are pushed as they are.
+    pub(super) async fn kept(&self) -> Result<HashSet<Digest>> {
+        Ok(self.listed().await?.kept_and_changed(self.options.format)?.0)
+    }
+}
+
+impl Cargo {
+    /// Returns the same for what is about images.
+    pub(super) fn unaltered(&self) -> Self {
+        Self { options: self.options.clone().unaltered(), ..self.clone() }
+    }
+}
+
+impl Options {
+    /// Returns the options for what is about an image, which is never altered, whatever becomes of the image.
+    pub(super) fn unaltered(self) -> Self {
+        Self { format: Format::Auto, platform: None, recipe: Recipe::Keep, ..self }
     }
 }
 

@@ -278,7 +278,7 @@ impl Push {
 }
 
 /// A source, or several as one, whose images can be delivered one after the other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Cargo {
     source: Arc<dyn Source>,
     absorbed: Arc<Absorbed>,

@@ -552,6 +552,22 @@ fn what_is_about_an_image_comes_with_it_when_that_is_named() {
 }
 
 #[test]
+fn what_is_about_one_platform_comes_with_it() {
+    let (desk, layout) = (Desk::new(), Layout::index(&[&[noise(1, 2000)]]));
+    let sbom = Layout::artifact(b"an SBOM", &layout.children[0]);
+    layout.adopt(&sbom);
+    layout.list(&[(&layout.root.descriptor(), Some("app:1")), (&sbom.root.descriptor(), None)]);
+    let named = layout.path().display().to_string() + ":app:1";
+    for source in [layout.path(), Path::new(&named)] {
+        let bundled = desk.bundle("bundle.tar", &[source], &["--platform", "linux/amd64"]);
+        let digests = [&layout.children[0], &sbom.root].map(|document| document.digest.to_string());
+        let packed = bundled["images"].as_array().unwrap().iter();
+        let packed: Vec<_> = packed.map(|image| image["digest"].as_str().unwrap()).collect();
+        assert_eq!(packed, digests);
+    }
+}
+
+#[test]
 fn what_would_not_hold_for_a_changed_image_stops_it() {
     let (desk, (layout, tag)) = (Desk::new(), signed("r.example/a:1"));
     let names = |more: &[&str]| {

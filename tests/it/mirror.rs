@@ -238,6 +238,36 @@ fn what_is_about_an_image_goes_where_that_goes() {
 }
 
 #[test]
+fn what_is_about_a_child_goes_where_its_index_goes() {
+    let (registry, layout) = (Registry::honest(), Layout::index(&[&[noise(1, 2000)], &[noise(2, 300)]]));
+    let sbom = Layout::artifact(b"an SBOM", &layout.children[1]);
+    let signature = Layout::artifact(b"a signature", &sbom.root);
+    layout.adopt(&sbom);
+    layout.adopt(&signature);
+    layout.list(&[
+        (&layout.root.descriptor(), Some("r.example/team/a:1")),
+        (&sbom.root.descriptor(), None),
+        (&signature.root.descriptor(), None),
+    ]);
+    let push = |to: &str, more: &[&str]| {
+        let run = push_all(&Longshore::new(), layout.path(), &format!("{}/{to}", registry.host()), more);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        for companion in [&sbom, &signature] {
+            let place = format!("{to}/team/a");
+            assert!(registry.manifest(&place, &companion.root.digest.to_string()).is_some(), "{run:?}");
+        }
+    };
+    push("m", &[]);
+    // What is about one platform goes with that, too, and is for none itself.
+    layout.list(&[
+        (&layout.put_index(&[&layout.children[1]]).descriptor(), Some("r.example/team/a:1")),
+        (&sbom.root.descriptor(), None),
+        (&signature.root.descriptor(), None),
+    ]);
+    push("n", &["--platform", "linux/amd64"]);
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
     let (registry, layout) = (Registry::honest(), pair());
     let host = registry.host();

@@ -64,6 +64,7 @@ impl Packer {
             return Err(Error::source("it holds no images"));
         }
         let (companions, images): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| image.companion);
+        let unaltered = Self { cargo: Arc::new(self.cargo.unaltered()), at: self.at };
         let (mut became, mut packed) = (HashMap::new(), Vec::new());
         for image in images.iter().chain(&companions) {
             if let Some(about) = subject(image, &**source)
@@ -74,7 +75,8 @@ impl Packer {
                     Error::usage(words).with_hint("leave out `--platform`, or add `--remove-signatures`")
                 );
             }
-            let documents = self.pack_image(image, contents).await?;
+            let packer = if subject(image, &**source).is_some() { &unaltered } else { self };
+            let documents = packer.pack_image(image, contents).await?;
             if let (Some(digest), Some(root)) = (image.digest(), documents.last()) {
                 became.insert(digest.clone(), root.clone());
             }
@@ -83,7 +85,7 @@ impl Packer {
         if *choice != Choice::Only && options.companions != Companions::Forget {
             // What is about the one that is meant, or about a child of it, was not meant by name.
             for companion in about(&**source, packed)? {
-                self.pack_image(&companion.image, contents).await?;
+                unaltered.pack_image(&companion.image, contents).await?;
             }
         }
         Ok(())

@@ -83,6 +83,15 @@ impl Layout {
         Self::of_layers(&[layer.to_vec()]).altered(|manifest| manifest["subject"] = subject.descriptor())
     }
 
+    /// One that is no image itself, and so for no platform.
+    pub(crate) fn artifact(layer: &[u8], subject: &Document) -> Self {
+        let mut layout = Self::referrer(layer, subject);
+        let empty = layout.put(b"{}");
+        let config = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": empty, "size": 2 });
+        layout.blobs.push(empty);
+        layout.altered(|manifest| manifest["config"] = config.clone())
+    }
+
     /// Lists these manifests, each under its name, and no others.
     pub(crate) fn list(&self, entries: &[(&Value, Option<&str>)]) {
         let entries: Vec<_> = entries
