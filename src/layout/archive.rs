@@ -10,7 +10,7 @@ use std::{
 
 use tar::{EntryType, Header};
 
-use super::{BLOBS, INDEX, OCI_LAYOUT, write};
+use super::{BLOBS, INDEX, OCI_LAYOUT, output::require_room, write};
 use crate::{
     blob::mismatch,
     error::{Context as _, Error, ErrorKind, Result, counted},
@@ -116,13 +116,21 @@ pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     }
     blobs.sort();
     names.extend(blobs);
-    let mut archive = ArchiveWriter::new(temp.as_file_mut());
+    let mut files = Vec::new();
     for name in names {
-        let mut source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
-        let size = source.metadata().context(ErrorKind::Local, writing)?.len();
-        archive.append(&name, size, &mut source)?;
+        let source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
+        files.push((name, source.metadata().context(ErrorKind::Local, writing)?.len()));
     }
-    archive.finish()?;
+    if let (Some(place), Some(name)) = (file.parent(), file.file_name()) {
+        let size = archive_size(files.iter().map(|(name, size)| (name, *size)));
+        require_room(place, &name.to_string_lossy(), size)?;
+    }
+    let mut archive = ArchiveWriter::new(temp.as_file_mut());
+    for (name, size) in files {
+        let mut source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
+        archive.append(&name, size, &mut source).map_err(|error| error.while_doing(writing()))?;
+    }
+    archive.finish().map_err(|error| error.while_doing(writing()))?;
     write::persist(temp, file)
 }
 

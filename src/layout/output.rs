@@ -217,7 +217,7 @@ fn sweep(dir: &Path, prefix: &str) {
 const RANDOM: usize = 6;
 
 /// Says so before hours of writing where a disk cannot hold `size` bytes.
-fn require_room(dir: &Path, name: &str, size: u64) -> Result<()> {
+pub(super) fn require_room(dir: &Path, name: &str, size: u64) -> Result<()> {
     match rustix::fs::statvfs(dir) {
         // Some file systems do not count.
         Ok(disk) if disk.f_blocks > 0 && disk.f_bavail.saturating_mul(disk.f_frsize) < size => {

@@ -177,6 +177,13 @@ fn a_disk_that_is_full_is_this_machines() {
         assert!(run.stderr.contains("there is no room left for"), "{run:?}");
         assert_eq!(fs_err::read_dir(disk.path()).unwrap().count(), 0, "{to}");
     }
+    // There is room for what is put together, and none for the archive of it.
+    let (half, to) = (Layout::of(&[5 << 19]), place("oci-archive"));
+    let run = Longshore::new().run(["push", half.path().to_str().unwrap(), &to]);
+    assert_eq!(run.code, Some(8), "{run:?}");
+    let words = format!("no space left in `{}`: `image` needs", disk.path().display());
+    assert!(run.stderr.contains(&words) && run.stderr.contains("hint: "), "{run:?}");
+    assert_eq!(fs_err::read_dir(disk.path()).unwrap().count(), 0);
     let into = disk.path().join("registry").display().to_string();
     let run = Longshore::new().run(["push", layout.path().to_str().unwrap(), "demo", "--into", &into]);
     assert_eq!(run.code, Some(8), "{run:?}");
