@@ -79,6 +79,8 @@ impl Signals {
         // `nohup` has it ignored.
         let hangup = (!is_ignored(SignalKind::hangup())).then(|| listen(SignalKind::hangup())).transpose()?;
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        // So a write beyond `ulimit -f` is an error, and not the end of the process; tokio keeps the signal.
+        drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Self { interrupt, terminate, hangup })
     }
 

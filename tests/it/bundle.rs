@@ -552,6 +552,20 @@ fn what_is_about_an_image_comes_with_it_when_that_is_named() {
 }
 
 #[test]
+fn a_limit_on_files_is_told_of() {
+    let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::of(&[MIB]));
+    let script = r#"ulimit -f 100 && exec "$0" bundle -o "$1/b.tar" --no-cache "$2""#;
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_longshore")])
+        .args([dir.path(), layout.path()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(8) && said.contains("holds no file of"), "{output:?}");
+    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_about_one_platform_comes_with_it() {
     let (desk, layout) = (Desk::new(), Layout::index(&[&[noise(1, 2000)]]));
     let sbom = Layout::artifact(b"an SBOM", &layout.children[0]);
