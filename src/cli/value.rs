@@ -8,14 +8,21 @@ use clap::{
     builder::{PossibleValue, TypedValueParser},
     error::{ContextKind, ContextValue},
 };
-use longshore::{Error, error::similar};
+use longshore::{Error, error::similar, oci::Repository};
 
 /// Reads the value of an option; what may help stands behind what is wrong.
 pub(super) fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: Error| {
-        let words = std::iter::once(error.message()).chain(error.hints());
-        words.collect::<Vec<_>>().join("; ")
-    })
+    text.parse().map_err(|error: Error| in_words(&error))
+}
+
+fn in_words(error: &Error) -> String {
+    let words = std::iter::once(error.message()).chain(error.hints());
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Reads the path of a repository at a registry that is named elsewhere.
+pub(super) fn repository(text: &str) -> Result<String, String> {
+    Repository::new("", text).map(|repository| repository.path).map_err(|error| in_words(&error))
 }
 
 /// Reads the value of an option that makes no sense as 0.

@@ -41,6 +41,8 @@ fn a_mistake_in_the_command_is_asked_back() {
 
     For more information, try '--help'.
     ");
+    let mount = run(&["push", "x.tar", "r.example.com/a", "--mount-from=Base"]);
+    assert!(mount.code == Some(2) && mount.stderr.contains("invalid repository name"), "{mount:?}");
     for (option, meant) in [
         ("--compression=gzp:6", Some("gzip")),
         ("--compression=gzip:99", None),

@@ -29,7 +29,7 @@ use super::{
     report::ReportArgs,
     source::SourceArgs,
     transfer::TransferArgs,
-    value::{one_of, typed},
+    value::{one_of, repository, typed},
 };
 
 /// Push an image to a registry
@@ -105,7 +105,7 @@ pub(super) struct Args {
     #[command(flatten)]
     transfer: TransferArgs,
     /// A repository of the same registry that may have the blobs already
-    #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer")]
+    #[arg(long, value_name = "REPOSITORY", help_heading = "Transfer", value_parser = repository)]
     mount_from: Option<String>,
     /// Give unfinished uploads back when interrupted, and take none up; do all of a list
     #[arg(long, help_heading = "Transfer")]
