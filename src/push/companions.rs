@@ -134,14 +134,14 @@ impl Companion {
     }
 }
 
-/// Finds what is about one of these images, what is about that, and so on; in the order in which it can be pushed.
+/// Finds what is about one of these images, what is about that, and so on; in the order in which it can be pushed. It may
+/// be an image that has a name of its own, too.
 pub(super) fn about(
     source: &dyn Source,
     subjects: impl IntoIterator<Item = Digest>,
 ) -> Result<Vec<Companion>> {
     let mut waiting: Vec<Companion> = unfold(source.images()?, source)
         .into_iter()
-        .filter(|image| image.companion)
         .filter_map(|image| Some(Companion { subject: subject(&image, source)?, image }))
         .collect();
     let mut known: HashSet<Digest> = subjects.into_iter().collect();

@@ -149,6 +149,24 @@ fn what_is_about_a_child_travels_with_its_index() {
 }
 
 #[test]
+fn what_has_a_name_of_its_own_travels_too() {
+    let (registry, layout) = (Registry::honest(), Layout::of(&[2000]));
+    let sbom = Layout::referrer(b"an SBOM", &layout.root);
+    layout.adopt(&sbom);
+    layout.list(&[
+        (&layout.root.descriptor(), Some(NAME)),
+        (&sbom.root.descriptor(), Some("r.example/sbom:1")),
+    ]);
+    let (source, to) = (format!("{}:{NAME}", path(&layout)), format!("{}/team/a:1", registry.host()));
+    let run = Longshore::new().run(["push", &source, &to, "--format=docker"]);
+    assert!(run.code == Some(2) && run.stderr.contains("r.example/sbom:1"), "{run:?}");
+    let run = Longshore::new().run(["push", "--referrers", &source, &to]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(registry.manifest("team/a", &sbom.root.digest.to_string()).is_some());
+    assert_eq!(registry.tags("team/a"), ["1"]);
+}
+
+#[test]
 fn what_cosign_has_saved_is_found_by_it_again() {
     let registry = Registry::honest();
     let (image, signature, attestation) = (
