@@ -142,6 +142,13 @@ impl Source for Sources {
     }
 
     fn notes(&self, image: &Image) -> Vec<String> {
-        self.holders.iter().flat_map(|source| source.notes(image)).collect()
+        let layer = match &image.content {
+            ImageContent::Layers { layers, .. } => layers.first(),
+            ImageContent::Index { .. } | ImageContent::Manifest(_) => None,
+        };
+        match layer.and_then(|layer| self.layers.get(&layer.name)) {
+            Some((source, _)) => source.notes(image),
+            None => self.holders.iter().flat_map(|source| source.notes(image)).collect(),
+        }
     }
 }

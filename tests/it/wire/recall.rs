@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{Pusher, REPOSITORY, story};
 use crate::support::{
+    longshore::Longshore,
     registry::{Fault, Registry, Route, Script},
     samples::Sample,
 };
@@ -282,4 +283,8 @@ fn signatures_that_podman_keeps_are_counted_for_the_image_that_is_pushed() {
     push(&pusher, &store, &registry);
     let told = pusher.warnings();
     assert!(told.iter().any(|warning| warning.ends_with("not pushed: 2")), "{told:?}");
+    let (source, to) =
+        (format!("{}:localhost/sample:1", store.path.display()), format!("{}/team/index:1", registry.host()));
+    let run = Longshore::new().run(["push", "--index", &source, &to]);
+    assert!(run.code == Some(0) && run.stderr.matches("not pushed: 2\n").count() == 1, "{run:?}");
 }
