@@ -9,7 +9,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
     Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
-    companions::{subject, unfold},
+    referrers::{subject, unfold},
 };
 use crate::{
     error::{Error, Result},

@@ -22,6 +22,7 @@ mod original;
 mod origins;
 mod press;
 mod recall;
+mod referrers;
 mod resume;
 mod reuse;
 pub mod runtime;

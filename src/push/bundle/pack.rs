@@ -12,9 +12,10 @@ use crate::{
     plan::{AtHand, Need},
     push::{
         Cargo, Companions,
-        companions::{about, check_companions, subject, unfold},
+        companions::check_companions,
         delivery,
         draft::{Encodings, Finished},
+        referrers::{about, subject, unfold},
         spool::{Feed, blocking},
         survey,
         transcode::{Job, NotShared, Work, Workshop},
