@@ -115,6 +115,7 @@ impl PushAll {
         }
         let (companions, subjects): (Vec<_>, Vec<_>) =
             consignments.into_iter().partition(|consignment| consignment.image.companion);
+        let alone = companions.is_empty();
         let carried: Vec<_> = stream::iter(subjects)
             .map(|Consignment { image, name, place }| {
                 let targets =
@@ -122,7 +123,7 @@ impl PushAll {
                 let (cargo, work) = (&cargo, &work);
                 async move {
                     let carried = carry(cargo, work, &image, targets).await;
-                    let kept = kept(cargo, &image, &carried).await;
+                    let kept = if alone { HashSet::new() } else { kept(cargo, &image, &carried).await };
                     (image, name, carried, kept)
                 }
             })

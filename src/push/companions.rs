@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     Cargo, Format, Options, Pushed, Target,
     delivery::Delivery,
-    referrers::{Companion, about},
+    referrers::{Companion, Referrers},
     spool::blocking,
     wanted::Wanted,
 };
@@ -62,7 +62,7 @@ impl Delivery {
     /// Finds what is about the documents that are pushed as they are.
     async fn companions(&self) -> Result<Vec<Companion>> {
         let (kept, delivery) = (self.kept().await?, self.clone());
-        blocking(move || about(&*delivery.source, kept)).await
+        blocking(move || delivery.referrers.about(&*delivery.source, kept)).await
     }
 
     /// Finds out which documents are pushed as they are.
@@ -88,6 +88,7 @@ impl Options {
 /// Refuses an image that is made anew while the source holds something about it.
 pub(super) async fn check_companions(
     source: &Arc<dyn Source>,
+    referrers: &Referrers,
     wanted: &Wanted,
     options: &Options,
 ) -> Result<()> {
@@ -95,8 +96,8 @@ pub(super) async fn check_companions(
     if changed.is_empty() || options.companions == Companions::Forget {
         return Ok(());
     }
-    let source = Arc::clone(source);
-    let stale = blocking(move || about(&*source, changed)).await?;
+    let (source, referrers) = (Arc::clone(source), referrers.clone());
+    let stale = blocking(move || referrers.about(&*source, changed)).await?;
     if stale.is_empty() {
         return Ok(());
     }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Intent, Options, Target, absorb::Absorbed, press::Press, traffic::Traffic, upload::Uploader};
+use super::{
+    Intent, Options, Target, absorb::Absorbed, press::Press, referrers::Referrers, traffic::Traffic,
+    upload::Uploader,
+};
 use crate::{
     error::{Error, Result},
     event::{Event, How},
@@ -15,6 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub(super) source: Arc<dyn Source>,
+    pub(super) referrers: Referrers,
     pub(super) image: Image,
     /// What was encoded while the source passed, where it could be read only once.
     pub(super) absorbed: Arc<Absorbed>,

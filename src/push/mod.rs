@@ -46,6 +46,7 @@ use self::{
     absorb::{Absorbed, absorb},
     delivery::Delivery,
     if_exists::all_skipped,
+    referrers::Referrers,
     tally::Tally,
     traffic::Traffic,
 };
@@ -282,6 +283,7 @@ impl Push {
 #[derive(Clone, Debug)]
 struct Cargo {
     source: Arc<dyn Source>,
+    referrers: Referrers,
     absorbed: Arc<Absorbed>,
     press: Press,
     options: Options,
@@ -313,13 +315,15 @@ impl Cargo {
         intent: Intent,
     ) -> Self {
         let traffic = Traffic::new(options.jobs);
-        Self { source, absorbed: Arc::new(absorbed), press, options, traffic, intent }
+        let (absorbed, referrers) = (Arc::new(absorbed), Referrers::default());
+        Self { source, referrers, absorbed, press, options, traffic, intent }
     }
 
     /// Returns the delivery of an image to a target.
     fn delivery(&self, image: &Image, target: Target) -> Delivery {
         Delivery {
             source: Arc::clone(&self.source),
+            referrers: self.referrers.clone(),
             image: image.clone(),
             absorbed: Arc::clone(&self.absorbed),
             target,

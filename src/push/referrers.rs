@@ -5,7 +5,10 @@
 //! given (distribution-spec, "referrers tag schema"): what it lists is pushed, and the destination's list kept by
 //! whoever pushes a referrer ([`super::manifest`]).
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     error::Result,
@@ -39,27 +42,41 @@ impl Companion {
     }
 }
 
-/// Finds what is about one of these images, what is about that, and so on; in the order in which it can be pushed. It may
-/// be an image that has a name of its own, too.
-pub(super) fn about(
-    source: &dyn Source,
-    subjects: impl IntoIterator<Item = Digest>,
-) -> Result<Vec<Companion>> {
-    let mut waiting: Vec<Companion> = unfold(source.images()?, source)
-        .into_iter()
-        .filter_map(|image| Some(Companion { subject: subject(&image, source)?, image }))
-        .collect();
-    let mut known: HashSet<Digest> = subjects.into_iter().collect();
-    let mut found = Vec::new();
-    loop {
-        let (ready, rest): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|companion| known.contains(&companion.subject));
-        if ready.is_empty() {
-            return Ok(found);
+/// All that a source holds about images: looked for once, since every manifest has to be read for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Referrers(Arc<OnceLock<Vec<Companion>>>);
+
+impl Referrers {
+    /// Finds what is about one of these images, what is about that, and so on; in the order in which it can be pushed.
+    /// It may be an image that has a name of its own, too.
+    pub(super) fn about(
+        &self,
+        source: &dyn Source,
+        subjects: impl IntoIterator<Item = Digest>,
+    ) -> Result<Vec<Companion>> {
+        let mut waiting: Vec<&Companion> = self.all(source)?.iter().collect();
+        let mut known: HashSet<Digest> = subjects.into_iter().collect();
+        let mut found = Vec::new();
+        loop {
+            let (ready, rest): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|companion| known.contains(&companion.subject));
+            if ready.is_empty() {
+                return Ok(found);
+            }
+            known.extend(ready.iter().filter_map(|companion| companion.image.digest().cloned()));
+            found.extend(ready.into_iter().cloned());
+            waiting = rest;
         }
-        known.extend(ready.iter().filter_map(|companion| companion.image.digest().cloned()));
-        found.extend(ready);
-        waiting = rest;
+    }
+
+    fn all(&self, source: &dyn Source) -> Result<&[Companion]> {
+        if let Some(all) = self.0.get() {
+            return Ok(all);
+        }
+        let images = unfold(source.images()?, source).into_iter();
+        let all = images.filter_map(|image| Some(Companion { subject: subject(&image, source)?, image }));
+        let all = all.collect();
+        Ok(self.0.get_or_init(|| all))
     }
 }
 

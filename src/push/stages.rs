@@ -120,7 +120,7 @@ impl Delivery {
 
     pub(super) async fn wanted(&self) -> Result<Wanted> {
         let wanted = self.listed().await?;
-        check_companions(&self.source, &wanted, &self.options).await?;
+        check_companions(&self.source, &self.referrers, &wanted, &self.options).await?;
         Ok(wanted)
     }
 

@@ -15,7 +15,7 @@ use crate::{
         companions::check_companions,
         delivery,
         draft::{Encodings, Finished},
-        referrers::{about, subject, unfold},
+        referrers::{subject, unfold},
         spool::{Feed, blocking},
         survey,
         transcode::{Job, NotShared, Work, Workshop},
@@ -85,7 +85,7 @@ impl Packer {
         }
         if *choice != Choice::Only && options.companions != Companions::Forget {
             // What is about the one that is meant, or about a child of it, was not meant by name.
-            for companion in about(&**source, packed)? {
+            for companion in self.cargo.referrers.about(&**source, packed)? {
                 unaltered.pack_image(&companion.image, contents).await?;
             }
         }
@@ -100,7 +100,7 @@ impl Packer {
             wanted::wanted(&**source, &packed, options, &press.cache, absorbed)
         })
         .await?;
-        check_companions(&self.cargo.source, &wanted, &self.cargo.options).await?;
+        check_companions(&self.cargo.source, &self.cargo.referrers, &wanted, &self.cargo.options).await?;
         if let Some(child) = wanted.absent.iter().find(|child| !contents.base.has_manifest(&child.digest)) {
             return Err(Error::source(format!("manifest {} is missing in the source", child.digest))
                 .because(Missing)
