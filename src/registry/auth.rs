@@ -78,8 +78,11 @@ struct Grant {
 }
 
 impl Authenticator {
-    pub(crate) fn new(host: &str, credentials: Credentials) -> Self {
-        Self {
+    /// Fails if a file of logins is broken that would count: that is told before anything is sent, though nobody may ask
+    /// for a login.
+    pub(crate) fn new(host: &str, credentials: Credentials) -> Result<Self> {
+        credentials.find(host, "", &Answers::new())?;
+        Ok(Self {
             host: host.to_owned(),
             credentials,
             answers: Mutex::default(),
@@ -87,7 +90,7 @@ impl Authenticator {
             challenge: Mutex::default(),
             grants: Mutex::default(),
             answered: Mutex::default(),
-        }
+        })
     }
 
     /// Returns what the registry has asked for so far, if anything.
@@ -324,7 +327,7 @@ mod tests {
         let (user, password) = ("bob".to_owned(), Secret::new("xyzzy"));
         let shown = basic(&user, &password).unwrap();
         credentials.give("a test", Credential::Login { user, password });
-        let auth = Authenticator::new("registry.example", credentials);
+        let auth = Authenticator::new("registry.example", credentials).unwrap();
         let scope = Scope::of("demo");
         let bare = HeaderMap::new();
         assert!(!auth.refused(&scope, None, &bare).await, "nobody was asked anything");

@@ -70,7 +70,7 @@ impl Client {
         Ok(Self(Arc::new(Inner {
             host: host.to_owned(),
             transport,
-            auth: Authenticator::new(host, options.credentials.clone()),
+            auth: Authenticator::new(host, options.credentials.clone())?,
             options,
             speed: AtomicU64::new(0),
         })))

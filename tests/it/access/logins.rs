@@ -320,6 +320,16 @@ fn places_count_in_podmans_order_and_a_variable_before_them() {
     let warned = r#""event":"warning","message":"`DOCKER_AUTH_CONFIG` is ignored"#;
     user.push(&image, &["--progress=json"]).said(0, &[warned]);
 
+    // A broken one matters to who gets as far as it, be a login asked for or not.
+    let user = User::new();
+    user.write(".docker/config.json", "{");
+    let open = format!("{}/demo:1", Registry::honest().host());
+    for image in [&image, &open] {
+        user.push(image, &[]).said(8, &[".docker/config.json"]);
+    }
+    user.write(KEPT, entry(ENTRY));
+    user.push(&image, &[]).pushed();
+
     let user = User::new();
     let named = user
         .fed(&format!("{PASSWORD}\n"), ["push", super::IMAGE, &image, "--creds", USER, "--password-stdin"]);
