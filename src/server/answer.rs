@@ -8,7 +8,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::{
     Registry,
-    reply::{Refusal, Reply, json},
+    reply::{Refusal, Reply, json, unless_known},
     routes::{HEALTH, Route, no_such_method},
 };
 
@@ -20,7 +20,7 @@ impl Registry {
     pub(super) async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Reply {
         let (begun, (head, mut body)) = (Instant::now(), request.into_parts());
         let reply = match self.dispatch(&head, &mut body).await {
-            Ok(reply) => reply,
+            Ok(reply) => unless_known(reply, &head.headers),
             Err(refusal) => {
                 tracing::debug!(method = %head.method, path = head.uri.path(), ?refusal, "refused");
                 refusal.reply()
@@ -58,7 +58,7 @@ impl Registry {
             (Route::Health, &Method::GET | &Method::HEAD) => self.health().await,
             (Route::Metrics, &Method::GET | &Method::HEAD) => self.get_metrics().await,
             (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
-            (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest, headers).await,
+            (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest).await,
             (Route::Blob(name, digest), &Method::GET) => self.get_blob(name, digest, headers).await,
             (Route::Blob(name, digest), &Method::DELETE) => self.delete_blob(name, digest).await,
             (Route::Uploads(name), &Method::POST) => self.post_upload(name, query, headers, body).await,
@@ -66,8 +66,8 @@ impl Registry {
             (Route::Upload(name, id), &Method::PUT) => self.put_upload(name, id, query, headers, body).await,
             (Route::Upload(name, id), &Method::GET | &Method::HEAD) => self.get_upload(name, id).await,
             (Route::Upload(name, id), &Method::DELETE) => self.delete_upload(name, id).await,
-            (Route::Manifest(name, target), &Method::HEAD) => self.head_manifest(name, target, headers).await,
-            (Route::Manifest(name, target), &Method::GET) => self.get_manifest(name, target, headers).await,
+            (Route::Manifest(name, target), &Method::HEAD) => self.head_manifest(name, target).await,
+            (Route::Manifest(name, target), &Method::GET) => self.get_manifest(name, target).await,
             (Route::Manifest(name, target), &Method::PUT) => {
                 self.put_manifest(name, target, query, headers, body).await
             }

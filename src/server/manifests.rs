@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use super::{
     Registry,
     names::{Name, Needed},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, etag, full, head, not_modified, set},
-    routes::{Target, content_length, is_known, parameters},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, etag, full, head, set},
+    routes::{Target, content_length, parameters},
 };
 use crate::{
     error::chain,
@@ -32,29 +32,15 @@ pub(super) const MOST_LARGE: usize = 16;
 
 impl Registry {
     /// `HEAD /v2/<name>/manifests/<tag or digest>`
-    pub(super) async fn head_manifest(
-        &self,
-        name: Name,
-        target: Target,
-        headers: &HeaderMap,
-    ) -> Result<Reply, Refusal> {
+    pub(super) async fn head_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
         let manifest = self.find_manifest(name, target).await?;
-        if is_known(headers, &manifest.digest) {
-            return Ok(not_modified(&manifest.digest));
-        }
         let size = manifest.bytes.len() as u64;
         Ok(head(sent(manifest), size))
     }
 
     /// `GET /v2/<name>/manifests/<tag or digest>`
-    pub(super) async fn get_manifest(
-        &self,
-        name: Name,
-        target: Target,
-        headers: &HeaderMap,
-    ) -> Result<Reply, Refusal> {
-        let manifest = self.find_manifest(name, target).await?;
-        Ok(if is_known(headers, &manifest.digest) { not_modified(&manifest.digest) } else { sent(manifest) })
+    pub(super) async fn get_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
+        self.find_manifest(name, target).await.map(sent)
     }
 
     /// `PUT /v2/<name>/manifests/<tag or digest>`, and `?tag=<tag>` for each further tag.

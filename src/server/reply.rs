@@ -8,7 +8,7 @@ use std::{borrow::Cow, io};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
 };
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
@@ -132,9 +132,20 @@ pub(super) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply
     reply
 }
 
-/// An answer to who has it already.
-pub(super) fn not_modified(digest: &Digest) -> Reply {
-    empty(StatusCode::NOT_MODIFIED, &[(ETAG, &etag(digest)), (DOCKER_CONTENT_DIGEST, &digest.to_string())])
+/// Leaves out of an answer what the client says that it has already (RFC 9110, 13.1.2).
+pub(super) fn unless_known(reply: Reply, asked: &HeaderMap) -> Reply {
+    let Some(etag) = reply.headers().get(ETAG) else { return reply };
+    let known = asked.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|tags| tags.split(',')).map(str::trim);
+    if !known.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag) {
+        return reply;
+    }
+    let mut unchanged = empty(StatusCode::NOT_MODIFIED, &[]);
+    for name in [ETAG, DOCKER_CONTENT_DIGEST] {
+        let value = reply.headers().get(&name).cloned();
+        unchanged.headers_mut().extend(value.map(|value| (name, value)));
+    }
+    unchanged
 }
 
 /// Returns the name by which a client asks later whether something has changed.

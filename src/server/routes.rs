@@ -5,14 +5,11 @@ use std::fmt;
 
 use http::{
     HeaderMap, StatusCode,
-    header::{ALLOW, CONTENT_LENGTH, IF_NONE_MATCH},
+    header::{ALLOW, CONTENT_LENGTH},
 };
 use url::form_urlencoded;
 
-use super::{
-    names::Name,
-    reply::{Refusal, etag},
-};
+use super::{names::Name, reply::Refusal};
 use crate::oci::{Digest, reference};
 
 /// Where processes are asked whether they are well.
@@ -170,14 +167,6 @@ pub(super) fn parameters(query: Option<&str>, name: &str) -> Vec<String> {
 /// Returns the length a request states for its body.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Returns whether a client says that it has what bears this digest already (RFC 9110, 13.1.2).
-pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
-    let known = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
-    let mut known = known.flat_map(|tags| tags.split(',')).map(str::trim);
-    let etag = etag(digest);
-    known.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// Refuses a method that a path does not know, and names those that it does.
