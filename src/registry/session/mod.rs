@@ -5,7 +5,8 @@
 //! [`Session::on_waited`]; each consumes the session, so that a dead one cannot be used.
 //!
 //! One file per exchange says what its answers mean (`open`, `patch`, `status`, `commit`), `recovery` what ways
-//! back there are, and `breaks` what broken requests have in common; `chunk` knows how much to send, [`range`] and `words` read what registries say.
+//! back there are, and `breaks` what broken requests have in common; `chunk` knows how much to send, [`range`] and
+//! `words` read what registries say.
 
 mod breaks;
 mod chunk;
