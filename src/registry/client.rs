@@ -28,7 +28,7 @@ use super::{
     origin::{is_same_server, origin},
     rate_limit::RateLimit,
     registry_error::BODY_LIMIT,
-    retry::{Backoff, Budget, is_transient, retry_after},
+    retry::{Backoff, Budget, is_an_end, is_transient},
     session::{Fault, Reply, Request},
     token::is_basic,
     transport::{Incoming, Outgoing, Pool, Transport},
@@ -297,14 +297,14 @@ impl Client {
         let mut budget = Budget::new(self.0.options.retries);
         let mut may_be_lost = matches!(call.method, Method::GET | Method::HEAD);
         loop {
-            let (error, asked) = match self.round_trip(&scope, &mut call).await {
+            let error = match self.round_trip(&scope, &mut call).await {
                 // Some close a connection behind an answer without saying so (jlsalvador/simple-registry): the next
                 // question gets lost with it, and nothing is wrong.
                 Err(Fault::Reset { .. }) if std::mem::take(&mut may_be_lost) => continue,
                 // Who asked to read something gets all of it, or another try.
                 Ok(answer) if call.method == Method::GET && answer.is_cut_off(call.limit) => {
                     let why = format!("{} broke its answer off", origin(&answer.url));
-                    (given_up(Fault::Connect { why }, doing()), None)
+                    given_up(Fault::Connect { why }, doing())
                 }
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND && call.method != Method::PUT => {
@@ -315,15 +315,15 @@ impl Client {
                     if !is_transient(answer.status.as_u16()) {
                         return Err(self.explain(repository, error));
                     }
-                    (error, retry_after(&answer.headers))
+                    error
                 }
                 Err(Fault::Fatal(error)) => return Err(given_up(Fault::Fatal(error), doing())),
-                Err(fault) => (given_up(fault, doing()), None),
+                Err(fault) => given_up(fault, doing()),
             };
-            if !budget.spend() {
+            if RegistryError::pause(&error).is_some_and(is_an_end) || !budget.spend() {
                 return Err(error);
             }
-            let pause = backoff.pause(asked);
+            let pause = backoff.pause(RegistryError::pause(&error));
             tracing::warn!("{}; trying again in {:.1} s", chain(&error), pause.as_secs_f64());
             tokio::time::sleep(pause).await;
         }

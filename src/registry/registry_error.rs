@@ -4,15 +4,19 @@
 //! text, or nothing. Whatever it is becomes one line without control characters. [`RegistryError::into_error`]
 //! says who is at fault and what to try next.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 use url::Url;
 
 use super::{
-    confidential::Confidential, location::nameless, one_line::one_line, origin::origin, proxies::PROXY_LOGIN,
-    retry::is_transient,
+    confidential::Confidential,
+    location::nameless,
+    one_line::one_line,
+    origin::origin,
+    proxies::PROXY_LOGIN,
+    retry::{is_an_end, is_transient, retry_after},
 };
 use crate::error::{Error, ErrorKind};
 
@@ -39,6 +43,8 @@ pub struct RegistryError {
     pub message: Option<String>,
     /// Who answered, where a proxy or CDN may have: the `Server`, `Via` and `CF-Ray` headers.
     pub answered_by: Option<String>,
+    /// How long it asks to be left alone, by `Retry-After`.
+    pub retry_after: Option<Duration>,
     /// It was a web page: a proxy's, since registries have none for refusals.
     pub page: bool,
 }
@@ -67,6 +73,7 @@ impl RegistryError {
             code: hidden(code),
             message: hidden(message),
             answered_by: hidden(answered_by(headers)),
+            retry_after: retry_after(headers),
             page: is_page(&body),
         }
     }
@@ -114,6 +121,11 @@ impl RegistryError {
         std::iter::once(answer.as_str()).chain(words.into_iter().flatten()).collect::<Vec<_>>().join(": ")
     }
 
+    /// Returns how long the registry asks to be left alone, where an error is its refusal.
+    pub(super) fn pause(error: &Error) -> Option<Duration> {
+        error.find::<Self>().and_then(|refusal| refusal.retry_after)
+    }
+
     /// Puts the refusal into our words: what was being done, who is at fault, what to try.
     pub fn into_error(self, doing: impl Into<String>) -> Error {
         let opening = self.opens_upload();
@@ -154,10 +166,17 @@ impl RegistryError {
             status if is_transient(status) => (ErrorKind::Network, None),
             _ => (ErrorKind::Refused, None),
         };
+        let closed = self.retry_after.filter(|asked| kind == ErrorKind::Network && is_an_end(*asked));
         let error = Error::new(kind, doing).because(self);
-        match hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
+        match (closed, hint) {
+            (Some(asked), _) => {
+                let hours = asked.as_secs().div_ceil(3600);
+                error.with_hint(format!(
+                    "the registry wants no more requests for {hours} hours: push again then"
+                ))
+            }
+            (None, Some(hint)) => error.with_hint(hint),
+            (None, None) => error,
         }
     }
 }

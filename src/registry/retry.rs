@@ -14,6 +14,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// all attempts would be gone.
 const SHORTEST: Duration = Duration::from_millis(500);
 
+/// Who asks for a longer pause than this has closed for today.
+const CLOSED: Duration = Duration::from_secs(3600);
+
 /// Whoever comes so far is getting on.
 const STRIDE: u64 = 1 << 20;
 
@@ -35,6 +38,11 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
     let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
     Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// Returns whether a pause that is asked for is none to wait for, but the end: a limit per day, say.
+pub fn is_an_end(asked: Duration) -> bool {
+    asked > CLOSED
 }
 
 /// How pauses are taken: in earnest, or by a test.
@@ -155,6 +163,12 @@ mod tests {
         ] {
             assert_eq!(retry_after(&headers(&pairs)), expected.map(Duration::from_secs), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn an_hour_may_be_waited_for_and_a_day_is_an_end() {
+        assert!(!is_an_end(Duration::from_secs(3600)));
+        assert!(is_an_end(Duration::from_secs(86_400)));
     }
 
     #[test]

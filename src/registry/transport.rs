@@ -33,7 +33,7 @@ use super::{
     proxy_login::{introduce, is_refusal, wants_login},
     rate_limit::RateLimit,
     registry_error::RegistryError,
-    retry::{Pace, retry_after},
+    retry::{Pace, is_an_end, retry_after},
     session::Fault,
     tls::{self, NoTls},
 };
@@ -330,6 +330,7 @@ impl Transport {
     fn heed(&self, status: StatusCode, headers: &HeaderMap, confidential: &Confidential) {
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
             && let Some(pause) = retry_after(headers)
+            && !is_an_end(pause)
         {
             let until = Instant::now().checked_add(self.settings.pace.pause(pause));
             let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ use http::{
     HeaderMap, HeaderName, Method, Response, StatusCode,
     header::{
         ACCEPT, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue,
-        LINK, RANGE,
+        LINK, RANGE, RETRY_AFTER,
     },
     request::Parts,
 };
@@ -110,7 +110,11 @@ impl Upstream {
                 // An answer to HEAD has no code.
                 let otherwise =
                     if status == StatusCode::TOO_MANY_REQUESTS { "TOOMANYREQUESTS" } else { "UNKNOWN" };
-                Refusal::new(status, code(otherwise), format!("{host} refuses: {}", advised()))
+                let refusal = Refusal::new(status, code(otherwise), format!("{host} refuses: {}", advised()));
+                match refused.and_then(|refused| refused.retry_after) {
+                    Some(asked) => refusal.with(RETRY_AFTER, asked.as_secs().to_string()),
+                    None => refusal,
+                }
             }
             ErrorKind::Source if error.find::<Missing>().is_some() => {
                 Refusal::not_found("MANIFEST_BLOB_UNKNOWN", advised())

@@ -3,7 +3,7 @@
 //! A lost answer is common where a commit takes long: GHCR then has the blob while a repeated PUT gets a 404
 //! (gh:GoogleContainerTools/jib#4301).
 
-use std::{mem, time::Duration};
+use std::mem;
 
 use super::{
     Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, open::is_present, retry, words,
@@ -34,7 +34,6 @@ impl Session {
         reply: &Reply,
         error: Error,
     ) -> Step {
-        let retry_after = retry::retry_after(&reply.headers);
         let error = match reply.status {
             // serverless-registry answers it by 500 (cloudflare/serverless-registry:src/registry/r2.ts).
             400 | 404..=428 | 500 if body == Some(0) => {
@@ -56,14 +55,14 @@ impl Session {
             (403, _) => Step::Ended(Err(error)),
             (404, _) if body.is_some() || !self.settings.profile.status => {
                 let missing = Missing::Restart(error.clone());
-                self.decided_by_head(upload, missing, error, None)
+                self.decided_by_head(upload, missing, error)
             }
             (413, Some(size @ 1..)) => self.shrink(size, words::body_limit(reply.words()), error),
             (416, Some(size @ 1..)) if words::says_too_large(reply.words()) => {
                 self.shrink(size, words::body_limit(reply.words()), error)
             }
             // Turned away before a byte was stored.
-            (429, _) => self.again(Step::Send(upload), error, retry_after),
+            (429, _) => self.again(Step::Send(upload), error),
             (status, Some(size))
                 if retry::is_transient(status)
                     && let Some(suspect) = self.suspect_answer(&(0..size), reply) =>
@@ -76,7 +75,7 @@ impl Session {
                     (500, Some(2..)) if self.way == Way::Chunks => Missing::InPatches(error.clone()),
                     _ => Missing::after(body, &error),
                 };
-                self.decided_by_head(upload, missing, error, retry_after)
+                self.decided_by_head(upload, missing, error)
             }
             (_, Some(2..)) if self.way == Way::Chunks => {
                 Step::Confirm { upload, missing: Missing::InPatches(error) }
@@ -101,23 +100,17 @@ impl Session {
                 self.dodge(size, suspect, &error);
                 Step::Confirm { upload, missing: Missing::Smaller }
             }
-            _ if untouched => self.again(Step::Send(upload), error, None),
+            _ if untouched => self.again(Step::Send(upload), error),
             _ => {
                 let missing = Missing::after(body, &error);
-                self.decided_by_head(upload, missing, error, None)
+                self.decided_by_head(upload, missing, error)
             }
         }
     }
 
     /// Looks for the blob after a pause: the attempts may be used up, and it may be there all the same.
-    fn decided_by_head(
-        &mut self,
-        upload: Upload,
-        missing: Missing,
-        error: Error,
-        retry_after: Option<Duration>,
-    ) -> Step {
-        let missing = match self.pause(error, retry_after) {
+    fn decided_by_head(&mut self, upload: Upload, missing: Missing, error: Error) -> Step {
+        let missing = match self.pause(error, None) {
             Ok(()) => missing,
             Err(error) => Missing::Fail(error),
         };
@@ -137,7 +130,7 @@ impl Session {
         }
         if retry::is_transient(reply.status) {
             let step = Step::Confirm { upload, missing };
-            return self.again(step, error, retry::retry_after(&reply.headers));
+            return self.again(step, error);
         }
         match missing {
             Missing::Fail(error) => Step::Ended(Err(error)),

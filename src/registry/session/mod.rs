@@ -356,7 +356,7 @@ impl Session {
             }
             (Step::Open, asked @ Request::Open { .. }, fault) => self.open_broke(&asked, fault),
             // Nothing changes at the registry by being asked twice.
-            (step, asked, fault) => self.again(step, fault.failure(asked.doing()), None),
+            (step, asked, fault) => self.again(step, fault.failure(asked.doing())),
         };
         self.observed(before)
     }

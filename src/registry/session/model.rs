@@ -325,6 +325,7 @@ fn reply(status: u16) -> Reply {
         code: None,
         message: None,
         answered_by: None,
+        retry_after: None,
         page: false,
     });
     let (headers, now) = (HeaderMap::new(), Instant::now());

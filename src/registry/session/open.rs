@@ -35,7 +35,7 @@ impl Session {
             return Step::Ended(Ok(Outcome::Present));
         }
         if retry::is_transient(reply.status) {
-            return self.again(Step::Open, error, retry::retry_after(&reply.headers));
+            return self.again(Step::Open, error);
         }
         // Missing, or we may not know: send it.
         self.settings.look_first = false;
@@ -54,7 +54,7 @@ impl Session {
                         self.settings.mount_from = None;
                     }
                 }
-                self.again(Step::Open, error, retry::retry_after(&reply.headers))
+                self.again(Step::Open, error)
             }
             _ => Step::Ended(Err(error)),
         }
@@ -70,7 +70,7 @@ impl Session {
                 "{name} cuts the connection where there is no such repository: create it first"
             ));
         }
-        self.again(Step::Open, error, None)
+        self.again(Step::Open, error)
     }
 
     fn begun(&mut self, reply: &Reply) -> Step {

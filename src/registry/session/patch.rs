@@ -3,11 +3,10 @@
 //! Bytes whose fate is unknown are never sent again before the registry has said how far it is: a replay
 //! into the same session doubles them (gh:GoogleContainerTools/jib#4526).
 
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 
 use super::{
-    Doubt, Fault, Footing, Legacy, Reply, Request, Session, Step, Upload, Way, range::Stored,
-    recovery::SETTLE, retry, words,
+    Doubt, Fault, Footing, Legacy, Reply, Request, Session, Step, Upload, Way, range::Stored, retry, words,
 };
 use crate::error::{self, Error, ErrorKind, counted};
 
@@ -33,7 +32,6 @@ impl Session {
         reply: &Reply,
         error: Error,
     ) -> Step {
-        let retry_after = retry::retry_after(&reply.headers);
         let length = range.end - range.start;
         if upload.before.is_some_and(|before| before < length) && blames_size(reply, range.start) {
             // R2 wants parts of one size, and whoever stands before it may not say so:
@@ -57,13 +55,13 @@ impl Session {
             }
             416 => self.misplaced(upload, &range, reply, error),
             // Turned away before a byte was stored.
-            429 => self.again(Step::Send(upload), error, retry_after),
+            429 => self.again(Step::Send(upload), error),
             status if retry::is_transient(status) => {
                 upload.follow(reply);
                 let suspect = self.suspect_answer(&range, reply);
                 match self.heed(&mut upload, length, suspect, &error) {
                     Some(step) => step,
-                    None => self.in_doubt(upload, range, error, retry_after),
+                    None => self.in_doubt(upload, range, error),
                 }
             }
             // A proxy that does not know the method answers 501.
@@ -81,11 +79,7 @@ impl Session {
         if let Some(step) = self.heed(&mut upload, length, suspect, &error) {
             return step;
         }
-        if reached {
-            self.in_doubt(upload, range, error, None)
-        } else {
-            self.again(Step::Send(upload), error, None)
-        }
+        if reached { self.in_doubt(upload, range, error) } else { self.again(Step::Send(upload), error) }
     }
 
     /// Goes on where the registry seems to be, after it refused a chunk that began at `start`.
@@ -114,7 +108,7 @@ impl Session {
             Some(offset) if 0 < offset && offset <= upload.sent => {
                 upload.footing = Footing::Corrected { refused: start };
                 self.stand(&mut upload, offset);
-                self.again(Step::Send(upload), error, None)
+                self.again(Step::Send(upload), error)
             }
             _ => self.restart(error),
         }
@@ -154,7 +148,7 @@ impl Session {
                 upload.footing = Footing::Short { end: range.end };
                 self.stand(&mut upload, kept);
                 let message = format!("the registry kept {kept} of {}", counted(range.end, "byte"));
-                self.again(Step::Send(upload), Error::new(ErrorKind::Refused, message), None)
+                self.again(Step::Send(upload), Error::new(ErrorKind::Refused, message))
             }
             kept => {
                 self.trust_range &= kept == Some(range.end);
@@ -176,7 +170,7 @@ impl Session {
             self.trust_range = false;
             upload.footing = Footing::Acknowledged;
             self.stand(&mut upload, end);
-            return self.again(Step::Send(upload), error, None);
+            return self.again(Step::Send(upload), error);
         }
         match Stored::of(&reply.headers) {
             Some(stored) if self.trust_range => {
@@ -184,35 +178,29 @@ impl Session {
             }
             _ if self.settings.profile.status => {
                 let doubt = Doubt::Misplaced { start: range.start, moved };
-                self.again(Step::Ask { upload, doubt, missed: false }, error, None)
+                self.again(Step::Ask { upload, doubt, missed: false }, error)
             }
             _ => self.restart(error),
         }
     }
 
     /// The registry may hold any part of `range`.
-    fn in_doubt(
-        &mut self,
-        mut upload: Upload,
-        range: Range<u64>,
-        error: Error,
-        retry_after: Option<Duration>,
-    ) -> Step {
+    fn in_doubt(&mut self, mut upload: Upload, range: Range<u64>, error: Error) -> Step {
         upload.sent = upload.sent.max(range.end);
         if self.settings.profile.status {
             let step = Step::Ask { upload, doubt: Doubt::Unknown { range }, missed: false };
-            return self.again(step, error, retry_after);
+            return self.again(step, error);
         }
         // ECR tells only by refusing a chunk which byte it waits for, and 0 is what it waits for in the
         // beginning.
         if range.start == 0 || upload.footing == Footing::Probing {
             return match self.restart(error.clone()) {
-                Step::Open => self.again(Step::Open, error, retry_after),
+                Step::Open => self.again(Step::Open, error),
                 ended => ended,
             };
         }
         upload.footing = Footing::Probing;
-        self.again(Step::Send(upload), error, retry_after.or(Some(SETTLE)))
+        self.again_settled(Step::Send(upload), error)
     }
 
     /// The registry wants no such PATCH at all: everything in one PUT, if that may be.

@@ -6,7 +6,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE};
+use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE, retry};
 use crate::{
     error::{self, Error, ErrorKind, counted, sized},
     registry::RegistryError,
@@ -72,15 +72,22 @@ impl Session {
     }
 
     /// Goes on with `step` after a pause, unless the attempts are used up.
-    pub(super) fn again(&mut self, step: Step, error: Error, retry_after: Option<Duration>) -> Step {
-        match self.pause(error, retry_after) {
-            Ok(()) => step,
-            Err(error) => Step::Ended(Err(error)),
-        }
+    pub(super) fn again(&mut self, step: Step, error: Error) -> Step {
+        self.pause(error, None).map_or_else(|error| Step::Ended(Err(error)), |()| step)
     }
 
-    /// Has a pause taken, unless the attempts are used up.
-    pub(super) fn pause(&mut self, error: Error, retry_after: Option<Duration>) -> Result<(), Error> {
+    /// Goes on with `step` when the registry has had a moment, unless the attempts are used up.
+    pub(super) fn again_settled(&mut self, step: Step, error: Error) -> Step {
+        self.pause(error, Some(SETTLE)).map_or_else(|error| Step::Ended(Err(error)), |()| step)
+    }
+
+    /// Has a pause taken, unless the attempts are used up: what the registry asks for, or else `otherwise`, or else one
+    /// that grows.
+    pub(super) fn pause(&mut self, error: Error, otherwise: Option<Duration>) -> Result<(), Error> {
+        let asked = RegistryError::pause(&error);
+        if asked.is_some_and(retry::is_an_end) {
+            return Err(error);
+        }
         if !self.budget.spend() {
             let retries = self.settings.retries;
             let doing = format!("giving up after {} without progress", counted(retries, "attempt"));
@@ -93,7 +100,8 @@ impl Session {
                 _ => error.while_doing(doing),
             });
         }
-        self.pending = Pending::Pause { pause: self.backoff.pause(retry_after), why: error::chain(&error) };
+        self.pending =
+            Pending::Pause { pause: self.backoff.pause(asked.or(otherwise)), why: error::chain(&error) };
         Ok(())
     }
 
@@ -169,11 +177,13 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{
         super::{Action, Pace, Session, Settings, script::*},
         BREAKS, REPLICAS,
     };
-    use crate::error::ErrorKind;
+    use crate::error::{ErrorKind, chain};
 
     #[test]
     fn a_redirected_body_is_sent_there() {
@@ -275,17 +285,25 @@ mod tests {
     fn a_registry_says_how_long_to_wait() {
         let pace = Pace { random: || 1.0, ..Pace::default() };
         let mut session = Session::new(Settings { pace, ..settings() });
-        for (header, seconds) in [("7", 7), ("", 2), ("86400", 600)] {
+        let refused = |mut session: Session, seconds: Option<u64>| {
             assert!(matches!(session.next(&blob(5)), Action::Send(_)));
-            let answer =
-                if header.is_empty() { status(503) } else { status(429).header("retry-after", header) };
-            let R(reply) = answer else { unreachable!() };
-            session = session.on_reply(reply);
+            let R(mut reply) = status(429) else { unreachable!() };
+            if let Some(error) = &mut reply.error {
+                error.retry_after = seconds.map(Duration::from_secs);
+            }
+            session.on_reply(reply)
+        };
+        for (asked, seconds) in [(Some(7), 7), (None, 2), (Some(3600), 600)] {
+            session = refused(session, asked);
             let Action::Wait { pause, why } = session.next(&blob(5)) else { panic!("no pause") };
             assert_eq!(pause.as_secs(), seconds);
             assert!(why.starts_with("opening an upload: "), "{why}");
             session = session.on_waited();
         }
+        // Nobody waits for tomorrow.
+        let Action::Fail(error) = refused(session, Some(86_400)).next(&blob(5)) else { panic!("no end") };
+        assert_eq!(error.kind(), ErrorKind::Network);
+        assert!(!chain(&error).contains("giving up"), "{error:?}");
     }
 
     #[test]

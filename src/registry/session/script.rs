@@ -30,6 +30,7 @@ pub(super) fn status(status: u16) -> Answer {
         code: None,
         message: None,
         answered_by: None,
+        retry_after: None,
         page: false,
     });
     R(Reply {

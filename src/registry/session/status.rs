@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Footing, Reply, Session, Step, Upload, range::Stored, recovery::SETTLE, retry};
+use super::{Footing, Reply, Session, Step, Upload, range::Stored, retry};
 use crate::error::{Error, ErrorKind, counted, sized};
 
 /// Why the registry is asked.
@@ -62,7 +62,7 @@ impl Session {
             },
             status if retry::is_transient(status) => {
                 let step = Step::Ask { upload, doubt, missed };
-                self.again(step, error, retry::retry_after(&reply.headers))
+                self.again(step, error)
             }
             _ => self.restart(error),
         }
@@ -82,7 +82,7 @@ impl Session {
             Error::new(ErrorKind::Refused, message)
         };
         match doubt {
-            Doubt::Lost => self.again(Step::Send(upload), surprise(), None),
+            Doubt::Lost => self.again(Step::Send(upload), surprise()),
             Doubt::Misplaced { start, moved } => match held {
                 Some(held) => self.correct(upload, start, held, moved, surprise()),
                 None => self.restart(surprise()),
@@ -122,7 +122,7 @@ impl Session {
                     self.gets_on(&upload, held);
                 }
                 let doubt = Doubt::Unsettled { range, before: held };
-                self.again(Step::Ask { upload, doubt, missed: false }, surprise(), Some(SETTLE))
+                self.again_settled(Step::Ask { upload, doubt, missed: false }, surprise())
             }
             Doubt::Unsettled { range, .. } => match held {
                 // `0-0` stands for nothing as well, and what was sent may still arrive: gone for good is

@@ -360,11 +360,13 @@ fn a_refusal_comes_with_its_status_and_words() {
         assert!(tags_in(dir.path(), "demo").is_empty());
     }
     // A HEAD has no words, and to wait is asked for by status alone.
-    let registry = Registry::start(Script::new().always(Route::ManifestHead, Fault::status(429)));
+    let tomorrow = Fault::status(429).header("Retry-After", "86400");
+    let registry = Registry::start(Script::new().always(Route::ManifestHead, tomorrow));
     let serve = gateway(dir.path(), &registry.host(), &[]);
     put_blobs(serve.host(), "demo", &layout);
     let reply = put_manifest(serve.host(), "demo", "1", &layout);
     assert!(reply.status == 429 && reply.text().contains("TOOMANYREQUESTS"), "{reply:?}");
+    assert_eq!(reply.header("Retry-After"), Some("86400"), "{reply:?}");
 }
 
 #[test]

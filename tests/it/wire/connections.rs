@@ -277,17 +277,21 @@ fn hasty(scale: f64, random: fn() -> f64) -> Pusher {
 
 #[test]
 fn rule_30_it_may_be_a_date_and_is_obeyed_within_reason() {
-    for (asked, seconds) in [
-        ("1000", 1000),
-        ("Sun, 06 Nov 1994 09:06:17 GMT", 1000),
-        ("86400", 3600),
-        ("Mon, 07 Nov 1994 08:49:37 GMT", 3600),
-    ] {
-        let pusher = hasty(1.0, || 1.0);
+    let limited = |asked| {
         let limited = Fault::status(503).header("Retry-After", asked);
-        let limited = limited.header("Date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        pushed_by(&pusher, &Layout::of_layers(&[]), Script::new().on(Route::Open, 1, limited));
-        assert_eq!(pauses(&pusher), [seconds], "{asked}");
+        Script::new().on(Route::Open, 1, limited.header("Date", "Sun, 06 Nov 1994 08:49:37 GMT"))
+    };
+    for asked in ["1000", "Sun, 06 Nov 1994 09:06:17 GMT"] {
+        let pusher = hasty(1.0, || 1.0);
+        pushed_by(&pusher, &Layout::of_layers(&[]), limited(asked));
+        assert_eq!(pauses(&pusher), [1000], "{asked}");
+    }
+    // Nobody waits for tomorrow.
+    for asked in ["86400", "Mon, 07 Nov 1994 08:49:37 GMT"] {
+        let (pusher, registry) = (hasty(1.0, || 1.0), Registry::start(limited(asked)));
+        let error = pusher.push(Layout::of_layers(&[]).path(), &registry).unwrap_err();
+        assert_eq!((error.kind(), registry.calls(Route::Open)), (ErrorKind::Network, 1));
+        assert_eq!(pauses(&pusher), [0; 0], "{asked}");
     }
 }
 

@@ -428,6 +428,14 @@ fn status_429_too_many_requests() {
     hint: the registry limits requests: wait, or use fewer `--jobs`
     exit code 6
     ");
+    for route in [Route::Open, Route::ManifestPut] {
+        let said = said(always(route, limited("100000")));
+        assert!(
+            said.contains("hint: the registry wants no more requests for 28 hours: push again then"),
+            "{said}"
+        );
+        assert!(!said.contains("trying again") && said.ends_with("exit code 6\n"), "{said}");
+    }
     // A pause that is asked for is told to whoever wants to hear what goes on.
     let (user, layout) = (Longshore::new(), Layout::of(&[LARGE]));
     let registry = with_configs(
