@@ -95,6 +95,11 @@ impl Request {
         matches!(self, Self::Exists { .. } | Self::Open { .. } | Self::Status { .. })
     }
 
+    /// Returns whether it asks how far an upload is.
+    pub(super) const fn is_status(&self) -> bool {
+        matches!(self, Self::Status { .. })
+    }
+
     /// Says what is being done, for messages.
     pub(crate) fn doing(&self) -> String {
         match self {

@@ -303,7 +303,7 @@ impl Session {
     #[expect(clippy::needless_pass_by_value, reason = "an answer is used up")]
     pub fn on_reply(mut self, reply: Reply) -> Self {
         let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
-        let before = self.held();
+        let (before, asked_about) = (self.held(), asked.is_status());
         let error = reply.refusal(asked.doing());
         if asked.is_bare() {
             self.limits.answered(reply.elapsed);
@@ -333,13 +333,14 @@ impl Session {
             }
             _ => Step::Ended(Err(unasked())),
         };
-        self.observed(before)
+        self.forsake(before, asked_about);
+        self.observed()
     }
 
     /// Takes note that no answer came to the request that [`Session::next`] wanted sent.
     pub fn on_fault(mut self, fault: Fault) -> Self {
         let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
-        let before = self.held();
+        let (before, asked_about) = (self.held(), asked.is_status());
         self.step = match (mem::take(&mut self.step), asked, fault) {
             (Step::Open, Request::Exists { .. }, Fault::Fatal(error)) => {
                 // Whether it is there is unknown: send it.
@@ -358,7 +359,8 @@ impl Session {
             // Nothing changes at the registry by being asked twice.
             (step, asked, fault) => self.again(step, fault.failure(asked.doing())),
         };
-        self.observed(before)
+        self.forsake(before, asked_about);
+        self.observed()
     }
 
     /// Takes note of the limits that others have met at this host.
@@ -486,9 +488,8 @@ impl Session {
         self
     }
 
-    /// Keeps what the driver may want to know of the step. `before` it there was this to go on with.
-    fn observed(mut self, before: Option<Held>) -> Self {
-        self.forsake(before);
+    /// Keeps what the driver may want to know of the step.
+    fn observed(mut self) -> Self {
         match &self.step {
             Step::Open => {
                 if let Legacy::TakenUp = self.legacy {

@@ -30,10 +30,10 @@ const MOST_REDIRECTS: u32 = 5;
 /// lost is looked for once more (replicas take a moment to agree: gh:distribution/distribution#2225).
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
-/// What becomes of the session that an earlier process has left.
+/// What becomes of a session that may be of no use: one that an earlier process has left, or about which nobody answers.
 #[derive(Debug)]
 pub(super) enum Legacy {
-    /// It was of no use, and no other one is open yet.
+    /// It was of none, and no other one is open yet.
     Failed(Held),
     /// There is none, or it is lost, or has shown that it is good.
     None,
@@ -42,17 +42,24 @@ pub(super) enum Legacy {
 }
 
 impl Session {
-    /// Begins anew where a failure may be that of what an earlier process has left, which was this.
-    pub(super) fn forsake(&mut self, held: Option<Held>) {
-        // Otherwise it would fail time and again, for as long as its record lasts.
-        if let Step::Ended(Err(error)) = &self.step
-            && matches!(error.kind(), ErrorKind::Denied | ErrorKind::Network | ErrorKind::Refused)
-            && let Legacy::TakenUp = self.legacy
-        {
-            let message = format!("what an earlier push has sent is sent again: {}", error::chain(error));
-            self.warnings.push(message);
-            (self.step, self.legacy) = (Step::Open, held.map_or(Legacy::None, Legacy::Failed));
-        }
+    /// Begins anew where a failure may be that of an upload, which held this, and no other one need have: it was left by
+    /// an earlier process, or nobody has answered when it was `asked_about`.
+    pub(super) fn forsake(&mut self, held: Option<Held>, asked_about: bool) {
+        let Step::Ended(Err(error)) = &self.step else { return };
+        let sender = match (&self.legacy, error.kind()) {
+            // Otherwise it would fail time and again, for as long as its record lasts.
+            (Legacy::TakenUp, ErrorKind::Denied | ErrorKind::Network | ErrorKind::Refused) => {
+                "an earlier push has sent"
+            }
+            // The replica that has it may be away, and others there.
+            (_, ErrorKind::Network) if asked_about && self.losses < MOST_LOSSES => {
+                self.losses += 1;
+                "was sent"
+            }
+            _ => return,
+        };
+        self.warnings.push(format!("what {sender} is sent again: {}", error::chain(error)));
+        (self.step, self.legacy) = (Step::Open, held.map_or(Legacy::None, Legacy::Failed));
     }
 
     pub(super) fn unauthorized(&mut self, step: Step, asked: &Request, error: Error) -> Step {

@@ -352,6 +352,23 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_that_nobody_answers_for_begins_anew() {
+        let asked = "POST, 0..10, 10..20, wait, GET, wait, GET, wait, GET, wait, GET";
+        for silent in [|| status(500), no_connection] {
+            let answers =
+                || [opened(), kept(10), reset(5), silent(), silent(), silent(), silent()].into_iter();
+            let again = answers().chain([opened().at("b"), kept(10), kept(20)]).collect();
+            assert_eq!(play(25, again), format!("{asked}, POST, 0..10 @b, 10..20 @b, 20..25 @b"));
+            // There is no attempt left for another break, and what is held is not forgotten where there is no new upload.
+            let again = answers().chain([opened().at("b"), reset(5)]).collect();
+            assert!(play(25, again).contains(&format!("{asked}, POST, 0..10 @b, network: giving up")));
+            let (session, done) = play_with(settings(), &blob(25), answers().chain([silent()]).collect());
+            assert!(done.starts_with(&format!("{asked}, POST, network: giving up")), "{done}");
+            assert_eq!(session.held().map(|held| held.offset), Some(10));
+        }
+    }
+
+    #[test]
     fn a_lost_session_is_looked_for_once_and_then_replaced() {
         let answers = vec![opened(), kept(10), status(404), status(404), opened().at("b")];
         assert_eq!(play(25, answers), "POST, 0..10, 10..20, wait, GET, POST, 0..10 @b");

@@ -170,6 +170,17 @@ fn rule_18_no_session_is_begun_twice_at_byte_0() {
 }
 
 #[test]
+fn rule_18_nor_where_each_question_fails() {
+    for deaf in [Fault::status(500), Fault::reset()] {
+        for fault in [Fault::Cut { after: 10_000 }, Fault::LoseAnswer, Fault::status(502)] {
+            let script = Script::new().on(Route::Patch, 2, fault).always(Route::Status, deaf.clone());
+            let (registry, _) = upload(LARGE, script);
+            assert_begun_once(&registry);
+        }
+    }
+}
+
+#[test]
 fn rule_18_nor_where_the_registry_answers_no_questions() {
     for fault in [Fault::Cut { after: 10_000 }, Fault::LoseAnswer, Fault::status(500)] {
         let mut pusher = Pusher::new();
