@@ -145,7 +145,7 @@ fn dockers_images_are_read_wherever_docker_keeps_them() {
             match &image.content {
                 ImageContent::Manifest(manifest) => drop(both.document(manifest).unwrap()),
                 ImageContent::Layers { layers, .. } => drop(both.open(&layers[0]).unwrap()),
-                ImageContent::Index { .. } => panic!("{image:?}"),
+                ImageContent::Broken { .. } | ImageContent::Index { .. } => panic!("{image:?}"),
             }
             assert_eq!(matches!(image.content, ImageContent::Manifest(_)), is_manifest, "{name}");
         }

@@ -258,6 +258,7 @@ fn examine(path: &Path) -> Result<()> {
                 source.open(layer)?;
             }
         }
+        ImageContent::Broken { error, .. } => return Err(error.clone()),
         ImageContent::Index { .. } => panic!("no archive is an index of images without manifests"),
         ImageContent::Manifest(descriptor) => {
             for manifest in resolve(source.as_ref(), descriptor, None)?.manifests {

@@ -152,6 +152,7 @@ fn sum(contents: &Contents) -> String {
         layers.iter().filter(|part| seen.insert((&part.digest, &part.layer.diff_id, &part.layer.name)));
     let bytes = distinct.filter_map(|part| part.size).sum();
     match layers.len() {
+        0 if contents.documents.is_empty() => ": cannot be read".to_owned(),
         0 => String::new(),
         count => format!(": {}, {}", counted(count, "layer"), readable(bytes)),
     }

@@ -109,6 +109,9 @@ impl Gathered {
         let mut entries = Vec::new();
         let within = (self.sources.names.len() + 1).to_string();
         match &image.content {
+            ImageContent::Broken { error, .. } => {
+                return Err(error.clone().while_doing(format!("reading {}", source.name())));
+            }
             ImageContent::Layers { config, .. } => {
                 let platform = ImageConfig::parse(config, &source.name())?.platform;
                 let (digest, size) = (Digest::of(config), config.len() as u64);

@@ -145,6 +145,9 @@ impl Listing<'_> {
     /// Lists an image.
     fn image(&mut self, image: &Image, platform: Option<&Platform>) -> Result<()> {
         match &image.content {
+            ImageContent::Broken { error, .. } => {
+                return Err(error.clone().while_doing(format!("reading {}", self.source.name())));
+            }
             ImageContent::Manifest(root) => {
                 let tree = source::resolve(self.source, root, platform)?;
                 for manifest in tree.manifests {

@@ -17,7 +17,7 @@ use super::{
     graphroot::{Graphroot, ImageRecord, LayerRecord},
     signatures_stay,
     spec::{Location, SourceSpec, Transport},
-    store::{Damaged, StorageOptions},
+    store::StorageOptions,
 };
 use crate::{
     error::{Error, ErrorKind, Result, counted, printable},
@@ -33,7 +33,6 @@ pub struct ContainersStorage {
     name: String,
     stores: Vec<Graphroot>,
     images: Vec<Image>,
-    damaged: Damaged,
 }
 
 impl ContainersStorage {
@@ -80,21 +79,20 @@ impl ContainersStorage {
                  folder: `containers-storage:[FOLDER]NAME`",
             ));
         }
-        let mut storage = Self { name, stores, images: Vec::new(), damaged: Damaged::default() };
+        let mut storage = Self { name, stores, images: Vec::new() };
         storage.list();
         Ok(storage)
     }
 
     /// Lists the images of all stores, each once, and under each name the first one that has it, as podman does.
     fn list(&mut self) {
-        let mut damaged = Damaged::default();
         let (mut places, mut taken) = (HashMap::new(), HashSet::new());
         let mut images: Vec<Image> = Vec::new();
         for store in &self.stores {
             for record in &store.images {
                 let at = *places.entry(&record.id).or_insert(images.len());
                 if at == images.len() {
-                    images.push(Image { names: Vec::new(), ..self.image(store, record, &mut damaged) });
+                    images.push(Image { names: Vec::new(), ..self.image(store, record) });
                 }
                 let names = record.names.iter().flatten().filter(|name| taken.insert(*name));
                 images[at].names.extend(names.cloned());
@@ -104,20 +102,20 @@ impl ContainersStorage {
             // Stages of builds, and the images of a list.
             image.companion |= image.names.is_empty();
         }
-        (self.images, self.damaged) = (images, damaged);
+        self.images = images;
     }
 
-    fn image(&self, store: &Graphroot, record: &ImageRecord, damaged: &mut Damaged) -> Image {
+    fn image(&self, store: &Graphroot, record: &ImageRecord) -> Image {
         let names = record.names.clone().unwrap_or_default();
         let manifest = read_manifest(store, record, "manifest");
         if let Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) = manifest {
-            return Image { names, platform: None, content: self.index(list, damaged), companion: false };
+            return Image { names, platform: None, content: self.index(list), companion: false };
         }
-        self.single(store, record, manifest, damaged)
+        self.single(store, record, manifest)
     }
 
     /// Finds the images of a list by the digests of their manifests.
-    fn index(&self, manifest: Manifest, damaged: &mut Damaged) -> ImageContent {
+    fn index(&self, manifest: Manifest) -> ImageContent {
         let (mut images, mut absent) = (Vec::new(), Vec::new());
         for child in manifest.children() {
             let found = self.stores.iter().find_map(|store| {
@@ -134,36 +132,28 @@ impl ContainersStorage {
                     Err(Error::source(format!("manifest {} of image {} is damaged", child.digest, record.id)))
                 }
             });
-            let image = self.single(store, record, held, damaged);
+            let image = self.single(store, record, held);
             images.push(Image { platform: child.platform.clone().or(image.platform), ..image });
         }
         ImageContent::Index { manifest, images, absent }
     }
 
-    fn single(
-        &self,
-        store: &Graphroot,
-        record: &ImageRecord,
-        manifest: Result<Option<Manifest>>,
-        damaged: &mut Damaged,
-    ) -> Image {
+    fn single(&self, store: &Graphroot, record: &ImageRecord, manifest: Result<Option<Manifest>>) -> Image {
         let names = record.names.clone().unwrap_or_default();
         let documents = match manifest.and_then(|manifest| Documents::read(store, record, manifest)) {
             Ok(documents) => documents,
             // Artifacts are nothing that anybody means who does not name them.
             Err(error) => {
-                let identity = Bytes::from(record.id.clone());
-                return Image { companion: true, ..damaged.list(&record.id, names, identity, error) };
+                let content = ImageContent::Broken { id: record.digest(), error };
+                return Image { names, platform: None, content, companion: true };
             }
         };
         let Documents { config, parsed: ImageConfig { diff_ids, platform }, manifest } = documents;
-        match self.chain(record, &diff_ids) {
-            Ok(layers) => {
-                let content = ImageContent::Layers { config, layers, original: manifest };
-                Image { names, platform, content, companion: false }
-            }
-            Err(error) => Image { platform, ..damaged.list(&record.id, names, config, error) },
-        }
+        let content = match self.chain(record, &diff_ids) {
+            Ok(layers) => ImageContent::Layers { config, layers, original: manifest },
+            Err(error) => ImageContent::Broken { id: record.digest(), error },
+        };
+        Image { names, platform, content, companion: false }
     }
 
     /// Follows an image's layers down from its topmost one, and compares them with its config.
@@ -224,11 +214,8 @@ impl Source for ContainersStorage {
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {
-        let opened = self.damaged.check(layer).and_then(|()| {
-            let (store, record) = self.find_layer(&layer.name)?;
-            store.rebuild(record)
-        });
-        let tar = opened.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
+        let rebuilt = self.find_layer(&layer.name).and_then(|(store, record)| store.rebuild(record));
+        let tar = rebuilt.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
         Ok(Data::Stream(Box::new(tar)))
     }
 
@@ -380,7 +367,11 @@ mod tests {
 
     fn read(storage: &ContainersStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
         let image = choose(storage, choice, None)?;
-        let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
+        let layers = match image.content {
+            ImageContent::Broken { error, .. } => return Err(error),
+            ImageContent::Layers { layers, .. } => layers,
+            content => panic!("{content:?}"),
+        };
         let mut tars = Vec::new();
         for layer in layers {
             let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };
@@ -576,12 +567,9 @@ mod tests {
             let storage = ContainersStorage::open(&at(dir.path())).unwrap();
             let image = choose(&storage, &self::named("localhost/list:1"), None).unwrap();
             let [amd, arm] = image.parts() else { panic!("{image:?}") };
-            let opened = [amd, arm].map(|image| {
-                let ImageContent::Layers { layers, .. } = &image.content else { panic!("{image:?}") };
-                storage.open(&layers[0])
-            });
-            assert!(opened[1].is_ok());
-            let error = opened[0].as_ref().unwrap_err();
+            let ImageContent::Layers { layers, .. } = &arm.content else { panic!("{arm:?}") };
+            storage.open(&layers[0]).unwrap();
+            let ImageContent::Broken { error, .. } = &amd.content else { panic!("{amd:?}") };
             assert!(chain(error).contains(&format!("of image {} is damaged", ids[1])), "{error:?}");
             assert_eq!(read(&storage, &self::named("localhost/amd:1")).unwrap(), [TAR]);
         }

@@ -98,6 +98,9 @@ impl<'a> Examiner<'a> {
     /// Describes an image.
     pub fn describe(&mut self, image: &Image) -> Contents {
         match &image.content {
+            ImageContent::Broken { error, .. } => {
+                Contents { problem: Some(error.clone()), ..Contents::default() }
+            }
             ImageContent::Layers { config, layers, .. } => {
                 let layers = layers.iter().map(|layer| self.part(layer.clone())).collect();
                 let digest = Digest::of(config);

@@ -3,6 +3,7 @@
 //! Written by `docker save`, podman, skopeo, buildah, crane, kaniko, jib, rules_oci, Nix and others, each with
 //! its own names for the same things, so names say nothing here. There is no manifest that a registry would
 //! take: configs are handed out byte for byte, and each layer with the diff ID that it must turn out to have.
+//! An image that cannot be read hides no other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,11 +36,21 @@ pub struct DockerArchive {
 #[derive(Debug)]
 pub(super) struct Saved {
     pub(super) image: Result<Image>,
-    /// The digest of its config: the image ID.
+    names: Vec<String>,
+    /// The digest of its config, if there is one, or else of its name.
     pub(super) id: Digest,
     /// Whether there are layers, and Docker describes each in `LayerSources`, as it does since 25 where it keeps
     /// images in its own store.
     pub(super) described: bool,
+}
+
+impl Saved {
+    /// Returns what stands in a list for an image that cannot be read. Another item may have its config.
+    fn broken(&self, at: usize, error: Error) -> Image {
+        let id = Digest::of(format!("item {at}").as_bytes());
+        let content = ImageContent::Broken { id, error };
+        Image { names: self.names.clone(), platform: None, content, companion: false }
+    }
 }
 
 /// Go's readers take keys in any case; containerify 4 writes `config`, `repoTags` and `layers`.
@@ -63,7 +74,7 @@ impl DockerArchive {
         let mut archive = Self { name, index, saved: Vec::new(), warnings: Vec::new() };
         let mut configs = HashMap::new();
         for item in items {
-            let saved = archive.read_item(item, &mut configs)?;
+            let saved = archive.read_item(item, &mut configs);
             archive.saved.push(saved);
         }
         Ok(archive)
@@ -83,13 +94,18 @@ impl DockerArchive {
         Ok(true)
     }
 
-    fn read_item(&mut self, item: Item, configs: &mut HashMap<String, Bytes>) -> Result<Saved> {
-        let config = if let Some(config) = configs.get(&item.config) {
-            config.clone()
-        } else {
-            let config = self.index.read(&item.config, CONFIG_LIMIT)?;
-            configs.insert(item.config.clone(), config.clone());
-            config
+    fn read_item(&mut self, item: Item, configs: &mut HashMap<String, Bytes>) -> Saved {
+        let names = item.repo_tags.clone().unwrap_or_default();
+        let config = match configs.get(&item.config) {
+            Some(config) => Ok(config.clone()),
+            None => self.index.read(&item.config, CONFIG_LIMIT),
+        };
+        let config = match config {
+            Ok(config) => configs.entry(item.config.clone()).or_insert(config).clone(),
+            Err(error) => {
+                let id = Digest::of(item.config.as_bytes());
+                return Saved { image: Err(error), names, id, described: false };
+            }
         };
         let id = Digest::of(&config);
         if let Some(named) = digest_in_name(&item.config)
@@ -102,7 +118,7 @@ impl DockerArchive {
         }
         let read = self.read_image(item, config);
         let described = matches!(read, Ok((_, true)));
-        Ok(Saved { image: read.map(|(image, _)| image), id, described })
+        Saved { image: read.map(|(image, _)| image), names, id, described }
     }
 
     /// Reads an image, and whether its item describes all of its layers.
@@ -148,8 +164,12 @@ impl Source for DockerArchive {
     }
 
     fn images(&self) -> Result<Vec<Image>> {
-        let images: Result<_> = self.saved.iter().map(|saved| saved.image.clone()).collect();
-        images.map_err(|error| error.while_doing(format!("reading {}", self.name)))
+        let readable = self.saved.iter().any(|saved| saved.image.is_ok());
+        let images = self.saved.iter().enumerate().map(|(at, saved)| match &saved.image {
+            Err(error) if readable => Ok(saved.broken(at, error.clone())),
+            image => image.clone(),
+        });
+        images.collect::<Result<_>>().map_err(|error| error.while_doing(format!("reading {}", self.name)))
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
@@ -247,6 +267,31 @@ mod tests {
             let archive = archive(&[("l.tar", "one"), ("c.json", &config), ("manifest.json", list)]);
             let error = archive.and_then(|archive| archive.images()).unwrap_err();
             assert!(error::chain(&error).contains(word), "{list}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_hides_no_other() {
+        let (good, bad) = (config(&["one"]), config(&["one", "two"]));
+        let list = r#"[{"Config":"gone.json","RepoTags":["a:1"],"Layers":["l.tar"]},
+            {"Config":"good.json","RepoTags":["b:1"],"Layers":["l.tar"]},
+            {"Config":"bad.json","RepoTags":["c:1"],"Layers":["l.tar"]}]"#;
+        let entries = [("l.tar", "one"), ("good.json", &good), ("bad.json", &bad), ("manifest.json", list)];
+        let archive = archive(&entries).unwrap();
+        let images = archive.images().unwrap();
+        for (image, (name, word)) in images.iter().zip([
+            ("a:1", Some("`gone.json` is missing")),
+            ("b:1", None),
+            ("c:1", Some("1 layer and 2 diff IDs")),
+        ]) {
+            assert_eq!(image.names, [name]);
+            match (&image.content, word) {
+                (ImageContent::Broken { error, .. }, Some(word)) => {
+                    assert!(error::chain(error).contains(word), "{name}: {error}");
+                }
+                (ImageContent::Layers { layers, .. }, None) => drop(archive.open(&layers[0]).unwrap()),
+                (content, _) => panic!("{name}: {content:?}"),
+            }
         }
     }
 

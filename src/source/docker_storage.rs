@@ -19,7 +19,7 @@ use super::{
     blobs::{self, Blobs},
     containerd::Containerd,
     payload::Payloads,
-    store::{Damaged, open, read},
+    store::{open, read},
     tar_split::TarSplit,
 };
 use crate::{
@@ -37,7 +37,6 @@ pub struct DockerStorage {
     /// Where manifests may be.
     documents: Vec<Blobs>,
     images: Vec<Image>,
-    damaged: Damaged,
 }
 
 #[derive(Deserialize)]
@@ -71,8 +70,7 @@ impl DockerStorage {
         let name = format!("Docker's storage `{}`", root.display());
         let driver = driver(&root).ok_or_else(|| Error::source(format!("{name} holds no images")))?;
         let documents = containerds.iter().map(|dir| Containerd::blobs(dir)).collect();
-        let (images, damaged) = (Vec::new(), Damaged::default());
-        let mut storage = Self { name, root, driver, documents, images, damaged };
+        let mut storage = Self { name, root, driver, documents, images: Vec::new() };
         storage.list().map_err(|error| error.while_doing(format!("reading {}", storage.name)))?;
         Ok(storage)
     }
@@ -113,21 +111,15 @@ impl DockerStorage {
         names.filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect()
     }
 
-    fn image(&mut self, id: &Digest, names: Vec<String>) -> Image {
-        let config = match self.config(id) {
-            Ok(config) => config,
-            Err(error) => return self.damaged.list(id.hex(), names, id.to_string().into(), error),
-        };
-        let read = ImageConfig::parse(&config, id.hex())
-            .and_then(|parsed| Ok((self.layers(&parsed.diff_ids)?, parsed.platform)));
-        match read {
-            Ok((layers, platform)) => {
-                let original = self.original(id, &names);
-                let content = ImageContent::Layers { config, layers, original };
-                Image { names, platform, content, companion: false }
-            }
-            Err(error) => self.damaged.list(id.hex(), names, config, error),
-        }
+    fn image(&self, id: &Digest, names: Vec<String>) -> Image {
+        let read = self.config(id).and_then(|config| {
+            let ImageConfig { diff_ids, platform } = ImageConfig::parse(&config, id.hex())?;
+            let (layers, original) = (self.layers(&diff_ids)?, self.original(id, &names));
+            Ok((ImageContent::Layers { config, layers, original }, platform))
+        });
+        let broken = |error| (ImageContent::Broken { id: id.clone(), error }, None);
+        let (content, platform) = read.unwrap_or_else(broken);
+        Image { names, platform, content, companion: false }
     }
 
     /// Finds the manifest that an image was pulled with. Docker calls the image by the digest of that, or of the
@@ -261,8 +253,11 @@ impl Source for DockerStorage {
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {
-        let opened = self.damaged.check(layer).and_then(|()| self.rebuild(&layer.name.parse()?));
-        let tar = opened.map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
+        let tar = layer
+            .name
+            .parse()
+            .and_then(|chain| self.rebuild(&chain))
+            .map_err(|error| error.while_doing(format!("reading {}", self.name)))?;
         Ok(Data::Stream(Box::new(tar)))
     }
 
@@ -380,7 +375,11 @@ mod tests {
 
     fn read(storage: &DockerStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
         let image = choose(storage, choice, None)?;
-        let ImageContent::Layers { layers, .. } = image.content else { panic!("a manifest") };
+        let layers = match image.content {
+            ImageContent::Broken { error, .. } => return Err(error),
+            ImageContent::Layers { layers, .. } => layers,
+            content => panic!("{content:?}"),
+        };
         let mut tars = Vec::new();
         for layer in layers {
             let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };

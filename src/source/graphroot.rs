@@ -74,6 +74,11 @@ struct ImageMetadata {
 }
 
 impl ImageRecord {
+    /// Returns its ID as a digest, or what may stand for one.
+    pub(super) fn digest(&self) -> Digest {
+        format!("sha256:{}", self.id).parse().unwrap_or_else(|_| Digest::of(self.id.as_bytes()))
+    }
+
     /// Returns the key of a manifest of the image, if it has this one: pulled twice, an image may have several.
     pub(super) fn manifest_key(&self, digest: &Digest) -> Option<&str> {
         let key = format!("manifest-{digest}");

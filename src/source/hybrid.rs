@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{
     Data, Image, ImageContent, Layer, Source,
-    docker_archive::{DockerArchive, MANIFEST},
+    docker_archive::{DockerArchive, MANIFEST, Saved},
     oci_layout::OciLayout,
     tree::{self, read_config},
 };
@@ -57,9 +57,14 @@ impl Hybrid {
             }
             hybrid.images.push(image);
         }
-        for saved in hybrid.archive.saved() {
-            if readable && !listed.contains(&saved.id) {
-                hybrid.images.push(saved.image.clone()?);
+        let is_listed = |saved: &Saved| listed.contains(&saved.id);
+        if !readable || hybrid.archive.saved().iter().all(is_listed) {
+            return Ok(hybrid);
+        }
+        let images = hybrid.archive.images()?;
+        for (saved, image) in hybrid.archive.saved().iter().zip(images) {
+            if !is_listed(saved) {
+                hybrid.images.push(image);
                 hybrid
                     .warnings
                     .push(format!("image {} is taken from `{MANIFEST}`: `{INDEX}` lacks it", saved.id));

@@ -49,7 +49,7 @@ pub use tree::{Tree, resolve};
 
 use crate::{
     blob::Blob,
-    error::Result,
+    error::{Error, Result},
     layout::left_out::LeftOut,
     oci::{Descriptor, DiffId, Digest, Manifest, Platform, Repository},
 };
@@ -170,7 +170,7 @@ impl Image {
     pub fn digest(&self) -> Option<&Digest> {
         match &self.content {
             ImageContent::Manifest(descriptor) => Some(&descriptor.digest),
-            ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
+            ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
         }
     }
 
@@ -178,7 +178,9 @@ impl Image {
     pub fn is_known_by(&self, digest: &Digest) -> bool {
         let known = match &self.content {
             ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
-            ImageContent::Manifest(_) | ImageContent::Index { .. } => self.digest(),
+            ImageContent::Broken { .. } | ImageContent::Manifest(_) | ImageContent::Index { .. } => {
+                self.digest()
+            }
         };
         known == Some(digest)
     }
@@ -186,6 +188,7 @@ impl Image {
     /// Returns what tells it from others, whatever they are called.
     pub fn identity(&self) -> Digest {
         match &self.content {
+            ImageContent::Broken { id, .. } => id.clone(),
             ImageContent::Layers { config, .. } => Digest::of(config),
             ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
             ImageContent::Index { manifest, .. } => manifest.digest.clone(),
@@ -196,7 +199,9 @@ impl Image {
     pub fn parts(&self) -> &[Self] {
         match &self.content {
             ImageContent::Index { images, .. } => images,
-            ImageContent::Layers { .. } | ImageContent::Manifest(_) => slice::from_ref(self),
+            ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Manifest(_) => {
+                slice::from_ref(self)
+            }
         }
     }
 
@@ -216,6 +221,13 @@ impl Image {
 /// What a source holds of an image.
 #[derive(Clone, Debug)]
 pub enum ImageContent {
+    /// Nothing that can be read, which is no reason to refuse the other images.
+    Broken {
+        /// What tells it from others: in a store the digest that its config should have.
+        id: Digest,
+        /// Why, for whoever wants it.
+        error: Error,
+    },
     /// A config and layers, for which a manifest has to be made.
     Layers {
         /// The image config, byte for byte.

@@ -77,7 +77,7 @@ impl Sources {
                     self.adopt(source, within, image);
                 }
             }
-            ImageContent::Manifest(_) => {}
+            ImageContent::Broken { .. } | ImageContent::Manifest(_) => {}
         }
     }
 
@@ -144,7 +144,7 @@ impl Source for Sources {
     fn notes(&self, image: &Image) -> Vec<String> {
         let layer = match &image.content {
             ImageContent::Layers { layers, .. } => layers.first(),
-            ImageContent::Index { .. } | ImageContent::Manifest(_) => None,
+            ImageContent::Broken { .. } | ImageContent::Index { .. } | ImageContent::Manifest(_) => None,
         };
         match layer.and_then(|layer| self.layers.get(&layer.name)) {
             Some((source, _)) => source.notes(image),

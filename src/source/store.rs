@@ -1,23 +1,15 @@
-//! What podman's storage and Docker's have in common: small files that belong to somebody else, and images that
-//! are listed although they cannot be read.
-//!
-//! A store holds the images of a whole machine. One of them being damaged is no reason to refuse the others, so
-//! its error is kept and given to whoever opens its layers.
+//! What podman's storage and Docker's have in common: where they are, and small files that belong to somebody else.
 
 use std::{
-    collections::HashMap,
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
-
-use super::{Image, ImageContent, Layer, spec::Location};
+use super::spec::Location;
 use crate::{
     blob::Blob,
     error::{Error, Result},
-    oci::{DiffId, Digest},
 };
 
 /// Where this machine keeps its images, as its configuration says.
@@ -91,30 +83,4 @@ pub(super) fn denied(what: &str, store: &Path) -> Error {
     } else {
         "read it as the user to whom the storage belongs: `sudo longshore push …`"
     })
-}
-
-/// Images that cannot be read, by the name of the layer that stands for them.
-#[derive(Debug, Default)]
-pub(super) struct Damaged(HashMap<String, Error>);
-
-impl Damaged {
-    /// Lists an image although it cannot be read: opening its only layer gives the error. `config` tells it
-    /// from others as far as anything is known.
-    pub(super) fn list(&mut self, id: &str, names: Vec<String>, config: Bytes, error: Error) -> Image {
-        let name = format!("layers of image {id}");
-        self.0.insert(name.clone(), error);
-        let diff_id = Some(DiffId(Digest::of(&config)));
-        let layers = vec![Layer { name, descriptor: None, diff_id }];
-        Image {
-            names,
-            platform: None,
-            content: ImageContent::Layers { config, layers, original: None },
-            companion: false,
-        }
-    }
-
-    /// Returns the error that `layer` stands for.
-    pub(super) fn check(&self, layer: &Layer) -> Result<()> {
-        self.0.get(&layer.name).map_or(Ok(()), |error| Err(error.clone()))
-    }
 }

@@ -1,13 +1,16 @@
 //! Broken and hostile inputs: each gives its exit code and says what is wrong with which file, in little
 //! memory, and tags nothing.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
+
+use serde_json::{Value, json};
 
 use crate::support::{
     capability,
     longshore::{Longshore, Run},
     registry::Registry,
     samples::{self, Bad, Sample},
+    tool,
 };
 
 /// No input may cost more memory (KiB), whatever it claims to be.
@@ -106,4 +109,31 @@ fn problems_of(bad: &Bad, run: &Run, tags: &[String]) -> Vec<String> {
         problems.push(format!("tagged: {tags:?}"));
     }
     problems
+}
+
+#[test]
+fn an_item_that_cannot_be_read_hides_no_other() {
+    let (folder, registry) = (tempfile::tempdir().unwrap(), Registry::honest());
+    let archive = samples::folder().join("docker-archive/podman-save.tar");
+    tool::output(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(folder.path())).unwrap();
+    let list = folder.path().join("manifest.json");
+    let mut items: Vec<Value> = serde_json::from_slice(&fs_err::read(&list).unwrap()).unwrap();
+    let good = items.remove(0);
+    // Of the same config, so that nothing but its error tells it from the good one.
+    let [mut renamed, mut short] = [good.clone(), good];
+    renamed["RepoTags"] = json!(["good:1"]);
+    short["RepoTags"] = json!(["short:1"]);
+    short["Layers"] = json!([]);
+    items = vec![json!({"Config": "gone.json", "RepoTags": ["gone:1"], "Layers": []}), renamed, short];
+    fs_err::write(&list, json!(items).to_string()).unwrap();
+    let push = |words: &[&str]| Longshore::new().run([&["push"], words].concat());
+    let (path, host) = (folder.path().display().to_string(), registry.host());
+    for (name, wrong) in [("gone", "`gone.json` is missing"), ("short", "0 layers and ")] {
+        let run = push(&[&format!("{path}:{name}:1"), &format!("{host}/demo:1")]);
+        assert!(run.code == Some(3) && run.stderr.contains(wrong), "{run:?}");
+    }
+    push(&[&format!("{path}:good:1"), &format!("{host}/demo:1")]).pushed().unwrap();
+    let run = push(&["--all", &path, &format!("{host}/all")]);
+    assert!(run.code == Some(7) && run.stderr.contains("2 failed"), "{run:?}");
+    assert_eq!(["good", "gone", "short"].map(|name| registry.tags(&format!("all/{name}")).len()), [1, 0, 0]);
 }

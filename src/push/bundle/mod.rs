@@ -330,7 +330,7 @@ fn names_of(image: &Image) -> Vec<String> {
 fn entry(image: &Image, root: &Manifest, name: Option<&str>) -> Value {
     let held = match &image.content {
         ImageContent::Manifest(held) => Some(held),
-        ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
+        ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
     };
     let mut annotations = held.map(|held| held.annotations.clone()).unwrap_or_default();
     annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
