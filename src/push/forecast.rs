@@ -15,7 +15,7 @@ use crate::{
     event::PlannedBlob,
     oci::Digest,
     plan::{PushPlan, Totals},
-    source::Image,
+    source::{Image, Missing},
 };
 
 /// What a push to one repository would do.
@@ -76,14 +76,10 @@ impl Delivery {
             }
             let needs = self.named_by_original(original);
             let present = survey::present(client, repository, &needs).await?;
-            let is_to_be_had = |(digest, origins): (Option<&Digest>, bool)| {
-                origins || digest.is_some_and(|digest| present.contains(digest))
-            };
-            let mut facts = needs
-                .iter()
-                .map(|need| (need.identity.as_ref().map(|(digest, _)| digest), !need.origins.is_empty()));
-            if facts.all(is_to_be_had) {
-                return Ok(self.told(digest, names, Some(&self.plan(needs, present).await?)));
+            // Without all of it, the layers are encoded.
+            match self.plan(needs, present).await {
+                Err(error) if error.find::<Missing>().is_some() => {}
+                plan => return Ok(self.told(digest, names, Some(&plan?))),
             }
         }
         let mut wanted = self.wanted().await?;

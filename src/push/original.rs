@@ -9,7 +9,7 @@ use crate::{
     codec::Recipe,
     error::{Result, chain},
     oci::{Content, Manifest},
-    plan::{self, Need},
+    plan::{self, AtHand, Need},
     source::{ImageContent, Layer},
 };
 
@@ -25,10 +25,13 @@ impl Delivery {
         (stays && fits && !names_plain(original, layers)).then_some(original)
     }
 
-    /// Returns what that manifest names.
+    /// Returns what that manifest names, none of which the source can open by that name.
     pub(super) fn named_by_original(&self, original: &Manifest) -> Vec<Need> {
         let mut needs = plan::distinct(named_by(original, true));
         self.locate(&mut needs);
+        for need in &mut needs {
+            need.at_hand = AtHand::Missing(Vec::new());
+        }
         needs
     }
 

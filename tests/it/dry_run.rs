@@ -6,6 +6,7 @@ use crate::{
     support::{
         longshore::{Longshore, Run},
         registry::{Registry, Route},
+        samples::Sample,
     },
     wire::image::{Archive, Layout},
 };
@@ -93,6 +94,24 @@ fn layers_to_be_encoded_may_be_at_other_repositories() {
     let run = longshore.run(["push", "--dry-run", &source, &destination, &reuse]);
     assert!(registry.log()[before..].iter().all(|exchange| QUESTIONS.contains(&exchange.route)));
     assert_eq!(run.stdout.matches("mount from team/other, or encode gzip:1").count(), 2, "{run:?}");
+}
+
+#[test]
+fn a_pulled_image_keeps_its_manifest_only_where_all_of_it_is_to_be_had() {
+    let (registry, pulled_from) = (Registry::honest(), Sample::open("oci/skopeo"));
+    for blob in fs_err::read_dir(pulled_from.path.join("blobs/sha256")).unwrap() {
+        registry.seed("base/image", &fs_err::read(blob.unwrap().path()).unwrap());
+    }
+    let sample = Sample::open("stores/containers-storage-pulled-gz.tar.gz");
+    let store = sample.path.display().to_string();
+    for (from, named, instead) in [
+        ("base/image", "@sha256:0c3dbe6979c0c03af9e9600ce43da43e1ad9cc357241d42ed253f0e9b76e099a", "send"),
+        ("no/image", " (its digest is known when all is encoded)", "encode"),
+    ] {
+        let run = forecast(&Longshore::new(), &store, &registry, &[&format!("--mount-from={from}")]);
+        let words = format!("{}/team/demo{named} as 1\n  mount from {from}, or {instead}", registry.host());
+        assert!(run.stdout.starts_with(&words), "{run:?}");
+    }
 }
 
 #[test]
