@@ -130,6 +130,14 @@ impl Source for DockerDir {
     }
 }
 
+/// Returns whether a folder says that it is one.
+pub(super) fn is_one(dir: &Path) -> bool {
+    let version = read::open_at(&dir.join(VERSION)).ok().flatten();
+    let version = version.and_then(|version| version.read_all(VERSION_LIMIT, VERSION).ok());
+    dir.join(MANIFEST).is_file()
+        && version.is_some_and(|version| version.starts_with(VERSION_LABEL.as_bytes()))
+}
+
 /// Returns what a blob's file is called.
 fn file_name(digest: &Digest) -> String {
     match digest.algorithm() {

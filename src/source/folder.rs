@@ -1,8 +1,8 @@
-//! A folder of places that hold images: OCI layouts, one a repository, as zot and the embedded registry keep them, and
-//! archives.
+//! A folder of places that hold images: OCI layouts, one a repository, as zot and the embedded registry keep them, `dir:`
+//! folders, one an image, as `skopeo sync` writes them, and archives.
 //!
-//! An image of a layout is called `repository:tag`, and one that its archive gives no more than a tag is called after the
-//! archive's file. Blobs are found by digest in whichever place has them: registries share them by hard links. Archives
+//! An image of a layout is called `repository:tag`, that of a `dir:` folder as the folder is, and one that its archive
+//! gives no more than a tag is called after the archive's file. Blobs are found by digest in whichever place has them: registries share them by hard links. Archives
 //! are read in place; those that are compressed are left out, with a warning.
 
 use std::{
@@ -17,7 +17,8 @@ use walkdir::WalkDir;
 use super::{
     Image, Source,
     docker_archive::MANIFEST,
-    docker_dir, foreign,
+    docker_dir::{self, DockerDir},
+    foreign,
     oci_layout::OciLayout,
     sources::Sources,
     tar_reader::is_tar,
@@ -41,12 +42,21 @@ const DEPTH_LIMIT: usize = 8;
 /// Where the embedded registry keeps what its repositories share, and what is on its way in.
 const REGISTRYS: [&str; 2] = ["_blobs", "_uploads"];
 
-/// Finds the layouts and archives below `dir`; none if there are none.
+/// Finds the layouts, `dir:` folders and archives below `dir`; none if there are none.
 pub fn open(dir: &Path) -> Result<Option<Sources>> {
     let mut sources = Sources::default();
-    for path in layouts(dir) {
+    for path in folders(dir) {
         let Some(name) = path.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
-        add(&mut sources, Box::new(OciLayout::folder(&path, None)?), name, |image| named(name, image))?;
+        if is_layout(&path) {
+            add(&mut sources, Box::new(OciLayout::folder(&path, None)?), name, |image| named(name, image))?;
+        } else if docker_dir::is_one(&path) {
+            let has_tag = name.rsplit('/').next().is_some_and(|name| name.contains([':', '@']));
+            let names = vec![if has_tag { name.to_owned() } else { format!("{name}:latest") }];
+            add(&mut sources, Box::new(DockerDir::open(&path)?), name, |image| Image {
+                names: names.clone(),
+                ..image
+            })?;
+        }
     }
     let archives = Archives::find(dir)?;
     for archive in &archives.plain {
@@ -159,18 +169,19 @@ fn is_hidden(entry: &walkdir::DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
-/// Finds the layouts below a folder, in the order of their names.
-fn layouts(dir: &Path) -> Vec<PathBuf> {
+/// Finds what may be layouts and `dir:` folders below a folder, in the order of their names.
+fn folders(dir: &Path) -> impl Iterator<Item = PathBuf> {
     // What cannot be read is no repository.
     let folders = WalkDir::new(dir).min_depth(1).max_depth(DEPTH_LIMIT).sort_by_file_name().into_iter();
-    let folders = folders
+    folders
         .filter_entry(|entry| entry.file_type().is_dir() && entry.file_name() != BLOBS && !is_hidden(entry))
         .filter_map(Result::ok)
-        .take(LIMIT);
-    let is_layout = |path: &PathBuf| {
-        path.join(OCI_LAYOUT).is_file() && path.join(INDEX).is_file() && path.join(BLOBS).is_dir()
-    };
-    folders.map(walkdir::DirEntry::into_path).filter(is_layout).collect()
+        .take(LIMIT)
+        .map(walkdir::DirEntry::into_path)
+}
+
+fn is_layout(path: &Path) -> bool {
+    path.join(OCI_LAYOUT).is_file() && path.join(INDEX).is_file() && path.join(BLOBS).is_dir()
 }
 
 /// Puts the repository before an image's tags; full names stay.
@@ -264,6 +275,36 @@ mod tests {
         write("d.tar", &saved("r.example/d:1", b"d")[..1000]);
         let error = open(dir.path()).unwrap_err();
         assert!(chain(&error).contains("d.tar"), "{error}");
+    }
+
+    #[test]
+    fn dir_folders_are_called_as_skopeo_sync_calls_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, platform) in [
+            ("r.example/team/app:1", "amd64"),
+            ("r.example/team/app:2", "arm64"),
+            ("saved", "riscv64"),
+            ("no-image", ""),
+        ] {
+            let path = dir.path().join(path);
+            fs_err::create_dir_all(&path).unwrap();
+            let config = format!(r#"{{"architecture":"{platform}"}}"#);
+            let (digest, size) = (Digest::of(config.as_bytes()), config.len());
+            let config_file = path.join(digest.hex());
+            let list = format!(
+                r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":{size}}},"layers":[]}}"#
+            );
+            fs_err::write(config_file, config).unwrap();
+            fs_err::write(path.join(MANIFEST), list).unwrap();
+            let label = if platform.is_empty() { "3" } else { "Directory Transport Version: 1.1\n" };
+            fs_err::write(path.join(docker_dir::VERSION), label).unwrap();
+        }
+        let sources = open(dir.path()).unwrap().unwrap();
+        assert_eq!(names(&sources), ["r.example/team/app:1", "r.example/team/app:2", "saved:latest"]);
+        for image in sources.images().unwrap() {
+            let ImageContent::Manifest(root) = &image.content else { panic!("{image:?}") };
+            assert_eq!(Digest::of(&sources.document(root).unwrap()), root.digest);
+        }
     }
 
     #[test]
