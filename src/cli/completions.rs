@@ -34,18 +34,28 @@ pub(super) struct ManArgs {
 pub(super) fn completions(args: &CompletionsArgs, context: &Context) -> Result<ExitStatus> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
+    if args.shell == Shell::Zsh {
+        // After the first of several arguments zsh would forget options by `*::`, which is for what has a line of
+        // its own; by `*:` it does not.
+        script = String::from_utf8_lossy(&script).replace("\n'*::", "\n'*:").into_bytes();
+    }
     context.printer.document(&script)
 }
 
 pub(super) fn man(args: &ManArgs, context: &Context) -> Result<ExitStatus> {
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();
-        let rendered = clap_mangen::Man::new(command()).render(&mut page);
+        let rendered = clap_mangen::Man::new(whole(command())).render(&mut page);
         rendered.context(ErrorKind::Internal, || "writing the manual page".to_owned())?;
         return context.printer.document(&page);
     };
     let writing = || format!("writing manual pages into `{}`", dir.display());
     fs_err::create_dir_all(dir).context(ErrorKind::Local, writing)?;
-    clap_mangen::generate_to(command(), dir).context(ErrorKind::Local, writing)?;
+    clap_mangen::generate_to(whole(command()), dir).context(ErrorKind::Local, writing)?;
     Ok(ExitStatus::Success)
+}
+
+/// Returns a command whose page says what each option does, those that short help is silent about too.
+fn whole(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(whole)
 }

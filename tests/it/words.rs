@@ -219,6 +219,8 @@ fn a_shell_completes_what_there_is() {
             let values = values.join(if shell == "zsh" { " " } else { "\\t''\n" });
             assert!(script.stdout.contains(&format!("{begin}{values}{end}")), "{shell}: {values}");
         }
+        // By `*::` zsh takes what follows for a line of its own, which has no options.
+        assert!(!script.stdout.contains("'*::"), "{shell}: {}", script.stdout);
     }
 }
 
@@ -230,6 +232,10 @@ fn each_command_has_a_manual_page() {
     for (page, words) in [("longshore.1", "completions"), ("longshore-push.1", r"\-\-dry\-run")] {
         let text = fs_err::read_to_string(man.join(page)).unwrap();
         assert!(text.starts_with(".ie") && text.contains(words), "{page}: {text}");
+        // An option's words stand between its name and the next paragraph.
+        let silent = |part: &&str| part.lines().nth(1).is_none_or(str::is_empty);
+        let mute: Vec<&str> = text.split(".TP\n").skip(1).filter(silent).collect();
+        assert_eq!(mute, [""; 0], "{page}");
     }
     assert!(run(&["man"]).stdout.contains(".SH NAME"));
 }
