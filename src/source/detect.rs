@@ -73,7 +73,9 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
         return tarball::pass(Box::new(Output::of(path)?), &format!("the output of {name}")).map(Input::Pass);
     }
     let metadata = fs_err::metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(path, spec),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+            missing(path, spec)
+        }
         _ => Error::source(format!("{name} cannot be opened")).because(error),
     })?;
     match (metadata.is_dir(), spec.transport) {

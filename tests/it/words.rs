@@ -110,6 +110,10 @@ fn each_fault_is_put_where_it_belongs() {
     let file = "--digest-file=/nowhere/digest";
     insta::assert_snapshot!(said(&run(&["push", file, &source, &destination]), 8, &[]), @"error: there is no folder for `/nowhere/digest`");
 
+    // No file can have such a name.
+    let long = "a".repeat(300);
+    assert_eq!(said(&run(&["push", &long, &destination]), 2, &[(&long, "LONG")]), "error: `LONG` does not exist\n");
+
     let blob = &layout.blobs[0];
     fs_err::remove_file(layout.blob(blob)).unwrap();
     let names = [(source.as_str(), "SOURCE"), (blob.hex(), "HEX")];
