@@ -7,7 +7,7 @@ use std::{
 
 use bytesize::ByteSize;
 use longshore::{
-    Error, Result,
+    Error, ErrorKind, Result,
     bucket::Bucket,
     cache::Cache,
     error::{chain, counted},
@@ -54,7 +54,10 @@ impl CacheArgs {
                 context.printer.warning(&format!("no cache: {}", chain(&error)));
                 Ok(temp())
             }
-            cache => cache,
+            cache => cache.map_err(|error| match error.kind() {
+                ErrorKind::Local => error.with_hint("`--no-cache` does without one"),
+                _ => error,
+            }),
         }
     }
 

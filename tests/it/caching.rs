@@ -259,8 +259,11 @@ fn who_wants_no_cache_needs_no_folder_for_it() {
     fs_err::write(&no_folder, b"").unwrap();
     longshore.run(["push", path, &to, "--no-cache"]).pushed().unwrap();
     // One that is asked for must do.
-    let run = longshore.run(["push", path, &to, "--no-cache", "--cache-dir", no_folder.to_str().unwrap()]);
+    let asked = ["push", path, &to, "--cache-dir", no_folder.to_str().unwrap()];
+    let run = longshore.run(asked.iter().chain(&["--no-cache"]));
     assert_eq!(run.code, Some(8), "{run:?}");
+    let run = longshore.run(asked);
+    assert!(run.code == Some(8) && run.stderr.contains("hint: `--no-cache` does without"), "{run:?}");
 }
 
 #[test]
