@@ -110,9 +110,7 @@ impl PushAll {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
         let consignments = consign(images, &*cargo.source, &mirror, &client)?;
-        if intent == Intent::Push {
-            require_left_out(&cargo, &consignments, &mirror, &client).await?;
-        }
+        require_left_out(&cargo, &consignments, &mirror, &client).await?;
         let (companions, subjects): (Vec<_>, Vec<_>) =
             consignments.into_iter().partition(|consignment| consignment.image.companion);
         let alone = companions.is_empty();

@@ -378,6 +378,9 @@ fn what_is_missing_is_named_before_anything_is_pushed() {
     }
     let asks = |route| matches!(route, Route::BlobHead | Route::ManifestHead | Route::Base);
     assert!(registry.log().iter().all(|exchange| asks(exchange.route)), "{:?}", registry.log());
+    let to = format!("{}/", registry.host());
+    let dry = desk.longshore.run(["push", "--all", delta.to_str().unwrap(), &to, "--dry-run"]);
+    assert_eq!((dry.code, dry.stderr), (run.code, run.stderr));
     // One image alone is told the same, and so is who only asks what would be done.
     let single = format!("{}:r.example/b:1", delta.display());
     let host = registry.host();
