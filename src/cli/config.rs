@@ -15,6 +15,7 @@ use clap::{
 use longshore::{
     Error, Result,
     error::{Context as _, ErrorKind, no_toml, similar},
+    oci::reference::{is_host, no_registry, registry_name},
 };
 use serde_json::json;
 use toml::{Table, Value};
@@ -83,13 +84,17 @@ impl Config {
             Some(Value::Table(sections)) => sections,
             Some(_) => return Err(no_section(REGISTRY)),
         };
-        let registries = sections
-            .into_iter()
-            .map(|(host, section)| match section {
-                Value::Table(section) => Ok((host, options(section, &known)?)),
-                _ => Err(no_section(&host)),
-            })
-            .collect::<Result<_>>()?;
+        let mut registries = BTreeMap::new();
+        for (host, section) in sections {
+            let Value::Table(section) = section else { return Err(no_section(&host)) };
+            if !is_host(&host) {
+                return Err(no_section(&host));
+            }
+            let host = registry_name(&host);
+            if registries.insert(host.clone(), options(section, &known)?).is_some() {
+                return Err(Error::local(format!("`{host}` has two sections")));
+            }
+        }
         Ok(Self { variables: Options::new(), file, defaults: options(table, &known)?, registries })
     }
 
@@ -112,12 +117,12 @@ impl Config {
     }
 
     /// Returns what holds for all these registries.
-    fn defaults_for(&self, hosts: &[&str]) -> Result<Options> {
+    fn defaults_for(&self, hosts: &[String]) -> Result<Options> {
         let mut defaults = self.defaults.clone();
         let mut said = BTreeMap::new();
         for host in hosts {
             for key in self.registries.values().flat_map(Options::keys) {
-                let value = self.registries.get(*host).and_then(|section| section.get(key));
+                let value = self.registries.get(host).and_then(|section| section.get(key));
                 if said.insert(key, value).is_some_and(|other| other != value) {
                     let file = self.file.display();
                     return Err(Error::usage(format!(
@@ -157,6 +162,10 @@ impl Config {
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let Context { config, command, .. } = context;
     let Verb::Show { registry, json } = &args.command;
+    let registry = registry.as_deref().map(host);
+    if let Some(name) = registry.as_ref().filter(|name| !is_host(name)) {
+        return Err(no_registry(name));
+    }
     let known = known(command);
     let width = known.keys().map(|name| name.len()).max().unwrap_or_default();
     for (name, option) in known {
@@ -357,7 +366,7 @@ fn with_defaults(command: Command, defaults: &Options) -> Command {
 }
 
 /// Returns the registries that a command line names.
-fn hosts(matches: &ArgMatches) -> Vec<&str> {
+fn hosts(matches: &ArgMatches) -> Vec<String> {
     let Some((_, matches)) = matches.subcommand() else { return Vec::new() };
     let words = |id| matches.try_get_many::<String>(id).ok().flatten().into_iter().flatten();
     // The words before the last are sources then.
@@ -367,9 +376,9 @@ fn hosts(matches: &ArgMatches) -> Vec<&str> {
 }
 
 /// Returns the registry that a destination names.
-fn host(destination: &str) -> &str {
+fn host(destination: &str) -> String {
     let name = destination.trim_start_matches("docker://");
-    name.split_once('/').map_or(name, |(host, _)| host)
+    registry_name(name.split_once('/').map_or(name, |(host, _)| host))
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl FromStr for Reference {
 }
 
 /// Spells a registry's name in the one way that all others are compared with.
-pub(crate) fn registry_name(host: &str) -> String {
+pub fn registry_name(host: &str) -> String {
     match host.to_ascii_lowercase() {
         hub if hub == "index.docker.io" || hub == "registry-1.docker.io" => "docker.io".to_owned(),
         host => host,
@@ -156,7 +156,7 @@ impl fmt::Display for Reference {
 
 /// A first component is a host if it could not be a repository's: it has a dot, a port or brackets, or is
 /// `localhost`. The characters are those of host names, so that nothing else gets into a URL.
-pub(crate) fn is_host(text: &str) -> bool {
+pub fn is_host(text: &str) -> bool {
     let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) => {
             if address.parse::<std::net::Ipv6Addr>().is_err() {

@@ -175,6 +175,13 @@ fn a_section_counts_for_its_registry_alone() {
     // Nothing listens at either; only for the first one is the platform another.
     let run = push(&["docker://127.0.0.1:1/demo"]);
     assert!(run.code == Some(2) || run.stderr.contains("plan9"), "{run:?}");
+    // However its name is written.
+    let user = User::with("[registry.\"Index.Docker.io\"]\njobs = 3\n");
+    for host in ["docker.io", "DOCKER.IO", "registry-1.docker.io"] {
+        let run = user.longshore.run(["config", "show", host]);
+        assert!(run.stdout.contains("[registry.\"docker.io\"]"), "{host}: {run:?}");
+    }
+    assert_eq!(user.longshore.run(["config", "show", "docker"]).code, Some(2));
     let run = push(&["127.0.0.1:2/demo"]);
     assert!(run.code == Some(6) && !run.stderr.contains("plan9"), "{run:?}");
     let run = push(&["127.0.0.1:1/demo", "127.0.0.1:2/demo"]);
@@ -205,6 +212,9 @@ fn what_is_wrong_in_the_file_is_named() {
         ("jobs = [1, 2]", "`jobs` cannot be a table or a list"),
         ("registry = 1", "`registry` is no section"),
         ("[registry]\n\"a.example\" = 1", "`a.example` is no section"),
+        ("[registry.\"a.example/team\"]", "`a.example/team` is no section\nhint: a section of a registry begins"),
+        ("[registry.\"https://a.example\"]", "`https://a.example` is no section"),
+        ("[registry.\"docker.io\"]\n[registry.\"index.docker.io\"]", "`docker.io` has two sections"),
         ("jobs = 1\nretries =\n", "line 2: "),
     ] {
         let run = User::with(config).refused();
