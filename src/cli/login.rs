@@ -1,6 +1,6 @@
 //! `longshore login`: a user and password are tried at the registry, and kept where pushes look for them.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 
 use longshore::{
     Error, Result,
@@ -13,7 +13,7 @@ use longshore::{
         login::{Entrance, LoginFile},
     },
 };
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use super::{
     Context, ExitStatus,
@@ -54,7 +54,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let file = LoginFile::open(&args.access.files.login_file(&context.environment)?)?;
     let user = match &args.username {
         Some(user) => user.clone(),
-        None => Terminal::open()?.ask(&format!("User for {}: ", key.host()), true)?,
+        None => match Terminal::open()?.ask(&format!("User for {}: ", key.host()), true)? {
+            Some(user) => user,
+            None => return Ok(ExitStatus::Interrupted(INTERRUPT)),
+        },
     };
     if user.is_empty() || user.contains(':') {
         return Err(Error::usage(format!("invalid user: `{}`", user.escape_debug())));
@@ -62,7 +65,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let password = if args.password_stdin {
         password_from_stdin()?
     } else {
-        Secret::new(Terminal::open()?.ask("Password: ", false)?)
+        match Terminal::open()?.ask("Password: ", false)? {
+            Some(password) if password.is_empty() => return Err(Error::usage("the password is empty")),
+            Some(password) => Secret::new(password),
+            None => return Ok(ExitStatus::Interrupted(INTERRUPT)),
+        }
     };
     let ending = block_on(async {
         verify(&key, &user, &password, options, context).await?;
@@ -114,6 +121,9 @@ async fn verify(
     Ok(())
 }
 
+/// The signal that Ctrl-C stands for.
+const INTERRUPT: u8 = 2;
+
 /// The terminal, where there is somebody to ask.
 struct Terminal(fs_err::File);
 
@@ -126,39 +136,56 @@ impl Terminal {
         })
     }
 
-    /// Asks for one line, which is seen as it is typed only if `echo`.
-    fn ask(&self, prompt: &str, echo: bool) -> Result<String> {
+    /// Asks for one line, which is seen as it is typed only if `echo`; none, if Ctrl-C was typed.
+    fn ask(&self, prompt: &str, echo: bool) -> Result<Option<String>> {
         let failed = |error: std::io::Error| Error::local("asking for the login").because(error);
         // Before the prompt: who sees it may type at once.
-        let silence = if echo { None } else { Some(Silence::begin(&self.0).map_err(failed)?) };
+        let dialog = Dialog::begin(&self.0, echo).map_err(failed)?;
         (&self.0).write_all(printable(prompt).as_bytes()).map_err(failed)?;
-        let mut line = String::new();
-        BufReader::new(&self.0).read_line(&mut line).map_err(failed)?;
-        if silence.is_some() {
+        let mut line = Vec::new();
+        let mut typed = BufReader::new(&self.0).bytes();
+        let interrupted = loop {
+            match typed.next().transpose().map_err(failed)? {
+                None | Some(b'\n') => break false,
+                Some(byte) if byte == dialog.interrupt() => break true,
+                Some(byte) => line.push(byte),
+            }
+        };
+        if interrupted || !echo {
             (&self.0).write_all(b"\n").map_err(failed)?;
         }
-        drop(silence);
-        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+        drop(dialog);
+        let line = String::from_utf8(line).map_err(std::io::Error::other).map_err(failed)?;
+        Ok((!interrupted).then(|| line.trim_end_matches('\r').to_owned()))
     }
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
-struct Silence<'a> {
+/// A terminal at which Ctrl-C ends the line and not the process, and what is typed is not shown, until this is dropped:
+/// a process that was ended would leave it like that.
+struct Dialog<'a> {
     terminal: &'a fs_err::File,
     before: Termios,
 }
 
-impl<'a> Silence<'a> {
-    fn begin(terminal: &'a fs_err::File) -> std::io::Result<Self> {
+impl<'a> Dialog<'a> {
+    fn begin(terminal: &'a fs_err::File, echo: bool) -> std::io::Result<Self> {
         let before = tcgetattr(terminal)?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(terminal, OptionalActions::Flush, &silent)?;
-        Ok(Self { terminal, before })
+        let dialog = Self { terminal, before };
+        let mut during = dialog.before.clone();
+        during.local_modes.remove(LocalModes::ISIG);
+        during.local_modes.set(LocalModes::ECHO, echo);
+        during.special_codes[SpecialCodeIndex::VEOL] = dialog.interrupt();
+        tcsetattr(terminal, OptionalActions::Flush, &during)?;
+        Ok(dialog)
+    }
+
+    /// Returns what Ctrl-C sends.
+    fn interrupt(&self) -> u8 {
+        self.before.special_codes[SpecialCodeIndex::VINTR]
     }
 }
 
-impl Drop for Silence<'_> {
+impl Drop for Dialog<'_> {
     fn drop(&mut self) {
         // A terminal that has gone away shows nothing anyway.
         tcsetattr(self.terminal, OptionalActions::Now, &self.before).unwrap_or_default();

@@ -2,51 +2,85 @@
 
 use std::{
     io::{Read as _, Write as _},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::tcgetattr,
+};
 
 use super::{PASSWORD, USER, User, private_registry};
+
+/// A terminal, and a `longshore login` that is asked for everything there.
+struct Login {
+    child: Child,
+    terminal: fs_err::File,
+    seen: String,
+}
+
+impl Login {
+    fn begin(user: &User, host: &str) -> Self {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let terminal = fs_err::File::from_parts(std::fs::File::from(terminal), "terminal");
+        let end = || Stdio::from(std::fs::OpenOptions::new().read(true).write(true).open(&name).unwrap());
+
+        // A session of its own, so that this terminal is its.
+        let inner = user.command(env!("CARGO_BIN_EXE_longshore"));
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
+        command.env_clear().envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.args(["login", host]).stdin(end()).stdout(end()).stderr(end());
+        Self { child: command.spawn().unwrap(), terminal, seen: String::new() }
+    }
+
+    /// Waits until `words` are seen, and types.
+    fn answer(&mut self, words: &str, typed: &str) {
+        let mut byte = [0];
+        // A terminal that everybody has left gives an error.
+        while !self.seen.ends_with(words) && self.terminal.read(&mut byte).is_ok_and(|read| read > 0) {
+            self.seen.push(char::from(byte[0]));
+        }
+        assert!(self.seen.ends_with(words), "`{words}` is not in: {}", self.seen);
+        self.terminal.write_all(typed.as_bytes()).unwrap();
+    }
+}
 
 #[test]
 fn a_password_is_asked_for_and_not_seen() {
     let user = User::new();
     let registry = private_registry(user.home(), "");
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    let mut terminal = fs_err::File::from_parts(std::fs::File::from(terminal), "terminal");
-    let end = || Stdio::from(std::fs::OpenOptions::new().read(true).write(true).open(&name).unwrap());
-
-    // A session of its own, so that this terminal is its.
-    let inner = user.command(env!("CARGO_BIN_EXE_longshore"));
-    let mut command = Command::new("setsid");
-    command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
-    command.env_clear().envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    command.args(["login", registry.host()]).stdin(end()).stdout(end()).stderr(end());
-    let mut child = command.spawn().unwrap();
-    drop(command);
-
-    let mut seen = String::new();
-    let mut until = |seen: &mut String, words: &str| {
-        let mut byte = [0];
-        // A terminal that everybody has left gives an error.
-        while !seen.ends_with(words) && terminal.read(&mut byte).is_ok_and(|read| read > 0) {
-            seen.push(char::from(byte[0]));
-        }
-        assert!(seen.ends_with(words), "`{words}` is not in: {seen}");
-        terminal.try_clone().unwrap()
-    };
-    until(&mut seen, ": ").write_all(format!("{USER}\n").as_bytes()).unwrap();
-    until(&mut seen, "Password: ").write_all(format!("{PASSWORD}\n").as_bytes()).unwrap();
-    until(&mut seen, "auth.json`\r\n");
-    assert!(child.wait().unwrap().success());
+    let mut login = Login::begin(&user, registry.host());
+    login.answer(": ", &format!("{USER}\n"));
+    login.answer("Password: ", &format!("{PASSWORD}\n"));
+    login.answer("auth.json`\r\n", "");
+    assert!(login.child.wait().unwrap().success());
+    let seen = login.seen;
     assert!(seen.starts_with(&format!("User for {}: {USER}\r\n", registry.host())), "{seen}");
     assert!(seen.contains(&format!("logged in to {} as {USER}", registry.host())), "{seen}");
     assert!(!seen.contains(PASSWORD), "{seen}");
     user.push(&format!("{}/demo:1", registry.host()), &[]).pushed();
+}
+
+#[test]
+fn who_types_no_password_has_the_terminal_as_it_was() {
+    let user = User::new();
+    for (typed, words, code) in
+        [("half\u{3}", "interrupted\r\n", 130), ("\n", "empty\r\n", 2), ("\u{4}", "empty\r\n", 2)]
+    {
+        let mut login = Login::begin(&user, "localhost:1");
+        let before = tcgetattr(&login.terminal).unwrap();
+        login.answer(": ", &format!("{USER}\n"));
+        login.answer("Password: ", typed);
+        login.answer(words, "");
+        assert_eq!(login.child.wait().unwrap().code(), Some(code), "{}", login.seen);
+        let after = tcgetattr(&login.terminal).unwrap();
+        assert_eq!(before.local_modes, after.local_modes);
+        assert!(!login.seen.contains("half"), "{}", login.seen);
+    }
 }
 
 #[test]
