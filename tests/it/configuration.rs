@@ -212,7 +212,10 @@ fn what_is_wrong_in_the_file_is_named() {
         ("jobs = [1, 2]", "`jobs` cannot be a table or a list"),
         ("registry = 1", "`registry` is no section"),
         ("[registry]\n\"a.example\" = 1", "`a.example` is no section"),
-        ("[registry.\"a.example/team\"]", "`a.example/team` is no section\nhint: a section of a registry begins"),
+        (
+            "[registry.\"a.example/team\"]",
+            "`a.example/team` is no section\nhint: a section of a registry begins",
+        ),
         ("[registry.\"https://a.example\"]", "`https://a.example` is no section"),
         ("[registry.\"docker.io\"]\n[registry.\"index.docker.io\"]", "`docker.io` has two sections"),
         ("jobs = 1\nretries =\n", "line 2: "),

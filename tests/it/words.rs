@@ -112,7 +112,10 @@ fn each_fault_is_put_where_it_belongs() {
 
     // No file can have such a name.
     let long = "a".repeat(300);
-    assert_eq!(said(&run(&["push", &long, &destination]), 2, &[(&long, "LONG")]), "error: `LONG` does not exist\n");
+    assert_eq!(
+        said(&run(&["push", &long, &destination]), 2, &[(&long, "LONG")]),
+        "error: `LONG` does not exist\n"
+    );
 
     let blob = &layout.blobs[0];
     fs_err::remove_file(layout.blob(blob)).unwrap();
