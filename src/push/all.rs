@@ -128,7 +128,7 @@ impl PushAll {
             .buffered(SIDE_BY_SIDE)
             .collect()
             .await;
-        let mut places = Places::default();
+        let mut places = Places { one_platform: platform.is_some(), ..Places::default() };
         let mut arrivals = Vec::new();
         for (image, name, carried, kept) in carried {
             arrivals.extend(places.note(&image, &kept, &name, carried, &arrived));
@@ -202,7 +202,7 @@ async fn require_left_out(
     if cargo.source.left_out().is_none() {
         return Ok(());
     }
-    let mut places = Places::default();
+    let mut places = Places { one_platform: cargo.options.platform.is_some(), ..Places::default() };
     let mut missing: Vec<(&str, Error)> = Vec::new();
     for Consignment { image, name, place } in consignments {
         let targets = match place {
@@ -232,7 +232,11 @@ async fn require_left_out(
 
 /// Where images have arrived, by the digest that the source knows them by.
 #[derive(Default)]
-struct Places(HashMap<Digest, Vec<(Repository, Fate)>>);
+struct Places {
+    known: HashMap<Digest, Vec<(Repository, Fate)>>,
+    /// Whether images of other platforms stay behind, and what is about them with them.
+    one_platform: bool,
+}
 
 /// What became of an image in a repository.
 #[derive(Clone)]
@@ -267,7 +271,7 @@ impl Places {
         let below = kept.iter().filter(|document| *document != root);
         let fates = below.map(|document| (document.clone(), of_kept(document.clone())));
         for (document, fate) in fates.chain([(root.clone(), fate.clone())]) {
-            self.0.entry(document).or_default().push((repository.clone(), fate));
+            self.known.entry(document).or_default().push((repository.clone(), fate));
         }
     }
 
@@ -307,7 +311,7 @@ impl Places {
         client: &Client,
     ) -> Result<Vec<Target>> {
         let mut targets = Vec::new();
-        let fates = self.0.get(subject);
+        let fates = self.known.get(subject);
         for (repository, fate) in fates.into_iter().flatten() {
             match fate {
                 Fate::Arrived(there) | Fate::Skipped(there) if there == subject => {
@@ -325,7 +329,7 @@ impl Places {
                 }
             }
         }
-        if fates.is_none() {
+        if fates.is_none() && !self.one_platform {
             // The registry may have had it before.
             let repository = mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
             targets.push(Target::of(image, &repository, tags, client));

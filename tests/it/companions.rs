@@ -149,6 +149,33 @@ fn what_is_about_a_child_travels_with_its_index() {
 }
 
 #[test]
+fn what_is_about_another_platform_stays_with_that() {
+    let registry = Registry::honest();
+    let layout = Layout::index(&[&[noise(1, 2000)], &[noise(2, 300)]]).altered(|index| {
+        for (at, architecture) in ["amd64", "arm64"].iter().enumerate() {
+            index["manifests"][at]["platform"] = json!({ "os": "linux", "architecture": architecture });
+        }
+    });
+    let [here, there] = [&layout.children[0], &layout.children[1]].map(|child| {
+        let signature = Layout::artifact(child.digest.hex().as_bytes(), child);
+        layout.adopt(&signature);
+        signature.root
+    });
+    layout.list(&[
+        (&layout.root.descriptor(), Some("r.example/app:1")),
+        (&here.descriptor(), None),
+        (&there.descriptor(), None),
+    ]);
+    let to = format!("{}/team", registry.host());
+    let run = Longshore::new().run(["push", "--all", path(&layout), &to, "--platform", "linux/amd64"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains(&format!("`{}` is left out", there.digest)), "{run:?}");
+    let arrived =
+        |repository: &str, one: &Document| registry.manifest(repository, &one.digest.to_string()).is_some();
+    assert!(arrived("team/app", &here) && !arrived("team/app", &there) && !arrived("team", &there));
+}
+
+#[test]
 fn what_has_a_name_of_its_own_travels_too() {
     let (registry, layout) = (Registry::honest(), Layout::of(&[2000]));
     let sbom = Layout::referrer(b"an SBOM", &layout.root);

@@ -155,7 +155,7 @@ impl Layout {
     pub(crate) fn altered(mut self, alter: impl Fn(&mut Value)) -> Self {
         let mut manifest: Value = serde_json::from_slice(&self.root.bytes).unwrap();
         alter(&mut manifest);
-        self.root = Document::new(MANIFEST, &manifest);
+        self.root = Document::new(self.root.media_type, &manifest);
         self.put(&self.root.bytes);
         self.name_root();
         self
