@@ -2,15 +2,16 @@
 //! connection that breaks down in the middle.
 //!
 //! S3 heeds conditions (`If-Match`, `If-None-Match: *`) and s3s-fs does not: they are decided before it is asked, so
-//! that the server is as heedful as S3, or as heedless as some others.
+//! that the server is as heedful as S3, or as heedless as some others; or as troubled as S3 on a bad day, whose answers
+//! do not say what was done.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -20,6 +21,7 @@ use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{ETAG, IF_MATCH, IF_NONE_MATCH},
 };
+use http_body_util::BodyExt as _;
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -57,15 +59,21 @@ impl S3 {
     pub(crate) const REGISTRY: &str = "s3://fleet/registry";
 
     pub(crate) fn start() -> Self {
-        Self::with(true)
+        Self::with(Mood::Heedful)
     }
 
     /// Starts one that writes whatever the conditions are.
     pub(crate) fn heedless() -> Self {
-        Self::with(false)
+        Self::with(Mood::Heedless)
     }
 
-    fn with(heeds_conditions: bool) -> Self {
+    /// Starts one that answers 409 to whoever creates an object, and loses its answer when it has done what others would
+    /// do only once.
+    pub(crate) fn troubled() -> Self {
+        Self::with(Mood::Troubled)
+    }
+
+    fn with(mood: Mood) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs_err::create_dir(root.path().join(BUCKET)).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
@@ -76,16 +84,28 @@ impl S3 {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (tags, folder) = (Arc::new(Tags::default()), root.path().to_owned());
+        let troubles = Arc::new(Troubles::default());
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (service, tags, folder) = (service.clone(), Arc::clone(&tags), folder.clone());
+                let troubles = Arc::clone(&troubles);
                 let answer = service_fn(move |request: Request<Incoming>| {
                     let (service, tags, folder) = (service.clone(), Arc::clone(&tags), folder.clone());
+                    let troubles = Arc::clone(&troubles);
                     async move {
-                        if request.method() != Method::PUT || !heeds_conditions {
-                            return service.call(request).await;
+                        let once = (mood == Mood::Troubled).then(|| done_once(&request)).flatten();
+                        if let Some(refusal) = once.as_ref().and_then(|once| troubles.before(once)) {
+                            return Ok::<_, S3Error>(refusal);
                         }
-                        put(request, &service, &tags, &folder).await
+                        let reply = if request.method() != Method::PUT || mood == Mood::Heedless {
+                            service.call(request).await?
+                        } else {
+                            put(request, &service, &tags, &folder).await?
+                        };
+                        match once {
+                            Some(once) => Ok(troubles.after(once, reply).await),
+                            None => Ok(reply),
+                        }
                     }
                 });
                 let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
@@ -150,6 +170,53 @@ impl S3 {
     }
 }
 
+/// How a server treats conditions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Heedful,
+    Heedless,
+    Troubled,
+}
+
+/// What a troubled server has refused for now, and what it has done without saying so.
+#[derive(Default)]
+struct Troubles(Mutex<HashSet<String>>);
+
+impl Troubles {
+    fn before(&self, once: &str) -> Option<Response<Body>> {
+        let mut known = self.0.lock().unwrap();
+        if once.starts_with("POST") {
+            return known.contains(once).then(|| refusal(StatusCode::NOT_FOUND, "NoSuchUpload"));
+        }
+        let is_new = once.ends_with('*') && known.insert(format!("409 {once}"));
+        is_new.then(|| refusal(StatusCode::CONFLICT, "ConditionalRequestConflict"))
+    }
+
+    async fn after(&self, once: String, reply: Response<Body>) -> Response<Body> {
+        if !reply.status().is_success() || !self.0.lock().unwrap().insert(once) {
+            return reply;
+        }
+        // An object is made of its parts while the answer is read.
+        reply.into_body().collect().await.unwrap();
+        refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")
+    }
+}
+
+/// Names what a request does that cannot be done twice: making an object of parts, or writing by a condition.
+fn done_once(request: &Request<Incoming>) -> Option<String> {
+    let (method, headers) = (request.method(), request.headers());
+    let condition = headers.get(IF_MATCH).or(headers.get(IF_NONE_MATCH)).and_then(|tag| tag.to_str().ok());
+    let completes = *method == Method::POST && request.uri().query().unwrap_or_default().contains("uploadId");
+    let condition = if completes { Some("") } else { condition };
+    condition.map(|condition| format!("{method} {} {condition}", request.uri()))
+}
+
+fn refusal(status: StatusCode, code: &str) -> Response<Body> {
+    let mut refusal = Response::new(Body::from(format!("<Error><Code>{code}</Code></Error>")));
+    *refusal.status_mut() = status;
+    refusal
+}
+
 /// Writes an object, one at a time, if it is what the request's conditions say.
 async fn put(
     request: Request<Incoming>,
@@ -164,10 +231,7 @@ async fn put(
     let is_as_it_was = headers.get(IF_MATCH).is_none_or(|tag| exists && tags.get(&path) == Some(tag));
     let is_new = headers.get(IF_NONE_MATCH).is_none_or(|_| !exists);
     if !is_as_it_was || !is_new {
-        let mut refusal =
-            Response::new(Body::from("<Error><Code>PreconditionFailed</Code></Error>".to_owned()));
-        *refusal.status_mut() = StatusCode::PRECONDITION_FAILED;
-        return Ok(refusal);
+        return Ok(refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed"));
     }
     if request.uri().query().is_some_and(|query| query.contains("partNumber")) {
         drop(tags);

@@ -25,6 +25,8 @@ use crate::{
 const DOCUMENT_LIMIT: u64 = 8 << 20;
 /// So many questions of one request are asked at once.
 const AT_ONCE: usize = 16;
+/// A document is created in so many attempts at most, while the bucket says that others write it.
+const TRIES: usize = 5;
 /// What a document is beside its bytes.
 const NOTE: &str = "longshore";
 
@@ -50,6 +52,14 @@ pub(super) struct Version {
     e_tag: Option<String>,
     /// Not every answer has one.
     number: Option<String>,
+}
+
+impl Document {
+    /// Returns what it is known by if these are its bytes: then it was us who wrote it, in an attempt that nobody
+    /// answered, or somebody who did the same.
+    fn version_if(self, bytes: &Bytes) -> Option<Version> {
+        (self.bytes == *bytes).then_some(self.version)
+    }
 }
 
 impl Version {
@@ -160,9 +170,20 @@ impl Store {
             }
             return self.overwrite(key, bytes).await.map(Some);
         }
-        match self.write(key, bytes, PutMode::Create.into()).await? {
-            Err(StoreError::AlreadyExists { .. }) => Ok(None),
-            written => written.map(|put| Some(put.into())).map_err(|error| unwritten(key, &error)),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.write(key, bytes.clone(), PutMode::Create.into()).await? {
+                Err(error @ StoreError::AlreadyExists { .. }) => match self.read(key).await? {
+                    Some(document) => return Ok(document.version_if(&bytes)),
+                    // S3 says the same of a moment in which several write: 409 `ConditionalRequestConflict`.
+                    None if tries == TRIES => return Err(unwritten(key, &error)),
+                    None => {}
+                },
+                written => {
+                    return written.map(|put| Some(put.into())).map_err(|error| unwritten(key, &error));
+                }
+            }
         }
     }
 
@@ -175,8 +196,10 @@ impl Store {
             return self.overwrite(key, bytes).await.map(Some);
         }
         let was = UpdateVersion { e_tag: was.e_tag.clone(), version: was.number.clone() };
-        match self.write(key, bytes, PutMode::Update(was).into()).await? {
-            Err(StoreError::Precondition { .. } | StoreError::NotFound { .. }) => Ok(None),
+        match self.write(key, bytes.clone(), PutMode::Update(was).into()).await? {
+            Err(StoreError::Precondition { .. } | StoreError::NotFound { .. }) => {
+                Ok(self.read(key).await?.and_then(|document| document.version_if(&bytes)))
+            }
             written => written.map(|put| Some(put.into())).map_err(|error| unwritten(key, &error)),
         }
     }
@@ -270,8 +293,11 @@ impl Store {
         let (path, limit) = (self.bucket.path(key)?, self.bucket.allowance(size));
         let id = id.to_owned();
         let completing = async {
-            let completed = self.parts.complete_multipart(&path, &id, parts).await;
-            completed.map_err(|error| failed(&error)).map(drop)
+            match self.parts.complete_multipart(&path, &id, parts).await {
+                // The parts are gone, and the object is there: an attempt that nobody answered has made it.
+                Err(StoreError::NotFound { .. }) if self.exists(key).await? => Ok(()),
+                completed => completed.map_err(|error| failed(&error)).map(drop),
+            }
         };
         self.bucket.within(limit, completing).await.map_err(|error| error.while_doing(writing(key)))
     }

@@ -120,6 +120,23 @@ fn a_bucket_that_heeds_no_conditions_is_said_to_be_one() {
 }
 
 #[test]
+fn what_a_bucket_has_done_without_saying_so_is_done() {
+    let s3 = S3::troubled();
+    let serve = Serve::over(&s3, &[]);
+    let bytes = noise(1, 20 * MIB);
+    let location = open(serve.host(), "a");
+    for range in [0..9 * MIB, 9 * MIB..19 * MIB] {
+        let reply = patch(serve.host(), &location, range.start, &bytes[range]);
+        assert_eq!(reply.status, 202, "{reply:?}");
+    }
+    let digest = Digest::of(&bytes);
+    let reply = put(serve.host(), &location, &digest, &bytes[19 * MIB..]);
+    assert_eq!(reply.status, 201, "{reply:?}");
+    assert_eq!(blob(serve.host(), "a", &digest), (200, digest.clone()));
+    assert_eq!(files(&s3.registry().join("_uploads")), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn what_was_acknowledged_outlives_the_process() {
     let (s3, a, b) = two();
     let bytes = noise(1, 30 * MIB);
