@@ -294,7 +294,6 @@ pub(crate) fn failed(error: &StoreError) -> Error {
 /// adds: it may be a secret.
 fn words(error: &StoreError) -> String {
     match error {
-        StoreError::NotFound { .. } => return "there is no such bucket".to_owned(),
         StoreError::PermissionDenied { .. } => return "access denied".to_owned(),
         StoreError::Unauthenticated { .. } => return "the credentials are not accepted".to_owned(),
         _ => {}
@@ -306,6 +305,10 @@ fn words(error: &StoreError) -> String {
     let text = innermost.to_string();
     let said = text.split(['<', '\n', '"', '`']).next().unwrap_or_default().trim_end_matches([' ', ':']);
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split('<').next());
+    // An object may be missing, and an object's parts: that is said by their codes.
+    if matches!(error, StoreError::NotFound { .. }) && code.is_none_or(|code| code == "NoSuchBucket") {
+        return "there is no such bucket".to_owned();
+    }
     let words = code.map_or_else(|| said.to_owned(), |code| format!("{said}: {code}"));
     printable(&words).into_owned()
 }

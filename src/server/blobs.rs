@@ -19,6 +19,8 @@ use super::{
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, head, set},
     storage::Stored,
 };
+#[cfg(feature = "buckets")]
+use crate::error::{Error, chain};
 use crate::{blob::Blob, error::counted, oci::Digest};
 
 /// A file is read and sent in pieces of this size: large enough that handing one to the socket costs
@@ -113,7 +115,10 @@ fn sent(blob: Stored, digest: &Digest, status: StatusCode, range: Range<u64>) ->
         Stored::Folder(blob) => StreamBody::new(pieces(blob, range)).boxed_unsync(),
         #[cfg(feature = "buckets")]
         Stored::Objects(blob) => {
-            StreamBody::new(blob.bytes(range).map_ok(Frame::data).map_err(io::Error::other)).boxed_unsync()
+            // The client only sees that it ends.
+            let told = |error: &Error| tracing::warn!("a blob was not sent whole: {}", chain(error));
+            let bytes = blob.bytes(range).inspect_err(told);
+            StreamBody::new(bytes.map_ok(Frame::data).map_err(io::Error::other)).boxed_unsync()
         }
     };
     let mut reply = Response::new(body);

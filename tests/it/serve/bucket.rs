@@ -383,6 +383,19 @@ fn a_dead_bucket_is_a_registry_that_is_not_available() {
 }
 
 #[test]
+fn bytes_that_are_missing_are_named() {
+    let s3 = S3::start();
+    let serve = Serve::over(&s3, &[]);
+    let digest = Digest::of(b"blob");
+    let post = format!("/v2/a/blobs/uploads/?digest={digest}");
+    assert_eq!(send(serve.host(), "POST", &post, &[], b"blob").status, 201);
+    fs_err::remove_dir_all(s3.registry().join("_data")).unwrap();
+    Raw::connect(serve.host()).send("GET", &format!("/v2/a/blobs/{digest}"), &[], b"").unwrap_err();
+    let said = serve.stderr().find(|line| line.contains("reading `_data/").then(|| line.to_owned())).unwrap();
+    assert!(said.contains("NoSuchKey"), "{said}");
+}
+
+#[test]
 fn a_bucket_that_lets_nobody_in_is_told_at_the_start() {
     // Nobody listens there.
     let error = Serve::over_address(([127, 0, 0, 1], 1).into(), &[]).err().unwrap();
