@@ -2,8 +2,9 @@
 //! folders, one an image, as `skopeo sync` writes them, and archives.
 //!
 //! An image of a layout is called `repository:tag`, that of a `dir:` folder as the folder is, and one that its archive
-//! gives no more than a tag is called after the archive's file. Blobs are found by digest in whichever place has them: registries share them by hard links. Archives
-//! are read in place; those that are compressed are left out, with a warning.
+//! gives no more than a tag is called after the archive's file. Blobs are found by digest in whichever place has them:
+//! registries share them by hard links. Archives are read in place; those that are compressed are left out, with a
+//! warning.
 
 use std::{
     collections::HashSet,
