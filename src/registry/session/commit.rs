@@ -53,7 +53,7 @@ impl Session {
             (400, _) if code == Some("DIGEST_INVALID") => self.misassembled(&upload, body, error),
             (300..=399, Some(_)) => upload.redirected(reply, error),
             (403, _) => Step::Ended(Err(error)),
-            (404, _) if body.is_some() || !self.settings.profile.status => {
+            (404, None) if !self.settings.profile.status => {
                 let missing = Missing::Restart(error.clone());
                 self.decided_by_head(upload, missing, error)
             }
@@ -184,7 +184,7 @@ impl Missing {
 #[cfg(test)]
 mod tests {
     use super::super::{Fault, Settings, script::*};
-    use crate::oci::Digest;
+    use crate::{oci::Digest, registry::hosts};
 
     #[test]
     fn the_empty_blob_is_a_put_and_its_refusal_is_explained() {
@@ -194,6 +194,8 @@ mod tests {
             done.starts_with("POST, PUT 0, HEAD, refused: the registry refuses the empty blob"),
             "{done}"
         );
+        let done = play(1, vec![opened(), status(400), status(404)]);
+        assert!(done.starts_with("POST, PUT 1, HEAD, refused: sending the blob in one piece"), "{done}");
     }
 
     #[test]
@@ -221,6 +223,41 @@ mod tests {
         // Or does not hold all.
         let answers = vec![opened(), kept(10), kept(15), reset(0), status(404), holds(10), opened().at("b")];
         assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, POST, 0..10 @b");
+    }
+
+    #[test]
+    fn who_answers_no_questions_is_asked_none_after_a_commit() {
+        let profile = hosts::profile("1.dkr.ecr.eu-west-1.amazonaws.com");
+        let silent = || Settings { profile, ..settings() };
+        let answers = |failed| vec![opened(), kept(10), kept(15), failed, status(404)];
+        let done = play_with(silent(), &blob(15), answers(status(500))).1;
+        assert_eq!(done, "POST, 0..10, 10..15, PUT, wait, HEAD, PUT");
+        // That it is gone is believed, and asked about elsewhere.
+        let done = play_with(silent(), &blob(15), answers(status(404))).1;
+        assert_eq!(done, "POST, 0..10, 10..15, PUT, wait, HEAD, POST");
+        assert_eq!(play(15, answers(status(404))), "POST, 0..10, 10..15, PUT, wait, HEAD, GET");
+    }
+
+    #[test]
+    fn who_takes_whole_blobs_only_is_sent_no_chunks_after_a_failure() {
+        let profile = hosts::profile("europe-docker.pkg.dev");
+        let whole = || Settings { profile, ..settings() };
+        let answers = vec![opened(), status(500), status(404), opened().at("b"), status(201)];
+        let done = play_with(whole(), &blob(15), answers).1;
+        assert_eq!(done, "POST, PUT 15, wait, HEAD, POST, PUT 15 @b, uploaded");
+        let done = play_with(whole(), &blob(15), vec![opened(), status(501), status(404)]).1;
+        assert!(done.starts_with("POST, PUT 15, HEAD, refused: "), "{done}");
+    }
+
+    #[test]
+    fn a_whole_blob_that_is_out_of_range_is_too_large_only_where_that_is_said() {
+        let large = || Settings { chunk_size: Some(16 * MIB), ..settings() };
+        let play = |answers| play_with(large(), &blob(10 * MIB), answers).1;
+        let put = format!("POST, PUT {}", 10 * MIB);
+        let answers = vec![opened(), status(416).words("blob too large"), opened().at("b")];
+        assert_eq!(play(answers), format!("{put}, POST, 0..{} @b", 8 * MIB));
+        let answers = vec![opened(), status(416).words("no such range"), status(404), opened().at("b")];
+        assert_eq!(play(answers), format!("{put}, wait, HEAD, POST, PUT {} @b", 10 * MIB));
     }
 
     #[test]
