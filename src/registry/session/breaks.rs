@@ -44,7 +44,6 @@ pub(super) struct Break {
     stuck: u32,
     /// So many bytes were kept of the body that broke before.
     kept: Option<u64>,
-    suspect: Option<Suspect>,
 }
 
 /// Returns whether a gateway lost the registry behind it.
@@ -102,7 +101,7 @@ impl Session {
         is_late: bool,
     ) -> Option<Suspect> {
         let (start, length) = (range.start, range.end - range.start);
-        let first = Break { start, sent, elapsed, stuck: 0, kept: None, suspect: None };
+        let first = Break { start, sent, elapsed, stuck: 0, kept: None };
         let before = self.last_break.replace(first)?;
         let kept = start.checked_sub(before.start);
         // Where nothing was kept in between, the place is as vague as the kernels make it.
@@ -111,7 +110,7 @@ impl Session {
         let evident = 0 < sent && sent < length && (near(SAME_PLACE) || stuck >= MOST_ACCIDENTS);
         let vague = match length {
             // The kernels may have taken all of it, however much was read: a third time is no accident.
-            ..=BUFFERED => before.stuck > 0 || matches!(before.suspect, Some(Suspect::Size { .. })),
+            ..=BUFFERED => before.stuck > 0,
             _ => near(BUFFERED),
         };
         let cut = !is_late && (evident || stuck > 0 && vague);
@@ -127,9 +126,8 @@ impl Session {
         };
         let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
         let late = same_time && (is_late || elapsed >= SHORTEST_DEADLINE);
-        let suspect = of_size.or((late && helps).then_some(Suspect::Deadline { after: elapsed }));
-        self.last_break = Some(Break { stuck, kept, suspect, ..first });
-        suspect
+        self.last_break = Some(Break { stuck, kept, ..first });
+        of_size.or((late && helps).then_some(Suspect::Deadline { after: elapsed }))
     }
 
     /// Makes chunks smaller as two breaks suggest, of which the last was that of a body of `sent` bytes: before the
@@ -256,6 +254,15 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_break_before_a_body_say_nothing_about_its_size() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let first = format!("0..{}", 16 * MIB);
+        let answers = vec![opened(), reset(0), reset(0), reset(0)];
+        let done = play_with(large(), &blob(40 * MIB), answers).1;
+        assert_eq!(done, format!("POST, {first}, wait, {first}, wait, {first}, wait, {first}"));
+    }
+
+    #[test]
     fn a_small_body_that_breaks_for_the_third_time_is_cut() {
         // What the kernels took says nothing about what was read.
         let large = || Settings { chunk_size: None, ..settings() };
@@ -367,20 +374,18 @@ mod tests {
             let why = "connection reset".to_owned();
             Answer::Fault(Fault::Reset { sent, elapsed: Duration::from_secs(seconds), why })
         };
-        let answers = vec![
-            opened(),
-            broken(9 * MIB, 60),
-            holds(5 * MIB),
-            holds(5 * MIB),
-            broken(11 * MIB, 61),
-            holds(6 * MIB),
-            holds(6 * MIB),
-        ];
-        let mut answers = answers;
-        answers.push(holds(14 * MIB).after(Duration::from_secs(40)));
-        let (session, done) = play_with(large, &blob(40 * MIB), answers);
+        let twice = |seconds: [u64; 2]| {
+            let first = [opened(), broken(9 * MIB, seconds[0]), holds(5 * MIB), holds(5 * MIB)];
+            first.into_iter().chain([broken(11 * MIB, seconds[1]), holds(6 * MIB), holds(6 * MIB)])
+        };
+        let answers = twice([60, 61]).chain([holds(14 * MIB).after(Duration::from_secs(40))]);
+        let (session, done) = play_with(large.clone(), &blob(40 * MIB), answers.collect());
         assert!(done.contains(&format!(", {}..{}, ", 6 * MIB, 14 * MIB)), "{done}");
         assert_eq!(session.lesson().seeming_limit, Some(8 * MIB));
+        for accidents in [[60, 70], [5, 5]] {
+            let done = play_with(large.clone(), &blob(40 * MIB), twice(accidents).collect()).1;
+            assert!(done.ends_with(&format!(", {}..{}", 6 * MIB, 22 * MIB)), "{done}");
+        }
     }
 
     #[test]
