@@ -15,7 +15,7 @@ const MOST_FAILED_MOUNTS: u32 = 3;
 
 /// Returns whether a POST may fail so because of the repository that the blob should be mounted from.
 pub(super) const fn blames_mount(status: u16) -> bool {
-    status >= 400 && status < 500 && !retry::is_transient(status)
+    matches!(status, 400..=499) && !retry::is_transient(status)
 }
 
 /// Returns whether a HEAD says that this blob is there.
@@ -104,7 +104,7 @@ mod tests {
     use super::super::{Action, Fault, Session, Settings, script::*};
     use crate::{
         error::{Error, ErrorKind},
-        registry::RegistryError,
+        registry::{RegistryError, hosts},
     };
 
     #[test]
@@ -138,6 +138,13 @@ mod tests {
         assert_eq!(play_with(mount(), &blob(5), vec![status(201)]).1, "POST from base, mounted");
         let answers = vec![opened(), status(201)];
         assert_eq!(play_with(mount(), &blob(5), answers).1, "POST from base, PUT 5, uploaded");
+    }
+
+    #[test]
+    fn nothing_is_mounted_that_nobody_wanted_mounted() {
+        for code in [200, 201, 204] {
+            assert_eq!(play(5, vec![status(code).at("a"), status(201)]), "POST, PUT 5, uploaded", "{code}");
+        }
     }
 
     #[test]
@@ -205,6 +212,27 @@ mod tests {
         let Action::Fail(error) = session.on_reply(reply).next(&blob(5)) else { panic!("no failure") };
         assert_eq!(error.hints(), ["create the repository or project at the registry first"]);
         assert!(error.find::<RegistryError>().is_some());
+    }
+
+    #[test]
+    fn a_repository_that_is_told_to_be_missing_by_a_reset_is_one_to_create() {
+        let amazons = hosts::profile("1.dkr.ecr.eu-west-1.amazonaws.com");
+        for (profile, fault, hinted) in [
+            (amazons, reset(0), true),
+            (amazons, no_connection(), false),
+            (hosts::Profile::ORDINARY, reset(0), false),
+        ] {
+            let once = Settings { profile, retries: 0, ..settings() };
+            let mut session = Session::new(once);
+            assert!(matches!(session.next(&blob(5)), Action::Send(_)));
+            let Answer::Fault(fault) = fault else { unreachable!() };
+            let Action::Fail(error) = session.on_fault(fault).next(&blob(5)) else { panic!("no failure") };
+            assert_eq!(
+                error.hints().iter().any(|hint| hint.contains("create it first")),
+                hinted,
+                "{error:?}"
+            );
+        }
     }
 
     #[test]
