@@ -391,10 +391,13 @@ mod tests {
     #[test]
     fn ecr_is_not_believed_a_word() {
         let profile = hosts::profile("1.dkr.ecr.eu-west-1.amazonaws.com");
-        let ecr = Settings { profile, ..settings() };
+        let ecr = || Settings { profile, ..settings() };
         let stuck = || status(201).range("0-3");
         let answers = vec![opened(), stuck(), stuck(), status(201)];
-        assert_eq!(play_with(ecr, &blob(15), answers).1, "POST, 0..10, 10..15, PUT, uploaded");
+        assert_eq!(play_with(ecr(), &blob(15), answers).1, "POST, 0..10, 10..15, PUT, uploaded");
+        // Nor is it asked whether an upload is gone that it says is.
+        let answers = vec![opened(), stuck(), status(404), opened().at("b")];
+        assert_eq!(play_with(ecr(), &blob(15), answers).1, "POST, 0..10, 10..15, POST, 0..10 @b");
     }
 
     #[test]
