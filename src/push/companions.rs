@@ -3,17 +3,13 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Cargo, Format, Options, Pushed, Target,
-    delivery::Delivery,
-    referrers::{Companion, Referrers},
-    spool::blocking,
+    Cargo, Format, Options, Pushed, Target, delivery::Delivery, referrers::Companion, spool::blocking,
     wanted::Wanted,
 };
 use crate::{
     codec::Recipe,
     error::{Error, Result},
     oci::Digest,
-    source::Source,
 };
 
 /// What becomes of what a source holds about an image. It is never altered, and so holds no more for an image that is
@@ -33,7 +29,7 @@ impl Delivery {
     /// Delivers the image, and what is about it where that travels along.
     pub(super) async fn run_accompanied(&self) -> Result<Pushed> {
         let pushed = self.run().await?;
-        if self.options.companions != Companions::Travel || pushed.was_left_alone() {
+        if self.cargo.options.companions != Companions::Travel || pushed.was_left_alone() {
             return Ok(pushed);
         }
         let mut referrers = Vec::new();
@@ -47,8 +43,7 @@ impl Delivery {
                     &self.target.client,
                 ),
                 image: companion.image,
-                options: self.options.clone().unaltered(),
-                ..self.clone()
+                cargo: self.cargo.unaltered(),
             };
             let arrived = Box::pin(beside.run()).await;
             let arrived = arrived.map_err(|error| {
@@ -61,13 +56,12 @@ impl Delivery {
 
     /// Finds what is about the documents that are pushed as they are.
     async fn companions(&self) -> Result<Vec<Companion>> {
-        let (kept, delivery) = (self.kept().await?, self.clone());
-        blocking(move || delivery.referrers.about(&*delivery.source, kept)).await
+        self.cargo.about(self.kept().await?).await
     }
 
     /// Finds out which documents are pushed as they are.
     pub(super) async fn kept(&self) -> Result<HashSet<Digest>> {
-        Ok(self.listed().await?.kept_and_changed(self.options.format)?.0)
+        Ok(self.listed().await?.kept_and_changed(self.cargo.options.format)?.0)
     }
 }
 
@@ -76,6 +70,31 @@ impl Cargo {
     pub(super) fn unaltered(&self) -> Self {
         Self { options: self.options.clone().unaltered(), ..self.clone() }
     }
+
+    /// Refuses an image that is made anew while the source holds something about it.
+    pub(super) async fn check_companions(&self, wanted: &Wanted) -> Result<()> {
+        let (_, changed) = wanted.kept_and_changed(self.options.format)?;
+        if changed.is_empty() || self.options.companions == Companions::Forget {
+            return Ok(());
+        }
+        let stale = self.about(changed).await?;
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = stale.iter().map(Companion::name).collect();
+        Err(Error::usage(format!(
+            "the image would be made anew, and what the source holds about it would not hold for it: {}",
+            names.join(", ")
+        ))
+        .with_hint("leave out `--compression` and `--format` to push it as it is")
+        .with_hint("`--remove-signatures` pushes the new one alone"))
+    }
+
+    /// Finds what the source holds about these documents.
+    async fn about(&self, documents: HashSet<Digest>) -> Result<Vec<Companion>> {
+        let (source, referrers) = (Arc::clone(&self.source), self.referrers.clone());
+        blocking(move || referrers.about(&*source, documents)).await
+    }
 }
 
 impl Options {
@@ -83,29 +102,4 @@ impl Options {
     pub(super) fn unaltered(self) -> Self {
         Self { format: Format::Auto, platform: None, recipe: Recipe::Keep, ..self }
     }
-}
-
-/// Refuses an image that is made anew while the source holds something about it.
-pub(super) async fn check_companions(
-    source: &Arc<dyn Source>,
-    referrers: &Referrers,
-    wanted: &Wanted,
-    options: &Options,
-) -> Result<()> {
-    let (_, changed) = wanted.kept_and_changed(options.format)?;
-    if changed.is_empty() || options.companions == Companions::Forget {
-        return Ok(());
-    }
-    let (source, referrers) = (Arc::clone(source), referrers.clone());
-    let stale = blocking(move || referrers.about(&*source, changed)).await?;
-    if stale.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<_> = stale.iter().map(Companion::name).collect();
-    Err(Error::usage(format!(
-        "the image would be made anew, and what the source holds about it would not hold for it: {}",
-        names.join(", ")
-    ))
-    .with_hint("leave out `--compression` and `--format` to push it as it is")
-    .with_hint("`--remove-signatures` pushes the new one alone"))
 }

@@ -3,30 +3,21 @@
 
 use std::sync::Arc;
 
-use super::{
-    Intent, Options, Target, absorb::Absorbed, press::Press, referrers::Referrers, traffic::Traffic,
-    upload::Uploader,
-};
+use super::{Cargo, Target, upload::Uploader};
 use crate::{
     error::{Error, Result},
     event::{Event, How},
     oci::{Digest, Manifest},
-    source::{Image, Source},
+    source::Image,
 };
 
 /// An image on its way to one repository.
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
-    pub(super) source: Arc<dyn Source>,
-    pub(super) referrers: Referrers,
+    /// Where it comes from, what is done to it on the way, and whom it shares that with.
+    pub(super) cargo: Cargo,
     pub(super) image: Image,
-    /// What was encoded while the source passed, where it could be read only once.
-    pub(super) absorbed: Arc<Absorbed>,
     pub(super) target: Target,
-    pub(super) press: Press,
-    pub(super) options: Options,
-    pub(super) traffic: Traffic,
-    pub(super) intent: Intent,
 }
 
 impl Delivery {
@@ -37,9 +28,9 @@ impl Delivery {
         Uploader::new(
             client,
             repository,
-            &self.options,
-            self.traffic.clone(),
-            Arc::clone(&self.press.reporter),
+            &self.cargo.options,
+            self.cargo.traffic.clone(),
+            Arc::clone(&self.cargo.press.reporter),
         )
     }
 
@@ -75,12 +66,12 @@ impl Delivery {
     /// Tells that the registry has a blob.
     pub(super) fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
         let (blob, digest) = (name.to_owned(), digest.to_string());
-        self.press.reporter.event(Event::Confirmed { blob, digest, how, size });
+        self.cargo.press.reporter.event(Event::Confirmed { blob, digest, how, size });
     }
 
     /// Tells what the user should know.
     pub(super) fn warn(&self, message: String) {
-        self.press.reporter.event(Event::Warning { message });
+        self.cargo.press.reporter.event(Event::Warning { message });
     }
 }
 

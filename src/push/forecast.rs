@@ -63,7 +63,7 @@ impl Cargo {
 
 impl Delivery {
     async fn forecast(&self) -> Result<Forecast> {
-        let names = self.target.names(self.options.if_exists).await?;
+        let names = self.target.names(self.cargo.options.if_exists).await?;
         if let Some(Pushed { digest, .. }) = self.target.skipped(&names).await? {
             return Ok(self.told(Some(digest), names, None));
         }
@@ -83,15 +83,17 @@ impl Delivery {
             }
         }
         let mut wanted = self.wanted().await?;
-        if self.options.reuse {
+        if self.cargo.options.reuse {
             self.recall(&mut wanted).await?;
             self.reuse(&mut wanted).await?;
         }
-        if let Some(shared) = &self.press.shared {
-            shared.ask(&mut wanted.needs, self.options.recipe.encoding()).await;
+        if let Some(shared) = &self.cargo.press.shared {
+            shared.ask(&mut wanted.needs, self.cargo.options.recipe.encoding()).await;
         }
         let mut digest = None;
-        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
+        if let Some(Finished { manifests, .. }) =
+            wanted.finish(&wanted.encoded(), self.cargo.options.format)?
+        {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             names.allow(Some(&root.digest))?;
@@ -109,7 +111,7 @@ impl Delivery {
 
     fn told(&self, digest: Option<Digest>, names: Names, plan: Option<&PushPlan>) -> Forecast {
         let Names { tags, skipped, .. } = names;
-        let settings = self.options.settings(&self.target.client, false);
+        let settings = self.cargo.options.settings(&self.target.client, false);
         let (chunk, why) = settings.first_chunk();
         Forecast {
             digest,

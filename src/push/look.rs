@@ -63,7 +63,7 @@ impl Delivery {
     /// Returns whether a push of this machine has seen the image in the repository, or nobody remembers.
     fn was_left_here(&self, image: &Digest) -> bool {
         let here = &self.target.destination.repository;
-        let Some(sightings) = &self.options.sightings else { return true };
+        let Some(sightings) = &self.cargo.options.sightings else { return true };
         sightings.at(&here.host).get(image) == Some(&here.path)
     }
 }

@@ -284,6 +284,7 @@ impl Push {
 struct Cargo {
     source: Arc<dyn Source>,
     referrers: Referrers,
+    /// What was encoded while the source passed, where it could be read only once.
     absorbed: Arc<Absorbed>,
     press: Press,
     options: Options,
@@ -321,17 +322,7 @@ impl Cargo {
 
     /// Returns the delivery of an image to a target.
     fn delivery(&self, image: &Image, target: Target) -> Delivery {
-        Delivery {
-            source: Arc::clone(&self.source),
-            referrers: self.referrers.clone(),
-            image: image.clone(),
-            absorbed: Arc::clone(&self.absorbed),
-            target,
-            press: self.press.clone(),
-            options: self.options.clone(),
-            traffic: self.traffic.clone(),
-            intent: self.intent,
-        }
+        Delivery { cargo: self.clone(), image: image.clone(), target }
     }
 
     /// Delivers an image to one target after the other, and says what became of each.
@@ -346,9 +337,9 @@ impl Cargo {
             let before =
                 done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
             let mut delivery = self.delivery(image, target);
-            let mount_from = &mut delivery.options.mount_from;
+            let mount_from = &mut delivery.cargo.options.mount_from;
             *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
-            let tally = Tally::listen(&mut delivery.press);
+            let tally = Tally::listen(&mut delivery.cargo.press);
             // Its state is large, and those of many would lie on one stack.
             let pushed = Box::pin(delivery.run_accompanied()).await.map(|pushed| tally.note(pushed));
             if pushed.is_ok() {

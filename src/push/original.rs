@@ -19,7 +19,7 @@ impl Delivery {
         let ImageContent::Layers { original: Some(original), layers, .. } = &self.image.content else {
             return None;
         };
-        let stays = self.options.recipe == Recipe::Keep && self.options.format == Format::Auto;
+        let stays = self.cargo.options.recipe == Recipe::Keep && self.cargo.options.format == Format::Auto;
         let asked = &self.target.destination.digest;
         let fits = asked.as_ref().is_none_or(|asked| *asked == original.digest);
         (stays && fits && !names_plain(original, layers)).then_some(original)
@@ -60,8 +60,8 @@ impl Delivery {
             &manifests,
             &self.target.destination,
             &names.tags,
-            &self.traffic,
-            &*self.press.reporter,
+            &self.cargo.traffic,
+            &*self.cargo.press.reporter,
         );
         match sent.await {
             // It lacks what it said it has, and no encoder makes that.

@@ -15,10 +15,11 @@ impl Delivery {
     /// Tells each needed blob where else it may be.
     pub(super) fn locate(&self, needs: &mut [Need]) {
         let host = &self.target.destination.repository.host;
-        let seen = self.options.sightings.as_ref().map(|sightings| sightings.at(host)).unwrap_or_default();
+        let seen =
+            self.cargo.options.sightings.as_ref().map(|sightings| sightings.at(host)).unwrap_or_default();
         for need in needs {
             let Some((digest, _)) = &need.identity else { continue };
-            let mut remembered = self.source.origins(&need.layer);
+            let mut remembered = self.cargo.source.origins(&need.layer);
             remembered.retain(|origin| origin.digest == *digest);
             need.origins = self.origins(&remembered, seen.get(digest));
         }
@@ -26,7 +27,7 @@ impl Delivery {
 
     /// Remembers what the destination has: blobs for pushes to other repositories, the image for its next push.
     pub(super) fn note_sightings(&self, wanted: &Wanted, encoded: &Encodings, root: &Digest) {
-        let Some(sightings) = &self.options.sightings else { return };
+        let Some(sightings) = &self.cargo.options.sightings else { return };
         let here = &self.target.destination.repository;
         let needs = wanted.needs.iter().filter(|need| need.at_hand != AtHand::Foreign);
         let known = needs.filter_map(|need| need.identity.as_ref()).chain(encoded.values());
@@ -44,7 +45,7 @@ impl Delivery {
         let remembered = remembered.iter().flat_map(|origin| &origin.repositories);
         let others = remembered.chain(&named).filter(|other| is_host(&other.host, &here.host));
         let mut paths: Vec<String> = Vec::new();
-        for path in self.options.mount_from.iter().chain(seen).chain(others.map(|other| &other.path)) {
+        for path in self.cargo.options.mount_from.iter().chain(seen).chain(others.map(|other| &other.path)) {
             if *path != here.path && !paths.contains(path) {
                 paths.push(path.clone());
             }

@@ -27,7 +27,7 @@ impl Delivery {
     /// many.
     pub(super) async fn recall(&self, wanted: &mut Wanted) -> Result<usize> {
         let layers: Vec<Layer> = wanted.plain_layers().cloned().collect();
-        let source = Arc::clone(&self.source);
+        let source = Arc::clone(&self.cargo.source);
         let remembered = blocking(move || {
             let remembered = layers.into_iter().map(|layer| (source.origins(&layer), layer));
             Ok(remembered.filter(|(origins, _)| !origins.is_empty()).collect::<Vec<_>>())
@@ -43,8 +43,8 @@ impl Delivery {
             if let Some(identity) = found {
                 wanted.reuse(diff_id, &identity);
                 recalled += 1;
-            } else if self.intent == Intent::Look {
-                for from in self.origins(&self.source.origins(&layer), None) {
+            } else if self.cargo.intent == Intent::Look {
+                for from in self.origins(&self.cargo.source.origins(&layer), None) {
                     wanted.may_come_from(diff_id, &from);
                 }
             }
@@ -60,7 +60,7 @@ impl Delivery {
                 return Ok(Some((digest.clone(), size)));
             }
         }
-        if self.intent == Intent::Look {
+        if self.cargo.intent == Intent::Look {
             return Ok(None);
         }
         let uploader = self.uploader();
@@ -79,7 +79,7 @@ impl Delivery {
     /// Returns the size of a blob that the repository has, if it is encoded as we would encode it: nobody has
     /// noted that, and the manifest has to say it.
     async fn fitting(&self, digest: &Digest) -> Result<Option<u64>> {
-        let wanted = Compression::from(self.options.recipe.encoding());
+        let wanted = Compression::from(self.cargo.options.recipe.encoding());
         match self.target.client.peek_blob(&self.target.destination.repository.path, digest).await {
             Ok(Some((size, head))) if Compression::detect(&head) == wanted => Ok(Some(size)),
             Ok(_) => Ok(None),

@@ -55,7 +55,7 @@ impl Delivery {
                 offered.entry(diff_id).or_insert(offer);
             }
         }
-        if self.intent == Intent::Look {
+        if self.cargo.intent == Intent::Look {
             let here = &self.target.destination.repository.path;
             for (diff_id, offer) in offered.iter().filter(|(_, offer)| offer.repository != *here) {
                 wanted.may_come_from(diff_id, &offer.repository);
@@ -85,7 +85,7 @@ impl Delivery {
         };
         let mut places = Vec::new();
         places.extend(self.target.destination.tag.iter().map(|tag| at(&here.path, tag)));
-        for named in &self.options.reuse_from {
+        for named in &self.cargo.options.reuse_from {
             let reference = match (&named.digest, &named.tag) {
                 (Some(digest), _) => digest.to_string(),
                 (None, tag) => tag.clone().unwrap_or_else(|| "latest".to_owned()),
@@ -166,7 +166,7 @@ impl Delivery {
     /// Returns whether a layer is encoded as the recipe would have it. Its level cannot be seen.
     fn accepts(&self, layer: &Descriptor) -> bool {
         let name = layer.media_type.as_deref().unwrap_or_default();
-        let wanted = Compression::from(self.options.recipe.encoding()).name();
+        let wanted = Compression::from(self.cargo.options.recipe.encoding()).name();
         media_type::is_file_system(name) && layer.urls.is_empty() && media_type::packing(name) == Some(wanted)
     }
 
@@ -175,7 +175,7 @@ impl Delivery {
         let here = &self.target.destination.repository;
         match self.target.client.head_blob(&here.path, &offer.digest).await? {
             Some(size) => return Ok(size == offer.size),
-            None if offer.repository == here.path || self.intent == Intent::Look => return Ok(false),
+            None if offer.repository == here.path || self.cargo.intent == Intent::Look => return Ok(false),
             None => {}
         }
         self.uploader().mount(&offer.digest, &offer.repository).await

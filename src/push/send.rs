@@ -38,7 +38,7 @@ impl Delivery {
         feed: Option<Feed>,
         wanted: &Wanted,
     ) -> Result<(Digest, u64)> {
-        let mut settings = self.options.settings(&self.target.client, feed.is_some());
+        let mut settings = self.cargo.options.settings(&self.target.client, feed.is_some());
         if let Step::Mount { from } = step {
             settings.mount_from = Some(from.clone());
         }
@@ -48,13 +48,13 @@ impl Delivery {
         }
         let lasting_name = self.lasting_name(need);
         let here = &self.target.destination.repository;
-        let mut flight = self.traffic.board(&here.host, &lasting_name).await;
+        let mut flight = self.cargo.traffic.board(&here.host, &lasting_name).await;
         match flight.as_ref() {
             Some(there) if *there == here.path => settings.look_first = true,
             Some(there) => settings.mount_from = Some(there.clone()),
             None => {}
         }
-        let _open = self.traffic.open().await?;
+        let _open = self.cargo.traffic.open().await?;
         let mut feed = match feed {
             Some(feed) => feed,
             None => self.feed(need, wanted).await?,
@@ -92,9 +92,9 @@ impl Delivery {
     ) {
         let goes_as_it_is = matches!(need.at_hand, AtHand::Bytes(_) | AtHand::Cached | AtHand::Encoded);
         let (host, blob) = (&self.target.destination.repository.host, self.lasting_name(need));
-        let is_ours = || uploader.has_head_start(digest) || self.traffic.is_new(host, &blob);
+        let is_ours = || uploader.has_head_start(digest) || self.cargo.traffic.is_new(host, &blob);
         if goes_as_it_is && need.origins.is_empty() && is_ours() {
-            let (source, needs) = (Arc::clone(&self.source), wanted.needs.clone());
+            let (source, needs) = (Arc::clone(&self.cargo.source), wanted.needs.clone());
             uploader.open_ahead(digest, blob, is_missing, move || survey::is_at_hand(&*source, &needs));
         }
     }
@@ -104,7 +104,7 @@ impl Delivery {
     fn lasting_name(&self, need: &Need) -> String {
         match (&need.layer.diff_id, &need.at_hand, &need.identity) {
             (Some(diff_id), AtHand::Cached | AtHand::Plain | AtHand::Shared(_), _) => {
-                format!("{diff_id} as {} by {ENCODER_VERSION}", self.options.recipe.encoding())
+                format!("{diff_id} as {} by {ENCODER_VERSION}", self.cargo.options.recipe.encoding())
             }
             (_, _, Some((digest, _))) => digest.to_string(),
             (Some(diff_id), _, None) => format!("{diff_id} as it lies there"),
@@ -130,9 +130,12 @@ impl Delivery {
         if let Some(blob) = wanted.cached.get(&digest) {
             return Ok(Feed::stored(blob.clone(), expected, name));
         }
-        let (source, absorbed, cache) =
-            (Arc::clone(&self.source), Arc::clone(&self.absorbed), Arc::clone(&self.press.cache));
-        let (layer, encoding) = (need.layer.clone(), self.options.recipe.encoding());
+        let (source, absorbed, cache) = (
+            Arc::clone(&self.cargo.source),
+            Arc::clone(&self.cargo.absorbed),
+            Arc::clone(&self.cargo.press.cache),
+        );
+        let (layer, encoding) = (need.layer.clone(), self.cargo.options.recipe.encoding());
         blocking(move || match source.open(&layer)? {
             Data::Absorbed(plain) => {
                 Ok(Feed::stored(absorbed.reproduce(&plain, encoding, &cache)?, expected, name))
@@ -159,15 +162,15 @@ impl Delivery {
             return Err(error);
         };
         let message = if let Some(blob) = wanted.cached.get(digest) {
-            self.press.cache.forget(diff_id, self.options.recipe.encoding())?;
+            self.cargo.press.cache.forget(diff_id, self.cargo.options.recipe.encoding())?;
             let message = format!("the cached blob `{}` was damaged", blob.path().display());
-            if self.absorbed.layer(&diff_id.0).is_ok() {
+            if self.cargo.absorbed.layer(&diff_id.0).is_ok() {
                 // It has passed, and cannot be encoded anew.
                 return Err(Error::local(message).because(error).with_hint("push it once more"));
             }
             message
-        } else if self.press.cache.proven(digest)?.is_some() {
-            self.press.cache.disprove(digest)?;
+        } else if self.cargo.press.cache.proven(digest)?.is_some() {
+            self.cargo.press.cache.disprove(digest)?;
             format!("`{}` is no longer what it was", need.layer.name)
         } else {
             return Err(error);

@@ -6,7 +6,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Pushed, Target,
-    companions::check_companions,
     delivery::{Delivery, root},
     draft::{Encodings, Finished},
     if_exists::Names,
@@ -17,7 +16,7 @@ use super::{
     survey::{self, Answers},
     transcode::{Job, Work, Workshop},
     upload::Uploader,
-    wanted::{self, Wanted, encodings},
+    wanted::{Wanted, encodings},
 };
 use crate::{
     error::{self, Error, ErrorKind, Result},
@@ -37,7 +36,7 @@ struct NotReusable;
 impl Delivery {
     /// Delivers the image; encodes layers again whose cache entries were damaged, or that the registry had promised.
     pub(super) async fn run(&self) -> Result<Pushed> {
-        let mut reuse = self.options.reuse;
+        let mut reuse = self.cargo.options.reuse;
         // Damage is seldom alone, but what was dropped and is damaged again is not made better a third time.
         let mut damaged = HashSet::new();
         let pushed = loop {
@@ -56,13 +55,13 @@ impl Delivery {
             }
         };
         pushed.map_err(|error| match error.kind() {
-            ErrorKind::Source => error.while_doing(format!("reading {}", self.source.name())),
+            ErrorKind::Source => error.while_doing(format!("reading {}", self.cargo.source.name())),
             _ => error,
         })
     }
 
     async fn attempt(&self, reuse: bool) -> Result<Pushed> {
-        let names = self.target.names(self.options.if_exists).await?;
+        let names = self.target.names(self.cargo.options.if_exists).await?;
         if let Some(skipped) = self.target.skipped(&names).await? {
             return Ok(skipped);
         }
@@ -71,12 +70,14 @@ impl Delivery {
         }
         let mut wanted = self.wanted().await?;
         let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
-        if let Some(shared) = &self.press.shared {
-            shared.ask(&mut wanted.needs, self.options.recipe.encoding()).await;
+        if let Some(shared) = &self.cargo.press.shared {
+            shared.ask(&mut wanted.needs, self.cargo.options.recipe.encoding()).await;
         }
         let uploader = self.uploader();
         let mut answers = Answers::new();
-        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded(), self.options.format)? {
+        if let Some(Finished { manifests, .. }) =
+            wanted.finish(&wanted.encoded(), self.cargo.options.format)?
+        {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             names.allow(Some(&root.digest))?;
@@ -94,7 +95,7 @@ impl Delivery {
         let encoded = self.bring(&uploader, &mut wanted, &answers).await;
         uploader.give_back().await;
         let encoded = encoded?;
-        let finished = wanted.finish(&encoded, self.options.format)?;
+        let finished = wanted.finish(&encoded, self.cargo.options.format)?;
         let Finished { manifests, notes } =
             finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
         self.check_destination(&root(&manifests)?.digest)?;
@@ -102,7 +103,7 @@ impl Delivery {
             self.warn(note);
         }
         let Target { client, destination, .. } = &self.target;
-        let (traffic, reporter) = (&self.traffic, &*self.press.reporter);
+        let (traffic, reporter) = (&self.cargo.traffic, &*self.cargo.press.reporter);
         let send = || manifest::send(client, &manifests, destination, &names.tags, traffic, reporter);
         let digest = match send().await {
             Err(error) if manifest::misses_blob(&error) && reused > 0 => {
@@ -120,15 +121,14 @@ impl Delivery {
 
     pub(super) async fn wanted(&self) -> Result<Wanted> {
         let wanted = self.listed().await?;
-        check_companions(&self.source, &self.referrers, &wanted, &self.options).await?;
+        self.cargo.check_companions(&wanted).await?;
         Ok(wanted)
     }
 
     pub(super) async fn listed(&self) -> Result<Wanted> {
         let push = self.clone();
         blocking(move || {
-            let mut wanted =
-                wanted::wanted(&*push.source, &push.image, &push.options, &push.press.cache, &push.absorbed)?;
+            let mut wanted = push.cargo.list(&push.image)?;
             push.locate(&mut wanted.needs);
             Ok(wanted)
         })
@@ -159,19 +159,19 @@ impl Delivery {
 
     /// Decides what is to be done.
     pub(super) async fn plan(&self, mut needs: Vec<Need>, present: HashSet<Digest>) -> Result<PushPlan> {
-        let source = Arc::clone(&self.source);
+        let source = Arc::clone(&self.cargo.source);
         let (mut needs, present) = blocking(move || {
             survey::check_at_hand(&*source, &mut needs, &present)?;
             Ok((needs, present))
         })
         .await?;
         survey::seek(&self.target.client, &mut needs, &present).await;
-        plan::plan(needs, &Facts { present, encoding: self.options.recipe.encoding() })
+        plan::plan(needs, &Facts { present, encoding: self.cargo.options.recipe.encoding() })
     }
 
     /// Makes sure that what the source leaves out is at the registry.
     pub(super) async fn require_left_out(&self) -> Result<()> {
-        let Some(left_out) = self.source.left_out() else { return Ok(()) };
+        let Some(left_out) = self.cargo.source.left_out() else { return Ok(()) };
         let mut needs = self.wanted().await?.needs;
         needs
             .retain(|need| need.identity.as_ref().is_some_and(|(digest, _)| left_out.find(digest).is_some()));
@@ -208,7 +208,7 @@ impl Delivery {
             };
             uploads.push((need, step, feed));
         }
-        let workshop = Workshop { source: Arc::clone(&self.source), press: self.press.clone() };
+        let workshop = Workshop { source: Arc::clone(&self.cargo.source), press: self.cargo.press.clone() };
         let working = workshop.start(jobs)?;
         let sent: Result<Vec<_>> = stream::iter(uploads)
             .map(|(need, step, feed)| async move {
@@ -218,7 +218,7 @@ impl Delivery {
             .buffer_unordered(WAITING)
             .try_collect()
             .await;
-        self.options.learn(&self.target.client, uploader.lesson());
+        self.cargo.options.learn(&self.target.client, uploader.lesson());
         // With the uploads gone the producers stop; their temp files go with them.
         blocking(move || working.join()).await?;
         sent
@@ -228,8 +228,8 @@ impl Delivery {
     /// again, sends what is missing; if nothing seems to be, what is named, or everything. Once.
     async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
         self.warn(format!("{}; looking again for what is missing", error::chain(error)));
-        self.traffic.forget();
-        tokio::time::sleep(self.options.pace.pause(manifest::SETTLE)).await;
+        self.cargo.traffic.forget();
+        tokio::time::sleep(self.cargo.options.pace.pause(manifest::SETTLE)).await;
         // What was encoded in this run is in the cache now.
         *wanted = self.wanted().await?;
         // What goes out as it lies is known by now. A plain layer that no cache kept has to be encoded again.
@@ -258,7 +258,7 @@ impl Delivery {
 
     fn announce(&self, plan: &PushPlan) {
         let totals = plan.totals();
-        self.press.reporter.event(Event::Planned {
+        self.cargo.press.reporter.event(Event::Planned {
             present: totals.present,
             reuse: totals.reuse,
             fetch: totals.fetch,

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Options,
+    Cargo,
     absorb::Absorbed,
     draft::{self, Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
     transcode,
@@ -88,33 +88,30 @@ pub(super) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodi
     as_they_are.into_iter().chain(encoded).filter_map(known).collect()
 }
 
-/// Lists what an image needs.
-pub(super) fn wanted(
-    source: &dyn Source,
-    image: &Image,
-    options: &Options,
-    cache: &Cache,
-    absorbed: &Absorbed,
-) -> Result<Wanted> {
-    let mut listing = Listing {
-        source,
-        recipe: options.recipe,
-        allow_nondistributable: options.allow_nondistributable,
-        cache,
-        absorbed,
-        needs: Vec::new(),
-        absent: Vec::new(),
-        cached: HashMap::new(),
-        drafts: Vec::new(),
-        notes: Vec::new(),
-        packed: HashMap::new(),
-        seen: HashSet::new(),
-    };
-    listing.image(image, options.platform.as_ref())?;
-    let Listing { needs, absent, cached, drafts, notes, .. } = listing;
-    plan::require_one_size(&needs)
-        .map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
-    Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts, notes })
+impl Cargo {
+    /// Lists what an image needs.
+    pub(super) fn list(&self, image: &Image) -> Result<Wanted> {
+        let Self { source, options, press, absorbed, .. } = self;
+        let mut listing = Listing {
+            source: &**source,
+            recipe: options.recipe,
+            allow_nondistributable: options.allow_nondistributable,
+            cache: &press.cache,
+            absorbed,
+            needs: Vec::new(),
+            absent: Vec::new(),
+            cached: HashMap::new(),
+            drafts: Vec::new(),
+            notes: Vec::new(),
+            packed: HashMap::new(),
+            seen: HashSet::new(),
+        };
+        listing.image(image, options.platform.as_ref())?;
+        let Listing { needs, absent, cached, drafts, notes, .. } = listing;
+        plan::require_one_size(&needs)
+            .map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
+        Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts, notes })
+    }
 }
 
 /// What a manifest names.

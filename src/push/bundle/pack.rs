@@ -11,15 +11,13 @@ use crate::{
     oci::{Digest, Manifest},
     plan::{AtHand, Need},
     push::{
-        Cargo, Companions,
-        companions::check_companions,
-        delivery,
+        Cargo, Companions, delivery,
         draft::{Encodings, Finished},
         referrers::{subject, unfold},
         spool::{Feed, blocking},
         survey,
         transcode::{Job, NotShared, Work, Workshop},
-        wanted::{self, Wanted},
+        wanted::Wanted,
     },
     source::{Choice, Image, Layer, Missing, choose},
 };
@@ -95,12 +93,8 @@ impl Packer {
     /// Packs an image with all that belongs to it; returns the digests of its documents in the bundle, its own last.
     async fn pack_image(&self, image: &Image, contents: &mut Contents) -> Result<Vec<Digest>> {
         let (cargo, packed) = (Arc::clone(&self.cargo), image.clone());
-        let mut wanted = blocking(move || {
-            let Cargo { source, absorbed, press, options, .. } = &*cargo;
-            wanted::wanted(&**source, &packed, options, &press.cache, absorbed)
-        })
-        .await?;
-        check_companions(&self.cargo.source, &self.cargo.referrers, &wanted, &self.cargo.options).await?;
+        let mut wanted = blocking(move || cargo.list(&packed)).await?;
+        self.cargo.check_companions(&wanted).await?;
         if let Some(child) = wanted.absent.iter().find(|child| !contents.base.has_manifest(&child.digest)) {
             return Err(Error::source(format!("manifest {} is missing in the source", child.digest))
                 .because(Missing)
