@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::{
-    Options, Target,
+    Cargo, Options, Target,
     press::{Press, Until},
     spool::{Feed, blocking},
     traffic::Traffic,
@@ -56,14 +56,16 @@ impl Absorbed {
     pub(super) fn extend(&mut self, other: Self) {
         self.layers.extend(other.layers);
     }
+}
 
-    /// Decodes a layer that a manifest names by its plain bytes.
-    pub(crate) fn reproduce(&self, digest: &Digest, encoding: Encoding, cache: &Cache) -> Result<Blob> {
-        let (entry, blob) = self.layer(digest)?;
-        let mut plain = Compression::from(encoding)
+impl Cargo {
+    /// Decodes a layer that has passed and that a manifest names by its plain bytes.
+    pub(super) fn reproduce(&self, digest: &Digest) -> Result<Blob> {
+        let (entry, blob) = self.absorbed.layer(digest)?;
+        let mut plain = Compression::from(self.options.recipe.encoding())
             .decoder(Box::new(blob.reader()))
             .context(ErrorKind::Internal, || format!("decoding {}", entry.digest))?;
-        let mut spool = Spool::new(cache)?;
+        let mut spool = Spool::new(&self.press.cache)?;
         spool.take(&mut plain, &entry.digest.to_string())
     }
 }

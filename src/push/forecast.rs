@@ -87,9 +87,7 @@ impl Delivery {
             self.recall(&mut wanted).await?;
             self.reuse(&mut wanted).await?;
         }
-        if let Some(shared) = &self.cargo.press.shared {
-            shared.ask(&mut wanted.needs, self.cargo.options.recipe.encoding()).await;
-        }
+        self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let mut digest = None;
         if let Some(Finished { manifests, .. }) =
             wanted.finish(&wanted.encoded(), self.cargo.options.format)?

@@ -130,16 +130,9 @@ impl Delivery {
         if let Some(blob) = wanted.cached.get(&digest) {
             return Ok(Feed::stored(blob.clone(), expected, name));
         }
-        let (source, absorbed, cache) = (
-            Arc::clone(&self.cargo.source),
-            Arc::clone(&self.cargo.absorbed),
-            Arc::clone(&self.cargo.press.cache),
-        );
-        let (layer, encoding) = (need.layer.clone(), self.cargo.options.recipe.encoding());
-        blocking(move || match source.open(&layer)? {
-            Data::Absorbed(plain) => {
-                Ok(Feed::stored(absorbed.reproduce(&plain, encoding, &cache)?, expected, name))
-            }
+        let (cargo, layer) = (self.cargo.clone(), need.layer.clone());
+        blocking(move || match cargo.source.open(&layer)? {
+            Data::Absorbed(plain) => Ok(Feed::stored(cargo.reproduce(&plain)?, expected, name)),
             Data::Stored(blob) => Ok(Feed::stored(blob, expected, name)),
             Data::Stream(mut stream) => {
                 let mut bytes = Vec::new();

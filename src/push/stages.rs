@@ -70,9 +70,7 @@ impl Delivery {
         }
         let mut wanted = self.wanted().await?;
         let reused = if reuse { self.recall(&mut wanted).await? + self.reuse(&mut wanted).await? } else { 0 };
-        if let Some(shared) = &self.cargo.press.shared {
-            shared.ask(&mut wanted.needs, self.cargo.options.recipe.encoding()).await;
-        }
+        self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let uploader = self.uploader();
         let mut answers = Answers::new();
         if let Some(Finished { manifests, .. }) =

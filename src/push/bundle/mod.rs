@@ -262,12 +262,9 @@ impl Contents {
                 Ok((Box::new(bytes.reader()), bytes.path().display().to_string()))
             }
             Place::Source(at, layer) => {
-                let Cargo { source, absorbed, press, options, .. } = &*self.cargos[*at];
-                let bytes: Box<dyn Read> = match source.open(layer)? {
-                    Data::Absorbed(plain) => {
-                        let encoding = options.recipe.encoding();
-                        Box::new(absorbed.reproduce(&plain, encoding, &press.cache)?.reader())
-                    }
+                let cargo = &self.cargos[*at];
+                let bytes: Box<dyn Read> = match cargo.source.open(layer)? {
+                    Data::Absorbed(plain) => Box::new(cargo.reproduce(&plain)?.reader()),
                     Data::Stored(bytes) => Box::new(bytes.reader()),
                     Data::Stream(stream) => stream,
                 };

@@ -100,9 +100,7 @@ impl Packer {
                 .because(Missing)
                 .with_hint("bundle one platform by `--platform`"));
         }
-        if let Some(shared) = &self.cargo.press.shared {
-            shared.ask(&mut wanted.needs, self.cargo.options.recipe.encoding()).await;
-        }
+        self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let encoded = self.encode(&mut wanted).await?;
         let finished = wanted.finish(&encoded, self.cargo.options.format)?;
         let Finished { manifests, notes } =
