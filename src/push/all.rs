@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::Event,
     oci::{Digest, Reference, Repository},
     registry::Client,
     source::{Choice, Image, Input, Missing, Source, SourceSpec, choose},
@@ -138,8 +137,7 @@ impl PushAll {
         for Consignment { image, name, place } in companions {
             let targets = place.and_then(|place| place.here(&image, &places, &mirror, &client));
             if targets.as_ref().is_ok_and(Vec::is_empty) {
-                let message = format!("`{name}` is left out, as what it is about was skipped");
-                cargo.press.reporter.event(Event::Warning { message });
+                cargo.press.warn(format!("`{name}` is left out, as what it is about was skipped"));
                 arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
                 continue;
             }

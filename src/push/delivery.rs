@@ -68,11 +68,6 @@ impl Delivery {
         let (blob, digest) = (name.to_owned(), digest.to_string());
         self.cargo.press.reporter.event(Event::Confirmed { blob, digest, how, size });
     }
-
-    /// Tells what the user should know.
-    pub(super) fn warn(&self, message: String) {
-        self.cargo.press.reporter.event(Event::Warning { message });
-    }
 }
 
 /// Returns the manifest that a push is about: the last, after its children.

@@ -68,7 +68,7 @@ use crate::{
     bucket::Bucket,
     codec::Recipe,
     error::Result,
-    event::{Event, How},
+    event::How,
     oci::{Digest, Platform, Reference, Repository},
     registry::{Client, Learned, Lesson, Sightings, hosts, retry::Pace, session::Settings},
     source::{Choice, Image, Input, Source, SourceSpec, choose},
@@ -327,8 +327,8 @@ impl Cargo {
 
     /// Delivers an image to one target after the other, and says what became of each.
     async fn deliver(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Pushed>> {
-        for message in image.parts().iter().flat_map(|image| self.source.notes(image)) {
-            self.press.reporter.event(Event::Warning { message });
+        for note in image.parts().iter().flat_map(|image| self.source.notes(image)) {
+            self.press.warn(note);
         }
         let mut results = Vec::new();
         let mut done: Vec<Repository> = Vec::new();
@@ -363,8 +363,8 @@ async fn read(
         Input::Indexed(source) => (source, Absorbed::default()),
         Input::Pass(pass) => absorb(pass, spec.transport, press, options, ahead).await?,
     };
-    for message in source.warnings() {
-        press.reporter.event(Event::Warning { message });
+    for warning in source.warnings() {
+        press.warn(warning);
     }
     Ok((Arc::from(source), absorbed))
 }

@@ -66,7 +66,7 @@ impl Delivery {
         match sent.await {
             // It lacks what it said it has, and no encoder makes that.
             Err(error) if manifest::misses_blob(&error) => {
-                self.warn(format!("{}; encoding the layers instead", chain(&error)));
+                self.cargo.press.warn(format!("{}; encoding the layers instead", chain(&error)));
                 Ok(None)
             }
             sent => sent.map(|_| Some(original.clone())),

@@ -91,11 +91,15 @@ impl Press {
         match writer.commit(encoded, encoding) {
             Ok(blob) => Some(blob),
             Err(error) => {
-                let message = format!("the encoded layer is not kept: {}", chain(&error));
-                self.reporter.event(Event::Warning { message });
+                self.warn(format!("the encoded layer is not kept: {}", chain(&error)));
                 None
             }
         }
+    }
+
+    /// Tells what the user should know.
+    pub(super) fn warn(&self, message: String) {
+        self.reporter.event(Event::Warning { message });
     }
 
     /// Lets other machines have a layer that was encoded here.

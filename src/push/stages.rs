@@ -45,10 +45,10 @@ impl Delivery {
                     if error.find::<DamagedEntry>().is_some()
                         && damaged.insert(error.message().to_owned()) =>
                 {
-                    self.warn(format!("{}; looking at the layer again", error.message()));
+                    self.cargo.press.warn(format!("{}; looking at the layer again", error.message()));
                 }
                 Err(error) if error.find::<NotReusable>().is_some() && reuse => {
-                    self.warn(format!("{}; using no layer again", error.message()));
+                    self.cargo.press.warn(format!("{}; using no layer again", error.message()));
                     reuse = false;
                 }
                 result => break result,
@@ -98,7 +98,7 @@ impl Delivery {
             finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
         self.check_destination(&root(&manifests)?.digest)?;
         for note in notes {
-            self.warn(note);
+            self.cargo.press.warn(note);
         }
         let Target { client, destination, .. } = &self.target;
         let (traffic, reporter) = (&self.cargo.traffic, &*self.cargo.press.reporter);
@@ -225,7 +225,7 @@ impl Delivery {
     /// The registry refused a manifest because of a blob that it had said it has: believes nothing, looks
     /// again, sends what is missing; if nothing seems to be, what is named, or everything. Once.
     async fn heal(&self, wanted: &mut Wanted, encoded: &Encodings, error: &Error) -> Result<()> {
-        self.warn(format!("{}; looking again for what is missing", error::chain(error)));
+        self.cargo.press.warn(format!("{}; looking again for what is missing", error::chain(error)));
         self.cargo.traffic.forget();
         tokio::time::sleep(self.cargo.options.pace.pause(manifest::SETTLE)).await;
         // What was encoded in this run is in the cache now.

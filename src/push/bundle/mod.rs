@@ -102,8 +102,7 @@ impl Bundle {
         let (file, size) = match contents.put(&file, split, reporter).await {
             Err(error) if error.find::<DamagedEntry>().is_some() => {
                 // Damage is seldom alone.
-                let message = format!("{}; looking at all that were encoded", error.message());
-                reporter.event(Event::Warning { message });
+                press.warn(format!("{}; looking at all that were encoded", error.message()));
                 contents.mend().await?;
                 contents.put(&file, split, reporter).await
             }

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::Contents;
 use crate::{
     error::{Error, Result},
-    event::Event,
     oci::{Digest, Manifest},
     plan::{AtHand, Need},
     push::{
@@ -106,7 +105,7 @@ impl Packer {
         let Finished { manifests, notes } =
             finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
         for note in notes {
-            self.warn(note);
+            self.cargo.press.warn(note);
         }
         let root = delivery::root(&manifests)?.clone();
         self.add_blobs(image, wanted.needs, contents).await?;
@@ -203,10 +202,6 @@ impl Packer {
             contents.add(digest, Packed { size, place });
         }
         Ok(())
-    }
-
-    fn warn(&self, message: String) {
-        self.cargo.press.reporter.event(Event::Warning { message });
     }
 }
 
