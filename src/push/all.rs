@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
-    Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
-    referrers::{subject, unfold},
+    Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target, referrers::subject,
 };
 use crate::{
     error::{Error, Result},
     oci::{Digest, Reference, Repository},
     registry::Client,
-    source::{Choice, Image, Input, Missing, Source, SourceSpec, choose},
+    source::{Image, Input, Missing, Source, SourceSpec},
 };
 
 /// All images of a place on disk, on their way to one registry.
@@ -96,15 +95,7 @@ impl PushAll {
             options.companions = Companions::Stay;
         }
         let cargo = Cargo::load(input, &spec, None, press, options, intent).await?;
-        let platform = cargo.options.platform.as_ref();
-        let images = match &spec.choice {
-            Choice::Only => choose::all(&*cargo.source, platform)?,
-            choice => vec![choose(&*cargo.source, choice, platform)?],
-        };
-        let mut images = unfold(images, &*cargo.source);
-        if cargo.options.companions == Companions::Forget {
-            images.retain(|image| !image.companion || subject(image, &*cargo.source).is_none());
-        }
+        let images = cargo.images(&spec.choice)?;
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
@@ -127,7 +118,7 @@ impl PushAll {
             .buffered(SIDE_BY_SIDE)
             .collect()
             .await;
-        let mut places = Places { one_platform: platform.is_some(), ..Places::default() };
+        let mut places = Places { one_platform: cargo.options.platform.is_some(), ..Places::default() };
         let mut arrivals = Vec::new();
         for (image, name, carried, kept) in carried {
             arrivals.extend(places.note(&image, &kept, &name, carried, &arrived));

@@ -12,13 +12,13 @@ use crate::{
     push::{
         Cargo, Companions, delivery,
         draft::{Encodings, Finished},
-        referrers::{subject, unfold},
+        referrers::subject,
         spool::{Feed, blocking},
         survey,
         transcode::{Job, NotShared, Work, Workshop},
         wanted::Wanted,
     },
-    source::{Choice, Image, Layer, Missing, choose},
+    source::{Choice, Image, Layer, Missing},
 };
 
 /// Packs the images of a source.
@@ -49,15 +49,7 @@ impl Packer {
     /// Packs the images that are meant: each with its companions, which come last.
     pub(super) async fn pack(&self, choice: &Choice, contents: &mut Contents) -> Result<()> {
         let Cargo { source, options, .. } = &*self.cargo;
-        let platform = options.platform.as_ref();
-        let images = match choice {
-            Choice::Only => choose::all(&**source, platform)?,
-            choice => vec![choose(&**source, choice, platform)?],
-        };
-        let mut images = unfold(images, &**source);
-        if options.companions == Companions::Forget {
-            images.retain(|image| !image.companion || subject(image, &**source).is_none());
-        }
+        let images = self.cargo.images(choice)?;
         if images.is_empty() {
             return Err(Error::source("it holds no images"));
         }
@@ -65,15 +57,16 @@ impl Packer {
         let unaltered = Self { cargo: Arc::new(self.cargo.unaltered()), at: self.at };
         let (mut became, mut packed) = (HashMap::new(), Vec::new());
         for image in images.iter().chain(&companions) {
-            if let Some(about) = subject(image, &**source)
-                && let Some(now) = became.get(&about).filter(|now| **now != about)
+            let about = subject(image, &**source);
+            if let Some(about) = &about
+                && let Some(now) = became.get(about).filter(|now| *now != about)
             {
                 let words = format!("what is about {about}, which becomes {now}, would not hold for it");
                 return Err(
                     Error::usage(words).with_hint("leave out `--platform`, or add `--remove-signatures`")
                 );
             }
-            let packer = if subject(image, &**source).is_some() { &unaltered } else { self };
+            let packer = if about.is_some() { &unaltered } else { self };
             let documents = packer.pack_image(image, contents).await?;
             if let (Some(digest), Some(root)) = (image.digest(), documents.last()) {
                 became.insert(digest.clone(), root.clone());
