@@ -4,47 +4,58 @@ use std::{collections::HashSet, time::Duration};
 
 use oci_spec::image::MediaType;
 
-use super::traffic::Traffic;
+use super::{Target, delivery::Delivery};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
-    event::{Event, Reporter},
-    oci::{Algorithm, Descriptor, Digest, Manifest, Reference},
+    event::Event,
+    oci::{Algorithm, Descriptor, Digest, Manifest},
     registry::{Client, Receipt, RegistryError},
 };
 
-/// Sends manifests, children before their index and subjects before what refers to them, and at last the root under
-/// every tag, or under its digest where there is no tag. Returns the digest that the registry knows the root by: under
-/// a tag it is kept by SHA-256, whatever the source knew it by. Who asked for another digest gets that one, and the
-/// tags along with it where the registry takes them so.
-pub(super) async fn send(
-    client: &Client,
-    manifests: &[Manifest],
-    destination: &Reference,
-    tags: &[String],
-    traffic: &Traffic,
-    reporter: &dyn Reporter,
-) -> Result<Digest> {
-    let Some((root, children)) = manifests.split_last() else {
-        return Err(Error::internal("an image without a manifest"));
-    };
-    for child in subjects_first(children) {
-        put(client, destination, &child.digest.to_string(), &[], child, traffic, reporter).await?;
-    }
-    let asked_by = destination.digest.as_ref().map(Digest::algorithm);
-    let by_digest = tags.is_empty() || asked_by.is_some_and(|algorithm| algorithm != Algorithm::Sha256);
-    let (mut known_by, mut taken) = (None, Vec::new());
-    if by_digest {
-        let name = root.digest.to_string();
-        let receipt = put(client, destination, &name, tags, root, traffic, reporter).await?;
-        (known_by, taken) = (receipt.digest, receipt.tags);
-    }
-    for tag in tags.iter().filter(|tag| !taken.contains(tag)) {
-        let receipt = put(client, destination, tag, &[], root, traffic, reporter).await?;
-        if !by_digest {
-            known_by = receipt.digest;
+impl Delivery {
+    /// Sends manifests, children before their index and subjects before what refers to them, and at last the root under
+    /// every tag, or under its digest where there is no tag. Returns the digest that the registry knows the root by:
+    /// under a tag it is kept by SHA-256, whatever the source knew it by. Who asked for another digest gets that one, and
+    /// the tags along with it where the registry takes them so.
+    pub(super) async fn send_manifests(&self, manifests: &[Manifest], tags: &[String]) -> Result<Digest> {
+        let Some((root, children)) = manifests.split_last() else {
+            return Err(Error::internal("an image without a manifest"));
+        };
+        for child in subjects_first(children) {
+            self.put(child, &child.digest.to_string(), &[]).await?;
         }
+        let asked_by = self.target.destination.digest.as_ref().map(Digest::algorithm);
+        let by_digest = tags.is_empty() || asked_by.is_some_and(|algorithm| algorithm != Algorithm::Sha256);
+        let (mut known_by, mut taken) = (None, Vec::new());
+        if by_digest {
+            let receipt = self.put(root, &root.digest.to_string(), tags).await?;
+            (known_by, taken) = (receipt.digest, receipt.tags);
+        }
+        for tag in tags.iter().filter(|tag| !taken.contains(tag)) {
+            let receipt = self.put(root, tag, &[]).await?;
+            if !by_digest {
+                known_by = receipt.digest;
+            }
+        }
+        Ok(known_by.unwrap_or_else(|| root.digest.clone()))
     }
-    Ok(known_by.unwrap_or_else(|| root.digest.clone()))
+
+    /// Sends one manifest under a name, and under these tags where the registry takes them along.
+    async fn put(&self, manifest: &Manifest, name: &str, tags: &[String]) -> Result<Receipt> {
+        let Target { client, destination, .. } = &self.target;
+        let repository = &destination.repository.path;
+        let (media_type, bytes) = (&manifest.media_type, manifest.bytes.clone());
+        let receipt = client.put_manifest(repository, name, tags, media_type, bytes).await?;
+        if let (Some(subject), false) = (&manifest.subject, receipt.subject) {
+            let _turn = self.cargo.traffic.referrers.lock().await;
+            list_referrer(client, repository, subject, manifest).await?;
+        }
+        for reference in std::iter::once(name).chain(receipt.tags.iter().map(String::as_str)) {
+            let (reference, digest) = (reference.to_owned(), manifest.digest.to_string());
+            self.cargo.press.reporter.event(Event::Manifest { reference, digest });
+        }
+        Ok(receipt)
+    }
 }
 
 /// Puts whatever a manifest is about before it, where both go out: registries may refuse what refers to nothing
@@ -66,29 +77,6 @@ fn subjects_first(manifests: &[Manifest]) -> Vec<&Manifest> {
         waiting = held;
     }
     ordered
-}
-
-async fn put(
-    client: &Client,
-    destination: &Reference,
-    name: &str,
-    tags: &[String],
-    manifest: &Manifest,
-    traffic: &Traffic,
-    reporter: &dyn Reporter,
-) -> Result<Receipt> {
-    let repository = &destination.repository.path;
-    let (media_type, bytes) = (&manifest.media_type, manifest.bytes.clone());
-    let receipt = client.put_manifest(repository, name, tags, media_type, bytes).await?;
-    if let (Some(subject), false) = (&manifest.subject, receipt.subject) {
-        let _turn = traffic.referrers.lock().await;
-        list_referrer(client, repository, subject, manifest).await?;
-    }
-    for reference in std::iter::once(name).chain(receipt.tags.iter().map(String::as_str)) {
-        let (reference, digest) = (reference.to_owned(), manifest.digest.to_string());
-        reporter.event(Event::Manifest { reference, digest });
-    }
-    Ok(receipt)
 }
 
 /// Where the registry keeps no list of referrers itself (no `OCI-Subject` in its answer), the client does, as

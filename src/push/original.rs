@@ -4,6 +4,8 @@
 //! would make those bytes again. But the registry may have them, or another of its repositories, from which
 //! they can be mounted. Then the image keeps its digest and nothing is encoded.
 
+use std::slice;
+
 use super::{delivery::Delivery, draft::Format, if_exists::Names, manifest, survey, wanted::named_by};
 use crate::{
     codec::Recipe,
@@ -54,16 +56,7 @@ impl Delivery {
                 return Ok(None);
             }
         }
-        let manifests = [original.clone()];
-        let sent = manifest::send(
-            &self.target.client,
-            &manifests,
-            &self.target.destination,
-            &names.tags,
-            &self.cargo.traffic,
-            &*self.cargo.press.reporter,
-        );
-        match sent.await {
+        match self.send_manifests(slice::from_ref(original), &names.tags).await {
             // It lacks what it said it has, and no encoder makes that.
             Err(error) if manifest::misses_blob(&error) => {
                 self.cargo.press.warn(format!("{}; encoding the layers instead", chain(&error)));

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Pushed, Target,
+    Pushed,
     delivery::{Delivery, root},
     draft::{Encodings, Finished},
     if_exists::Names,
@@ -100,16 +100,13 @@ impl Delivery {
         for note in notes {
             self.cargo.press.warn(note);
         }
-        let Target { client, destination, .. } = &self.target;
-        let (traffic, reporter) = (&self.cargo.traffic, &*self.cargo.press.reporter);
-        let send = || manifest::send(client, &manifests, destination, &names.tags, traffic, reporter);
-        let digest = match send().await {
+        let digest = match self.send_manifests(&manifests, &names.tags).await {
             Err(error) if manifest::misses_blob(&error) && reused > 0 => {
                 return Err(Error::new(error.kind(), error::chain(&error)).because(NotReusable));
             }
             Err(error) if manifest::misses_blob(&error) => {
                 self.heal(&mut wanted, &encoded, &error).await?;
-                send().await?
+                self.send_manifests(&manifests, &names.tags).await?
             }
             result => result?,
         };
