@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-use super::{Digest, Platform};
+use super::{Digest, Platform, media_type::is_nondistributable};
 
 /// A reference to some bytes, as manifests and indexes hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -52,6 +52,11 @@ impl Descriptor {
     /// Returns an annotation's value.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
+    }
+
+    /// Returns whether the target is fetched from elsewhere, so that a registry need not have it, or may not pass it on.
+    pub fn is_foreign(&self) -> bool {
+        !self.urls.is_empty() || self.media_type.as_deref().is_some_and(is_nondistributable)
     }
 }
 

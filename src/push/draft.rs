@@ -342,10 +342,7 @@ impl Slot {
             Self::Kept(Descriptor { media_type: Some(name), .. }) if Family::of(name) == family => {
                 return Ok(name.clone());
             }
-            Self::Kept(Descriptor { media_type, urls, .. }) => {
-                let own = media_type.as_deref().unwrap_or_default();
-                (own, !urls.is_empty() || media_type::is_nondistributable(own))
-            }
+            Self::Kept(kept) => (kept.media_type.as_deref().unwrap_or_default(), kept.is_foreign()),
             Self::Encoded(..) => ("", false),
         };
         self.packing().and_then(|packed| family.layer(packed, foreign)).ok_or_else(|| {

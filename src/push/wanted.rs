@@ -213,7 +213,7 @@ impl Listing<'_> {
     /// bytes, and some believe the name.
     fn note_misnamed(&mut self, manifest: &Manifest) {
         let Content::Image { layers, .. } = &manifest.content else { return };
-        for layer in layers.iter().filter(|layer| !is_foreign(layer)) {
+        for layer in layers.iter().filter(|layer| !layer.is_foreign()) {
             let name = layer.media_type.as_deref().filter(|name| media_type::is_file_system(name));
             let called = name.and_then(media_type::packing);
             let (Some(called), Ok(Data::Stored(blob))) = (called, self.source.open(&Layer::named(layer)))
@@ -258,7 +258,7 @@ impl Listing<'_> {
         let kept = blob_need(descriptor, self.allow_nondistributable);
         let layer = Layer { diff_id: Some(diff_id), ..Layer::named(descriptor) };
         let is_encrypted = descriptor.media_type.as_deref().is_some_and(media_type::is_encrypted);
-        let slot = if is_foreign(descriptor) || is_encrypted {
+        let slot = if descriptor.is_foreign() || is_encrypted {
             None
         } else {
             match self.layer(&layer, true) {
@@ -354,13 +354,8 @@ fn is_called(layer: Option<&Descriptor>, packed: Compression) -> bool {
     name.is_none_or(|name| media_type::packing(name) == Some(packed.name()))
 }
 
-fn is_foreign(descriptor: &Descriptor) -> bool {
-    !descriptor.urls.is_empty()
-        || descriptor.media_type.as_deref().is_some_and(media_type::is_nondistributable)
-}
-
 fn blob_need(descriptor: &Descriptor, allow_nondistributable: bool) -> Need {
-    let left = is_foreign(descriptor) && !allow_nondistributable;
+    let left = descriptor.is_foreign() && !allow_nondistributable;
     Need {
         layer: Layer::named(descriptor),
         identity: Some((descriptor.digest.clone(), descriptor.size)),

@@ -16,10 +16,7 @@ use super::{
 };
 use crate::{
     error::chain,
-    oci::{
-        Algorithm, Content, Descriptor, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT,
-        media_type::is_nondistributable, reference::check_tag,
-    },
+    oci::{Algorithm, Content, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT, reference::check_tag},
 };
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -100,12 +97,7 @@ impl Registry {
     async fn check_references(&self, name: &Name, manifest: &Manifest) -> Result<(), Refusal> {
         let needed = match &manifest.content {
             Content::Image { config, layers } => {
-                let blobs = config.iter().chain(layers);
-                // Such bytes are fetched from elsewhere, and may not be passed on.
-                let elsewhere = |blob: &&Descriptor| {
-                    !blob.urls.is_empty() || blob.media_type.as_deref().is_some_and(is_nondistributable)
-                };
-                let here = blobs.filter(|blob| !elsewhere(blob));
+                let here = config.iter().chain(layers).filter(|blob| !blob.is_foreign());
                 here.map(|blob| Needed::Blob(blob.digest.clone())).collect()
             }
             Content::Index { manifests } => {

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use super::inventory::Holdings;
 use crate::{
     error::{Error, ErrorKind, Result, chain},
-    oci::{Content, Descriptor, Digest, Manifest, media_type},
+    oci::{Content, Descriptor, Digest, Manifest},
     push::Mirror,
     registry::Client,
     source::{self, ImageContent, Layer, Missing, Source},
@@ -125,7 +125,7 @@ impl Holdings {
     fn take(&mut self, manifest: &Manifest, mut is_had: impl FnMut(&Descriptor) -> bool) -> Vec<Descriptor> {
         match &manifest.content {
             Content::Image { config, layers } => {
-                for blob in config.iter().chain(layers).filter(|blob| !is_foreign(blob)) {
+                for blob in config.iter().chain(layers).filter(|blob| !blob.is_foreign()) {
                     if is_had(blob) {
                         self.blobs.insert(blob.digest.clone(), blob.size);
                     }
@@ -135,11 +135,6 @@ impl Holdings {
             Content::Index { manifests } => manifests.clone(),
         }
     }
-}
-
-/// Returns whether nobody need have a blob.
-fn is_foreign(blob: &Descriptor) -> bool {
-    !blob.urls.is_empty() || blob.media_type.as_deref().is_some_and(media_type::is_nondistributable)
 }
 
 /// Returns whether a source has a blob, or leaves it out because who has the source has it.
