@@ -23,15 +23,9 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Returns what sends its blobs.
     pub(super) fn uploader(&self) -> Uploader {
-        let Target { client, destination, .. } = &self.target;
-        let (client, repository) = (client.clone(), destination.repository.path.clone());
-        Uploader::new(
-            client,
-            repository,
-            &self.cargo.options,
-            self.cargo.traffic.clone(),
-            Arc::clone(&self.cargo.press.reporter),
-        )
+        let (client, repository) = (self.target.client.clone(), self.target.repository().to_owned());
+        let (traffic, reporter) = (self.cargo.traffic.clone(), Arc::clone(&self.cargo.press.reporter));
+        Uploader::new(client, repository, &self.cargo.options, traffic, reporter)
     }
 
     /// Refuses an image whose digest is not the one that the destination asks for.
@@ -49,14 +43,8 @@ impl Delivery {
         let by_digest = [digest.to_string()];
         let names = if tags.is_empty() { &by_digest } else { tags };
         for name in names {
-            if self
-                .target
-                .client
-                .head_manifest(&self.target.destination.repository.path, name)
-                .await?
-                .as_ref()
-                != Some(digest)
-            {
+            let there = self.target.client.head_manifest(self.target.repository(), name).await?;
+            if there.as_ref() != Some(digest) {
                 return Ok(false);
             }
         }

@@ -67,7 +67,7 @@ impl Delivery {
         if let Some(Pushed { digest, .. }) = self.target.skipped(&names).await? {
             return Ok(self.told(Some(digest), names, None));
         }
-        let (client, repository) = (&self.target.client, &self.target.destination.repository.path);
+        let (client, repository) = (&self.target.client, self.target.repository());
         if let Some(original) = self.original().filter(|original| names.allow(Some(&original.digest)).is_ok())
         {
             let digest = Some(original.digest.clone());

@@ -81,7 +81,7 @@ impl Target {
             return Ok(names);
         }
         for tag in std::mem::take(&mut names.tags) {
-            let there = self.client.head_manifest(&self.destination.repository.path, &tag).await?;
+            let there = self.client.head_manifest(self.repository(), &tag).await?;
             match (there, if_exists) {
                 (Some(there), IfExists::Skip) => drop(names.skipped.insert(tag, there)),
                 (Some(there), _) => {
@@ -98,7 +98,7 @@ impl Target {
     pub(super) async fn skipped(&self, names: &Names) -> Result<Option<Pushed>> {
         let first = self.tags().into_iter().find_map(|tag| names.skipped.get_key_value(&tag));
         let Some((tag, digest)) = first.filter(|_| names.tags.is_empty()) else { return Ok(None) };
-        let manifest = self.client.get_manifest(&self.destination.repository.path, tag).await?;
+        let manifest = self.client.get_manifest(self.repository(), tag).await?;
         let (media_type, bytes) = manifest.ok_or_else(|| {
             Error::new(ErrorKind::Refused, format!("`{}:{tag}` was there and is gone", names.repository))
         })?;

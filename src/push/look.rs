@@ -8,7 +8,6 @@ use std::pin::pin;
 use futures_util::future::{Either, select};
 
 use super::{
-    Target,
     delivery::Delivery,
     survey::{self, Answers},
     upload::Uploader,
@@ -43,8 +42,7 @@ impl Delivery {
             if let Some((need, (digest, _))) = asked.max_by_key(|(_, (_, size))| *size) {
                 self.give_head_start(uploader, wanted, need, digest, false);
             }
-            let Target { client, destination, .. } = &self.target;
-            survey::glance(client, &destination.repository.path, &wanted.needs).await
+            survey::glance(&self.target.client, self.target.repository(), &wanted.needs).await
         };
         let (is_there, answers) = match select(pin!(self.is_there(image, tags)), pin!(answers)).await {
             Either::Left((Ok(false), answers)) => (false, answers.await),

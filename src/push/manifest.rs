@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use oci_spec::image::MediaType;
 
-use super::{Target, delivery::Delivery};
+use super::delivery::Delivery;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::Event,
@@ -42,8 +42,7 @@ impl Delivery {
 
     /// Sends one manifest under a name, and under these tags where the registry takes them along.
     async fn put(&self, manifest: &Manifest, name: &str, tags: &[String]) -> Result<Receipt> {
-        let Target { client, destination, .. } = &self.target;
-        let repository = &destination.repository.path;
+        let (client, repository) = (&self.target.client, self.target.repository());
         let (media_type, bytes) = (&manifest.media_type, manifest.bytes.clone());
         let receipt = client.put_manifest(repository, name, tags, media_type, bytes).await?;
         if let (Some(subject), false) = (&manifest.subject, receipt.subject) {

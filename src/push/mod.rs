@@ -209,6 +209,11 @@ impl Target {
         let destination = Reference { repository: repository.clone(), tag, digest };
         Self { destination, tags: more.to_vec(), client: client.clone() }
     }
+
+    /// Returns the repository's path at the registry.
+    fn repository(&self) -> &str {
+        &self.destination.repository.path
+    }
 }
 
 /// An image that has arrived.

@@ -46,8 +46,7 @@ impl Delivery {
             return Ok(Some(original.clone()));
         }
         let needs = self.named_by_original(original);
-        let present =
-            survey::present(&self.target.client, &self.target.destination.repository.path, &needs).await?;
+        let present = survey::present(&self.target.client, self.target.repository(), &needs).await?;
         let is_missing =
             |need: &&Need| need.identity.as_ref().is_none_or(|(digest, _)| !present.contains(digest));
         let uploader = self.uploader();

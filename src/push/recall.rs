@@ -80,7 +80,7 @@ impl Delivery {
     /// noted that, and the manifest has to say it.
     async fn fitting(&self, digest: &Digest) -> Result<Option<u64>> {
         let wanted = Compression::from(self.cargo.options.recipe.encoding());
-        match self.target.client.peek_blob(&self.target.destination.repository.path, digest).await {
+        match self.target.client.peek_blob(self.target.repository(), digest).await {
             Ok(Some((size, head))) if Compression::detect(&head) == wanted => Ok(Some(size)),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == ErrorKind::Network => Err(error),

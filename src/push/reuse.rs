@@ -56,8 +56,8 @@ impl Delivery {
             }
         }
         if self.cargo.intent == Intent::Look {
-            let here = &self.target.destination.repository.path;
-            for (diff_id, offer) in offered.iter().filter(|(_, offer)| offer.repository != *here) {
+            let here = self.target.repository();
+            for (diff_id, offer) in offered.iter().filter(|(_, offer)| offer.repository != here) {
                 wanted.may_come_from(diff_id, &offer.repository);
             }
         }
@@ -78,13 +78,13 @@ impl Delivery {
 
     /// Lists the images that are asked, each once.
     fn elsewhere(&self) -> Vec<Elsewhere> {
-        let here = &self.target.destination.repository;
+        let here = self.target.repository();
         let at = |repository: &str, reference: &str| Elsewhere {
             repository: repository.to_owned(),
             reference: reference.to_owned(),
         };
         let mut places = Vec::new();
-        places.extend(self.target.destination.tag.iter().map(|tag| at(&here.path, tag)));
+        places.extend(self.target.destination.tag.iter().map(|tag| at(here, tag)));
         for named in &self.cargo.options.reuse_from {
             let reference = match (&named.digest, &named.tag) {
                 (Some(digest), _) => digest.to_string(),
@@ -92,7 +92,7 @@ impl Delivery {
             };
             places.push(at(&named.repository.path, &reference));
         }
-        places.push(at(&here.path, "latest"));
+        places.push(at(here, "latest"));
         let mut seen = HashSet::new();
         places.retain(|place| seen.insert(place.clone()));
         places
@@ -172,10 +172,10 @@ impl Delivery {
 
     /// Makes sure that the destination has a layer; one of another repository is mounted.
     async fn confirm(&self, offer: &Offer) -> Result<bool> {
-        let here = &self.target.destination.repository;
-        match self.target.client.head_blob(&here.path, &offer.digest).await? {
+        let here = self.target.repository();
+        match self.target.client.head_blob(here, &offer.digest).await? {
             Some(size) => return Ok(size == offer.size),
-            None if offer.repository == here.path || self.cargo.intent == Intent::Look => return Ok(false),
+            None if offer.repository == here || self.cargo.intent == Intent::Look => return Ok(false),
             None => {}
         }
         self.uploader().mount(&offer.digest, &offer.repository).await

@@ -132,7 +132,7 @@ impl Delivery {
 
     /// Finds out what the registry lacks, beyond what it has answered already, and brings that.
     async fn bring(&self, uploader: &Uploader, wanted: &mut Wanted, answers: &Answers) -> Result<Encodings> {
-        let (client, repository) = (&self.target.client, &self.target.destination.repository.path);
+        let (client, repository) = (&self.target.client, self.target.repository());
         survey::require_manifests(client, repository, &wanted.absent).await?;
         let first = |need: &Need, digest: &Digest| self.give_head_start(uploader, wanted, need, digest, true);
         let present = survey::present_or(client, repository, &wanted.needs, answers, first).await?;
@@ -170,8 +170,7 @@ impl Delivery {
         let mut needs = self.wanted().await?.needs;
         needs
             .retain(|need| need.identity.as_ref().is_some_and(|(digest, _)| left_out.find(digest).is_some()));
-        let present =
-            survey::present(&self.target.client, &self.target.destination.repository.path, &needs).await?;
+        let present = survey::present(&self.target.client, self.target.repository(), &needs).await?;
         self.plan(needs, present).await.map(drop)
     }
 
@@ -234,8 +233,7 @@ impl Delivery {
             }
         }
         let mut present =
-            survey::present(&self.target.client, &self.target.destination.repository.path, &wanted.needs)
-                .await?;
+            survey::present(&self.target.client, self.target.repository(), &wanted.needs).await?;
         let missing = wanted
             .needs
             .iter()
