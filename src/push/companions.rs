@@ -61,7 +61,7 @@ impl Delivery {
 
     /// Finds out which documents are pushed as they are.
     pub(super) async fn kept(&self) -> Result<HashSet<Digest>> {
-        Ok(self.listed().await?.kept_and_changed(self.cargo.options.format)?.0)
+        Ok(self.listed().await?.kept_and_changed()?.0)
     }
 }
 
@@ -73,7 +73,7 @@ impl Cargo {
 
     /// Refuses an image that is made anew while the source holds something about it.
     pub(super) async fn check_companions(&self, wanted: &Wanted) -> Result<()> {
-        let (_, changed) = wanted.kept_and_changed(self.options.format)?;
+        let (_, changed) = wanted.kept_and_changed()?;
         if changed.is_empty() || self.options.companions == Companions::Forget {
             return Ok(());
         }

@@ -89,9 +89,7 @@ impl Delivery {
         }
         self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let mut digest = None;
-        if let Some(Finished { manifests, .. }) =
-            wanted.finish(&wanted.encoded(), self.cargo.options.format)?
-        {
+        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded())? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             names.allow(Some(&root.digest))?;

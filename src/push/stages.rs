@@ -73,9 +73,7 @@ impl Delivery {
         self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let uploader = self.uploader();
         let mut answers = Answers::new();
-        if let Some(Finished { manifests, .. }) =
-            wanted.finish(&wanted.encoded(), self.cargo.options.format)?
-        {
+        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded())? {
             let root = root(&manifests)?;
             self.check_destination(&root.digest)?;
             names.allow(Some(&root.digest))?;
@@ -93,7 +91,7 @@ impl Delivery {
         let encoded = self.bring(&uploader, &mut wanted, &answers).await;
         uploader.give_back().await;
         let encoded = encoded?;
-        let finished = wanted.finish(&encoded, self.cargo.options.format)?;
+        let finished = wanted.finish(&encoded)?;
         let Finished { manifests, notes } =
             finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
         self.check_destination(&root(&manifests)?.digest)?;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Cargo,
+    Cargo, Options,
     absorb::Absorbed,
     draft::{self, Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
     transcode,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What an image needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     /// Each blob once.
     pub(crate) needs: Vec<Need>,
@@ -33,6 +33,8 @@ pub(crate) struct Wanted {
     pub(crate) cached: HashMap<Digest, Blob>,
     /// The documents, the root last.
     drafts: Vec<Draft>,
+    /// In which family they are pushed.
+    format: Format,
     /// What the user should know about layers that stay as they are.
     notes: Vec<String>,
 }
@@ -65,13 +67,13 @@ impl Wanted {
     }
 
     /// Returns which of the source's documents will be pushed as they are, and which will be made anew.
-    pub(crate) fn kept_and_changed(&self, format: Format) -> Result<(HashSet<Digest>, HashSet<Digest>)> {
-        draft::kept_and_changed(&self.drafts, &self.encoded(), format)
+    pub(crate) fn kept_and_changed(&self) -> Result<(HashSet<Digest>, HashSet<Digest>)> {
+        draft::kept_and_changed(&self.drafts, &self.encoded(), self.format)
     }
 
     /// Returns the documents as they are pushed, if all layers are known.
-    pub(crate) fn finish(&self, encoded: &Encodings, format: Format) -> Result<Option<Finished>> {
-        let finished = finish(&self.drafts, encoded, format)?;
+    pub(crate) fn finish(&self, encoded: &Encodings) -> Result<Option<Finished>> {
+        let finished = finish(&self.drafts, encoded, self.format)?;
         Ok(finished.map(|mut finished| {
             finished.notes.extend_from_slice(&self.notes);
             finished
@@ -91,26 +93,22 @@ pub(super) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodi
 impl Cargo {
     /// Lists what an image needs.
     pub(super) fn list(&self, image: &Image) -> Result<Wanted> {
-        let Self { source, options, press, absorbed, .. } = self;
+        let wanted = Wanted { format: self.options.format, ..Wanted::default() };
         let mut listing = Listing {
-            source: &**source,
-            recipe: options.recipe,
-            allow_nondistributable: options.allow_nondistributable,
-            cache: &press.cache,
-            absorbed,
-            needs: Vec::new(),
-            absent: Vec::new(),
-            cached: HashMap::new(),
-            drafts: Vec::new(),
-            notes: Vec::new(),
+            source: &*self.source,
+            options: &self.options,
+            cache: &self.press.cache,
+            absorbed: &self.absorbed,
+            wanted,
             packed: HashMap::new(),
             seen: HashSet::new(),
         };
-        listing.image(image, options.platform.as_ref())?;
-        let Listing { needs, absent, cached, drafts, notes, .. } = listing;
-        plan::require_one_size(&needs)
-            .map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
-        Ok(Wanted { needs: plan::distinct(needs), absent, cached, drafts, notes })
+        listing.image(image, self.options.platform.as_ref())?;
+        let mut wanted = listing.wanted;
+        plan::require_one_size(&wanted.needs)
+            .map_err(|error| error.while_doing(format!("reading {}", self.source.name())))?;
+        wanted.needs = plan::distinct(wanted.needs);
+        Ok(wanted)
     }
 }
 
@@ -123,15 +121,10 @@ pub(crate) fn named_by(manifest: &Manifest, allow_nondistributable: bool) -> Vec
 /// A list in the making.
 struct Listing<'a> {
     source: &'a dyn Source,
-    recipe: Recipe,
-    allow_nondistributable: bool,
+    options: &'a Options,
     cache: &'a Cache,
     absorbed: &'a Absorbed,
-    needs: Vec<Need>,
-    absent: Vec<Descriptor>,
-    cached: HashMap<Digest, Blob>,
-    drafts: Vec<Draft>,
-    notes: Vec<String>,
+    wanted: Wanted,
     /// How each layer will be found at the registry: one that is there twice in two encodings is sent once.
     packed: HashMap<DiffId, Compression>,
     /// The documents that are listed already.
@@ -152,9 +145,9 @@ impl Listing<'_> {
                         continue;
                     }
                     let draft = self.held(manifest)?;
-                    self.drafts.push(draft);
+                    self.wanted.drafts.push(draft);
                 }
-                self.absent.extend(tree.missing);
+                self.wanted.absent.extend(tree.missing);
             }
             ImageContent::Layers { config, layers, original } => {
                 if let Some(wanted) = platform {
@@ -163,16 +156,15 @@ impl Listing<'_> {
                 let slots = layers.iter().map(|layer| self.unnamed(layer)).collect::<Result<_>>()?;
                 let digest = Digest::of(config);
                 let size = config.len() as u64;
-                self.needs.push(Need {
+                self.wanted.needs.push(Need {
                     layer: Layer { name: digest.to_string(), descriptor: None, diff_id: None },
                     identity: Some((digest.clone(), size)),
                     weight: size,
                     at_hand: AtHand::Bytes(config.clone()),
                     origins: Vec::new(),
                 });
-                let original = original.clone();
-                self.drafts
-                    .push(Draft { base: Base::Made { config: digest, size, original }, layers: slots });
+                let base = Base::Made { config: digest, size, original: original.clone() };
+                self.wanted.drafts.push(Draft { base, layers: slots });
             }
             ImageContent::Index { manifest, images, absent } => {
                 if let Some(wanted) = platform {
@@ -181,8 +173,8 @@ impl Listing<'_> {
                 for image in images {
                     self.image(image, None)?;
                 }
-                self.absent.extend(absent.iter().cloned());
-                self.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
+                self.wanted.absent.extend(absent.iter().cloned());
+                self.wanted.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
             }
         }
         Ok(())
@@ -193,7 +185,7 @@ impl Listing<'_> {
         let layers = match &manifest.content {
             Content::Image { config: Some(config), layers } => match self.diff_ids(config, layers)? {
                 Some(diff_ids) => {
-                    self.needs.push(blob_need(config, true));
+                    self.wanted.needs.push(blob_need(config, true));
                     let slots =
                         layers.iter().zip(diff_ids).map(|(layer, diff_id)| self.named(layer, diff_id));
                     slots.collect::<Result<_>>()?
@@ -204,7 +196,7 @@ impl Listing<'_> {
         };
         if layers.is_empty() {
             self.note_misnamed(&manifest);
-            self.needs.extend(named_by(&manifest, self.allow_nondistributable));
+            self.wanted.needs.extend(named_by(&manifest, self.options.allow_nondistributable));
         }
         Ok(Draft { base: Base::Held(manifest), layers })
     }
@@ -224,7 +216,7 @@ impl Listing<'_> {
                 // Plain bytes cannot be told from those that nobody knows.
                 Ok(Compression::None) | Err(_) => {}
                 Ok(packed) if packed.name() == called => {}
-                Ok(packed) => self.notes.push(format!(
+                Ok(packed) => self.wanted.notes.push(format!(
                     "layer {} is {}, and its media type says {called}: it stays so; with `--compression` it would say \
                      what it is",
                     layer.digest,
@@ -236,7 +228,7 @@ impl Listing<'_> {
 
     /// Returns the diff IDs of an image whose layers may have to be encoded.
     fn diff_ids(&self, config: &Descriptor, layers: &[Descriptor]) -> Result<Option<Vec<DiffId>>> {
-        if self.recipe == Recipe::Keep || !is_image(config, layers) {
+        if self.options.recipe == Recipe::Keep || !is_image(config, layers) {
             return Ok(None);
         }
         let config = match read_config(self.source, config) {
@@ -255,7 +247,7 @@ impl Listing<'_> {
 
     /// Lists a layer that a manifest names.
     fn named(&mut self, descriptor: &Descriptor, diff_id: DiffId) -> Result<Slot> {
-        let kept = blob_need(descriptor, self.allow_nondistributable);
+        let kept = blob_need(descriptor, self.options.allow_nondistributable);
         let layer = Layer { diff_id: Some(diff_id), ..Layer::named(descriptor) };
         let is_encrypted = descriptor.media_type.as_deref().is_some_and(media_type::is_encrypted);
         let slot = if descriptor.is_foreign() || is_encrypted {
@@ -268,7 +260,7 @@ impl Listing<'_> {
             }
         };
         Ok(slot.unwrap_or_else(|| {
-            self.needs.push(kept);
+            self.wanted.needs.push(kept);
             Slot::Kept(descriptor.clone())
         }))
     }
@@ -276,7 +268,7 @@ impl Listing<'_> {
     /// Lists a layer without a manifest.
     fn unnamed(&mut self, layer: &Layer) -> Result<Slot> {
         if let Some(foreign) = &layer.descriptor {
-            self.needs.push(blob_need(foreign, false));
+            self.wanted.needs.push(blob_need(foreign, false));
             return Ok(Slot::Kept(foreign.clone()));
         }
         let slot = self.layer(layer, false)?;
@@ -289,7 +281,8 @@ impl Listing<'_> {
             .diff_id
             .as_ref()
             .ok_or_else(|| Error::internal(format!("layer `{}` has no diff ID", layer.name)))?;
-        let encoding = self.recipe.encoding();
+        let recipe = self.options.recipe;
+        let encoding = recipe.encoding();
         let held = layer.descriptor.as_ref();
         // A stream's size is not known: it comes first.
         let mut weight = u64::MAX;
@@ -297,7 +290,7 @@ impl Listing<'_> {
         let mut at_hand = AtHand::Plain;
         let mut compression = encoding.into();
         match self.source.open(layer)? {
-            Data::Absorbed(_) if self.recipe.target(Compression::None, named).is_none() && named => {
+            Data::Absorbed(_) if recipe.target(Compression::None, named).is_none() && named => {
                 return Ok(None);
             }
             Data::Absorbed(digest) if digest != diff_id.0 => {
@@ -311,9 +304,9 @@ impl Listing<'_> {
             Data::Stored(blob) => {
                 weight = blob.size();
                 let packed = transcode::compression(&blob)?;
-                if self.recipe.target(packed, named).is_some() {
+                if recipe.target(packed, named).is_some() {
                     found = self.cache.lookup(diff_id, encoding)?;
-                } else if named && (self.recipe == Recipe::Keep || is_called(held, packed)) {
+                } else if named && (recipe == Recipe::Keep || is_called(held, packed)) {
                     return Ok(None);
                 } else {
                     (at_hand, compression) = (AtHand::Encoded, packed);
@@ -322,7 +315,7 @@ impl Listing<'_> {
         }
         let identity = match &found {
             Some((entry, blob)) => {
-                self.cached.insert(entry.digest.clone(), blob.clone());
+                self.wanted.cached.insert(entry.digest.clone(), blob.clone());
                 (at_hand, weight) = (AtHand::Cached, entry.size);
                 Some((entry.digest.clone(), entry.size))
             }
@@ -335,7 +328,8 @@ impl Listing<'_> {
         };
         let packed = *self.packed.entry(diff_id.clone()).or_insert(compression);
         if packed == compression {
-            self.needs.push(Need { layer: layer.clone(), identity, weight, at_hand, origins: Vec::new() });
+            let need = Need { layer: layer.clone(), identity, weight, at_hand, origins: Vec::new() };
+            self.wanted.needs.push(need);
         }
         Ok(Some(Slot::Encoded(diff_id.clone(), packed)))
     }

@@ -94,7 +94,7 @@ impl Packer {
         }
         self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let encoded = self.encode(&mut wanted).await?;
-        let finished = wanted.finish(&encoded, self.cargo.options.format)?;
+        let finished = wanted.finish(&encoded)?;
         let Finished { manifests, notes } =
             finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
         for note in notes {
