@@ -12,9 +12,9 @@ use super::{
     look::Look,
     manifest,
     send::DamagedEntry,
-    spool::{Feed, blocking},
+    spool::blocking,
     survey::{self, Answers},
-    transcode::{Job, Work, Workshop},
+    transcode::Job,
     upload::Uploader,
     wanted::{Wanted, encodings},
 };
@@ -177,31 +177,25 @@ impl Delivery {
         let mut jobs = Vec::new();
         let mut uploads = Vec::new();
         for (need, step) in plan.steps {
-            let feed = match &step {
+            let job = match &step {
                 Step::Leave | Step::Present | Step::Reuse => {
                     self.note_present(&need);
                     continue;
                 }
                 Step::Mount { .. } | Step::Upload => None,
-                Step::Fetch { .. } | Step::Prove | Step::Transcode { .. } => {
-                    let (output, feed) = Feed::growing();
-                    let (work, feed) = match &step {
-                        Step::Fetch { entry, encoding, .. } => {
-                            let (instead, other) = Feed::growing();
-                            let (entry, encoding) = (entry.clone(), *encoding);
-                            (Work::Fetch { entry, encoding, instead }, feed.or(other))
-                        }
-                        Step::Transcode { encoding } => (Work::Encode(*encoding), feed),
-                        _ => (Work::Prove, feed),
-                    };
-                    jobs.push(Job { layer: need.layer.clone(), work, output });
-                    Some(feed)
+                Step::Fetch { entry, encoding, .. } => {
+                    Some(Job::fetch(need.layer.clone(), entry.clone(), *encoding))
                 }
+                Step::Prove => Some(Job::prove(need.layer.clone())),
+                Step::Transcode { encoding } => Some(Job::encode(need.layer.clone(), *encoding)),
             };
+            let feed = job.map(|(job, feed)| {
+                jobs.push(job);
+                feed
+            });
             uploads.push((need, step, feed));
         }
-        let workshop = Workshop { source: Arc::clone(&self.cargo.source), press: self.cargo.press.clone() };
-        let working = workshop.start(jobs)?;
+        let working = self.cargo.start(jobs)?;
         let sent: Result<Vec<_>> = stream::iter(uploads)
             .map(|(need, step, feed)| async move {
                 let sealed = self.send(uploader, &need, &step, feed, wanted).await?;

@@ -13,8 +13,9 @@ use std::{
 };
 
 use super::{
+    Cargo,
     press::{Press, Until},
-    spool::Producer,
+    spool::{Feed, Producer},
 };
 use crate::{
     blob::Blob,
@@ -29,20 +30,44 @@ use crate::{
 /// A layer to be produced.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) layer: Layer,
-    pub(crate) work: Work,
-    pub(crate) output: Producer,
+    layer: Layer,
+    work: Work,
+    output: Producer,
 }
 
 /// What has to be done to a layer.
 #[derive(Debug)]
-pub(crate) enum Work {
+enum Work {
     /// Encode it into the cache.
     Encode(Encoding),
     /// Fetch it from the shared cache; where that is not to be had, encode it for those who follow `instead`.
     Fetch { entry: Entry, encoding: Encoding, instead: Producer },
     /// Leave it as it is; find its digest and check its diff ID.
     Prove,
+}
+
+impl Job {
+    /// Encodes a layer, for the feed.
+    pub(super) fn encode(layer: Layer, encoding: Encoding) -> (Self, Feed) {
+        Self::new(layer, Work::Encode(encoding))
+    }
+
+    /// Fetches a layer from the shared cache, for the feed, or encodes it for the one behind that.
+    pub(super) fn fetch(layer: Layer, entry: Entry, encoding: Encoding) -> (Self, Feed) {
+        let (instead, other) = Feed::growing();
+        let (job, feed) = Self::new(layer, Work::Fetch { entry, encoding, instead });
+        (job, feed.or(other))
+    }
+
+    /// Finds out the digest of a layer that goes as it is, for the feed.
+    pub(super) fn prove(layer: Layer) -> (Self, Feed) {
+        Self::new(layer, Work::Prove)
+    }
+
+    fn new(layer: Layer, work: Work) -> (Self, Feed) {
+        let (output, feed) = Feed::growing();
+        (Self { layer, work, output }, feed)
+    }
 }
 
 /// Beneath the error of a fetch that came to nothing: the layer is encoded instead.
@@ -70,9 +95,9 @@ struct Fresh {
 
 /// What the producers need.
 #[derive(Clone, Debug)]
-pub(crate) struct Workshop {
-    pub(crate) source: Arc<dyn Source>,
-    pub(crate) press: Press,
+struct Workshop {
+    source: Arc<dyn Source>,
+    press: Press,
 }
 
 /// Producers at work.
@@ -90,19 +115,22 @@ impl Working {
     }
 }
 
-impl Workshop {
-    /// Starts on the jobs. Results go to each job's spool.
-    pub(crate) fn start(self, jobs: Vec<Job>) -> Result<Working> {
+impl Cargo {
+    /// Starts on the jobs. Results go to each job's feed.
+    pub(super) fn start(&self, jobs: Vec<Job>) -> Result<Working> {
         if jobs.is_empty() {
             return Ok(Working(None));
         }
+        let workshop = Workshop { source: Arc::clone(&self.source), press: self.press.clone() };
         thread::Builder::new()
             .name("transcode".to_owned())
-            .spawn(move || self.run(jobs))
+            .spawn(move || workshop.run(jobs))
             .map(|thread| Working(Some(thread)))
             .context(ErrorKind::Local, || "starting a thread".to_owned())
     }
+}
 
+impl Workshop {
     fn run(&self, jobs: Vec<Job>) {
         let (encode, others): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| matches!(job.work, Work::Encode(_)));

@@ -13,9 +13,9 @@ use crate::{
         Cargo, Companions, delivery,
         draft::{Encodings, Finished},
         referrers::subject,
-        spool::{Feed, blocking},
+        spool::blocking,
         survey,
-        transcode::{Job, NotShared, Work, Workshop},
+        transcode::{Job, NotShared},
         wanted::Wanted,
     },
     source::{Choice, Image, Layer, Missing},
@@ -117,20 +117,16 @@ impl Packer {
         let encoding = self.cargo.options.recipe.encoding();
         let (mut jobs, mut feeds) = (Vec::new(), Vec::new());
         for need in wanted.needs.iter_mut().filter(|need| need.identity.is_none()) {
-            let (output, feed) = Feed::growing();
-            let (work, feed) = match &need.at_hand {
-                AtHand::Plain => (Work::Encode(encoding), feed),
-                AtHand::Shared(entry) => {
-                    let (instead, other) = Feed::growing();
-                    (Work::Fetch { entry: entry.clone(), encoding, instead }, feed.or(other))
-                }
-                _ => (Work::Prove, feed),
+            let layer = need.layer.clone();
+            let (job, feed) = match &need.at_hand {
+                AtHand::Plain => Job::encode(layer, encoding),
+                AtHand::Shared(entry) => Job::fetch(layer, entry.clone(), encoding),
+                _ => Job::prove(layer),
             };
-            jobs.push(Job { layer: need.layer.clone(), work, output });
+            jobs.push(job);
             feeds.push((need, feed));
         }
-        let Cargo { source, press, .. } = &*self.cargo;
-        let working = Workshop { source: Arc::clone(source), press: press.clone() }.start(jobs)?;
+        let working = self.cargo.start(jobs)?;
         let mut failure = None;
         for (need, mut feed) in feeds {
             let instead = feed.take_instead();
@@ -153,17 +149,11 @@ impl Packer {
     /// Encodes again those of these layers that are no longer in the cache as they were. What was taken over while the
     /// source passed is not to be had again.
     pub(super) async fn mend(&self, mut layers: Vec<Layer>) -> Result<()> {
-        let Cargo { source, absorbed, press, options, .. } = &*self.cargo;
+        let Cargo { absorbed, options, .. } = &*self.cargo;
         layers.retain(|layer| layer.diff_id.as_ref().is_some_and(|it| absorbed.layer(&it.0).is_err()));
-        let work = || Work::Encode(options.recipe.encoding());
-        let (jobs, feeds): (Vec<_>, Vec<_>) = layers
-            .into_iter()
-            .map(|layer| {
-                let (output, feed) = Feed::growing();
-                (Job { layer, work: work(), output }, feed)
-            })
-            .unzip();
-        let working = Workshop { source: Arc::clone(source), press: press.clone() }.start(jobs)?;
+        let encode = |layer| Job::encode(layer, options.recipe.encoding());
+        let (jobs, feeds): (Vec<_>, Vec<_>) = layers.into_iter().map(encode).unzip();
+        let working = self.cargo.start(jobs)?;
         for mut feed in feeds {
             feed.sealed().await?;
         }
