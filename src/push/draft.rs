@@ -119,38 +119,19 @@ impl<'a> Finishing<'a> {
         Self { encoded, format, renamed: HashMap::new(), notes: Vec::new(), manifests: Vec::new() }
     }
 
-    fn draft(&mut self, draft: &Draft) -> Result<Option<Manifest>> {
-        let held = match &draft.base {
-            Base::Made { config, size, original } => {
-                let fits = |named: &Descriptor| named.digest == *config && named.size == *size;
-                let made = match original.as_ref().map(|original| (original, &original.content)) {
-                    // Of the family that it was of, since podman sees health checks in Docker's alone, and with its
-                    // annotations.
-                    Some((original, Content::Image { config: Some(named), layers }))
-                        if fits(named) && is_image(named, layers) && layers.len() == draft.layers.len() =>
-                    {
-                        let changes = self.image_changes(original, layers, &draft.layers)?;
-                        changes.map(|changes| original.rewrite(&changes)).transpose()?
-                    }
-                    _ => {
-                        let family = self.family(None, &draft.layers)?;
-                        self.made(config, *size, &draft.layers, family)?
-                    }
-                };
-                // By one of them it may be known to an index.
-                if let Some(manifest) = &made {
-                    let original = original.as_ref().map(|original| &original.digest);
-                    let known_as = [Some(config), original].into_iter().flatten().cloned();
-                    self.renamed.extend(known_as.map(|digest| (digest, manifest.descriptor())));
-                }
-                return Ok(made);
-            }
-            Base::Held(manifest) => manifest,
-        };
+    fn draft(&mut self, Draft { base, layers }: &Draft) -> Result<Option<Manifest>> {
+        match base {
+            Base::Held(held) => self.held(held, layers),
+            Base::Made { config, size, original } => self.made(config, *size, original.as_ref(), layers),
+        }
+    }
+
+    /// Finishes a document that the source holds.
+    fn held(&mut self, held: &Manifest, slots: &[Slot]) -> Result<Option<Manifest>> {
         let changes = match &held.content {
             Content::Index { manifests } => Some(self.index_changes(held, manifests)),
             Content::Image { config: Some(config), layers } if is_image(config, layers) => {
-                self.image_changes(held, layers, &draft.layers)?
+                self.image_changes(held, layers, slots)?
             }
             Content::Image { .. } => Some(Changes::default()),
         };
@@ -160,6 +141,35 @@ impl<'a> Finishing<'a> {
             self.renamed.insert(held.digest.clone(), manifest.descriptor());
         }
         Ok(Some(manifest))
+    }
+
+    /// Finishes the manifest of an image that the source holds unpacked.
+    fn made(
+        &mut self,
+        config: &Digest,
+        size: u64,
+        original: Option<&Manifest>,
+        slots: &[Slot],
+    ) -> Result<Option<Manifest>> {
+        let fits = |named: &Descriptor| named.digest == *config && named.size == size;
+        let made = match original.map(|original| (original, &original.content)) {
+            // Of the family that it was of, since podman sees health checks in Docker's alone, and with its
+            // annotations.
+            Some((original, Content::Image { config: Some(named), layers }))
+                if fits(named) && is_image(named, layers) && layers.len() == slots.len() =>
+            {
+                let changes = self.image_changes(original, layers, slots)?;
+                changes.map(|changes| original.rewrite(&changes)).transpose()?
+            }
+            _ => self.made_anew(config, size, slots)?,
+        };
+        // By one of them it may be known to an index.
+        if let Some(manifest) = &made {
+            let original = original.map(|original| &original.digest);
+            let known_as = [Some(config), original].into_iter().flatten().cloned();
+            self.renamed.extend(known_as.map(|digest| (digest, manifest.descriptor())));
+        }
+        Ok(made)
     }
 
     /// Returns the family of the outcome.
@@ -276,9 +286,7 @@ impl<'a> Finishing<'a> {
             let mut about: Vec<&Digest> = manifest.subject.iter().map(|subject| &subject.digest).collect();
             let attested: Vec<Digest> = match &manifest.content {
                 Content::Index { manifests } => {
-                    let attests = |child: &&Descriptor| child.annotation(REFERENCE).is_some();
-                    let named =
-                        manifests.iter().filter(attests).filter_map(|child| child.annotation(REFERENCE));
+                    let named = manifests.iter().filter_map(|child| child.annotation(REFERENCE));
                     named.filter_map(|digest| digest.parse().ok()).collect()
                 }
                 Content::Image { .. } => Vec::new(),
@@ -298,7 +306,8 @@ impl<'a> Finishing<'a> {
     }
 
     /// Makes a manifest. The same layers give the same bytes.
-    fn made(&self, config: &Digest, size: u64, slots: &[Slot], family: Family) -> Result<Option<Manifest>> {
+    fn made_anew(&self, config: &Digest, size: u64, slots: &[Slot]) -> Result<Option<Manifest>> {
+        let family = self.family(None, slots)?;
         let mut layers = Vec::new();
         for slot in slots {
             let name = slot.media_type(family)?;
