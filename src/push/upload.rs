@@ -128,6 +128,7 @@ impl Uploader {
         let mut acknowledged = 0;
         let outcome = loop {
             let spool = feed.spool();
+            let size = spool.sealed().map(|(_, size)| *size);
             session = match session.next(&spool) {
                 Action::Done(outcome) => break outcome,
                 Action::Fail(error) => {
@@ -156,7 +157,6 @@ impl Uploader {
                 }
                 Action::Send(request) => {
                     if place.is_none() {
-                        let size = spool.sealed().map(|(_, size)| *size);
                         place = Some(self.traffic.place(size.filter(|size| *size <= one_chunk)).await?);
                     }
                     let pool = place.as_ref().map_or(Pool::Chunked, |place| place.pool);
@@ -169,15 +169,7 @@ impl Uploader {
                 }
             };
             self.traffic.learn(self.client.host(), session.lesson());
-            for message in session.take_warnings() {
-                self.reporter.event(Event::Warning { message });
-            }
-            if let Some(message) = session.take_shrunk() {
-                self.tell(session.most(), message);
-            }
-            if let Some(resized) = session.resized() {
-                self.tell_resized(session.most(), resized);
-            }
+            self.tell_news(&mut session);
             if let Some(location) = session.take_given_up() {
                 trail.give_up(&location).await;
             }
@@ -185,12 +177,8 @@ impl Uploader {
             if session.acknowledged() != acknowledged {
                 acknowledged = session.acknowledged();
                 trail.note(session.held(), &spool);
-                let size = spool.sealed().map(|(_, size)| *size);
-                self.reporter.event(Event::Acknowledged {
-                    blob: name.to_owned(),
-                    offset: acknowledged,
-                    size,
-                });
+                let (blob, offset) = (name.to_owned(), acknowledged);
+                self.reporter.event(Event::Acknowledged { blob, offset, size });
             }
         };
         trail.finish();
@@ -200,17 +188,30 @@ impl Uploader {
             Outcome::Present => How::Present,
             Outcome::Uploaded => How::Uploaded,
         };
-        let (blob, named) = (name.to_owned(), digest.to_string());
-        self.reporter.event(Event::Confirmed { blob, digest: named, how, size });
+        self.confirmed(name, &digest, how, size);
         Ok((digest, size))
     }
 
-    /// Says that chunks are not as large as was asked for.
-    fn tell_resized(&self, most: u64, Resized { message, may_be_tried }: Resized) {
-        let host = self.client.host();
-        let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
-        let again = if may_be_tried { &again } else { "" };
-        self.tell(most, format!("`{host}` gets {message}{again}"));
+    /// Tells that the registry has a blob.
+    fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
+        let (blob, digest) = (name.to_owned(), digest.to_string());
+        self.reporter.event(Event::Confirmed { blob, digest, how, size });
+    }
+
+    /// Says what the user should know of a session by now; also that chunks are not as large as was asked for.
+    fn tell_news(&self, session: &mut Session) {
+        for message in session.take_warnings() {
+            self.reporter.event(Event::Warning { message });
+        }
+        if let Some(message) = session.take_shrunk() {
+            self.tell(session.most(), message);
+        }
+        if let Some(Resized { message, may_be_tried }) = session.resized() {
+            let host = self.client.host();
+            let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
+            let again = if may_be_tried { &again } else { "" };
+            self.tell(session.most(), format!("`{host}` gets {message}{again}"));
+        }
     }
 
     /// Says something about chunks of at most this size, unless it is no news.
@@ -230,8 +231,7 @@ impl Uploader {
         for from in &need.origins {
             match self.mount(&digest, from).await {
                 Ok(true) => {
-                    let (blob, named) = (need.layer.name.clone(), digest.to_string());
-                    self.reporter.event(Event::Confirmed { blob, digest: named, how: How::Mounted, size });
+                    self.confirmed(&need.layer.name, &digest, How::Mounted, size);
                     return Ok((digest, size));
                 }
                 Ok(false) => {}
