@@ -211,8 +211,8 @@ impl Contents {
         // Whoever drops this future drops what is unfinished too.
         let _stage = output.stage();
         let (contents, name) = (Arc::clone(self), file.display().to_string());
-        let told = Told { output, reporter: Arc::clone(reporter), name, size, written: 0, said: 0 };
-        blocking(move || Ok((contents.write(&documents, told)?.finish()?, size))).await
+        let output = Metered { output, reporter: Arc::clone(reporter), name, size, written: 0, said: 0 };
+        blocking(move || Ok((contents.write(&documents, output)?.finish()?, size))).await
     }
 
     /// Encodes again what is damaged of all that lies encoded in the cache.
@@ -227,8 +227,8 @@ impl Contents {
         Ok(())
     }
 
-    fn write(&self, documents: &[(&str, Vec<u8>)], told: Told) -> Result<Output> {
-        let mut archive = ArchiveWriter::new(told);
+    fn write(&self, documents: &[(&str, Vec<u8>)], output: Metered) -> Result<Output> {
+        let mut archive = ArchiveWriter::new(output);
         for (name, bytes) in documents {
             archive.append(name, bytes.len() as u64, &mut bytes.as_slice())?;
         }
@@ -285,8 +285,8 @@ impl Contents {
     }
 }
 
-/// Tells how much is written.
-struct Told {
+/// An output that tells how much of it is written.
+struct Metered {
     output: Output,
     reporter: Arc<dyn Reporter>,
     name: String,
@@ -295,7 +295,7 @@ struct Told {
     said: u64,
 }
 
-impl Write for Told {
+impl Write for Metered {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.output.write(bytes)?;
         self.written += written as u64;
