@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 
 use super::{
     Cargo, Options, Target,
+    feed::{Feed, blocking},
     press::{Press, Until},
-    spool::{Feed, blocking},
     traffic::Traffic,
     upload::Uploader,
 };

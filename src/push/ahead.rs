@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Options, spool::Feed, traffic::Traffic, upload::Uploader};
+use super::{Options, feed::Feed, traffic::Traffic, upload::Uploader};
 use crate::{
     blob::Blob,
     error::Result,

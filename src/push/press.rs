@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{shared_cache::SharedCache, spool::Producer};
+use super::{feed::Producer, shared_cache::SharedCache};
 use crate::{
     blob::Blob,
     bucket::Bucket,

@@ -4,7 +4,7 @@ use std::{io::Read as _, sync::Arc};
 
 use super::{
     delivery::Delivery,
-    spool::{Feed, blocking},
+    feed::{Feed, blocking},
     survey,
     transcode::NotShared,
     upload::Uploader,

@@ -22,7 +22,7 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Cargo, spool::Producer};
+use super::{Cargo, feed::Producer};
 use crate::{
     blob::Blob,
     bucket::Bucket,

@@ -14,8 +14,8 @@ use std::{
 
 use super::{
     Cargo,
+    feed::{Feed, Producer},
     press::{Press, Until},
-    spool::{Feed, Producer},
 };
 use crate::{
     blob::Blob,

@@ -13,9 +13,9 @@ use futures_util::TryStreamExt as _;
 
 use super::{
     Options, Told,
+    feed::{Feed, blocking},
     head_start::HeadStart,
     resume::{Opening, Resume, Trail, give_back, key},
-    spool::{Feed, blocking},
     traffic::Traffic,
 };
 use crate::{
