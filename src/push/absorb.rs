@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use super::{
     Cargo, Options, Target,
-    feed::{Feed, blocking},
+    feed::Feed,
     press::{Press, Until},
+    runtime::blocking,
     traffic::Traffic,
     upload::Uploader,
 };

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Cargo, Format, Options, Pushed, Target, delivery::Delivery, feed::blocking, referrers::Companion,
+    Cargo, Format, Options, Pushed, Target, delivery::Delivery, referrers::Companion, runtime::blocking,
     wanted::Wanted,
 };
 use crate::{

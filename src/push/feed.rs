@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::{sync::watch, task::spawn_blocking};
 
+use super::runtime::blocking;
 use crate::{
     blob::{self, Blob},
     codec::{Progress, Spool},
@@ -273,13 +274,6 @@ fn opened(file: &OnceLock<Blob>) -> Result<&Blob> {
 fn read(blob: &Blob, frame: &mut [u8], offset: u64) -> Result<()> {
     blob.read_exact_at(frame, offset)
         .context(ErrorKind::Source, || format!("reading `{}` at {offset}", blob.path().display()))
-}
-
-/// Runs disk work where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn_blocking(work).await.map_err(|error| Error::internal("a worker thread failed").because(error))?
 }
 
 #[cfg(test)]

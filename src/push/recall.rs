@@ -11,7 +11,7 @@ use std::{slice, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Intent, delivery::Delivery, feed::blocking, survey::HEADS, wanted::Wanted};
+use super::{Intent, delivery::Delivery, runtime::blocking, survey::HEADS, wanted::Wanted};
 use crate::{
     codec::Compression,
     error::{ErrorKind, Result, chain},

@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
-use super::feed::{Feed, blocking};
+use super::{feed::Feed, runtime::blocking};
 use crate::{
     codec::Spool,
     error::Result,

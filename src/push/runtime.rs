@@ -1,4 +1,5 @@
-//! The runtime a push runs on, for callers that have none of their own, and the signals that end it.
+//! The runtime a push runs on, for callers that have none of their own, the signals that end it, and its threads for what
+//! may block.
 
 use std::{
     future::{Future, pending},
@@ -8,9 +9,10 @@ use std::{
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
 };
 
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// Threads that read and hash: more would only queue up for two cores or a disk.
 const BLOCKING_THREADS: usize = 8;
@@ -63,6 +65,13 @@ pub fn block_on_with_farewell<T>(
     // A disk that is being read at this moment is nothing to wait for: it may never answer.
     runtime.shutdown_background();
     ending
+}
+
+/// Runs disk work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.map_err(|error| Error::internal("a worker thread failed").because(error))?
 }
 
 /// The signals that end a run.

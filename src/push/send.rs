@@ -3,11 +3,7 @@
 use std::{io::Read as _, sync::Arc};
 
 use super::{
-    delivery::Delivery,
-    feed::{Feed, blocking},
-    survey,
-    transcode::NotShared,
-    upload::Uploader,
+    delivery::Delivery, feed::Feed, runtime::blocking, survey, transcode::NotShared, upload::Uploader,
     wanted::Wanted,
 };
 use crate::{

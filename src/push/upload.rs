@@ -13,9 +13,10 @@ use futures_util::TryStreamExt as _;
 
 use super::{
     Options, Told,
-    feed::{Feed, blocking},
+    feed::Feed,
     head_start::HeadStart,
     resume::{Opening, Resume, Trail, give_back, key},
+    runtime::blocking,
     traffic::Traffic,
 };
 use crate::{

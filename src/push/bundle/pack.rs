@@ -12,8 +12,8 @@ use crate::{
     push::{
         Cargo, Companions, delivery,
         draft::{Encodings, Finished},
-        feed::blocking,
         referrers::subject,
+        runtime::blocking,
         survey,
         transcode::{Job, NotShared},
         wanted::Wanted,
