@@ -27,7 +27,7 @@ const FRAME: u64 = 128 << 10;
 /// What an upload draws from.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
-    bytes: Origin,
+    bytes: Backing,
     spool: watch::Receiver<Spool>,
     proof: Option<Arc<Mutex<Proof>>>,
     instead: Option<Box<Self>>,
@@ -35,7 +35,7 @@ pub(crate) struct Feed {
 
 /// Where the bytes are.
 #[derive(Clone, Debug)]
-enum Origin {
+enum Backing {
     File(Arc<OnceLock<Blob>>),
     Memory(Bytes),
 }
@@ -87,7 +87,7 @@ impl Feed {
     /// Feeds from memory.
     pub(crate) fn memory(bytes: Bytes, digest: Digest) -> Self {
         let size = bytes.len() as u64;
-        Self { bytes: Origin::Memory(bytes), spool: complete(digest, size), proof: None, instead: None }
+        Self { bytes: Backing::Memory(bytes), spool: complete(digest, size), proof: None, instead: None }
     }
 
     /// Feeds from a stored blob, hashing it on the way; `name` is what an error calls it.
@@ -96,7 +96,7 @@ impl Feed {
         let hasher = Hasher::new(expected.digest.algorithm());
         let proof = Proof { hasher, hashed: 0, expected, name };
         Self {
-            bytes: Origin::File(Arc::new(OnceLock::from(blob))),
+            bytes: Backing::File(Arc::new(OnceLock::from(blob))),
             spool,
             proof: Some(Arc::new(Mutex::new(proof))),
             instead: None,
@@ -109,7 +109,7 @@ impl Feed {
         let file = Arc::new(OnceLock::new());
         (
             Producer { file: Arc::clone(&file), spool: sender },
-            Self { bytes: Origin::File(file), spool, proof: None, instead: None },
+            Self { bytes: Backing::File(file), spool, proof: None, instead: None },
         )
     }
 
@@ -125,8 +125,8 @@ impl Feed {
         while offset < size {
             let length = FRAME.min(size - offset);
             match &self.bytes {
-                Origin::Memory(bytes) => hasher.update(&bytes[offset as usize..(offset + length) as usize]),
-                Origin::File(file) => {
+                Backing::Memory(bytes) => hasher.update(&bytes[offset as usize..(offset + length) as usize]),
+                Backing::File(file) => {
                     let mut frame = vec![0; length as usize];
                     read(opened(file)?, &mut frame, offset)?;
                     hasher.update(&frame);
@@ -194,7 +194,7 @@ impl Feed {
     /// Makes sure that every byte has been hashed and the digest is right, before an upload is closed whose
     /// bytes another session or process may have sent.
     pub(crate) async fn prove(&self) -> Result<()> {
-        let (Some(proof), Origin::File(file)) = (self.proof.clone(), &self.bytes) else { return Ok(()) };
+        let (Some(proof), Backing::File(file)) = (self.proof.clone(), &self.bytes) else { return Ok(()) };
         let file = Arc::clone(file);
         blocking(move || {
             let mut proof = proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
@@ -208,8 +208,8 @@ impl Feed {
 
     fn frame(&self, offset: u64, size: u64) -> Result<Bytes> {
         let file = match &self.bytes {
-            Origin::Memory(bytes) => return Ok(bytes.slice(offset as usize..(offset + size) as usize)),
-            Origin::File(file) => file,
+            Backing::Memory(bytes) => return Ok(bytes.slice(offset as usize..(offset + size) as usize)),
+            Backing::File(file) => file,
         };
         let blob = opened(file)?;
         let mut frame = vec![0; size as usize];
