@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 use super::{
     Context, ExitStatus,
     cache::CacheArgs,
-    output::ascii,
     progress::ProgressArgs,
     recipe::RecipeArgs,
     source::SourceArgs,
@@ -125,7 +124,7 @@ fn report(args: &Args, bundled: &Bundled, context: &Context) -> Result<ExitStatu
             "images": images.iter().map(|image| image_json(bundled, image)).collect::<Vec<_>>(),
             "leftOut": left_out,
         });
-        printer.result(&ascii(&document.to_string()))?;
+        printer.json(&document)?;
     } else {
         for image in images {
             printer.result(&reference(bundled, &image.root))?;

@@ -25,7 +25,6 @@ use super::{
     Context, ExitStatus,
     access::{AccessArgs, CredsArgs},
     login::registry,
-    output::ascii,
     table::{self, Column},
     value::{more_than_nothing, size_of_something},
 };
@@ -138,7 +137,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         failure,
     };
     if args.json {
-        context.printer.result(&ascii(&report.json().to_string()))?;
+        context.printer.json(&report.json())?;
     } else {
         report.table().iter().try_for_each(|line| context.printer.result(line))?;
     }

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    output::ascii,
     report::conclude,
     table::{self, Column},
 };
@@ -27,7 +26,7 @@ pub(super) struct Outlook {
 pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Result<ExitStatus> {
     if json {
         let document = json!({ "destinations": outlooks.iter().map(to_json).collect::<Vec<_>>() });
-        context.printer.result(&ascii(&document.to_string()))?;
+        context.printer.json(&document)?;
     } else {
         for Outlook { name, result } in outlooks {
             if let Ok(forecast) = result {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    output::{Printer, ascii},
+    output::Printer,
     source::SourceArgs,
     table::{self, Column},
 };
@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         context.printer.warning(&warning);
     }
     if args.json {
-        context.printer.result(&ascii(&json(source, &described, &problems).to_string()))?;
+        context.printer.json(&json(source, &described, &problems))?;
     } else {
         for line in table(source, &described, context.printer.columns()) {
             context.printer.result(&line)?;

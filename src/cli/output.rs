@@ -53,6 +53,11 @@ impl Printer {
         self.document(format!("{}\n", printable(line)).as_bytes()).map(drop)
     }
 
+    /// Prints a result for machines.
+    pub(super) fn json(self, document: &serde_json::Value) -> Result<(), Error> {
+        self.result(&ascii(&document.to_string()))
+    }
+
     /// Returns how many columns a result has, where it is read on a terminal.
     #[expect(clippy::unused_self, reason = "all ways out are the printer's")]
     pub(super) fn columns(self) -> Option<usize> {

@@ -19,7 +19,7 @@ use longshore::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Context, ExitStatus, outcome::Outcome, output::ascii, summary};
+use super::{Context, ExitStatus, outcome::Outcome, summary};
 
 /// Where the result goes.
 #[derive(Debug, clap::Args)]
@@ -98,7 +98,7 @@ impl ReportArgs {
         }
         if self.json {
             let document = document(outcomes, &arrivals);
-            context.printer.result(&ascii(&document.to_string()))?;
+            context.printer.json(&document)?;
         } else {
             for arrival in &arrivals {
                 context.printer.result(&arrival.reference)?;
