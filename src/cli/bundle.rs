@@ -9,7 +9,7 @@ use longshore::{
     layout::write::replaceable,
     oci::{Descriptor, Platform},
     push::{
-        Bundle, Bundled, BundledImage, Companions, Options, Part, Press,
+        Bundle, Bundled, BundledImage, Companions, Options, Part,
         inventory::Base,
         runtime::{Ending, block_on},
     },
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{
     Context, ExitStatus,
     cache::CacheArgs,
+    pressing::Pressing,
     progress::ProgressArgs,
     recipe::RecipeArgs,
     source::SourceArgs,
@@ -94,20 +95,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     for source in &args.sources {
         located.push(args.source_options.locate(source, &context.environment)?);
     }
-    let cache = args.cache.open(context)?;
-    let progress = args.progress.begin(context);
-    let press = Press::new(cache.clone(), progress.reporter());
+    let pressing = Pressing::begin(&args.cache, &args.progress, context)?;
     let mut parts = Vec::new();
     for (spec, options) in located {
         parts.push(Part { input: detect::open(&spec, &options)?, spec });
     }
     let split = args.split.map(|size| size.as_u64());
+    let press = pressing.press.clone();
     let bundle = Bundle { parts, file: args.output.clone(), split, base, press, options };
-    let ending = block_on(bundle.write());
-    drop(progress);
-    let ending = ending?;
-    args.cache.trim(&cache, context);
-    match ending {
+    match pressing.end(block_on(bundle.write()))? {
         Ending::Finished(bundled) => report(args, &bundled?, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
     }

@@ -20,6 +20,7 @@ mod open_files;
 mod other_tools;
 mod outcome;
 mod output;
+mod pressing;
 mod progress;
 mod push;
 mod random_login;

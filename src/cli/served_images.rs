@@ -18,8 +18,8 @@ use longshore::{
 };
 
 use super::{
-    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, progress::ProgressArgs,
-    source::SourceArgs,
+    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, pressing::Pressing,
+    progress::ProgressArgs, source::SourceArgs,
 };
 
 /// What is to be pushed.
@@ -57,19 +57,14 @@ impl ServedImages {
         if self.0.is_empty() {
             return Ok(ExitStatus::Success);
         }
-        let opened = cache.open(context)?;
-        let progress = progress.begin(context);
-        let press = Press::new(opened.clone(), progress.reporter());
+        let pressing = Pressing::begin(cache, progress, context)?;
         let ending = block_on(with_registry(place, None, async |client| {
             for image in self.0 {
-                image.push(&client, &press, context).await?;
+                image.push(&client, &pressing.press, context).await?;
             }
             Ok(())
         }));
-        drop(progress);
-        let ending = ending?;
-        cache.trim(&opened, context);
-        match ending {
+        match pressing.end(ending)? {
             Ending::Finished(result) => result.map(|()| ExitStatus::Success),
             Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
         }

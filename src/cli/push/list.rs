@@ -64,7 +64,7 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     }
     let embedded = orders.iter().all(|(_, _, order)| order.is_embedded());
     let shared = Shared::begin(args, embedded, context)?;
-    let push = async |shared: &Shared| {
+    let push = async |shared: &Shared<'_>| {
         let mut all = Done::none(args.dry_run);
         for (_, job, order) in orders {
             match done(journal.as_ref(), job.as_ref()) {
@@ -84,7 +84,7 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
         }
         all
     };
-    match shared.run(push, args, context)? {
+    match shared.run(push)? {
         Ending::Finished(all) => report(args, all, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
     }
@@ -153,7 +153,7 @@ fn look_into(order: &Order<'_>) -> Result<()> {
 }
 
 /// Pushes one entry; whatever goes wrong stops no other.
-async fn carry_out(order: Order<'_>, shared: &Shared, context: &Context) -> Done {
+async fn carry_out(order: Order<'_>, shared: &Shared<'_>, context: &Context) -> Done {
     let (args, errands) = (order.args, order.errands());
     let done = match order.open() {
         Ok(parts) => Box::pin(order.carry_out(parts, shared, context)).await,

@@ -145,8 +145,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let order = Order::new(args, context)?;
     let shared = Shared::begin(args, order.is_embedded(), context)?;
     let parts = order.open()?;
-    let push = async |shared: &Shared| order.carry_out(parts, shared, context).await;
-    match shared.run(push, args, context)? {
+    let push = async |shared: &Shared<'_>| order.carry_out(parts, shared, context).await;
+    match shared.run(push)? {
         Ending::Finished(results) => report(args, results?, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
     }

@@ -3,10 +3,9 @@
 use longshore::{
     Result,
     bucket::Bucket,
-    cache::Cache,
     oci::{Repository, reference::check_tag},
     push::{
-        OpenSessions, Options, Part, Press, Resume, Told,
+        OpenSessions, Options, Part, Resume, Told,
         runtime::{Ending, block_on_with_farewell},
     },
     registry::{Client, Credentials, RateLimit},
@@ -20,7 +19,7 @@ use super::{
         disk::Disk,
         embedded::{self, with_registry},
         outcome::Errand,
-        progress::Progress,
+        pressing::Pressing,
     },
     Args,
     goal::{Goal, disk},
@@ -29,16 +28,14 @@ use super::{
 };
 
 /// What all pushes of one command share.
-pub(super) struct Shared {
-    cache: Cache,
-    press: Press,
+pub(super) struct Shared<'a> {
+    pressing: Pressing<'a>,
     bucket: Option<Bucket>,
     rate_limit: Option<RateLimit>,
     credentials: Credentials,
     /// The uploads to be given back at an interruption.
     open: OpenSessions,
     told: Told,
-    progress: Progress,
 }
 
 /// A push, of which nothing is opened yet.
@@ -50,33 +47,22 @@ pub(super) struct Order<'a> {
     pub(super) sources: Vec<(SourceSpec, SourceOptions)>,
 }
 
-impl Shared {
+impl<'a> Shared<'a> {
     /// Prepares what was asked for on the command line. `embedded` pushes need no login.
-    pub(super) fn begin(args: &Args, embedded: bool, context: &Context) -> Result<Self> {
+    pub(super) fn begin(args: &'a Args, embedded: bool, context: &'a Context) -> Result<Self> {
         let bucket = args.cache.bucket(context)?;
         let rate_limit = args.transfer.rate_limit()?;
         let credentials =
             if embedded { Credentials::default() } else { args.creds.credentials(&args.access, context)? };
-        let cache = args.cache.open(context)?;
-        let progress = args.progress.begin(context);
-        let press = Press::new(cache.clone(), progress.reporter());
+        let pressing = Pressing::begin(&args.cache, &args.progress, context)?;
         let (open, told) = (OpenSessions::default(), Told::default());
-        Ok(Self { cache, press, bucket, rate_limit, credentials, open, told, progress })
+        Ok(Self { pressing, bucket, rate_limit, credentials, open, told })
     }
 
     /// Pushes, until it is done or a signal ends it.
-    pub(super) fn run<T>(
-        self,
-        push: impl AsyncFnOnce(&Self) -> T,
-        args: &Args,
-        context: &Context,
-    ) -> Result<Ending<T>> {
+    pub(super) fn run<T>(self, push: impl AsyncFnOnce(&Self) -> T) -> Result<Ending<T>> {
         let ending = block_on_with_farewell(push(&self), self.open.cancel());
-        // What is said from now on stands below no bars.
-        drop(self.progress);
-        let ending = ending?;
-        args.cache.trim(&self.cache, context);
-        Ok(ending)
+        self.pressing.end(ending)
     }
 }
 
@@ -138,7 +124,7 @@ impl<'a> Order<'a> {
     pub(super) async fn carry_out(
         self,
         parts: Vec<Part>,
-        shared: &Shared,
+        shared: &Shared<'_>,
         context: &Context,
     ) -> Result<Done> {
         let Self { args, disk, goal, mut options, .. } = self;
@@ -149,7 +135,7 @@ impl<'a> Order<'a> {
             Resume::GiveBack(open) => open.clone_from(&shared.open),
             Resume::Never => {}
         }
-        let goods = Goods { parts, press: shared.press.clone(), options };
+        let goods = Goods { parts, press: shared.pressing.press.clone(), options };
         let rate_limit = shared.rate_limit.clone();
         if let Some(disk) = &disk {
             return goods.put(args, goal, disk, rate_limit).await;
