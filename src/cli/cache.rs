@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use longshore::{
     Error, ErrorKind, Result,
     bucket::Bucket,
-    cache::Cache,
+    cache::{Cache, Freed},
     error::{chain, counted},
 };
 use serde_json::json;
@@ -140,19 +140,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         Command::Verify => return verify(&cache, context, &say),
         Command::Prune { max_size, unused } => {
             let limit = max_size.map_or(u64::MAX, |size| size.as_u64());
-            let freed = cache.prune(limit, unused.map(Duration::from))?;
-            say(
-                format!("dropped {}, {} of blobs", layers(freed.entries), size(freed.bytes)),
-                json!({ "layers": freed.entries, "bytes": freed.bytes }),
-            )?;
+            dropped(&cache.prune(limit, unused.map(Duration::from))?, &say)?;
         }
-        Command::Clear => {
-            let freed = cache.clear()?;
-            say(
-                format!("dropped {}, {} of blobs", layers(freed.entries), size(freed.bytes)),
-                json!({ "layers": freed.entries, "bytes": freed.bytes }),
-            )?;
-        }
+        Command::Clear => dropped(&cache.clear()?, &say)?,
     }
     Ok(ExitStatus::Success)
 }
@@ -206,6 +196,13 @@ fn verify(cache: &Cache, context: &Context, say: Say<'_>) -> Result<ExitStatus> 
     let good = kept.len() - dropped;
     say(format!("{} good, {dropped} dropped", layers(good)), json!({ "good": good, "dropped": dropped }))?;
     Ok(ExitStatus::Success)
+}
+
+fn dropped(freed: &Freed, say: Say<'_>) -> Result<()> {
+    say(
+        format!("dropped {}, {} of blobs", layers(freed.entries), size(freed.bytes)),
+        json!({ "layers": freed.entries, "bytes": freed.bytes }),
+    )
 }
 
 fn layers(count: usize) -> String {

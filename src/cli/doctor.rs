@@ -226,7 +226,7 @@ impl Report {
             return format!("each blob in one piece, {jobs}");
         }
         let parts = if self.equal_parts() { " of one size" } else { "" };
-        format!("chunks of {}{parts}, {jobs}", size(self.chunk()))
+        format!("chunks of {}{parts}, {jobs}", ByteSize(self.chunk()))
     }
 
     fn chunk(&self) -> u64 {
@@ -347,9 +347,9 @@ fn profile(profile: &Profile) -> String {
     let mut facts = vec![if profile.monolithic {
         "no chunks".to_owned()
     } else {
-        format!("chunks of {}", size(profile.chunk_size))
+        format!("chunks of {}", ByteSize(profile.chunk_size))
     }];
-    facts.extend(profile.max_chunk.map(|most| format!("at most {}", size(most))));
+    facts.extend(profile.max_chunk.map(|most| format!("at most {}", ByteSize(most))));
     for (fact, words) in [
         (profile.equal_parts, "of one size"),
         (!profile.trust_range, "`Range` is not believed"),
@@ -367,11 +367,11 @@ fn learned(kept: Option<&Kept>) -> String {
     };
     let mut facts = Vec::new();
     if let Some(limit) = lesson.body_limit {
-        facts.push(format!("no body over {}, for {}", size(limit), remaining(*limits_left)));
+        facts.push(format!("no body over {}, for {}", ByteSize(limit), remaining(*limits_left)));
     }
     if let Some(limit) = lesson.seeming_limit {
         let left = remaining(*seeming_left);
-        facts.push(format!("connections broke with bodies over {}, for {left}", size(limit)));
+        facts.push(format!("connections broke with bodies over {}, for {left}", ByteSize(limit)));
     }
     if lesson.equal_parts {
         facts.push(format!("chunks of one size, for {}", remaining(*limits_left)));
@@ -379,15 +379,15 @@ fn learned(kept: Option<&Kept>) -> String {
     if let Some(rate) = lesson.rate {
         let trip = lesson.round_trip.map(|micros| milliseconds(Duration::from_micros(micros)));
         let trip = trip.map(|trip| format!(", {trip} a round trip")).unwrap_or_default();
-        facts.push(format!("{}/s an upload{trip}, for {}", size(rate), remaining(*speed_left)));
+        facts.push(format!("{}/s an upload{trip}, for {}", ByteSize(rate), remaining(*speed_left)));
     }
     if facts.is_empty() { "nothing yet".to_owned() } else { facts.join("; ") }
 }
 
 fn advertised(trial: &Trial) -> String {
     let (least, most) = trial.advertised;
-    let least = least.map(|least| format!(", chunks of at least {}", size(least)));
-    let most = most.map(|most| format!(", chunks of at most {}", size(most)));
+    let least = least.map(|least| format!(", chunks of at least {}", ByteSize(least)));
+    let most = most.map(|most| format!(", chunks of at most {}", ByteSize(most)));
     [least, most].into_iter().flatten().collect()
 }
 
@@ -395,10 +395,10 @@ fn bodies(trial: &Trial) -> String {
     let taken = if trial.largest == 0 {
         "none was taken".to_owned()
     } else {
-        format!("up to {} were taken", size(trial.largest))
+        format!("up to {} were taken", ByteSize(trial.largest))
     };
     match &trial.stopped {
-        Some((refused, words)) => format!("{taken}; {}: {words}", size(*refused)),
+        Some((refused, words)) => format!("{taken}; {}: {words}", ByteSize(*refused)),
         None => taken,
     }
 }
@@ -414,8 +414,4 @@ fn milliseconds(time: Duration) -> String {
 
 fn milliseconds_of(time: Duration) -> u64 {
     u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize(bytes).to_string()
 }

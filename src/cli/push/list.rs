@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use longshore::{
     Error, Result,
-    push::{Job, Journal, runtime::Ending},
+    push::{Job, Journal, Pushed, runtime::Ending},
     source::{Input, choose, spec::Location},
 };
 use serde_json::json;
@@ -105,10 +105,7 @@ fn journal(list: &str, args: &Args, context: &Context) -> Option<Journal> {
     None
 }
 
-fn done<'a>(
-    journal: Option<&'a Journal>,
-    job: Option<&Job>,
-) -> Option<&'a [(String, longshore::push::Pushed)]> {
+fn done<'a>(journal: Option<&'a Journal>, job: Option<&Job>) -> Option<&'a [(String, Pushed)]> {
     journal?.done(job?)
 }
 
