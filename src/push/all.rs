@@ -3,18 +3,20 @@
 //! Several images side by side, then one after the other what refers to an image; one that fails stops no other. A layer
 //! that several images share is encoded once and sent once: the repositories after the first one mount it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
-    Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target, referrers::subject,
+    Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
+    consign::{Carried, Consignment, Fate, Place, Places, consign},
+    referrers::subject,
 };
 use crate::{
     error::{Error, Result},
-    oci::{Digest, Reference, Repository},
+    oci::{Digest, Reference},
     registry::Client,
-    source::{Image, Input, Missing, Source, SourceSpec},
+    source::{Image, Input, Missing, SourceSpec},
 };
 
 /// All images of a place on disk, on their way to one registry.
@@ -44,21 +46,6 @@ pub struct Arrival<T> {
     pub destination: Option<Reference>,
     /// Whether it arrived; nothing, if it was left out, as what it is about was skipped.
     pub result: Result<Option<T>>,
-}
-
-/// An image, and where it goes.
-struct Consignment {
-    image: Image,
-    name: String,
-    place: Result<Place>,
-}
-
-/// Where an image goes.
-enum Place {
-    /// To these repositories.
-    Here(Vec<Target>),
-    /// Wherever the image that it is about is, under these tags.
-    Beside { subject: Digest, tags: Vec<String> },
 }
 
 impl PushAll {
@@ -148,9 +135,6 @@ impl<T, F> Work<T> for F where
 {
 }
 
-/// What became of an image at each target, or why it has none.
-type Carried<T> = Result<Vec<(Target, Result<T>)>>;
-
 async fn carry<T>(
     cargo: &Cargo,
     work: &impl Work<T>,
@@ -166,16 +150,6 @@ async fn carry<T>(
 async fn kept<T>(cargo: &Cargo, image: &Image, carried: &Carried<T>) -> HashSet<Digest> {
     let Some((target, _)) = carried.iter().flatten().next() else { return HashSet::new() };
     cargo.delivery(image, target.clone()).kept().await.unwrap_or_default()
-}
-
-impl Place {
-    /// Returns where an image goes, once it is known where the others have gone.
-    fn here(self, image: &Image, places: &Places, mirror: &Mirror, client: &Client) -> Result<Vec<Target>> {
-        match self {
-            Self::Here(targets) => Ok(targets),
-            Self::Beside { subject, tags } => places.beside(&subject, &tags, image, mirror, client),
-        }
-    }
 }
 
 /// So many images are under way at once: enough that some are sent while others are asked for.
@@ -217,198 +191,4 @@ async fn require_left_out(
         missing.iter().map(|(name, error)| format!("`{name}`: {}", error.message())).collect();
     let error = Error::source(format!("nothing was pushed: {}", words.join("; "))).because(Missing);
     Err(first.hints().into_iter().fold(error, Error::with_hint))
-}
-
-/// Where images have arrived, by the digest that the source knows them by.
-#[derive(Default)]
-struct Places {
-    known: HashMap<Digest, Vec<(Repository, Fate)>>,
-    /// Whether images of other platforms stay behind, and what is about them with them.
-    one_platform: bool,
-}
-
-/// What became of an image in a repository.
-#[derive(Clone)]
-enum Fate {
-    /// It is there, by this digest.
-    Arrived(Digest),
-    /// This is there, and was before.
-    Skipped(Digest),
-    /// It failed, or has no digest yet.
-    Unknown,
-}
-
-impl Fate {
-    fn of(digest: Option<&Digest>, tags: &[String], skipped: &BTreeMap<String, Digest>) -> Self {
-        match digest.cloned() {
-            Some(digest) if tags.is_empty() && !skipped.is_empty() => Self::Skipped(digest),
-            Some(digest) => Self::Arrived(digest),
-            None => Self::Unknown,
-        }
-    }
-}
-
-impl Places {
-    /// Takes note of an image's fate in a repository, which the documents share that belong to it and are kept.
-    fn settle(&mut self, image: &Image, kept: &HashSet<Digest>, repository: &Repository, fate: &Fate) {
-        let Some(root) = image.digest() else { return };
-        let of_kept = |document| match fate {
-            Fate::Arrived(_) => Fate::Arrived(document),
-            Fate::Skipped(there) if there == root => Fate::Skipped(document),
-            other => other.clone(),
-        };
-        let below = kept.iter().filter(|document| *document != root);
-        let fates = below.map(|document| (document.clone(), of_kept(document.clone())));
-        for (document, fate) in fates.chain([(root.clone(), fate.clone())]) {
-            self.known.entry(document).or_default().push((repository.clone(), fate));
-        }
-    }
-
-    /// Takes note of what became of an image.
-    fn note<T>(
-        &mut self,
-        image: &Image,
-        kept: &HashSet<Digest>,
-        name: &str,
-        carried: Carried<T>,
-        arrived: impl Fn(&T) -> Fate,
-    ) -> Vec<Arrival<T>> {
-        let carried = match carried {
-            Ok(carried) => carried,
-            Err(error) => {
-                return vec![Arrival { image: name.to_owned(), destination: None, result: Err(error) }];
-            }
-        };
-        let mut arrivals = Vec::new();
-        for (Target { destination, .. }, result) in carried {
-            let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
-            self.settle(image, kept, &destination.repository, &fate);
-            let (image, result) = (name.to_owned(), result.map(Some));
-            arrivals.push(Arrival { image, destination: Some(destination), result });
-        }
-        arrivals
-    }
-
-    /// Returns where a companion goes: to the repositories of the image that it is about, less those where another image
-    /// has kept the name.
-    fn beside(
-        &self,
-        subject: &Digest,
-        tags: &[String],
-        image: &Image,
-        mirror: &Mirror,
-        client: &Client,
-    ) -> Result<Vec<Target>> {
-        let mut targets = Vec::new();
-        let fates = self.known.get(subject);
-        for (repository, fate) in fates.into_iter().flatten() {
-            match fate {
-                Fate::Arrived(there) | Fate::Skipped(there) if there == subject => {
-                    targets.push(Target::of(image, repository, tags, client));
-                }
-                Fate::Skipped(_) => {}
-                Fate::Arrived(arrived) => {
-                    return Err(Error::source(format!("it is about {subject}, which arrived as {arrived}"))
-                        .with_hint("leave out `--platform`, or add `--remove-signatures`"));
-                }
-                Fate::Unknown => {
-                    return Err(Error::source(format!(
-                        "{subject}, which it is about, has not arrived as it is"
-                    )));
-                }
-            }
-        }
-        if fates.is_none() && !self.one_platform {
-            // The registry may have had it before.
-            let repository = mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
-            targets.push(Target::of(image, &repository, tags, client));
-        }
-        Ok(targets)
-    }
-}
-
-/// Finds out where every image goes.
-fn consign(
-    images: Vec<Image>,
-    source: &dyn Source,
-    mirror: &Mirror,
-    client: &Client,
-) -> Result<Vec<Consignment>> {
-    let mut consignments = Vec::new();
-    let mut taken: HashMap<Reference, String> = HashMap::new();
-    for image in images {
-        let name = image.names.first().cloned().or_else(|| image.digest().map(Digest::to_string));
-        let name = name.unwrap_or_else(|| "an image without a name".to_owned());
-        let place = place(&image, source, mirror, client);
-        if let Ok(Place::Here(targets)) = &place {
-            for destination in targets.iter().flat_map(each) {
-                let error = match taken.insert(destination.clone(), name.clone()) {
-                    None => continue,
-                    Some(other) if other == name => Error::usage(format!(
-                        "two images are called `{name}`, and would both become `{destination}`"
-                    ))
-                    .with_hint("push them one by one: `SOURCE:@N`, as `longshore inspect SOURCE` lists them"),
-                    Some(other) => {
-                        Error::usage(format!("`{other}` and `{name}` would both become `{destination}`"))
-                            .with_hint("`--map FROM=TO` puts the names that begin with FROM elsewhere")
-                    }
-                };
-                return Err(error);
-            }
-        }
-        consignments.push(Consignment { image, name, place });
-    }
-    Ok(consignments)
-}
-
-/// Finds out where an image goes.
-fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -> Result<Place> {
-    // Kubernetes has containerd call an image by the digest of its config, too.
-    let names = image.names.iter().filter(|name| name.parse::<Digest>().is_err()).cloned();
-    // Where there are full names, containerd and Docker write the tags once more.
-    let (tags, full): (Vec<String>, Vec<String>) = names.partition(|name| !name.contains(['/', ':', '@']));
-    if image.companion
-        && full.is_empty()
-        && let Some(subject) = subject(image, source)
-    {
-        return Ok(Place::Beside { subject, tags });
-    }
-    let mut targets: Vec<Target> = Vec::new();
-    let mut names = if full.is_empty() { tags } else { full };
-    // Who has a tag in a repository is known by digest there as well.
-    names.sort_by_key(|name| name.contains('@'));
-    for name in &names {
-        let Some(destination) = mirror.destination(name)? else { continue };
-        match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
-            Some(target) if each(target).all(|other| other != destination) => {
-                target.tags.extend(destination.tag);
-            }
-            Some(_) => {}
-            None if destination.digest.as_ref().is_some_and(|digest| !image.is_known_by(digest)) => {}
-            None => targets.push(Target { destination, tags: Vec::new(), client: client.clone() }),
-        }
-    }
-    if targets.is_empty() {
-        let repository = mirror.itself().ok_or_else(|| nowhere("an image without a name"))?;
-        if image.digest().is_none() {
-            return Err(Error::source(
-                "an image without a tag has no digest to be called by before it is made",
-            )
-            .with_hint("push it alone, as `SOURCE:@N`, or `bundle` it before"));
-        }
-        targets.push(Target::of(image, &repository, &[], client));
-    }
-    Ok(Place::Here(targets))
-}
-
-/// Returns all names that a target stands for.
-fn each(target: &Target) -> impl Iterator<Item = Reference> {
-    let more =
-        target.tags.iter().map(|tag| Reference { tag: Some(tag.clone()), ..target.destination.clone() });
-    std::iter::once(target.destination.clone()).chain(more)
-}
-
-fn nowhere(what: &str) -> Error {
-    Error::source(format!("nothing says where {what} goes"))
-        .with_hint("give a repository as the prefix: registry.example.com/NAME")
 }

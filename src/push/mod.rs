@@ -10,6 +10,7 @@ mod assembly;
 mod bundle;
 mod cargo;
 mod companions;
+mod consign;
 mod delivery;
 mod draft;
 mod feed;
