@@ -9,7 +9,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
     Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
-    consign::{Carried, Consignment, Fate, Place, Places, consign},
+    consign::{Carried, Consignment, Fate, Place, Places},
     referrers::subject,
 };
 use crate::{
@@ -86,15 +86,15 @@ impl PushAll {
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
-        let consignments = consign(images, &*cargo.source, &mirror, &client)?;
-        require_left_out(&cargo, &consignments, &mirror, &client).await?;
+        let mut places = Places::new(&mirror, &client, cargo.options.platform.is_some());
+        let consignments = places.consign(images, &*cargo.source)?;
+        require_left_out(&cargo, &consignments, places.clone()).await?;
         let (companions, subjects): (Vec<_>, Vec<_>) =
             consignments.into_iter().partition(|consignment| consignment.image.companion);
         let alone = companions.is_empty();
         let carried: Vec<_> = stream::iter(subjects)
             .map(|Consignment { image, name, place }| {
-                let targets =
-                    place.and_then(|place| place.here(&image, &Places::default(), &mirror, &client));
+                let targets = place.and_then(|place| place.here(&image, &places));
                 let (cargo, work) = (&cargo, &work);
                 async move {
                     let carried = carry(cargo, work, &image, targets).await;
@@ -105,7 +105,6 @@ impl PushAll {
             .buffered(SIDE_BY_SIDE)
             .collect()
             .await;
-        let mut places = Places { one_platform: cargo.options.platform.is_some(), ..Places::default() };
         let mut arrivals = Vec::new();
         for (image, name, carried, kept) in carried {
             arrivals.extend(places.note(&image, &kept, &name, carried, &arrived));
@@ -113,7 +112,7 @@ impl PushAll {
         let unaltered = cargo.unaltered();
         // What refers to a referrer comes after it as long as the source lists it so.
         for Consignment { image, name, place } in companions {
-            let targets = place.and_then(|place| place.here(&image, &places, &mirror, &client));
+            let targets = place.and_then(|place| place.here(&image, &places));
             if targets.as_ref().is_ok_and(Vec::is_empty) {
                 cargo.press.warn(format!("`{name}` is left out, as what it is about was skipped"));
                 arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
@@ -156,23 +155,15 @@ async fn kept<T>(cargo: &Cargo, image: &Image, carried: &Carried<T>) -> HashSet<
 const SIDE_BY_SIDE: usize = 4;
 
 /// Makes sure, before any tag moves, that what the source leaves out is where its images go. Names all that is not.
-async fn require_left_out(
-    cargo: &Cargo,
-    consignments: &[Consignment],
-    mirror: &Mirror,
-    client: &Client,
-) -> Result<()> {
+async fn require_left_out(cargo: &Cargo, consignments: &[Consignment], mut places: Places<'_>) -> Result<()> {
     if cargo.source.left_out().is_none() {
         return Ok(());
     }
-    let mut places = Places { one_platform: cargo.options.platform.is_some(), ..Places::default() };
     let mut missing: Vec<(&str, Error)> = Vec::new();
     for Consignment { image, name, place } in consignments {
         let targets = match place {
             Ok(Place::Here(targets)) => targets.clone(),
-            Ok(Place::Beside { subject, tags }) => {
-                places.beside(subject, tags, image, mirror, client).unwrap_or_default()
-            }
+            Ok(Place::Beside { subject, tags }) => places.beside(subject, tags, image).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
         for target in targets {

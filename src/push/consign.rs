@@ -28,26 +28,23 @@ pub(super) enum Place {
 
 impl Place {
     /// Returns where an image goes, once it is known where the others have gone.
-    pub(super) fn here(
-        self,
-        image: &Image,
-        places: &Places,
-        mirror: &Mirror,
-        client: &Client,
-    ) -> Result<Vec<Target>> {
+    pub(super) fn here(self, image: &Image, places: &Places<'_>) -> Result<Vec<Target>> {
         match self {
             Self::Here(targets) => Ok(targets),
-            Self::Beside { subject, tags } => places.beside(&subject, &tags, image, mirror, client),
+            Self::Beside { subject, tags } => places.beside(&subject, &tags, image),
         }
     }
 }
 
-/// Where images have arrived, by the digest that the source knows them by.
-#[derive(Default)]
-pub(super) struct Places {
-    pub(super) known: HashMap<Digest, Vec<(Repository, Fate)>>,
+/// Where images go, and where they have arrived.
+#[derive(Clone)]
+pub(super) struct Places<'a> {
+    mirror: &'a Mirror,
+    client: &'a Client,
+    /// What has arrived, by the digest that the source knows it by.
+    known: HashMap<Digest, Vec<(Repository, Fate)>>,
     /// Whether images of other platforms stay behind, and what is about them with them.
-    pub(super) one_platform: bool,
+    one_platform: bool,
 }
 
 /// What became of an image at each target, or why it has none.
@@ -74,7 +71,83 @@ impl Fate {
     }
 }
 
-impl Places {
+impl<'a> Places<'a> {
+    /// Begins at a place for many images, where none has arrived yet.
+    pub(super) fn new(mirror: &'a Mirror, client: &'a Client, one_platform: bool) -> Self {
+        Self { mirror, client, known: HashMap::new(), one_platform }
+    }
+
+    /// Finds out where every image goes.
+    pub(super) fn consign(&self, images: Vec<Image>, source: &dyn Source) -> Result<Vec<Consignment>> {
+        let mut consignments = Vec::new();
+        let mut taken: HashMap<Reference, String> = HashMap::new();
+        for image in images {
+            let name = image.names.first().cloned().or_else(|| image.digest().map(Digest::to_string));
+            let name = name.unwrap_or_else(|| "an image without a name".to_owned());
+            let place = self.place(&image, source);
+            if let Ok(Place::Here(targets)) = &place {
+                for destination in targets.iter().flat_map(each) {
+                    let error = match taken.insert(destination.clone(), name.clone()) {
+                        None => continue,
+                        Some(other) if other == name => Error::usage(format!(
+                            "two images are called `{name}`, and would both become `{destination}`"
+                        ))
+                        .with_hint(
+                            "push them one by one: `SOURCE:@N`, as `longshore inspect SOURCE` lists them",
+                        ),
+                        Some(other) => {
+                            Error::usage(format!("`{other}` and `{name}` would both become `{destination}`"))
+                                .with_hint("`--map FROM=TO` puts the names that begin with FROM elsewhere")
+                        }
+                    };
+                    return Err(error);
+                }
+            }
+            consignments.push(Consignment { image, name, place });
+        }
+        Ok(consignments)
+    }
+
+    /// Finds out where an image goes.
+    fn place(&self, image: &Image, source: &dyn Source) -> Result<Place> {
+        // Kubernetes has containerd call an image by the digest of its config, too.
+        let names = image.names.iter().filter(|name| name.parse::<Digest>().is_err()).cloned();
+        // Where there are full names, containerd and Docker write the tags once more.
+        let (tags, full): (Vec<String>, Vec<String>) =
+            names.partition(|name| !name.contains(['/', ':', '@']));
+        if image.companion
+            && full.is_empty()
+            && let Some(subject) = subject(image, source)
+        {
+            return Ok(Place::Beside { subject, tags });
+        }
+        let mut targets: Vec<Target> = Vec::new();
+        let mut names = if full.is_empty() { tags } else { full };
+        // Who has a tag in a repository is known by digest there as well.
+        names.sort_by_key(|name| name.contains('@'));
+        for name in &names {
+            let Some(destination) = self.mirror.destination(name)? else { continue };
+            match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
+                Some(target) if each(target).all(|other| other != destination) => {
+                    target.tags.extend(destination.tag);
+                }
+                Some(_) => {}
+                None if destination.digest.as_ref().is_some_and(|digest| !image.is_known_by(digest)) => {}
+                None => targets.push(Target { destination, tags: Vec::new(), client: self.client.clone() }),
+            }
+        }
+        if targets.is_empty() {
+            let repository = self.mirror.itself().ok_or_else(|| nowhere("an image without a name"))?;
+            if image.digest().is_none() {
+                return Err(Error::source(
+                    "an image without a tag has no digest to be called by before it is made",
+                )
+                .with_hint("push it alone, as `SOURCE:@N`, or `bundle` it before"));
+            }
+            targets.push(Target::of(image, &repository, &[], self.client));
+        }
+        Ok(Place::Here(targets))
+    }
     /// Takes note of an image's fate in a repository, which the documents share that belong to it and are kept.
     pub(super) fn settle(
         &mut self,
@@ -123,20 +196,13 @@ impl Places {
 
     /// Returns where a companion goes: to the repositories of the image that it is about, less those where another image
     /// has kept the name.
-    pub(super) fn beside(
-        &self,
-        subject: &Digest,
-        tags: &[String],
-        image: &Image,
-        mirror: &Mirror,
-        client: &Client,
-    ) -> Result<Vec<Target>> {
+    pub(super) fn beside(&self, subject: &Digest, tags: &[String], image: &Image) -> Result<Vec<Target>> {
         let mut targets = Vec::new();
         let fates = self.known.get(subject);
         for (repository, fate) in fates.into_iter().flatten() {
             match fate {
                 Fate::Arrived(there) | Fate::Skipped(there) if there == subject => {
-                    targets.push(Target::of(image, repository, tags, client));
+                    targets.push(Target::of(image, repository, tags, self.client));
                 }
                 Fate::Skipped(_) => {}
                 Fate::Arrived(arrived) => {
@@ -152,85 +218,12 @@ impl Places {
         }
         if fates.is_none() && !self.one_platform {
             // The registry may have had it before.
-            let repository = mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
-            targets.push(Target::of(image, &repository, tags, client));
+            let repository =
+                self.mirror.itself().ok_or_else(|| nowhere(&format!("what is about {subject}")))?;
+            targets.push(Target::of(image, &repository, tags, self.client));
         }
         Ok(targets)
     }
-}
-
-/// Finds out where every image goes.
-pub(super) fn consign(
-    images: Vec<Image>,
-    source: &dyn Source,
-    mirror: &Mirror,
-    client: &Client,
-) -> Result<Vec<Consignment>> {
-    let mut consignments = Vec::new();
-    let mut taken: HashMap<Reference, String> = HashMap::new();
-    for image in images {
-        let name = image.names.first().cloned().or_else(|| image.digest().map(Digest::to_string));
-        let name = name.unwrap_or_else(|| "an image without a name".to_owned());
-        let place = place(&image, source, mirror, client);
-        if let Ok(Place::Here(targets)) = &place {
-            for destination in targets.iter().flat_map(each) {
-                let error = match taken.insert(destination.clone(), name.clone()) {
-                    None => continue,
-                    Some(other) if other == name => Error::usage(format!(
-                        "two images are called `{name}`, and would both become `{destination}`"
-                    ))
-                    .with_hint("push them one by one: `SOURCE:@N`, as `longshore inspect SOURCE` lists them"),
-                    Some(other) => {
-                        Error::usage(format!("`{other}` and `{name}` would both become `{destination}`"))
-                            .with_hint("`--map FROM=TO` puts the names that begin with FROM elsewhere")
-                    }
-                };
-                return Err(error);
-            }
-        }
-        consignments.push(Consignment { image, name, place });
-    }
-    Ok(consignments)
-}
-
-/// Finds out where an image goes.
-fn place(image: &Image, source: &dyn Source, mirror: &Mirror, client: &Client) -> Result<Place> {
-    // Kubernetes has containerd call an image by the digest of its config, too.
-    let names = image.names.iter().filter(|name| name.parse::<Digest>().is_err()).cloned();
-    // Where there are full names, containerd and Docker write the tags once more.
-    let (tags, full): (Vec<String>, Vec<String>) = names.partition(|name| !name.contains(['/', ':', '@']));
-    if image.companion
-        && full.is_empty()
-        && let Some(subject) = subject(image, source)
-    {
-        return Ok(Place::Beside { subject, tags });
-    }
-    let mut targets: Vec<Target> = Vec::new();
-    let mut names = if full.is_empty() { tags } else { full };
-    // Who has a tag in a repository is known by digest there as well.
-    names.sort_by_key(|name| name.contains('@'));
-    for name in &names {
-        let Some(destination) = mirror.destination(name)? else { continue };
-        match targets.iter_mut().find(|target| target.destination.repository == destination.repository) {
-            Some(target) if each(target).all(|other| other != destination) => {
-                target.tags.extend(destination.tag);
-            }
-            Some(_) => {}
-            None if destination.digest.as_ref().is_some_and(|digest| !image.is_known_by(digest)) => {}
-            None => targets.push(Target { destination, tags: Vec::new(), client: client.clone() }),
-        }
-    }
-    if targets.is_empty() {
-        let repository = mirror.itself().ok_or_else(|| nowhere("an image without a name"))?;
-        if image.digest().is_none() {
-            return Err(Error::source(
-                "an image without a tag has no digest to be called by before it is made",
-            )
-            .with_hint("push it alone, as `SOURCE:@N`, or `bundle` it before"));
-        }
-        targets.push(Target::of(image, &repository, &[], client));
-    }
-    Ok(Place::Here(targets))
 }
 
 /// Returns all names that a target stands for.
