@@ -1,8 +1,8 @@
 //! Where else at the destination's registry a blob may be: mounted from there, it need not be sent.
 //!
 //! One list for all who ask: the repository that the user names, the one where an earlier push has seen the blob, those
-//! that the source remembers to have had it, and those that the names of the image speak of. A mount that is refused costs nothing: the registry opens
-//! an upload instead, which is used or given back.
+//! that the source remembers to have had it, and those that the names of the image speak of. A mount that is refused costs
+//! nothing: the registry opens an upload instead, which is used or given back.
 
 use super::{delivery::Delivery, draft::Encodings, wanted::Wanted};
 use crate::{

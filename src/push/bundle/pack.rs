@@ -112,7 +112,8 @@ impl Packer {
         Ok(digests)
     }
 
-    /// Encodes the layers that have to be, or has them from the shared cache, and finds out the digests of those that go as they are.
+    /// Encodes the layers that have to be, or has them from the shared cache, and finds out the digests of those that go
+    /// as they are.
     async fn encode(&self, wanted: &mut Wanted) -> Result<Encodings> {
         let encoding = self.cargo.options.recipe.encoding();
         let (mut jobs, mut feeds) = (Vec::new(), Vec::new());
