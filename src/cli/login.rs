@@ -6,7 +6,7 @@ use longshore::{
     Error, Result,
     error::{chain, printable},
     oci::{Reference, reference::no_registry},
-    push::runtime::{Ending, block_on},
+    push::runtime::{Ending, block_on, blocking},
     registry::{
         Client, ClientOptions, Credential, Credentials, Secret,
         auth_file::Key,
@@ -55,8 +55,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let user = match &args.username {
         Some(user) => user.clone(),
         None => match Terminal::open()?.ask(&format!("User for {}: ", key.host()), true)? {
-            Some(user) => user,
-            None => return Ok(ExitStatus::Interrupted(INTERRUPT)),
+            Ending::Finished(user) => user,
+            Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
         },
     };
     if user.is_empty() || user.contains(':') {
@@ -66,9 +66,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         password_from_stdin()?
     } else {
         match Terminal::open()?.ask("Password: ", false)? {
-            Some(password) if password.is_empty() => return Err(Error::usage("the password is empty")),
-            Some(password) => Secret::new(password),
-            None => return Ok(ExitStatus::Interrupted(INTERRUPT)),
+            Ending::Finished(password) if password.is_empty() => {
+                return Err(Error::usage("the password is empty"));
+            }
+            Ending::Finished(password) => Secret::new(password),
+            Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
         }
     };
     let ending = block_on(async {
@@ -136,28 +138,44 @@ impl Terminal {
         })
     }
 
-    /// Asks for one line, which is seen as it is typed only if `echo`; none, if Ctrl-C was typed.
-    fn ask(&self, prompt: &str, echo: bool) -> Result<Option<String>> {
+    /// Asks for one line, which is seen as it is typed only if `echo`. Ctrl-C is the signal that it stands for.
+    fn ask(&self, prompt: &str, echo: bool) -> Result<Ending<String>> {
         let failed = |error: std::io::Error| Error::local("asking for the login").because(error);
-        // Before the prompt: who sees it may type at once.
-        let dialog = Dialog::begin(&self.0, echo).map_err(failed)?;
-        (&self.0).write_all(printable(prompt).as_bytes()).map_err(failed)?;
-        let mut line = Vec::new();
-        let mut typed = BufReader::new(&self.0).bytes();
-        let interrupted = loop {
-            match typed.next().transpose().map_err(failed)? {
-                None | Some(b'\n') => break false,
-                Some(byte) if byte == dialog.interrupt() => break true,
-                Some(byte) => line.push(byte),
-            }
+        let typed = self.0.try_clone().map_err(failed)?;
+        let ending = block_on(async {
+            // Before the prompt: who sees it may type at once.
+            let dialog = Dialog::begin(&self.0, echo).map_err(failed)?;
+            (&self.0).write_all(printable(prompt).as_bytes()).map_err(failed)?;
+            let interrupt = dialog.interrupt();
+            blocking(move || line(&typed, interrupt).map_err(failed)).await
+        })?;
+        let line = match ending {
+            Ending::Finished(line) => line?.ok_or(INTERRUPT),
+            Ending::Interrupted(signal) => Err(signal),
         };
-        if interrupted || !echo {
-            (&self.0).write_all(b"\n").map_err(failed)?;
+        if line.is_err() || !echo {
+            // A terminal that has gone away shows nothing anyway.
+            (&self.0).write_all(b"\n").unwrap_or_default();
         }
-        drop(dialog);
-        let line = String::from_utf8(line).map_err(std::io::Error::other).map_err(failed)?;
-        Ok((!interrupted).then(|| line.trim_end_matches('\r').to_owned()))
+        let line = match line {
+            Ok(line) => String::from_utf8(line).map_err(std::io::Error::other).map_err(failed)?,
+            Err(signal) => return Ok(Ending::Interrupted(signal)),
+        };
+        Ok(Ending::Finished(line.trim_end_matches('\r').to_owned()))
     }
+}
+
+/// Reads a line, unless it ends with Ctrl-C.
+fn line(terminal: &fs_err::File, interrupt: u8) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    for byte in BufReader::new(terminal).bytes() {
+        match byte? {
+            b'\n' => break,
+            byte if byte == interrupt => return Ok(None),
+            byte => line.push(byte),
+        }
+    }
+    Ok(Some(line))
 }
 
 /// A terminal at which Ctrl-C ends the line and not the process, and what is typed is not shown, until this is dropped:

@@ -68,9 +68,7 @@ pub fn block_on_with_farewell<T>(
 }
 
 /// Runs disk work where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     spawn_blocking(work).await.map_err(|error| Error::internal("a worker thread failed").because(error))?
 }
 

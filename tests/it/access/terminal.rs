@@ -6,8 +6,9 @@ use std::{
 };
 
 use rustix::{
+    process::{Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::tcgetattr,
+    termios::{tcgetattr, tcgetpgrp},
 };
 
 use super::{PASSWORD, USER, User, private_registry};
@@ -79,6 +80,24 @@ fn who_types_no_password_has_the_terminal_as_it_was() {
         assert_eq!(login.child.wait().unwrap().code(), Some(code), "{}", login.seen);
         let after = tcgetattr(&login.terminal).unwrap();
         assert_eq!(before.local_modes, after.local_modes);
+        assert!(!login.seen.contains("half"), "{}", login.seen);
+    }
+}
+
+#[test]
+fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
+    let user = User::new();
+    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut login = Login::begin(&user, "localhost:1");
+        let before = tcgetattr(&login.terminal).unwrap();
+        login.answer(": ", &format!("{USER}\n"));
+        login.answer("Password: ", "half");
+        // The one that the terminal speaks with, and not `setsid` that waits for it.
+        kill_process(tcgetpgrp(&login.terminal).unwrap(), signal).unwrap();
+        login.answer("interrupted\r\n", "");
+        assert_eq!(login.child.wait().unwrap().code(), Some(code), "{}", login.seen);
+        let after = tcgetattr(&login.terminal).unwrap();
+        assert_eq!(before.local_modes, after.local_modes, "{signal:?}");
         assert!(!login.seen.contains("half"), "{}", login.seen);
     }
 }
