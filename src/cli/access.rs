@@ -168,14 +168,16 @@ impl CredsArgs {
 
 /// Reads a password that another program writes.
 pub(super) fn password_from_stdin() -> Result<Secret> {
-    let mut password = String::new();
+    let mut password = Vec::new();
     std::io::stdin()
         .take(PASSWORD_LIMIT + 1)
-        .read_to_string(&mut password)
+        .read_to_end(&mut password)
         .map_err(|error| Error::local("reading the password from standard input").because(error))?;
     if password.len() as u64 > PASSWORD_LIMIT {
         return Err(Error::usage("what standard input holds is too long for a password"));
     }
+    let password = String::from_utf8(password)
+        .map_err(|_| Error::usage("the password on standard input is no text in UTF-8"))?;
     let password = password.trim_end_matches(LINE_END);
     if password.is_empty() {
         // What `echo "$TOKEN"` writes where nobody has set it.

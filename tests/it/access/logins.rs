@@ -271,6 +271,15 @@ fn a_password_without_an_end_or_a_beginning_is_none() {
 }
 
 #[test]
+fn a_password_that_is_no_text_is_the_commands_fault() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs_err::write(file.path(), b"caf\xe9\n").unwrap();
+    let run = Longshore::new().run_fed(file.path(), ["login", "-u", USER, "--password-stdin", NOBODY]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("the password on standard input is no text in UTF-8"), "{run:?}");
+}
+
+#[test]
 fn logging_out_says_what_would_still_let_one_in() {
     let user = User::new();
     let (a, b) = ("a.example.com", "b.example.com");
