@@ -75,9 +75,7 @@ impl Printer {
     pub(super) fn document(self, text: &[u8]) -> Result<ExitStatus, Error> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != IoErrorKind::BrokenPipe => {
-                Err(Error::local("writing to standard output").because(error))
-            }
+            Err(error) if error.kind() != IoErrorKind::BrokenPipe => Err(unwritten(error)),
             _ => Ok(ExitStatus::Success),
         }
     }
@@ -210,6 +208,10 @@ where
     }
 }
 
+fn unwritten(error: io::Error) -> Error {
+    Error::local("writing to standard output").because(error)
+}
+
 fn columns_of(terminal: impl AsFd) -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(terminal).ok()?;
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
@@ -227,11 +229,14 @@ pub(super) fn usage(error: clap::Error) -> ExitCode {
         );
     }
     let error = translated(error);
-    // A closed pipe (`longshore --help | head -1`) is no failure.
-    if error.print().is_err() {
-        tracing::debug!("nobody reads the usage");
+    match error.print() {
+        _ if error.use_stderr() => ExitCode::from(ErrorKind::Usage.exit_code()),
+        // A closed pipe (`longshore --help | head -1`) is no failure.
+        Err(error) if error.kind() != IoErrorKind::BrokenPipe => {
+            Printer::new(false, 0, false).failure(&unwritten(error))
+        }
+        _ => ExitCode::SUCCESS,
     }
-    ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 })
 }
 
 /// The bars, while there are some.

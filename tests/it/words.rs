@@ -185,6 +185,17 @@ fn short_help_fits_a_screen_and_long_help_has_everything() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    for arguments in [&["--help"][..], &["--version"], &["push", "--help"]] {
+        let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Longshore::new().prepare(arguments).stdout(full.into_parts().0).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(8), "{stderr}");
+        assert!(stderr.contains("writing to standard output"), "{stderr}");
+    }
+}
+
+#[test]
 fn colours_are_for_those_who_want_them() {
     let coloured = |longshore: Longshore| longshore.run(["push", "--no-such"]).stderr.contains('\u{1b}');
     let forced = || Longshore::new().with_env("CLICOLOR_FORCE", "1");
