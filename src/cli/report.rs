@@ -64,6 +64,7 @@ struct Arrival<'a> {
 impl ReportArgs {
     /// Makes sure that the files can be written, before anything is pushed.
     pub(super) fn check(&self) -> Result<()> {
+        let mut taken = None;
         for file in self.digest_file.iter().chain(&self.metadata_file) {
             let path = behind_links(file)?;
             if path.is_dir() {
@@ -75,8 +76,15 @@ impl ReportArgs {
             if is_written_to(&path) {
                 continue;
             }
-            let trial = tempfile::tempfile_in(dir);
-            trial.context(ErrorKind::Local, || format!("writing `{}`", file.display()))?;
+            let writing = || format!("writing `{}`", file.display());
+            tempfile::tempfile_in(dir).context(ErrorKind::Local, writing)?;
+            let dir = fs_err::canonicalize(dir).context(ErrorKind::Local, writing)?;
+            let place = Some(dir.join(path.file_name().unwrap_or_default()));
+            if taken == place {
+                let words = "`--digest-file` and `--metadata-file` cannot be the same file";
+                return Err(Error::usage(format!("{words}: `{}`", file.display())));
+            }
+            taken = place;
         }
         Ok(())
     }

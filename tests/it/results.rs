@@ -123,6 +123,20 @@ fn a_file_may_be_a_pipe_and_its_folder_must_be_there() {
 }
 
 #[test]
+fn one_file_does_not_hold_both_results() {
+    let (registry, layout, dir) = (Registry::honest(), Layout::of(&[10]), tempfile::tempdir().unwrap());
+    let (source, destination) = (layout.path().display().to_string(), format!("{}/a:1", registry.host()));
+    let (file, link) = (dir.path().join("result"), dir.path().join("folder"));
+    symlink(dir.path(), &link).unwrap();
+    let digest_file = format!("--digest-file={}", file.display());
+    let metadata_file = format!("--metadata-file={}", link.join("result").display());
+    let run = Longshore::new().run(["push", &digest_file, &metadata_file, &source, &destination]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("cannot be the same file"), "{run:?}");
+    assert!(!file.exists() && registry.log().is_empty(), "that is known before anything is sent");
+}
+
+#[test]
 fn a_link_stays_and_what_it_leads_to_is_written() {
     let (registry, layout, dir) = (Registry::honest(), Layout::of(&[10]), tempfile::tempdir().unwrap());
     let (source, destination) = (layout.path().display().to_string(), format!("{}/a:1", registry.host()));
