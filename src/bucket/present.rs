@@ -73,7 +73,11 @@ impl Bucket {
             return Err(unfit("holds more than a bucket and a prefix")
                 .with_hint("what lets you in comes from the variables AWS_…, GOOGLE_… and AZURE_…"));
         }
-        let (_, prefix) = ObjectStoreScheme::parse(&url).map_err(|_| unfit("names no bucket"))?;
+        if url.has_host() == (url.scheme() == "file") {
+            return Err(unfit("names no bucket"));
+        }
+        let (_, prefix) = ObjectStoreScheme::parse(&url)
+            .map_err(|_| unfit("has a prefix of which a part is empty or no plain text"))?;
         let clients = ClientOptions::new()
             .with_timeout_disabled()
             .with_user_agent(HeaderValue::from_static(concat!("longshore/", env!("CARGO_PKG_VERSION"))));

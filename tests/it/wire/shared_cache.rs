@@ -377,6 +377,13 @@ fn what_is_no_bucket_is_refused_without_a_word_about_secrets() {
         assert!(allowed || !format!("{error:?} {:?}", error.hints()).contains("s3cret"), "{url}: {error:?}");
         assert!(!error.hints().is_empty(), "{url}");
     }
+    let words = |url| Bucket::open(url, &[]).unwrap_err().message().to_owned();
+    for nowhere in ["s3://", "s3:///x", "file://relative"] {
+        assert!(words(nowhere).ends_with("names no bucket"), "{nowhere}: {}", words(nowhere));
+    }
+    for odd in ["s3://fleet/a//b", "s3://fleet/a%00b", "file:///a//b"] {
+        assert!(words(odd).contains("has a prefix of which a part is empty"), "{odd}: {}", words(odd));
+    }
     let account = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
     for (url, variables) in [
         ("az://fleet/x", [account, ("AZURE_STORAGE_ACCOUNT_KEY", "s3cret, and no base64")]),
