@@ -118,6 +118,18 @@ impl<'de> Deserialize<'de> for Digest {
 #[serde(transparent)]
 pub struct DiffId(pub Digest);
 
+impl DiffId {
+    /// Says that a layer is another one, as far as can be told: no digest but sha256 is computed of plain bytes.
+    pub(crate) fn mismatch(&self, found: &impl fmt::Display) -> Error {
+        Error::source(match self.0.algorithm() {
+            Algorithm::Sha256 => {
+                format!("diff ID mismatch: the image config says {self}, the layer is {found}")
+            }
+            Algorithm::Sha512 => format!("a diff ID that is no sha256 cannot be checked: {self}"),
+        })
+    }
+}
+
 impl fmt::Display for DiffId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -245,6 +257,16 @@ mod tests {
         }
         let state = Hasher::new(Algorithm::Sha256).state();
         assert!(Hasher::resume(Algorithm::Sha512, &state).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_no_mismatch() {
+        let words = |algorithm| DiffId(Hasher::new(algorithm).finish()).mismatch(&"another").to_string();
+        let sha256 = words(Algorithm::Sha256);
+        assert!(sha256.starts_with("diff ID mismatch: ") && sha256.ends_with("another"), "{sha256}");
+        assert!(
+            words(Algorithm::Sha512).starts_with("a diff ID that is no sha256 cannot be checked: sha512:")
+        );
     }
 
     #[test]

@@ -308,10 +308,7 @@ pub(crate) fn compression(blob: &Blob) -> Result<Compression> {
 
 fn check(layer: &Layer, encoded: &Encoded) -> Result<()> {
     match &layer.diff_id {
-        Some(expected) if *expected != encoded.diff_id => Err(Error::source(format!(
-            "diff ID mismatch: the image config says {expected}, the layer is {}",
-            encoded.diff_id
-        ))),
+        Some(expected) if *expected != encoded.diff_id => Err(expected.mismatch(&encoded.diff_id)),
         _ => Ok(()),
     }
 }

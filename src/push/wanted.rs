@@ -294,10 +294,7 @@ impl Listing<'_> {
                 return Ok(None);
             }
             Data::Absorbed(digest) if digest != diff_id.0 => {
-                return Err(Error::source(format!(
-                    "diff ID mismatch in layer `{}`: the image config says {diff_id}, the layer is {digest}",
-                    layer.name,
-                )));
+                return Err(diff_id.mismatch(&digest).while_doing(format!("layer `{}`", layer.name)));
             }
             Data::Absorbed(digest) => found = Some(self.absorbed.layer(&digest)?.clone()),
             Data::Stream(_) => found = self.cache.lookup(diff_id, encoding)?,

@@ -285,11 +285,10 @@ impl<'a> Examiner<'a> {
             }
         }
         match &layer.diff_id {
-            Some(diff_id) if *diff_id != read.diff_id => Err(Error::source(format!(
-                "diff ID mismatch in layer `{}`: the image config says {diff_id}, the layer is {}",
-                layer.name.escape_debug(),
-                read.diff_id
-            ))),
+            Some(diff_id) if *diff_id != read.diff_id => {
+                let layer = format!("layer `{}`", layer.name.escape_debug());
+                Err(diff_id.mismatch(&read.diff_id).while_doing(layer))
+            }
             _ => Ok(Some(read)),
         }
     }
