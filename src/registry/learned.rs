@@ -134,7 +134,7 @@ struct Record {
 }
 
 impl Learned {
-    /// Keeps lessons in `dir`, which is made when there is one.
+    /// Keeps lessons in `dir`, a folder of their own, which is made when there is one.
     pub fn new(dir: &Path) -> Self {
         Self { files: HostFiles::new(dir) }
     }

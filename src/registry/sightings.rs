@@ -26,7 +26,7 @@ struct Seen {
 }
 
 impl Sightings {
-    /// Keeps what was seen in `dir`, which is made when there is something.
+    /// Keeps what was seen in `dir`, a folder of its own, which is made when there is something.
     pub fn new(dir: &Path) -> Self {
         Self { files: HostFiles::new(dir) }
     }

@@ -75,7 +75,7 @@ struct Text {
 }
 
 impl Unfinished {
-    /// Keeps records in `dir`, which is made when there is one.
+    /// Keeps records in `dir`, a folder of their own, which is made when there is one.
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
