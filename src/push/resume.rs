@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What becomes of an upload when the process ends before it.
 #[derive(Clone, Debug)]
 pub enum Resume {
-    /// Its record is kept, and a later push goes on.
+    /// Its record is kept, and a later push goes on. What nobody takes up stays until [`Unfinished::sweep`].
     Keep(Unfinished),
     /// It is given back (`--no-resume`).
     GiveBack(OpenSessions),

@@ -8,7 +8,7 @@
 use std::{
     fs::DirBuilder,
     io::{Read, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -189,6 +189,15 @@ impl Record {
     }
 }
 
+impl Drop for Record {
+    /// Leaves nothing where there is nothing to go on with: the upload may have been dropped before it began.
+    fn drop(&mut self) {
+        if self.file.metadata().is_ok_and(|file| file.len() == 0 && file.nlink() > 0) {
+            forget(&self.path);
+        }
+    }
+}
+
 fn forget(path: &Path) {
     if let Err(error) = fs_err::remove_file(path) {
         tracing::debug!("a record could not be removed: {error}");
@@ -233,7 +242,10 @@ mod tests {
         assert!(found.is_none());
         record.write(progress());
         assert!(unfinished.take(key("a")).is_none(), "it is being sent");
-        assert!(unfinished.take(key("b")).is_some());
+        let (begun, _) = unfinished.take(key("b")).unwrap();
+        let path = begun.path.clone();
+        drop(begun);
+        assert!(!path.exists(), "there is nothing to go on with");
         let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&record.path), mode(&unfinished.dir)), (0o600, 0o700));
         assert!(!format!("{record:?} {:?}", progress()).contains("secret"));
