@@ -8,7 +8,7 @@ use std::{
 use rustix::{
     process::{Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{tcgetattr, tcgetpgrp},
+    termios::{Termios, tcgetattr, tcgetpgrp},
 };
 
 use super::{PASSWORD, USER, User, private_registry};
@@ -17,6 +17,8 @@ use super::{PASSWORD, USER, User, private_registry};
 struct Login {
     child: Child,
     terminal: fs_err::File,
+    /// The terminal before anybody was asked.
+    before: Termios,
     seen: String,
 }
 
@@ -27,6 +29,7 @@ impl Login {
         unlockpt(&terminal).unwrap();
         let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
         let terminal = fs_err::File::from_parts(std::fs::File::from(terminal), "terminal");
+        let before = tcgetattr(&terminal).unwrap();
         let end = || Stdio::from(std::fs::OpenOptions::new().read(true).write(true).open(&name).unwrap());
 
         // A session of its own, so that this terminal is its.
@@ -35,7 +38,7 @@ impl Login {
         command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
         command.env_clear().envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.args(["login", host]).stdin(end()).stdout(end()).stderr(end());
-        Self { child: command.spawn().unwrap(), terminal, seen: String::new() }
+        Self { child: command.spawn().unwrap(), terminal, before, seen: String::new() }
     }
 
     /// Waits until `words` are seen, and types.
@@ -73,13 +76,12 @@ fn who_types_no_password_has_the_terminal_as_it_was() {
         [("half\u{3}", "interrupted\r\n", 130), ("\n", "empty\r\n", 2), ("\u{4}", "empty\r\n", 2)]
     {
         let mut login = Login::begin(&user, "localhost:1");
-        let before = tcgetattr(&login.terminal).unwrap();
         login.answer(": ", &format!("{USER}\n"));
         login.answer("Password: ", typed);
         login.answer(words, "");
         assert_eq!(login.child.wait().unwrap().code(), Some(code), "{}", login.seen);
         let after = tcgetattr(&login.terminal).unwrap();
-        assert_eq!(before.local_modes, after.local_modes);
+        assert_eq!(login.before.local_modes, after.local_modes);
         assert!(!login.seen.contains("half"), "{}", login.seen);
     }
 }
@@ -89,7 +91,6 @@ fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
     let user = User::new();
     for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
         let mut login = Login::begin(&user, "localhost:1");
-        let before = tcgetattr(&login.terminal).unwrap();
         login.answer(": ", &format!("{USER}\n"));
         login.answer("Password: ", "half");
         // The one that the terminal speaks with, and not `setsid` that waits for it.
@@ -97,7 +98,7 @@ fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
         login.answer("interrupted\r\n", "");
         assert_eq!(login.child.wait().unwrap().code(), Some(code), "{}", login.seen);
         let after = tcgetattr(&login.terminal).unwrap();
-        assert_eq!(before.local_modes, after.local_modes, "{signal:?}");
+        assert_eq!(login.before.local_modes, after.local_modes, "{signal:?}");
         assert!(!login.seen.contains("half"), "{}", login.seen);
     }
 }
