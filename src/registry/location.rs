@@ -23,6 +23,9 @@ use crate::{
 /// Redirects that lead further lead in circles.
 pub(crate) const REDIRECTS: usize = 5;
 
+/// The HTTP client takes no address of 64 KiB, and a digest may have to follow.
+const LONGEST: usize = 65_000;
+
 /// The address of an upload session, already resolved and checked by the transport.
 ///
 /// Holds state tokens of registries and signed queries: never printed.
@@ -107,12 +110,21 @@ pub(crate) fn redirected(
 }
 
 fn target(headers: &HeaderMap, request: &Url) -> Result<Option<Url>> {
-    let Some(value) = headers.get(header::LOCATION) else { return Ok(None) };
+    // An empty one would lead to where it was asked for.
+    let Some(value) = headers.get(header::LOCATION).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
     let resolved = std::str::from_utf8(value.as_bytes()).ok().and_then(|text| request.join(text).ok());
     let Some(mut target) = resolved.filter(|url| matches!(url.scheme(), "http" | "https")) else {
         let words = format!("{} answered with a `Location` that is no http URL", origin(request));
         return Err(Error::new(ErrorKind::Refused, words).because(Unsafe("we go nowhere else".to_owned())));
     };
+    let length = target.as_str().len();
+    if length > LONGEST {
+        let words = format!("{} answered with a `Location` of {length} bytes", origin(request));
+        return Err(Error::new(ErrorKind::Refused, words)
+            .because(Unsafe(format!("no request goes to one of more than {LONGEST}"))));
+    }
     // `user:password@` would become an `Authorization` header of the registry's making.
     target.set_username("").and_then(|()| target.set_password(None)).expect("http URLs take user info");
     target.set_fragment(None);
@@ -182,6 +194,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_location_is_none() {
+        let request: Url = "https://r.example.com/v2/demo/blobs/uploads/".parse().unwrap();
+        let guard = Guard::new(&request, Proxies::default());
+        assert_eq!(Location::of(&headers(""), &request, &guard).unwrap(), None);
+        let found = redirected(&Method::GET, &request, StatusCode::FOUND, &headers(""), &guard);
+        assert_eq!(found.unwrap(), None);
+    }
+
+    #[test]
     fn unsafe_locations_are_refused() {
         for location in [
             "http://cdn.example.net/x",
@@ -190,6 +211,7 @@ mod tests {
             "http://[::g]/",
             "ftp://cdn.example.net/x",
             "data:,x",
+            &format!("/x?{}", "a".repeat(LONGEST)),
         ] {
             let error = resolve("https://r.example.com/v2/", location).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused, "{location}");
