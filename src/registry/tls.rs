@@ -62,8 +62,10 @@ pub(super) enum NoTls {
     Certificate(String),
     /// The server does not know us.
     Identity(String),
-    /// What the server says is no TLS, or none that we speak.
+    /// What the server says is no TLS, or no sense.
     Protocol(String),
+    /// The server speaks TLS, and not with us.
+    Refusal(String),
     /// Whoever vouches for the server does not for its name, or not now.
     Unfit(String),
 }
@@ -108,6 +110,10 @@ impl NoTls {
                 | Alert::UnknownCA
                 | Alert::UnsupportedCertificate,
             ) => Some(Self::Identity(words())),
+            // Servers that want to know who we are say no more in TLS 1.2.
+            rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_) if connecting => {
+                Some(Self::Refusal(words()))
+            }
             _ => connecting.then(|| Self::Protocol(words())),
         }
     }
@@ -116,19 +122,17 @@ impl NoTls {
     pub(super) fn into_error(self, url: &Url, base: &Url) -> Error {
         let host = origin(url);
         match self {
-            Self::Certificate(_) | Self::Protocol(_) | Self::Unfit(_) if url.host() != base.host() => {
+            Self::Identity(_) => Error::new(ErrorKind::Denied, format!("{host} wants to know who we are"))
+                .with_hint("`NAME.cert` and `NAME.key` in `--cert-dir DIR` or in `certs.d/HOST` say so"),
+            _ if url.host() != base.host() => {
                 let words = format!("no TLS connection to {host}, where {} sends us", origin(base));
                 Error::new(ErrorKind::Network, words).with_hint(match self {
                     Self::Protocol(_) => NO_ADDRESS,
                     _ => self.way_out(),
                 })
             }
-            Self::Identity(_) => Error::new(ErrorKind::Denied, format!("{host} wants to know who we are"))
-                .with_hint("`NAME.cert` and `NAME.key` in `--cert-dir DIR` or in `certs.d/HOST` say so"),
-            Self::Certificate(_) | Self::Protocol(_) | Self::Unfit(_) => {
-                Error::new(ErrorKind::Network, format!("no TLS connection to {host}"))
-                    .with_hint(self.way_out())
-            }
+            _ => Error::new(ErrorKind::Network, format!("no TLS connection to {host}"))
+                .with_hint(self.way_out()),
         }
         .because(self)
     }
@@ -136,6 +140,9 @@ impl NoTls {
     const fn way_out(&self) -> &'static str {
         match self {
             Self::Protocol(_) => "`--plain-http` does without TLS",
+            Self::Refusal(_) => {
+                "it may want `NAME.cert` and `NAME.key` in `--cert-dir DIR`, or speak no TLS since 1.2"
+            }
             Self::Unfit(_) => "no authority helps there; `--insecure` believes whoever answers",
             _ => "`--ca-file` adds a certificate authority, `--insecure` believes whoever answers",
         }
@@ -144,8 +151,11 @@ impl NoTls {
 
 impl fmt::Display for NoTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Certificate(words) | Self::Identity(words) | Self::Protocol(words) | Self::Unfit(words)) =
-            self;
+        let (Self::Certificate(words)
+        | Self::Identity(words)
+        | Self::Protocol(words)
+        | Self::Refusal(words)
+        | Self::Unfit(words)) = self;
         f.write_str(words)
     }
 }
@@ -321,6 +331,23 @@ mod tests {
             assert_eq!(error.hints()[0].contains("--ca-file"), helps, "{error:?}");
         }
         verdict(&[], &good, "r.example.com").unwrap_err();
+    }
+
+    #[test]
+    fn who_speaks_tls_is_not_to_be_asked_without() {
+        let base = Url::parse("https://r.example.com").unwrap();
+        let old = rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into();
+        for (said, plain) in [
+            (rustls::Error::AlertReceived(Alert::HandshakeFailure), false),
+            (rustls::Error::AlertReceived(Alert::ProtocolVersion), false),
+            (old, false),
+            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), true),
+            (rustls::Error::InvalidMessage(InvalidMessage::MessageTooLarge), true),
+        ] {
+            let error = NoTls::of(&said, true).unwrap().into_error(&base, &base);
+            assert_eq!(error.kind(), ErrorKind::Network);
+            assert_eq!(error.hints()[0].contains("--plain-http"), plain, "{said}: {error:?}");
+        }
     }
 
     #[test]
