@@ -464,6 +464,7 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url, base: &Url, place: &st
         // A login that is wrong is not shown again: many proxies lock its account after a few.
         (_, NO_LOGIN) => return Fault::Fatal(wants_login(place)),
         (_, NO_TUNNEL) => "the proxy does not connect us".to_owned(),
+        (_, NO_HTTP) => "what it answers is no HTTP".to_owned(),
         (_, words) => one_line(words).unwrap_or_default(),
     };
     match kind {
@@ -478,6 +479,9 @@ fn fault(error: reqwest::Error, meter: &Meter, url: &Url, base: &Url, place: &st
 const NO_LOGIN: &str = "tunnel error: proxy authorization required";
 const NO_TUNNEL: &str = "tunnel error: unsuccessful";
 
+/// What hyper makes of a status line that is none, which it does not export either.
+const NO_HTTP: &str = "invalid HTTP version parsed";
+
 /// An `io::Error` that wraps another error passes over it in `source`.
 fn beneath<'a>(
     error: &'a (dyn std::error::Error + 'static),
@@ -491,6 +495,7 @@ fn beneath<'a>(
 #[cfg(test)]
 mod tests {
     use futures_util::future::poll_immediate;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -552,6 +557,25 @@ mod tests {
         let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
         registry.send(question).await.unwrap_err();
         assert_eq!(registry.base().scheme(), "http");
+    }
+
+    #[tokio::test]
+    async fn who_speaks_no_http_is_named_for_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = transport(&listener.local_addr().unwrap().to_string());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // What is not read would be answered by a reset.
+                stream.read(&mut [0; 8192]).await.unwrap();
+                stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+            }
+        });
+        let (url, headers, payload) = (registry.base(), HeaderMap::new(), Payload::Empty);
+        let (method, patience, limit) = (Method::GET, Duration::from_secs(60), 0);
+        let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
+        let Err(Fault::Reset { why, .. }) = registry.send(question).await else { panic!() };
+        assert_eq!(why, "what it answers is no HTTP");
     }
 
     #[tokio::test]
