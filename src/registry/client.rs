@@ -116,7 +116,7 @@ impl Client {
         let location = match request {
             Request::Open { mount, .. }
                 if answer.status.is_success()
-                    && !answer.headers.contains_key(header::LOCATION)
+                    && answer.headers.get(header::LOCATION).is_none_or(HeaderValue::is_empty)
                     && (mount.is_none() || answer.status != StatusCode::CREATED) =>
             {
                 let status = answer.status.as_u16();

@@ -75,6 +75,22 @@ fn a_limit_that_is_stated_over_http_2_is_met_with_once() {
 }
 
 #[test]
+fn long_heads_are_read_by_http_2_too() {
+    if !is_possible() {
+        return;
+    }
+    let registry = DockerRegistry::start();
+    let layout = Layout::of(&[1000]);
+    let filler = "x".repeat(4000);
+    let headers =
+        (0..15).map(|n| format!("add_header X-Filler-{n} {filler} always;")).collect::<Vec<_>>().join("\n");
+    let nginx = Nginx::start_tls(true, &[registry.host()], &format!("{OPEN}\n{headers}"));
+    let run = push(&Longshore::new(), &layout, &nginx, "demo", &["--http2"]);
+    assert_behind(&layout, &run, &nginx, &registry, "demo");
+    assert_eq!(nginx.versions(), BTreeSet::from(["HTTP/2.0".to_owned()]));
+}
+
+#[test]
 fn where_http_2_is_not_offered_http_1_does() {
     if !is_possible() {
         return;

@@ -125,10 +125,12 @@ fn rule_21_a_location_that_is_missing_is_asked_for() {
 
 #[test]
 fn rule_21_an_upload_without_any_location_is_refused() {
-    let registry = Registry::start(Script::new().always(Route::Open, Fault::Location(None)));
-    let error = Pusher::new().push(Layout::of(&[LARGE]).path(), &registry).unwrap_err();
-    assert_eq!((error.kind(), registry.tags(REPOSITORY)), (ErrorKind::Refused, vec![]));
-    assert!(chain(&error).contains("`Location`"), "{}", chain(&error));
+    for none in [None, Some(String::new())] {
+        let registry = Registry::start(Script::new().always(Route::Open, Fault::Location(none)));
+        let error = Pusher::new().push(Layout::of(&[LARGE]).path(), &registry).unwrap_err();
+        assert_eq!((error.kind(), registry.tags(REPOSITORY)), (ErrorKind::Refused, vec![]));
+        assert!(chain(&error).contains("by 202 without a `Location`"), "{}", chain(&error));
+    }
 }
 
 #[test]
