@@ -132,7 +132,7 @@ impl Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     let (cache, dir) = args.open(context)?;
     let say = |text: String, json: serde_json::Value| {
-        context.printer.result(&if args.json { json.to_string() } else { text })
+        if args.json { context.printer.json(&json) } else { context.printer.result(&text) }
     };
     match &args.command {
         Command::Info => info(&cache, &dir, &say)?,
@@ -152,8 +152,10 @@ type Say<'a> = &'a dyn Fn(String, serde_json::Value) -> Result<()>;
 fn info(cache: &Cache, dir: &Path, say: Say<'_>) -> Result<()> {
     let kept = cache.list()?;
     let (used, plain) = (cache.disk_use()?, kept.iter().map(|kept| kept.entry.plain_size).sum::<u64>());
+    // A name that is no UTF-8 is no JSON either.
+    let dir = dir.display().to_string();
     say(
-        format!("{}: {}, {} on disk, {} decoded", dir.display(), layers(kept.len()), size(used), size(plain)),
+        format!("{dir}: {}, {} on disk, {} decoded", layers(kept.len()), size(used), size(plain)),
         json!({ "dir": dir, "layers": kept.len(), "bytes": used, "plainBytes": plain }),
     )
 }

@@ -4,7 +4,7 @@
 //! or in a section for one. So clap takes none of them for typed, and what is typed counts against all of them: an option,
 //! and what it cannot stand beside.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Command,
@@ -181,14 +181,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
             Origin::File => config.file.display().to_string(),
             Origin::Default => "default".to_owned(),
         };
-        context.printer.result(&if *json {
-            json!({ "option": name, "value": value, "from": origin }).to_string()
+        if *json {
+            context.printer.json(&json!({ "option": name, "value": value, "from": origin }))?;
         } else {
-            let mut line = format!("{name:width$}  ");
-            // Nothing can go wrong in memory.
-            write!(line, "{:20}  {origin}", if value.is_empty() { "-" } else { &value }).unwrap_or_default();
-            line
-        })?;
+            let value = if value.is_empty() { "-" } else { &value };
+            context.printer.result(&format!("{name:width$}  {value:20}  {origin}"))?;
+        }
     }
     Ok(ExitStatus::Success)
 }

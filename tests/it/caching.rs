@@ -1,7 +1,8 @@
 //! The cache and the recipes as a user sees them: through the binary, with a real registry and foreign readers.
 
 use std::{
-    os::unix::fs::PermissionsExt,
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -318,5 +319,26 @@ fn what_cannot_be_is_said_before_anything_is_read() {
         let run = longshore.run([&["push", "missing.tar", "127.0.0.1:1/demo:1"], options].concat());
         assert_eq!(run.code, Some(2), "{run:?}");
         assert!(run.stderr.contains(words), "{run:?}");
+    }
+}
+
+#[test]
+fn a_cache_may_be_called_anything() {
+    let (longshore, archive) = (Longshore::new(), archive());
+    // A control character of C1, one that turns writing round, and what is no UTF-8.
+    for (name, shown) in [(&b"c\xc2\x9bd\xe2\x80\xae"[..], "c\u{9b}d\u{202e}"), (b"c\xffd", "c\u{fffd}d")] {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join(OsStr::from_bytes(name));
+        let run = |words: &[&OsStr]| {
+            let run = longshore.run(words.iter().copied().chain(["--cache-dir".as_ref(), place.as_os_str()]));
+            assert_eq!(run.code, Some(0), "{run:?}");
+            run.stdout
+        };
+        let into = dir.path().join("layout");
+        run(&["push", archive.path.to_str().unwrap(), "it:1", "--into", into.to_str().unwrap()]
+            .map(OsStr::new));
+        let info: Value = serde_json::from_str(&run(&["cache", "info", "--json"].map(OsStr::new))).unwrap();
+        assert_eq!(info["dir"], dir.path().join(shown).to_str().unwrap());
+        assert_eq!(info["layers"], 4);
     }
 }
