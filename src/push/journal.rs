@@ -56,6 +56,8 @@ impl Job {
     pub fn new(asked: &serde_json::Value, source: &SourceSpec) -> Option<Self> {
         let Location::Path(path) = &source.location else { return None };
         let path = std::path::absolute(path).ok()?;
+        // A name that is no UTF-8 is no JSON either.
+        path.to_str()?;
         let transport = source.transport.map(|transport| format!("{transport:?}"));
         let choice = format!("{:?}", source.choice);
         let name = json!([asked, path, transport, choice, looks(&path)?]);

@@ -1,6 +1,10 @@
 //! `push --list`: many pushes, of which a second run does only what is left.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -317,4 +321,20 @@ fn what_is_done_otherwise_than_was_asked_for_is_said_once() {
         1,
         "{run:?}"
     );
+}
+
+#[test]
+fn a_list_may_lie_in_a_folder_of_any_name() {
+    let (longshore, registry) = (Longshore::new(), Registry::honest());
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join(OsStr::from_bytes(b"odd\xff"));
+    fs_err::create_dir(&folder).unwrap();
+    let image = Archive::of_layers(vec![layer(&noise(1, 1000))], |_| {});
+    fs_err::copy(image.path(), folder.join("a.tar")).unwrap();
+    let list = format!("- source: a.tar\n  destinations: {}/a:1\n", registry.host());
+    fs_err::write(folder.join("list.yaml"), list).unwrap();
+    let mut push = longshore.prepare(["push", "--list", "list.yaml"]);
+    let output = push.current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(registry.tags("a"), ["1"]);
 }
