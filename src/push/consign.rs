@@ -148,6 +148,7 @@ impl<'a> Places<'a> {
         }
         Ok(Place::Here(targets))
     }
+
     /// Takes note of an image's fate in a repository, which the documents share that belong to it and are kept.
     pub(super) fn settle(
         &mut self,
