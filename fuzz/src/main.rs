@@ -17,7 +17,7 @@ use longshore::{
     codec::{Compression, gzip},
     layout::{left_out::LeftOut, parts::Parts},
     oci::{Digest, ImageConfig, Manifest, Reference},
-    registry::{Location, challenge::Challenge, session::range},
+    registry::{Location, auth::Challenge, session::range},
     source::{
         archive::{Entries, EntryData, EntryHead, EntryKind, Index},
         bolt, containerd,

@@ -12,9 +12,8 @@ use longshore::{
     },
     registry::{
         Client, ClientOptions, Learned, Probe,
-        challenge::Challenge,
-        hosts::Profile,
-        learned::Kept,
+        auth::Challenge,
+        hosts::{Profile, learned::Kept},
         probe::{Contact, Trial, Verdict},
         session::Settings,
     },

@@ -9,7 +9,7 @@ use longshore::{
     push::runtime::{Ending, block_on, blocking},
     registry::{
         Client, ClientOptions, Credential, Credentials, Secret,
-        auth_file::Key,
+        credentials::auth_file::Key,
         login::{Entrance, LoginFile},
     },
 };

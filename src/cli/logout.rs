@@ -3,7 +3,7 @@
 use longshore::{
     Error, Result,
     push::runtime::{Ending, block_on},
-    registry::{auth_file::Key, login::LoginFile},
+    registry::{credentials::auth_file::Key, login::LoginFile},
 };
 
 use super::{Context, ExitStatus, access::FileArgs, login::registry};

@@ -16,14 +16,15 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth_file::{Key, read},
-    challenge::Challenge,
+    auth::Challenge,
     client::{Call, Client},
-    credential::Secret,
-    helper::{PATIENCE, Question},
+    credentials::{
+        Secret,
+        auth_file::{Key, read},
+        helper::{PATIENCE, Question},
+    },
     registry_error::RegistryError,
-    tls::NoTls,
-    transport::Incoming,
+    transport::{Incoming, NoTls},
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},

@@ -17,10 +17,9 @@ use url::Url;
 
 use super::{
     Lesson, Location, RegistryError,
+    auth::Challenge,
     body::UploadBody,
-    challenge::Challenge,
-    client::{Call, Client},
-    documents::MANIFEST_LIMIT,
+    client::{Call, Client, MANIFEST_LIMIT},
     origin::origin,
     registry_error::answered_by,
     retry::is_transient,

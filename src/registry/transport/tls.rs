@@ -21,12 +21,14 @@ use rustls::{
 
 use url::Url;
 
-use super::{
-    certificates::{Certificates, Identity},
-    one_line::one_line,
-    origin::origin,
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result, counted},
+    registry::{
+        certificates::{Certificates, Identity},
+        one_line::one_line,
+        origin::origin,
+    },
 };
-use crate::error::{Context as _, Error, ErrorKind, Result, counted};
 
 /// Returns the settings for connections that trust these certificates too, or everybody, and show `identity`.
 pub(super) fn config(
@@ -57,7 +59,7 @@ pub(super) fn config(
 
 /// Why there is no TLS connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoTls {
+pub(in crate::registry) enum NoTls {
     /// Nobody trusted vouches for the server.
     Certificate(String),
     /// The server does not know us.
@@ -119,7 +121,7 @@ impl NoTls {
     }
 
     /// Puts it into our words; `base` is the registry, which may have sent us elsewhere.
-    pub(super) fn into_error(self, url: &Url, base: &Url) -> Error {
+    pub(in crate::registry) fn into_error(self, url: &Url, base: &Url) -> Error {
         let host = origin(url);
         match self {
             Self::Identity(_) => Error::new(ErrorKind::Denied, format!("{host} wants to know who we are"))

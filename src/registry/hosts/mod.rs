@@ -5,7 +5,16 @@
 //! is nothing special about them, or they say themselves what they want. Whatever the table does not list is an
 //! ordinary registry. Limits that a registry states, or teaches by a 413, are the session's.
 
+mod host_files;
+pub mod learned;
+pub mod sightings;
+
 use http::HeaderMap;
+
+pub use self::{
+    learned::{Learned, Lesson},
+    sightings::Sightings,
+};
 
 /// 1 MiB.
 const MIB: u64 = 1 << 20;
@@ -268,7 +277,7 @@ mod tests {
 
     #[test]
     fn each_is_in_the_documents() {
-        let page = include_str!("../../docs/registries.md");
+        let page = include_str!("../../../docs/registries.md");
         for Known { profile, hosts, .. } in KNOWN {
             let row = page.lines().find(|line| line.starts_with(&format!("| {} |", profile.name)));
             let row = row.unwrap_or_else(|| panic!("{} has no row", profile.name));

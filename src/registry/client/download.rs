@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::client::{Call, Client};
+use super::{Call, Client};
 use crate::error::Result;
 
 /// A request that changes nothing.

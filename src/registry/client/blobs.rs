@@ -6,13 +6,11 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{
-    client::{Call, Client},
-    guard::Unsafe,
-};
+use super::{Call, Client};
 use crate::{
     error::{Error, ErrorKind, Result, chain},
     oci::{Digest, Hasher},
+    registry::guard::Unsafe,
 };
 
 /// So many first bytes tell an encoding.

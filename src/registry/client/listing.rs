@@ -8,10 +8,11 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::{Client, RegistryError, client::Call};
+use super::{Call, Client};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Repository, reference::check_tag},
+    registry::RegistryError,
 };
 
 /// So many names are asked for at a time.

@@ -5,6 +5,9 @@
 //! all who wait, and again before it is too old for the body it shall carry. Credential helpers are asked once, and
 //! once more when what they gave is refused. Refusals name where the credential came from, never the credential.
 
+mod challenge;
+mod token;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,13 +17,13 @@ use std::{
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
+pub use self::challenge::Challenge;
+pub(super) use self::token::is_basic;
+use self::token::{Token, TokenRequest, basic, bearer, joined};
 use super::{
-    challenge::Challenge,
-    credential::Credential,
-    credentials::{Answers, Credentials, Login},
+    credentials::{Answers, Credential, Credentials, Login},
     registry_error::RegistryError,
     session::Fault,
-    token::{Token, TokenRequest, basic, bearer, joined},
     transport::Transport,
 };
 use crate::error::{Error, ErrorKind, Result, chain};
@@ -312,7 +315,7 @@ mod tests {
     use http::header;
 
     use super::*;
-    use crate::registry::credential::Secret;
+    use crate::registry::credentials::Secret;
 
     #[test]
     fn a_scope_is_what_the_request_needs() {

@@ -16,12 +16,14 @@ use tokio::{
 use super::{
     auth_file::Key,
     credential::{Credential, Secret},
-    one_line::one_line,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    registry::one_line::one_line,
+};
 
 /// A keychain answers at once; a prompt for its password is gone after that.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::registry) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tokens with long lists of rights are a few KiB.
 const LIMIT: u64 = 64 << 10;
@@ -31,9 +33,9 @@ const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// A question to a helper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(in crate::registry) struct Question {
     /// The program.
-    pub(super) helper: String,
+    pub(in crate::registry) helper: String,
     /// As the helper knows the registry.
     server: String,
     /// What names the helper, for messages.
@@ -49,7 +51,7 @@ struct Entry {
 
 impl Question {
     /// `name` is what configuration files say after `docker-credential-`.
-    pub(super) fn new(name: &str, host: &str, named_by: &str) -> Self {
+    pub(in crate::registry) fn new(name: &str, host: &str, named_by: &str) -> Self {
         Self {
             helper: format!("docker-credential-{name}"),
             server: Key::of(host).written().to_owned(),
@@ -58,7 +60,7 @@ impl Question {
     }
 
     /// Gets the credential that the helper has for the registry, if it has one.
-    pub(super) async fn get(&self, patience: Duration) -> Result<Option<Credential>> {
+    pub(in crate::registry) async fn get(&self, patience: Duration) -> Result<Option<Credential>> {
         let mut answer = self.ask("get", self.server.as_bytes(), patience).await?;
         let key = Key::of(&self.server).to_string();
         if answer.is_none() && key != self.server {
@@ -73,13 +75,18 @@ impl Question {
     }
 
     /// Has the helper keep a credential for the registry.
-    pub(super) async fn store(&self, user: &str, password: &Secret, patience: Duration) -> Result<()> {
+    pub(in crate::registry) async fn store(
+        &self,
+        user: &str,
+        password: &Secret,
+        patience: Duration,
+    ) -> Result<()> {
         let entry = json!({ "ServerURL": self.server, "Username": user, "Secret": password.reveal() });
         self.ask("store", entry.to_string().as_bytes(), patience).await.map(drop)
     }
 
     /// Has the helper forget the registry's credential; returns whether it had one.
-    pub(super) async fn erase(&self, patience: Duration) -> Result<bool> {
+    pub(in crate::registry) async fn erase(&self, patience: Duration) -> Result<bool> {
         Ok(self.ask("erase", self.server.as_bytes(), patience).await?.is_some())
     }
 

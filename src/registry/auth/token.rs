@@ -17,16 +17,18 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
-use super::{
-    body::Payload,
-    credential::{Credential, Secret},
-    location::{REDIRECTS, keep_origin, redirected},
-    origin::{is_same_server, origin},
-    retry::is_transient,
-    session::Fault,
-    transport::{Incoming, Outgoing, Transport},
+use crate::{
+    error::{Error, ErrorKind, Result},
+    registry::{
+        body::Payload,
+        credentials::{Credential, Secret},
+        location::{REDIRECTS, keep_origin, redirected},
+        origin::{is_same_server, origin},
+        retry::is_transient,
+        session::Fault,
+        transport::{Incoming, Outgoing, Transport},
+    },
 };
-use crate::error::{Error, ErrorKind, Result};
 
 /// Tokens with long lists of rights are a few KiB.
 const ANSWER_LIMIT: usize = 256 << 10;
@@ -235,7 +237,7 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, Fault> {
 }
 
 /// Returns whether an `Authorization` shows a password as it is.
-pub(super) fn is_basic(authorization: &HeaderValue) -> bool {
+pub(in crate::registry) fn is_basic(authorization: &HeaderValue) -> bool {
     authorization.as_bytes().starts_with(b"Basic ")
 }
 

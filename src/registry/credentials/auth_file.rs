@@ -2,7 +2,7 @@
 //!
 //! One entry that cannot be read does not void a file. Registries are spelled in many ways here, all of which are
 //! one [`Key`]; below a registry there may be entries for namespaces and repositories, of which the most specific
-//! counts. What is in a file is only read: changing one is [`super::login`]'s.
+//! counts. What is in a file is only read: changing one is [`crate::registry::login`]'s.
 
 use std::{
     collections::BTreeMap,
@@ -94,7 +94,7 @@ impl AuthFile {
 }
 
 /// Reads a file of logins: a device without an end is none.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(in crate::registry) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs_err::File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
@@ -132,7 +132,7 @@ impl Key {
     }
 
     /// Returns the spelling that files are written with. docker knows its Hub by this one only, the others by any.
-    pub(super) fn written(&self) -> &str {
+    pub(in crate::registry) fn written(&self) -> &str {
         if self.0 == "docker.io" { "https://index.docker.io/v1/" } else { &self.0 }
     }
 }

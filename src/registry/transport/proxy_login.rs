@@ -13,11 +13,13 @@ use http::StatusCode;
 use tokio::{sync::Mutex as Turn, time::Instant};
 use url::Url;
 
-use super::{
-    proxies::{PROXY_LOGIN, Proxies},
-    session::Fault,
+use crate::{
+    error::{Error, ErrorKind},
+    registry::{
+        proxies::{PROXY_LOGIN, Proxies},
+        session::Fault,
+    },
 };
-use crate::error::{Error, ErrorKind};
 
 /// Four attempts an hour lock no account.
 const REFUSAL_LASTS: Duration = Duration::from_secs(15 * 60);

@@ -3,12 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{
-    Client, RegistryError,
-    blobs::content_digest,
-    body::Payload,
-    client::{Call, no_registry},
-};
+use super::{Call, Client, blobs::content_digest, no_registry};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{
@@ -16,10 +11,11 @@ use crate::{
         manifest::states_media_type,
         media_type::{DOCKER_INDEX, DOCKER_MANIFEST},
     },
+    registry::{RegistryError, body::Payload},
 };
 
 /// Registries must take manifests of 4 MiB (distribution-spec); none is known to hold much larger ones.
-pub(super) const MANIFEST_LIMIT: usize = 4 << 20;
+pub(in crate::registry) const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// What we ask for when we read a manifest: both families, an index or one image.
 pub const MANIFEST_TYPES: [&str; 4] = [

@@ -5,6 +5,10 @@
 //! command line reads); the first that has something for the repository wins. A helper has to be asked, which takes
 //! a program: looking only says which one is next.
 
+pub mod auth_file;
+mod credential;
+pub(super) mod helper;
+
 use std::{
     collections::HashMap,
     io,
@@ -12,9 +16,9 @@ use std::{
     time::Duration,
 };
 
-use super::{
+pub use self::credential::{Credential, Secret};
+use self::{
     auth_file::{AuthFile, Found, read},
-    credential::Credential,
     helper::{PATIENCE, Question},
 };
 use crate::error::{Error, Result};
@@ -190,7 +194,7 @@ fn is_missing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::credential::Secret, *};
+    use super::*;
     use crate::error::{ErrorKind, chain};
 
     fn login(user: &str, password: &str) -> Credential {

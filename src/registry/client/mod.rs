@@ -1,0 +1,345 @@
+//! One registry, and how to ask it something. The verbs are in files of their own: about blobs that may be there, about
+//! manifests, what a registry lists, what is passed on as it comes, the exchanges of an upload.
+//!
+//! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
+//! is not: [`Client::exchange`] does one exchange and reports, since only its session knows what a lost answer
+//! means. Both answer challenges and follow redirects, which a body that streams cannot: its redirect is an
+//! answer with a location.
+
+mod blobs;
+mod download;
+mod listing;
+mod manifests;
+mod uploads;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, StatusCode, header};
+use url::Url;
+
+pub(crate) use self::blobs::is_something_else;
+pub(super) use self::manifests::MANIFEST_LIMIT;
+pub use self::{
+    download::{Download, Question},
+    manifests::{MANIFEST_TYPES, Receipt},
+};
+use super::{
+    RegistryError,
+    auth::{Authenticator, Challenge, Scope, is_basic},
+    body::Payload,
+    location::{REDIRECTS, redirected},
+    options::ClientOptions,
+    origin::{is_same_server, origin},
+    rate_limit::RateLimit,
+    registry_error::BODY_LIMIT,
+    retry::{Backoff, Budget, is_an_end, is_transient},
+    session::Fault,
+    transport::{Incoming, Outgoing, Pool, Transport},
+};
+use crate::error::{Error, ErrorKind, Result, chain};
+
+/// A token that is about to expire is as good as none.
+const TOKEN_MARGIN: Duration = Duration::from_secs(5);
+
+/// A token shall be good for so long when a body is begun, since nothing can be renewed in the middle of it.
+const TOKEN_MARGIN_WITH_BODY: Duration = Duration::from_secs(30);
+
+/// What a server may be that answers everything alike.
+pub(crate) const NO_REGISTRY: &str = "whoever answers there may be no registry";
+
+/// One registry.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    host: String,
+    transport: Transport,
+    auth: Authenticator,
+    options: ClientOptions,
+    /// Bytes per second of the newest body, to guess how long the next one takes.
+    speed: AtomicU64,
+}
+
+impl Client {
+    /// Prepares to speak with `host`, as a reference names it. No connection is made yet.
+    pub fn new(host: &str, options: ClientOptions) -> Result<Self> {
+        let transport = Transport::new(host, &options)?;
+        Ok(Self(Arc::new(Inner {
+            host: host.to_owned(),
+            transport,
+            auth: Authenticator::new(host, options.credentials.clone())?,
+            options,
+            speed: AtomicU64::new(0),
+        })))
+    }
+
+    /// Returns a client that knows nothing of who was let in and who was not, and reads again what credentials there are.
+    pub fn anew(&self) -> Result<Self> {
+        let mut options = self.0.options.clone();
+        options.credentials = options.credentials.reread();
+        Self::new(self.host(), options)
+    }
+}
+
+/// One request of a verb, before it has been authenticated and redirected.
+#[derive(Debug)]
+pub(super) struct Call {
+    method: Method,
+    url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+    patience: Option<Duration>,
+    pub(super) limit: usize,
+    leaves_body: bool,
+    pool: Pool,
+    /// Where a password would have to be shown it is not made: many at once with a wrong one lock an account.
+    shows_no_password: bool,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        let (headers, payload) = (HeaderMap::new(), Payload::Empty);
+        let (limit, leaves_body) = (BODY_LIMIT, false);
+        let (pool, shows_no_password) = (Pool::Small, false);
+        Self { method, url, headers, payload, patience: None, limit, leaves_body, pool, shows_no_password }
+    }
+}
+
+impl Client {
+    /// Returns the host, as references name it.
+    pub fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    /// Returns how fast blobs may be sent, if there is a limit.
+    pub fn rate_limit(&self) -> Option<&RateLimit> {
+        self.0.transport.rate_limit()
+    }
+
+    pub(super) fn auth(&self) -> &Authenticator {
+        &self.0.auth
+    }
+
+    /// Asks once, however that ends, and leaves the body of a success to be read.
+    pub(super) async fn ask_once(
+        &self,
+        repository: &str,
+        mut call: Call,
+        doing: impl Fn() -> String,
+    ) -> Result<(Incoming, Duration)> {
+        let scope = Scope::of(repository);
+        call.leaves_body = true;
+        let answer = self.round_trip(&scope, &mut call).await.map_err(|fault| given_up(fault, doing()))?;
+        if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
+            return Ok((answer, self.0.options.timeout));
+        }
+        let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
+        Err(self.explain(repository, error))
+    }
+
+    pub(super) fn url(&self, repository: &str, rest: &str) -> Url {
+        let mut url = self.0.transport.base();
+        url.set_path(&format!("/v2/{repository}/{rest}"));
+        url
+    }
+
+    /// Repeats a call until there is a definite answer: a success, or for a question "not there".
+    pub(super) async fn insist(
+        &self,
+        repository: &str,
+        mut call: Call,
+        doing: impl Fn() -> String,
+    ) -> Result<Incoming> {
+        let scope = Scope::of(repository);
+        let mut backoff = Backoff::new(self.0.options.pace);
+        let mut budget = Budget::new(self.0.options.retries);
+        let mut may_be_lost = matches!(call.method, Method::GET | Method::HEAD);
+        loop {
+            let error = match self.round_trip(&scope, &mut call).await {
+                // Some close a connection behind an answer without saying so (jlsalvador/simple-registry): the next
+                // question gets lost with it, and nothing is wrong.
+                Err(Fault::Reset { .. }) if std::mem::take(&mut may_be_lost) => continue,
+                // Who asked to read something gets all of it, or another try.
+                Ok(answer) if call.method == Method::GET && answer.is_cut_off(call.limit) => {
+                    let why = format!("{} broke its answer off", origin(&answer.url));
+                    given_up(Fault::Connect { why }, doing())
+                }
+                Ok(answer) if answer.status.is_success() => return Ok(answer),
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND && call.method != Method::PUT => {
+                    return Ok(answer);
+                }
+                Ok(answer) => {
+                    let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
+                    if !is_transient(answer.status.as_u16()) {
+                        return Err(self.explain(repository, error));
+                    }
+                    error
+                }
+                Err(Fault::Fatal(error)) => return Err(given_up(Fault::Fatal(error), doing())),
+                Err(fault) => given_up(fault, doing()),
+            };
+            if RegistryError::pause(&error).is_some_and(is_an_end) || !budget.spend() {
+                return Err(error);
+            }
+            let pause = backoff.pause(RegistryError::pause(&error));
+            tracing::warn!("{}; trying again in {:.1} s", chain(&error), pause.as_secs_f64());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Makes one call, answering a challenge once, a refusal once, and following redirects where the body allows it.
+    async fn round_trip(&self, scope: &Scope, call: &mut Call) -> Result<Incoming, Fault> {
+        let Inner { transport, auth, .. } = &*self.0;
+        let size = if let Payload::Stream(body) = &call.payload { body.size } else { 0 };
+        let repeatable = size == 0;
+        let outlive = self.outlive(size);
+        let mut url = call.url.clone();
+        let (mut redirects, mut asked, mut refused) = (0, false, false);
+        let _permit = transport.permit(call.pool).await;
+        loop {
+            transport.unpaused().await;
+            if redirects == 0 {
+                transport.catch_up(&mut url);
+            }
+            let ours = self.may_see_credentials(&url);
+            let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
+            if call.shows_no_password && shown.as_ref().is_some_and(is_basic) {
+                let words = "the registry wants a password first";
+                return Err(Fault::Fatal(Error::new(ErrorKind::Denied, words)));
+            }
+            let mut headers = call.headers.clone();
+            headers.extend(shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone())));
+            let answer = transport
+                .send(Outgoing {
+                    method: call.method.clone(),
+                    url,
+                    headers,
+                    payload: call.payload.take(),
+                    patience: call.patience.unwrap_or(self.0.options.timeout),
+                    limit: call.limit,
+                    leaves_body: call.leaves_body,
+                })
+                .await?;
+            if answer.status == StatusCode::UNAUTHORIZED && ours {
+                let at_base = self.challenge_at_base(&answer, shown.is_some()).await;
+                let headers = at_base.as_ref().unwrap_or(&answer.headers);
+                let more = auth.refused(scope, shown.as_ref(), headers).await;
+                let before = if shown.is_some() { &mut refused } else { &mut asked };
+                if more && repeatable && !std::mem::replace(before, true) {
+                    url = answer.url;
+                    continue;
+                }
+            }
+            let (method, guard) = (&call.method, &transport.guard);
+            if shown.is_some()
+                && matches!(*method, Method::GET | Method::HEAD)
+                && (answer.status.is_success() || answer.status == StatusCode::NOT_FOUND)
+                && answer.url.path().starts_with(&format!("/v2/{}/", scope.repository))
+            {
+                auth.answered(&scope.repository);
+            }
+            if repeatable
+                && let Some(target) = redirected(method, &answer.url, answer.status, &answer.headers, guard)
+                    .map_err(Fault::Fatal)?
+            {
+                redirects += 1;
+                if redirects > REDIRECTS {
+                    let words = format!("more than {REDIRECTS} redirects, the last to {}", origin(&target));
+                    return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
+                }
+                url = target;
+                continue;
+            }
+            if size > 0 && answer.status.is_success() {
+                let speed = u128::from(size) * 1000 / answer.elapsed.as_millis().max(1);
+                self.0.speed.store(u64::try_from(speed).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+            return Ok(answer);
+        }
+    }
+
+    /// Asks `/v2/` for the challenge that a 401 has not brought: other clients begin there, and so there are registries
+    /// that say it nowhere else (`container-registry` 0.3 of crates.io).
+    async fn challenge_at_base(&self, answer: &Incoming, shown: bool) -> Option<HeaderMap> {
+        if shown || self.0.auth.challenge().is_some() || Challenge::read(&answer.headers).is_some() {
+            return None;
+        }
+        let mut url = answer.url.clone();
+        url.set_path("/v2/");
+        url.set_query(None);
+        let base = self
+            .0
+            .transport
+            .send(Outgoing {
+                method: Method::GET,
+                url,
+                headers: HeaderMap::new(),
+                payload: Payload::Empty,
+                patience: self.0.options.timeout,
+                limit: BODY_LIMIT,
+                leaves_body: false,
+            })
+            .await
+            .ok()?;
+        (base.status == StatusCode::UNAUTHORIZED).then_some(base.headers)
+    }
+
+    /// Returns how long a token has to live for a body of this size: twice what it should take.
+    fn outlive(&self, size: u64) -> Duration {
+        if size == 0 {
+            return TOKEN_MARGIN;
+        }
+        let expected = size.checked_div(self.0.speed.load(Ordering::Relaxed)).unwrap_or(0);
+        Duration::from_secs(expected.saturating_mul(2)).max(TOKEN_MARGIN_WITH_BODY)
+    }
+
+    /// The registry itself, or itself with TLS; beside its own paths there somebody else may be.
+    pub(super) fn may_see_credentials(&self, url: &Url) -> bool {
+        let base = self.0.transport.base();
+        is_same_server(url, &base) && (url.scheme() == base.scheme() || url.path().starts_with("/v2/"))
+    }
+
+    /// Reads a refusal. That of a HEAD has no words: where they matter most, GET asks for them.
+    async fn refusal(&self, scope: &Scope, method: &Method, answer: &Incoming) -> RegistryError {
+        let denied = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if denied && method == Method::HEAD {
+            let mut question = Call::new(Method::GET, answer.url.clone());
+            match self.round_trip(scope, &mut question).await {
+                Ok(told) if told.status == answer.status => return told.refusal(method),
+                _ => {}
+            }
+        }
+        answer.refusal(method)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.0.host).finish()
+    }
+}
+
+/// Says what a server does that no registry would do.
+pub(super) fn no_registry(url: &Url, does: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("{} {does}", origin(url))).with_hint(NO_REGISTRY)
+}
+
+fn given_up(fault: Fault, doing: String) -> Error {
+    let why = match fault {
+        Fault::Connect { why } => why,
+        Fault::Reset { why, .. } => format!("the connection broke: {why}"),
+        Fault::Stalled { elapsed, .. } => format!("no answer within {elapsed:.0?}"),
+        Fault::Fatal(error) => return error.while_doing(doing),
+    };
+    Error::new(ErrorKind::Network, doing).because(io::Error::other(why))
+}
+
+#[cfg(test)]
+mod tests;
