@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-use super::{Digest, Platform, media_type::is_nondistributable};
+use super::{
+    Digest, Platform,
+    go_json::{empty_is_none, null_is_empty, texts},
+    media_type::is_nondistributable,
+};
 
 /// A reference to some bytes, as manifests and indexes hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,26 +62,6 @@ impl Descriptor {
     pub fn is_foreign(&self) -> bool {
         !self.urls.is_empty() || self.media_type.as_deref().is_some_and(is_nondistributable)
     }
-}
-
-/// Go programs write `null` for an empty map or list.
-pub(super) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-/// Go programs write an empty text for what they do not say.
-pub(super) fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
-}
-
-/// A text that is `null` is empty, as Go reads it.
-fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let texts: BTreeMap<String, Option<String>> = null_is_empty(deserializer)?;
-    Ok(texts.into_iter().map(|(key, text)| (key, text.unwrap_or_default())).collect())
 }
 
 /// A platform that says nothing is none.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     Descriptor, Digest,
-    descriptor::{empty_is_none, null_is_empty},
+    go_json::{empty_is_none, null_is_empty},
     media_type::{self, DocumentKind},
 };
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::descriptor::null_is_empty;
+use super::go_json::null_is_empty;
 use crate::error::{Error, Result};
 
 /// An operating system and processor, as descriptors and configs name them.
