@@ -19,7 +19,7 @@ use super::{
         reply::Refusal,
         sessions::{Session, unknown},
     },
-    Objects, Upload, blob_key,
+    Objects, blob_key,
     body::{Body, piece_key, pieces_key},
     shared_key,
     store::Version,
@@ -100,22 +100,10 @@ impl Objects {
         Ok(self.create(name, algorithm).await?.0)
     }
 
-    /// Begins an upload of one request. It can be found like any other: this process may be killed.
-    pub(in crate::server) async fn receive(&self, name: Name, algorithm: Algorithm) -> Result<Upload> {
-        let (session, state, version) = self.create(name, algorithm).await?;
-        Upload::new(self.clone(), session, state, version)
-    }
-
     /// Finds an upload. Nobody is ever waited for.
     pub(in crate::server) async fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
         let (session, ..) = self.look_up(name, id).await?;
         Ok((session, false))
-    }
-
-    /// Goes on with an upload.
-    pub(in crate::server) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
-        let (session, state, version) = self.look_up(name, id).await?;
-        Ok(Upload::new(self.clone(), session, state, version)?)
     }
 
     /// Ends an upload; its bytes are lost.
@@ -211,7 +199,7 @@ impl Objects {
         self.store.remove(vec![state_key(id)]).await
     }
 
-    async fn create(&self, name: Name, algorithm: Algorithm) -> Result<(Session, State, Version)> {
+    pub(super) async fn create(&self, name: Name, algorithm: Algorithm) -> Result<(Session, State, Version)> {
         let session = Session::new(name);
         let state = State::new(&session, algorithm);
         let version = self.store.create(&state_key(session.id()), state.to_bytes()).await?;

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     super::{
+        names::Name,
         reply::{Refusal, blocking},
         sessions::Session,
     },
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
-    oci::{Digest, Hasher},
+    oci::{Algorithm, Digest, Hasher},
 };
 
 /// So many bytes of one request are at most lost when this process is killed.
@@ -74,13 +75,22 @@ struct Object {
     sending: Option<JoinHandle<Result<PartId>>>,
 }
 
+impl Objects {
+    /// Begins an upload of one request. It can be found like any other: this process may be killed.
+    pub(in crate::server) async fn receive(&self, name: Name, algorithm: Algorithm) -> Result<Upload> {
+        let (session, state, version) = self.create(name, algorithm).await?;
+        Upload::new(self.clone(), session, state, version)
+    }
+
+    /// Goes on with an upload.
+    pub(in crate::server) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
+        let (session, state, version) = self.look_up(name, id).await?;
+        Ok(Upload::new(self.clone(), session, state, version)?)
+    }
+}
+
 impl Upload {
-    pub(super) fn new(
-        objects: Objects,
-        session: Session,
-        mut state: State,
-        version: Version,
-    ) -> Result<Self> {
+    fn new(objects: Objects, session: Session, mut state: State, version: Version) -> Result<Self> {
         let (hasher, abandoned) = (state.hasher()?, state.writing.take());
         let writer = Writer {
             objects: objects.clone(),
