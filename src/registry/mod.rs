@@ -5,6 +5,7 @@
 //! * [`unfinished`]: what a later process needs to go on with an upload;
 //! * [`transport`]: one exchange over connections of our own; [`body`]: an upload's bytes on their way there;
 //! * `guard` and [`location`]: where a registry may send us, by redirect or `Location`; `origin`: whom a URL speaks to;
+//! * `content_digest`: what an answer says that its content is;
 //! * [`registry_error`]: what it says when it refuses, without what we told it in confidence (`confidential`),
 //!   in `one_line`;
 //! * [`auth`]: getting in, by answering challenges, with tokens where they are wanted;
@@ -20,6 +21,7 @@ pub mod body;
 pub mod certificates;
 pub mod client;
 mod confidential;
+mod content_digest;
 pub mod credentials;
 pub(crate) mod guard;
 pub mod hosts;
@@ -40,8 +42,9 @@ pub mod unfinished;
 
 pub use body::UploadBody;
 pub use certificates::Certificates;
+pub(crate) use client::NO_REGISTRY;
 pub use client::{Client, Download, MANIFEST_TYPES, Question, Receipt};
-pub(crate) use client::{NO_REGISTRY, is_something_else};
+pub(crate) use content_digest::is_something_else;
 pub use credentials::{Credential, Credentials, Secret};
 pub use hosts::{Learned, Lesson, Sightings};
 pub use location::Location;

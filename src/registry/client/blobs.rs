@@ -10,7 +10,7 @@ use super::{Call, Client};
 use crate::{
     error::{Error, ErrorKind, Result, chain},
     oci::{Digest, Hasher},
-    registry::guard::Unsafe,
+    registry::{content_digest::is_something_else, guard::Unsafe},
 };
 
 /// So many first bytes tell an encoding.
@@ -111,17 +111,6 @@ impl Client {
         let is_something_else = is_something_else(&answer.headers, digest);
         Ok(Some(Found { size, start: answer.body, is_something_else }))
     }
-}
-
-/// Returns whether an answer about a blob describes another. Of one that was mounted, a HEAD describes the note that
-/// serverless-registry has in its place, and a GET the blob (cloudflare/serverless-registry:src/router.ts).
-pub(crate) fn is_something_else(headers: &HeaderMap, digest: &Digest) -> bool {
-    content_digest(headers).is_some_and(|named| named != *digest)
-}
-
-/// Returns the digest that an answer gives to its content.
-pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
-    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

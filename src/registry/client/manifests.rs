@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{Call, Client, blobs::content_digest, no_registry};
+use super::{Call, Client, no_registry};
 use crate::{
     error::{Error, ErrorKind, Result},
     oci::{
@@ -11,7 +11,7 @@ use crate::{
         manifest::states_media_type,
         media_type::{DOCKER_INDEX, DOCKER_MANIFEST},
     },
-    registry::{RegistryError, body::Payload},
+    registry::{RegistryError, body::Payload, content_digest::content_digest},
 };
 
 /// Registries must take manifests of 4 MiB (distribution-spec); none is known to hold much larger ones.

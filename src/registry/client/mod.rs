@@ -24,7 +24,6 @@ use std::{
 use http::{HeaderMap, Method, StatusCode, header};
 use url::Url;
 
-pub(crate) use self::blobs::is_something_else;
 pub(super) use self::manifests::MANIFEST_LIMIT;
 pub use self::{
     download::{Download, Question},
