@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::{
-    Cargo, Options, Target,
+    Options, Target,
     feed::Feed,
     press::{Press, Until},
     runtime::blocking,
@@ -53,21 +53,18 @@ impl Absorbed {
         self.layers.get(digest).ok_or_else(|| Error::internal(format!("layer {digest} did not pass by")))
     }
 
+    /// Decodes a layer that a manifest names by its plain bytes.
+    pub(super) fn reproduce(&self, digest: &Digest, encoding: Encoding, cache: &Cache) -> Result<Blob> {
+        let (entry, blob) = self.layer(digest)?;
+        let mut plain = Compression::from(encoding)
+            .decoder(Box::new(blob.reader()))
+            .context(ErrorKind::Internal, || format!("decoding {}", entry.digest))?;
+        Spool::new(cache)?.take(&mut plain, &entry.digest.to_string())
+    }
+
     /// Takes in the layers of one more archive.
     pub(super) fn extend(&mut self, other: Self) {
         self.layers.extend(other.layers);
-    }
-}
-
-impl Cargo {
-    /// Decodes a layer that has passed and that a manifest names by its plain bytes.
-    pub(super) fn reproduce(&self, digest: &Digest) -> Result<Blob> {
-        let (entry, blob) = self.absorbed.layer(digest)?;
-        let mut plain = Compression::from(self.options.recipe.encoding())
-            .decoder(Box::new(blob.reader()))
-            .context(ErrorKind::Internal, || format!("decoding {}", entry.digest))?;
-        let mut spool = Spool::new(&self.press.cache)?;
-        spool.take(&mut plain, &entry.digest.to_string())
     }
 }
 

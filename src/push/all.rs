@@ -9,12 +9,12 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
 use super::{
     Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
-    consign::{Carried, Consignment, Fate, Place, Places},
+    consign::{Arrival, Carried, Consignment, Fate, Place, Places},
     referrers::subject,
 };
 use crate::{
     error::{Error, Result},
-    oci::{Digest, Reference},
+    oci::Digest,
     registry::Client,
     source::{Image, Input, Missing, SourceSpec},
 };
@@ -35,17 +35,6 @@ pub struct PushAll {
     pub press: Press,
     /// How.
     pub options: Options,
-}
-
-/// What became, or would become, of one image in one repository.
-#[derive(Debug)]
-pub struct Arrival<T> {
-    /// What the source calls it: its name there, or its digest.
-    pub image: String,
-    /// Where it was to go; nowhere, if nothing says where.
-    pub destination: Option<Reference>,
-    /// Whether it arrived; nothing, if it was left out, as what it is about was skipped.
-    pub result: Result<Option<T>>,
 }
 
 impl PushAll {

@@ -5,17 +5,17 @@
 use std::sync::Arc;
 
 use super::{
-    Options, Press, Pushed, Target,
+    Companions, Options, Press, Target,
     absorb::{Absorbed, absorb},
-    delivery::Delivery,
-    referrers::Referrers,
-    tally::Tally,
+    referrers::{Referrers, subject, unfold},
     traffic::Traffic,
 };
 use crate::{
+    blob::Blob,
     error::Result,
-    oci::Repository,
-    source::{Image, Input, Source, SourceSpec},
+    oci::Digest,
+    plan::Need,
+    source::{Choice, Image, Input, Source, SourceSpec, choose},
 };
 
 /// A source, or several as one, whose images can be delivered one after the other.
@@ -59,34 +59,30 @@ impl Cargo {
         Self { source, referrers, absorbed, press, options, traffic, intent }
     }
 
-    /// Returns the delivery of an image to a target.
-    pub(super) fn delivery(&self, image: &Image, target: Target) -> Delivery {
-        Delivery { cargo: self.clone(), image: image.clone(), target }
+    /// Decodes a layer that has passed and that a manifest names by its plain bytes.
+    pub(super) fn reproduce(&self, digest: &Digest) -> Result<Blob> {
+        self.absorbed.reproduce(digest, self.options.recipe.encoding(), &self.press.cache)
     }
 
-    /// Delivers an image to one target after the other, and says what became of each.
-    pub(super) async fn deliver(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Pushed>> {
-        for note in image.parts().iter().flat_map(|image| self.source.notes(image)) {
-            self.press.warn(note);
+    /// Asks the shared cache, if there is one, for the layers that would have to be encoded, and notes which it has.
+    pub(super) async fn ask_shared_cache(&self, needs: &mut [Need]) {
+        if let Some(shared) = &self.press.shared {
+            shared.ask(needs, self.options.recipe.encoding()).await;
         }
-        let mut results = Vec::new();
-        let mut done: Vec<Repository> = Vec::new();
-        for target in targets {
-            let here = target.destination.repository.clone();
-            let before =
-                done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
-            let mut delivery = self.delivery(image, target);
-            let mount_from = &mut delivery.cargo.options.mount_from;
-            *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
-            let tally = Tally::listen(&mut delivery.cargo.press);
-            // Its state is large, and those of many would lie on one stack.
-            let pushed = Box::pin(delivery.run_accompanied()).await.map(|pushed| tally.note(pushed));
-            if pushed.is_ok() {
-                done.push(here);
-            }
-            results.push(pushed);
+    }
+
+    /// Returns the images that are meant; where none is named, all of them, with what is about them.
+    pub(super) fn images(&self, choice: &Choice) -> Result<Vec<Image>> {
+        let (source, platform) = (&*self.source, self.options.platform.as_ref());
+        let images = match choice {
+            Choice::Only => choose::all(source, platform)?,
+            choice => vec![choose(source, choice, platform)?],
+        };
+        let mut images = unfold(images, source);
+        if self.options.companions == Companions::Forget {
+            images.retain(|image| !image.companion || subject(image, source).is_none());
         }
-        results
+        Ok(images)
     }
 }
 

@@ -3,27 +3,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Cargo, Format, Options, Pushed, Target, delivery::Delivery, referrers::Companion, runtime::blocking,
-    wanted::Wanted,
+    Cargo, Companions, Format, Options, Pushed, Target, delivery::Delivery, referrers::Companion,
+    runtime::blocking, wanted::Wanted,
 };
 use crate::{
     codec::Recipe,
     error::{Error, Result},
     oci::Digest,
 };
-
-/// What becomes of what a source holds about an image. It is never altered, and so holds no more for an image that is
-/// made anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Companions {
-    /// It is not pushed; but an image for which it would hold no more is refused.
-    #[default]
-    Stay,
-    /// `--referrers`: it is pushed behind the image; an image for which it would hold no more is refused.
-    Travel,
-    /// `--remove-signatures`: as if it were not there.
-    Forget,
-}
 
 impl Delivery {
     /// Delivers the image, and what is about it where that travels along.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Arrival, Mirror, Target, referrers::subject};
+use super::{Mirror, Target, referrers::subject};
 use crate::{
     error::{Error, Result},
     oci::{Digest, Reference, Repository},
@@ -45,6 +45,17 @@ pub(super) struct Places<'a> {
     known: HashMap<Digest, Vec<(Repository, Fate)>>,
     /// Whether images of other platforms stay behind, and what is about them with them.
     one_platform: bool,
+}
+
+/// What became, or would become, of one image in one repository.
+#[derive(Debug)]
+pub struct Arrival<T> {
+    /// What the source calls it: its name there, or its digest.
+    pub image: String,
+    /// Where it was to go; nowhere, if nothing says where.
+    pub destination: Option<Reference>,
+    /// Whether it arrived; nothing, if it was left out, as what it is about was skipped.
+    pub result: Result<Option<T>>,
 }
 
 /// What became of an image at each target, or why it has none.

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Cargo, Target, upload::Uploader};
+use super::{Cargo, Pushed, Target, tally::Tally, upload::Uploader};
 use crate::{
     error::{Error, Result},
     event::{Event, How},
-    oci::{Digest, Manifest},
+    oci::{Digest, Manifest, Repository},
     source::Image,
 };
 
@@ -18,6 +18,38 @@ pub(super) struct Delivery {
     pub(super) cargo: Cargo,
     pub(super) image: Image,
     pub(super) target: Target,
+}
+
+impl Cargo {
+    /// Returns the delivery of an image to a target.
+    pub(super) fn delivery(&self, image: &Image, target: Target) -> Delivery {
+        Delivery { cargo: self.clone(), image: image.clone(), target }
+    }
+
+    /// Delivers an image to one target after the other, and says what became of each.
+    pub(super) async fn deliver(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Pushed>> {
+        for note in image.parts().iter().flat_map(|image| self.source.notes(image)) {
+            self.press.warn(note);
+        }
+        let mut results = Vec::new();
+        let mut done: Vec<Repository> = Vec::new();
+        for target in targets {
+            let here = target.destination.repository.clone();
+            let before =
+                done.iter().rev().find(|before| before.host == here.host && before.path != here.path);
+            let mut delivery = self.delivery(image, target);
+            let mount_from = &mut delivery.cargo.options.mount_from;
+            *mount_from = mount_from.take().or(before.map(|before| before.path.clone()));
+            let tally = Tally::listen(&mut delivery.cargo.press);
+            // Its state is large, and those of many would lie on one stack.
+            let pushed = Box::pin(delivery.run_accompanied()).await.map(|pushed| tally.note(pushed));
+            if pushed.is_ok() {
+                done.push(here);
+            }
+            results.push(pushed);
+        }
+        results
+    }
 }
 
 impl Delivery {

@@ -51,16 +51,16 @@ use self::{
     tally::Tally,
 };
 pub use ahead::{mount_ahead, send_ahead};
-pub use all::{Arrival, PushAll};
+pub use all::PushAll;
 pub use assembly::{Assembly, Part};
 pub use bundle::{Bundle, Bundled, BundledImage, inventory, stocktaking};
-pub use companions::Companions;
+pub use consign::Arrival;
 pub use draft::Format;
 pub use forecast::Forecast;
 pub use if_exists::IfExists;
 pub use journal::{Job, Journal};
 pub use mirror::{Mirror, Rule};
-pub use options::Options;
+pub use options::{Companions, Options};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};
 pub use told::Told;

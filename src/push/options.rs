@@ -2,7 +2,7 @@
 //!
 //! Values alone: whoever makes them has read the command line and the environment.
 
-use super::{Companions, Format, IfExists, Resume, Told};
+use super::{Format, IfExists, Resume, Told};
 use crate::{
     bucket::Bucket,
     codec::Recipe,
@@ -108,4 +108,17 @@ impl Options {
         }
         learned.add(client.host(), lesson);
     }
+}
+
+/// What becomes of what a source holds about an image. It is never altered, and so holds no more for an image that is
+/// made anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Companions {
+    /// It is not pushed; but an image for which it would hold no more is refused.
+    #[default]
+    Stay,
+    /// `--referrers`: it is pushed behind the image; an image for which it would hold no more is refused.
+    Travel,
+    /// `--remove-signatures`: as if it were not there.
+    Forget,
 }

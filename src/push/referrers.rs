@@ -10,11 +10,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{Cargo, Companions};
 use crate::{
     error::Result,
     oci::{Content, Descriptor, Digest, Manifest},
-    source::{Choice, Image, ImageContent, Source, choose},
+    source::{Image, ImageContent, Source},
 };
 
 /// An image that is there for the sake of another one.
@@ -81,24 +80,8 @@ impl Referrers {
     }
 }
 
-impl Cargo {
-    /// Returns the images that are meant; where none is named, all of them, with what is about them.
-    pub(super) fn images(&self, choice: &Choice) -> Result<Vec<Image>> {
-        let (source, platform) = (&*self.source, self.options.platform.as_ref());
-        let images = match choice {
-            Choice::Only => choose::all(source, platform)?,
-            choice => vec![choose(source, choice, platform)?],
-        };
-        let mut images = unfold(images, source);
-        if self.options.companions == Companions::Forget {
-            images.retain(|image| !image.companion || subject(image, source).is_none());
-        }
-        Ok(images)
-    }
-}
-
 /// Puts what a list of referrers lists in the place of the list.
-fn unfold(images: Vec<Image>, source: &dyn Source) -> Vec<Image> {
+pub(super) fn unfold(images: Vec<Image>, source: &dyn Source) -> Vec<Image> {
     let mut seen: HashSet<Digest> = images.iter().filter_map(Image::digest).cloned().collect();
     let mut unfolded = Vec::new();
     for image in images {

@@ -22,7 +22,7 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Cargo, feed::Producer};
+use super::feed::Producer;
 use crate::{
     blob::Blob,
     bucket::Bucket,
@@ -74,15 +74,6 @@ struct Parcel {
     blob: Blob,
 }
 
-impl Cargo {
-    /// Asks the shared cache, if there is one, for the layers that would have to be encoded, and notes which it has.
-    pub(super) async fn ask_shared_cache(&self, needs: &mut [Need]) {
-        if let Some(shared) = &self.press.shared {
-            shared.ask(needs, self.options.recipe.encoding()).await;
-        }
-    }
-}
-
 impl SharedCache {
     /// Begins to use a bucket. The future puts there what is encoded; it ends when all clones are gone and all is put.
     pub(super) fn begin(bucket: Bucket, reporter: Arc<dyn Reporter>) -> (Self, impl Future<Output = ()>) {
@@ -109,7 +100,7 @@ impl SharedCache {
     }
 
     /// Asks for the layers that would have to be encoded, and notes which are there.
-    async fn ask(&self, needs: &mut [Need], encoding: Encoding) {
+    pub(super) async fn ask(&self, needs: &mut [Need], encoding: Encoding) {
         let state = &self.state;
         if state.is_left_alone() {
             return;
