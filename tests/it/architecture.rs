@@ -1,6 +1,7 @@
 //! The house plan holds: who may use whom, who may name which crate, and how long a file may be.
 //!
-//! In a room files may use one another, but never in a circle: each can be read before those that use it.
+//! In a room files may use one another, but never in a circle: each can be read before those that use it. What a room
+//! hands on belongs to the file that it comes from.
 //!
 //! `error ← lock ← oci ← event ← blob ← codec ← layout ← {source, cache, registry} ← {plan, bucket} ← push ← server ← cli`:
 //! a module uses only what stands left of it; those in braces do not see each other.
@@ -64,7 +65,7 @@ fn files_do_not_use_one_another_in_circles() {
     assert_eq!(circles(&sources()), Vec::<String>::new());
     let file = |path: &str, text: &str| File { path: path.into(), text: text.into() };
     let room = [
-        file("push/mod.rs", "mod a;\nuse self::a::A;"),
+        file("push/mod.rs", "mod a;\npub use a::A;"),
         file("push/a.rs", "use super::{Options, deep::{self, one::One}};"),
         file("push/deep/mod.rs", "use super::b;"),
         file("push/deep/one.rs", "use super::{super::{c::C, Options}, two};"),
@@ -74,6 +75,7 @@ fn files_do_not_use_one_another_in_circles() {
     assert_eq!(circles(&room), Vec::<String>::new());
     for (path, text, expected) in [
         ("push/d.rs", "use super::a::A;", "push: a → deep → b → d → a"),
+        ("push/d.rs", "use super::A;", "push: a → deep → b → d → a"),
         ("push/c.rs", "use crate::push::deep::two::Two;", "push: c → deep → c"),
         ("push/deep/two.rs", "use super::{One, one::{Two, Three}};", "push/deep: one → two → one"),
     ] {
@@ -195,10 +197,14 @@ fn sources() -> Vec<File> {
 
 /// Returns for each folder one of the circles in which its files and folders use one another.
 fn circles(files: &[File]) -> Vec<String> {
+    let re_exports: BTreeMap<_, _> = files.iter().flat_map(re_exports).collect();
     let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for file in files {
         let own = file.names();
-        for used in imports(file) {
+        for mut used in imports(file) {
+            while let Some(origin) = re_exports.get(&used) {
+                used.clone_from(origin);
+            }
             let shared = own.iter().zip(&used).take_while(|(own, used)| own == used).count();
             if let (Some(user), Some(used)) = (own.get(shared), used.get(shared)) {
                 let folder = folders.entry(own[..shared].join("/")).or_default();
@@ -235,6 +241,17 @@ fn way_back<'a>(
     None
 }
 
+/// Returns what a folder hands on of what its files define: under which path, and where it comes from.
+fn re_exports(file: &File) -> Vec<(Vec<String>, Vec<String>)> {
+    let own = file.names();
+    if !file.path.ends_with("/mod.rs") {
+        return Vec::new();
+    }
+    let within =
+        imports(file).into_iter().filter(|path| path.len() > own.len() + 1 && path.starts_with(&own));
+    within.filter_map(|path| Some(([&own[..], &[path.last()?.clone()]].concat(), path))).collect()
+}
+
 /// Returns what a file imports of this crate outside its tests, each as a path from the root.
 fn imports(file: &File) -> Vec<Vec<String>> {
     let code = file.code();
@@ -253,6 +270,7 @@ fn imports(file: &File) -> Vec<Vec<String>> {
             "crate" => Some(path[1..].to_vec()),
             "self" => Some([&own, &path[1..]].concat()),
             "super" => Some([&own[..own.len().checked_sub(supers)?], &path[supers..]].concat()),
+            name if code.contains(&format!("mod {name};")) => Some([&own, &path[..]].concat()),
             _ => None,
         }
     };
