@@ -4,14 +4,11 @@
 //! in an index those of children that changed. So does a manifest whose layers the source has only unpacked; where it
 //! has seen none, an OCI one is made. Pure.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    str::FromStr,
-};
+use std::collections::{HashMap, HashSet};
 
 use oci_spec::image::{DescriptorBuilder, Digest as SpecDigest, ImageManifestBuilder};
 
+use super::Format;
 use crate::{
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
@@ -25,18 +22,6 @@ use crate::{
 
 /// The digests and sizes of encoded layers.
 pub(crate) type Encodings = HashMap<DiffId, (Digest, u64)>;
-
-/// `--format`: in which family of media types manifests are pushed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The source's own, and OCI where it has none.
-    #[default]
-    Auto,
-    /// Docker's, which has no zstd.
-    Docker,
-    /// OCI's.
-    Oci,
-}
 
 /// A document before all of its layers are encoded.
 #[derive(Clone, Debug)]
@@ -402,30 +387,6 @@ const OF_ENCODING: [&str; 4] = [
 
 /// By which BuildKit's attestations name what they attest.
 const REFERENCE: &str = "vnd.docker.reference.digest";
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Docker => "docker",
-            Self::Oci => "oci",
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "docker" => Ok(Self::Docker),
-            "oci" => Ok(Self::Oci),
-            _ => Err(Error::usage(format!("not a format: `{}`", text.escape_debug()))
-                .with_hint("`auto`, `oci` and `docker` are")),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

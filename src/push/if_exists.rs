@@ -3,30 +3,14 @@
 //! All tags are asked for before anything is sent. Registries have no way to set a tag only where there is none, so
 //! somebody else may still come between the question and the tag.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    str::FromStr,
-};
+use std::collections::{BTreeMap, HashSet};
 
-use super::{Pushed, Target};
+use super::{IfExists, Pushed, Target};
 use crate::{
     error::{Error, ErrorKind, Result},
     event::How,
     oci::Digest,
 };
-
-/// What becomes of tags that are there already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IfExists {
-    /// Nothing is pushed, unless it is the same image.
-    Fail,
-    /// They stand for this image from now on.
-    #[default]
-    Overwrite,
-    /// They are left as they are; without any other, nothing is pushed.
-    Skip,
-}
 
 /// The tags of an image, by what may become of each.
 #[derive(Clone, Debug)]
@@ -127,30 +111,6 @@ pub(super) async fn all_skipped(targets: &[Target], if_exists: IfExists) -> Opti
         skipped.push(Ok(target.skipped(&names).await.ok()??));
     }
     Some(skipped)
-}
-
-impl fmt::Display for IfExists {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fail => "fail",
-            Self::Overwrite => "overwrite",
-            Self::Skip => "skip",
-        })
-    }
-}
-
-impl FromStr for IfExists {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "fail" => Ok(Self::Fail),
-            "overwrite" => Ok(Self::Overwrite),
-            "skip" => Ok(Self::Skip),
-            _ => Err(Error::usage(format!("not a way to treat tags: `{}`", text.escape_debug()))
-                .with_hint("`fail`, `overwrite` and `skip` are")),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 //!
 //! Values alone: whoever makes them has read the command line and the environment.
 
-use super::{Format, IfExists, Resume, Told};
+use std::{fmt, str::FromStr};
+
+use super::{Resume, Told};
 use crate::{
     bucket::Bucket,
     codec::Recipe,
+    error::{Error, Result},
     oci::{Platform, Reference},
     registry::{Client, Learned, Lesson, Sightings, hosts, retry::Pace, session::Settings},
 };
@@ -121,4 +124,76 @@ pub enum Companions {
     Travel,
     /// `--remove-signatures`: as if it were not there.
     Forget,
+}
+
+/// `--format`: in which family of media types manifests are pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The source's own, and OCI where it has none.
+    #[default]
+    Auto,
+    /// Docker's, which has no zstd.
+    Docker,
+    /// OCI's.
+    Oci,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Oci => "oci",
+        })
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "docker" => Ok(Self::Docker),
+            "oci" => Ok(Self::Oci),
+            _ => Err(Error::usage(format!("not a format: `{}`", text.escape_debug()))
+                .with_hint("`auto`, `oci` and `docker` are")),
+        }
+    }
+}
+
+/// What becomes of tags that are there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfExists {
+    /// Nothing is pushed, unless it is the same image.
+    Fail,
+    /// They stand for this image from now on.
+    #[default]
+    Overwrite,
+    /// They are left as they are; without any other, nothing is pushed.
+    Skip,
+}
+
+impl fmt::Display for IfExists {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fail => "fail",
+            Self::Overwrite => "overwrite",
+            Self::Skip => "skip",
+        })
+    }
+}
+
+impl FromStr for IfExists {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "fail" => Ok(Self::Fail),
+            "overwrite" => Ok(Self::Overwrite),
+            "skip" => Ok(Self::Skip),
+            _ => Err(Error::usage(format!("not a way to treat tags: `{}`", text.escape_debug()))
+                .with_hint("`fail`, `overwrite` and `skip` are")),
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::slice;
 
-use super::{delivery::Delivery, draft::Format, if_exists::Names, manifest, survey, wanted::named_by};
+use super::{Format, delivery::Delivery, if_exists::Names, manifest, survey, wanted::named_by};
 use crate::{
     codec::Recipe,
     error::{Result, chain},

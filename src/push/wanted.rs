@@ -4,9 +4,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Cargo, Options,
+    Cargo, Format, Options,
     absorb::Absorbed,
-    draft::{self, Base, Draft, Encodings, Finished, Format, Slot, finish, is_image},
+    draft::{self, Base, Draft, Encodings, Finished, Slot, finish, is_image},
     transcode,
 };
 use crate::{
