@@ -2,7 +2,7 @@
 //!
 //! It is delivered as one image is, so blobs that several platforms share are encoded and sent once, and the index comes
 //! last. An image without a manifest has a digest only when its layers are encoded: until then the index knows it by its
-//! config, as [`draft`](super::draft) expects. The order of the sources is the order of the index.
+//! config, as [`draft`](super::delivery::draft) expects. The order of the sources is the order of the index.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Cargo, Forecast, Intent, Options, Press, Pushed, Target, absorb::Absorbed, if_exists::all_skipped, read,
+    Cargo, Forecast, Intent, Options, Press, Pushed, Target, absorb::Absorbed,
+    delivery::if_exists::all_skipped, read,
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},

@@ -59,6 +59,11 @@ impl Cargo {
         Self { source, referrers, absorbed, press, options, traffic, intent }
     }
 
+    /// Returns the same for what is about images.
+    pub(super) fn unaltered(&self) -> Self {
+        Self { options: self.options.clone().unaltered(), ..self.clone() }
+    }
+
     /// Decodes a layer that has passed and that a manifest names by its plain bytes.
     pub(super) fn reproduce(&self, digest: &Digest) -> Result<Blob> {
         self.absorbed.reproduce(digest, self.options.recipe.encoding(), &self.press.cache)

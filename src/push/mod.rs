@@ -1,7 +1,7 @@
 //! Pushes an image: survey, plan, transcode beside upload, manifest last.
 //!
 //! [`Push::run`] is the whole way of one image: an archive that can be read only once is absorbed, an image is
-//! chosen and delivered to each target. Each stage has its file; their order is stages.rs.
+//! chosen and delivered to each target (`delivery`).
 
 mod absorb;
 mod ahead;
@@ -9,37 +9,22 @@ mod all;
 mod assembly;
 mod bundle;
 mod cargo;
-mod companions;
 mod consign;
 mod delivery;
-mod draft;
 mod feed;
-mod forecast;
 mod head_start;
-mod if_exists;
 mod journal;
-mod look;
-mod manifest;
 mod mirror;
 mod options;
-mod original;
-mod origins;
 mod press;
-mod recall;
 mod referrers;
 mod resume;
-mod reuse;
 pub mod runtime;
-mod send;
 mod shared_cache;
-mod stages;
-mod survey;
 mod tally;
 mod told;
 mod traffic;
-mod transcode;
 mod upload;
-mod wanted;
 
 use std::collections::BTreeMap;
 
@@ -47,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     cargo::{Cargo, Intent, read},
-    if_exists::all_skipped,
+    delivery::if_exists::all_skipped,
     tally::Tally,
 };
 pub use ahead::{mount_ahead, send_ahead};
@@ -55,7 +40,7 @@ pub use all::PushAll;
 pub use assembly::{Assembly, Part};
 pub use bundle::{Bundle, Bundled, BundledImage, inventory, stocktaking};
 pub use consign::Arrival;
-pub use forecast::Forecast;
+pub use delivery::Forecast;
 pub use journal::{Job, Journal};
 pub use mirror::{Mirror, Rule};
 pub use options::{Companions, Format, IfExists, Options};

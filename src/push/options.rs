@@ -93,6 +93,11 @@ impl Options {
         }
     }
 
+    /// Returns the options for what is about an image, which is never altered, whatever becomes of the image.
+    pub(super) fn unaltered(self) -> Self {
+        Self { format: Format::Auto, platform: None, recipe: Recipe::Keep, ..self }
+    }
+
     /// Returns what is known of a host before the first upload.
     fn lesson(&self, client: &Client) -> Lesson {
         let lesson =

@@ -3,7 +3,7 @@
 //! They name an image by its digest: in a manifest's `subject` (OCI 1.1), or in a tag of cosign's like
 //! `sha256-<hex>.sig`. The tag `sha256-<hex>` alone is a list of referrers that a registry without a list of its own was
 //! given (distribution-spec, "referrers tag schema"): what it lists is pushed, and the destination's list kept by
-//! whoever pushes a referrer ([`super::manifest`]).
+//! whoever pushes a referrer (delivery/manifest.rs).
 
 use std::{
     collections::HashSet,

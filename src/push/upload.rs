@@ -2,7 +2,7 @@
 //!
 //! Large blobs share `--jobs` places. Small blobs, of at most one chunk, have a pool of their own, because they
 //! cost round trips and not bandwidth: its connections are the transport's to count, its bytes are counted in
-//! traffic.rs. No decision about the protocol is made here (registry/session.rs makes them all).
+//! traffic.rs. No decision about the protocol is made here (registry/session makes them all).
 
 use std::sync::{
     Arc,

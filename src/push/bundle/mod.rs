@@ -21,7 +21,7 @@ use self::{
     inventory::Base,
     pack::{Packed, Packer, Place},
 };
-use super::{Cargo, Intent, Options, Part, Press, runtime::blocking, send::DamagedEntry};
+use super::{Cargo, Intent, Options, Part, Press, delivery::send::DamagedEntry, runtime::blocking};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},

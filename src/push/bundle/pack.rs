@@ -10,13 +10,16 @@ use crate::{
     oci::{Digest, Manifest},
     plan::{AtHand, Need},
     push::{
-        Cargo, Companions, delivery,
-        draft::{Encodings, Finished},
+        Cargo, Companions,
+        delivery::{
+            self,
+            draft::{Encodings, Finished},
+            survey,
+            transcode::{Job, NotShared},
+            wanted::Wanted,
+        },
         referrers::subject,
         runtime::blocking,
-        survey,
-        transcode::{Job, NotShared},
-        wanted::Wanted,
     },
     source::{Choice, Image, Layer, Missing},
 };

@@ -8,12 +8,11 @@ use std::pin::pin;
 use futures_util::future::{Either, select};
 
 use super::{
-    delivery::Delivery,
+    Delivery,
     survey::{self, Answers},
-    upload::Uploader,
     wanted::Wanted,
 };
-use crate::{error::Result, oci::Digest};
+use crate::{error::Result, oci::Digest, push::upload::Uploader};
 
 /// What the registry has of an image.
 #[derive(Debug)]

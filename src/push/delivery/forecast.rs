@@ -3,18 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Cargo, Intent, Push, Pushed, Target,
-    delivery::{Delivery, root},
-    draft::Finished,
-    if_exists::Names,
-    survey,
-};
+use super::{Delivery, draft::Finished, if_exists::Names, root, survey};
 use crate::{
     error::Result,
     event::PlannedBlob,
     oci::Digest,
     plan::{PushPlan, Totals},
+    push::{Cargo, Intent, Push, Pushed, Target},
     source::{Image, Missing},
 };
 
@@ -52,7 +47,11 @@ impl Push {
 
 impl Cargo {
     /// Says what would become of an image at each target.
-    pub(super) async fn forecast(&self, image: &Image, targets: Vec<Target>) -> Vec<Result<Forecast>> {
+    pub(in crate::push) async fn forecast(
+        &self,
+        image: &Image,
+        targets: Vec<Target>,
+    ) -> Vec<Result<Forecast>> {
         let mut forecasts = Vec::new();
         for target in targets {
             forecasts.push(Box::pin(self.delivery(image, target).forecast()).await);

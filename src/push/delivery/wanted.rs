@@ -4,8 +4,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Cargo, Format, Options,
-    absorb::Absorbed,
     draft::{self, Base, Draft, Encodings, Finished, Slot, finish, is_image},
     transcode,
 };
@@ -16,6 +14,7 @@ use crate::{
     error::{Error, Result, counted},
     oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, media_type},
     plan::{self, AtHand, Need},
+    push::{Cargo, Format, Options, absorb::Absorbed},
     source::{
         self, Data, Image, ImageContent, Layer, Missing, Source,
         tree::{read_config, require_platform},
@@ -92,7 +91,7 @@ pub(super) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodi
 
 impl Cargo {
     /// Lists what an image needs.
-    pub(super) fn list(&self, image: &Image) -> Result<Wanted> {
+    pub(in crate::push) fn list(&self, image: &Image) -> Result<Wanted> {
         let wanted = Wanted { format: self.options.format, ..Wanted::default() };
         let mut listing = Listing {
             source: &*self.source,

@@ -11,11 +11,12 @@ use std::{slice, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Intent, delivery::Delivery, runtime::blocking, survey::HEADS, wanted::Wanted};
+use super::{Delivery, survey::HEADS, wanted::Wanted};
 use crate::{
     codec::Compression,
     error::{ErrorKind, Result, chain},
     oci::Digest,
+    push::{Intent, runtime::blocking},
     source::{Layer, Origin},
 };
 

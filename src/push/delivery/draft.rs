@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 
 use oci_spec::image::{DescriptorBuilder, Digest as SpecDigest, ImageManifestBuilder};
 
-use super::Format;
 use crate::{
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
@@ -18,6 +17,7 @@ use crate::{
         media_type::{self, Family},
         rewrite::{Change, Changes},
     },
+    push::Format,
 };
 
 /// The digests and sizes of encoded layers.

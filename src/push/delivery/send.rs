@@ -2,10 +2,7 @@
 
 use std::{io::Read as _, sync::Arc};
 
-use super::{
-    delivery::Delivery, feed::Feed, runtime::blocking, survey, transcode::NotShared, upload::Uploader,
-    wanted::Wanted,
-};
+use super::{Delivery, survey, transcode::NotShared, wanted::Wanted};
 use crate::{
     blob,
     codec::ENCODER_VERSION,
@@ -13,6 +10,7 @@ use crate::{
     event::How,
     oci::{Descriptor, Digest},
     plan::{AtHand, Need, Step},
+    push::{feed::Feed, runtime::blocking, upload::Uploader},
     source::Data,
 };
 
@@ -22,7 +20,7 @@ const EMBEDDED_LIMIT: u64 = 4 << 20;
 /// Beneath an error: what the cache held was not what it promised. It has been dropped.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the cache entry was damaged and has been dropped")]
-pub(super) struct DamagedEntry;
+pub(in crate::push) struct DamagedEntry;
 
 impl Delivery {
     /// Sends one blob.

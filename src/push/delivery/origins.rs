@@ -4,7 +4,7 @@
 //! that the source remembers to have had it, and those that the names of the image speak of. A mount that is refused costs
 //! nothing: the registry opens an upload instead, which is used or given back.
 
-use super::{delivery::Delivery, draft::Encodings, wanted::Wanted};
+use super::{Delivery, draft::Encodings, wanted::Wanted};
 use crate::{
     oci::{Digest, Reference, Repository},
     plan::{AtHand, Need},

@@ -1,15 +1,12 @@
-//! What becomes of what a source holds about an image ([`super::referrers`]).
+//! What becomes of what a source holds about an image ([`crate::push::referrers`]).
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{
-    Cargo, Companions, Format, Options, Pushed, Target, delivery::Delivery, referrers::Companion,
-    runtime::blocking, wanted::Wanted,
-};
+use super::{Delivery, wanted::Wanted};
 use crate::{
-    codec::Recipe,
     error::{Error, Result},
     oci::Digest,
+    push::{Cargo, Companions, Pushed, Target, referrers::Companion, runtime::blocking},
 };
 
 impl Delivery {
@@ -47,19 +44,14 @@ impl Delivery {
     }
 
     /// Finds out which documents are pushed as they are.
-    pub(super) async fn kept(&self) -> Result<HashSet<Digest>> {
+    pub(in crate::push) async fn kept(&self) -> Result<HashSet<Digest>> {
         Ok(self.listed().await?.kept_and_changed()?.0)
     }
 }
 
 impl Cargo {
-    /// Returns the same for what is about images.
-    pub(super) fn unaltered(&self) -> Self {
-        Self { options: self.options.clone().unaltered(), ..self.clone() }
-    }
-
     /// Refuses an image that is made anew while the source holds something about it.
-    pub(super) async fn check_companions(&self, wanted: &Wanted) -> Result<()> {
+    pub(in crate::push) async fn check_companions(&self, wanted: &Wanted) -> Result<()> {
         let (_, changed) = wanted.kept_and_changed()?;
         if changed.is_empty() || self.options.companions == Companions::Forget {
             return Ok(());
@@ -81,12 +73,5 @@ impl Cargo {
     async fn about(&self, documents: HashSet<Digest>) -> Result<Vec<Companion>> {
         let (source, referrers) = (Arc::clone(&self.source), self.referrers.clone());
         blocking(move || referrers.about(&*source, documents)).await
-    }
-}
-
-impl Options {
-    /// Returns the options for what is about an image, which is never altered, whatever becomes of the image.
-    pub(super) fn unaltered(self) -> Self {
-        Self { format: Format::Auto, platform: None, recipe: Recipe::Keep, ..self }
     }
 }

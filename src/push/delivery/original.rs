@@ -6,12 +6,13 @@
 
 use std::slice;
 
-use super::{Format, delivery::Delivery, if_exists::Names, manifest, survey, wanted::named_by};
+use super::{Delivery, if_exists::Names, manifest, survey, wanted::named_by};
 use crate::{
     codec::Recipe,
     error::{Result, chain},
     oci::{Content, Manifest},
     plan::{self, AtHand, Need},
+    push::Format,
     source::{ImageContent, Layer},
 };
 

@@ -12,11 +12,6 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Cargo,
-    feed::{Feed, Producer},
-    press::{Press, Until},
-};
 use crate::{
     blob::Blob,
     cache::{Claim, Entry, Writer},
@@ -24,6 +19,11 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result, chain},
     event::Event,
     oci::{Descriptor, Digest},
+    push::{
+        Cargo,
+        feed::{Feed, Producer},
+        press::{Press, Until},
+    },
     source::{Data, Layer, Source},
 };
 
@@ -48,19 +48,19 @@ enum Work {
 
 impl Job {
     /// Encodes a layer, for the feed.
-    pub(super) fn encode(layer: Layer, encoding: Encoding) -> (Self, Feed) {
+    pub(in crate::push) fn encode(layer: Layer, encoding: Encoding) -> (Self, Feed) {
         Self::new(layer, Work::Encode(encoding))
     }
 
     /// Fetches a layer from the shared cache, for the feed, or encodes it for the one behind that.
-    pub(super) fn fetch(layer: Layer, entry: Entry, encoding: Encoding) -> (Self, Feed) {
+    pub(in crate::push) fn fetch(layer: Layer, entry: Entry, encoding: Encoding) -> (Self, Feed) {
         let (instead, other) = Feed::growing();
         let (job, feed) = Self::new(layer, Work::Fetch { entry, encoding, instead });
         (job, feed.or(other))
     }
 
     /// Finds out the digest of a layer that goes as it is, for the feed.
-    pub(super) fn prove(layer: Layer) -> (Self, Feed) {
+    pub(in crate::push) fn prove(layer: Layer) -> (Self, Feed) {
         Self::new(layer, Work::Prove)
     }
 
@@ -117,7 +117,7 @@ impl Working {
 
 impl Cargo {
     /// Starts on the jobs. Results go to each job's feed.
-    pub(super) fn start(&self, jobs: Vec<Job>) -> Result<Working> {
+    pub(in crate::push) fn start(&self, jobs: Vec<Job>) -> Result<Working> {
         if jobs.is_empty() {
             return Ok(Working(None));
         }

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{IfExists, Pushed, Target};
 use crate::{
     error::{Error, ErrorKind, Result},
     event::How,
     oci::Digest,
+    push::{IfExists, Pushed, Target},
 };
 
 /// The tags of an image, by what may become of each.
@@ -101,7 +101,10 @@ impl Target {
 
 /// Returns what is there already, if no target lacks a tag: then a source that would have to be read from its first byte
 /// to its last need not be read. Whatever goes wrong is told by the push.
-pub(super) async fn all_skipped(targets: &[Target], if_exists: IfExists) -> Option<Vec<Result<Pushed>>> {
+pub(in crate::push) async fn all_skipped(
+    targets: &[Target],
+    if_exists: IfExists,
+) -> Option<Vec<Result<Pushed>>> {
     if if_exists != IfExists::Skip {
         return None;
     }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use oci_spec::image::MediaType;
 
-use super::delivery::Delivery;
+use super::Delivery;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::Event,

@@ -1,7 +1,25 @@
 //! One image on its way to one repository. What happens to it stands in files of their own, the order of that in
 //! stages.rs.
 
+mod companions;
+pub(super) mod draft;
+mod forecast;
+pub(super) mod if_exists;
+mod look;
+mod manifest;
+mod original;
+mod origins;
+mod recall;
+mod reuse;
+pub(super) mod send;
+mod stages;
+pub(super) mod survey;
+pub(super) mod transcode;
+pub(super) mod wanted;
+
 use std::sync::Arc;
+
+pub use self::forecast::Forecast;
 
 use super::{Cargo, Pushed, Target, tally::Tally, upload::Uploader};
 use crate::{

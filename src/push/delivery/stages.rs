@@ -5,17 +5,14 @@ use std::{collections::HashSet, sync::Arc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Pushed,
-    delivery::{Delivery, root},
+    Delivery,
     draft::{Encodings, Finished},
     if_exists::Names,
     look::Look,
-    manifest,
-    runtime::blocking,
+    manifest, root,
     send::DamagedEntry,
     survey::{self, Answers},
     transcode::Job,
-    upload::Uploader,
     wanted::{Wanted, encodings},
 };
 use crate::{
@@ -23,6 +20,7 @@ use crate::{
     event::{Event, How},
     oci::{Digest, Manifest},
     plan::{self, AtHand, Facts, Need, PushPlan, Step},
+    push::{Pushed, runtime::blocking, upload::Uploader},
 };
 
 /// So many blobs wait for their turn at once.
@@ -163,7 +161,7 @@ impl Delivery {
     }
 
     /// Makes sure that what the source leaves out is at the registry.
-    pub(super) async fn require_left_out(&self) -> Result<()> {
+    pub(in crate::push) async fn require_left_out(&self) -> Result<()> {
         let Some(left_out) = self.cargo.source.left_out() else { return Ok(()) };
         let mut needs = self.wanted().await?.needs;
         needs
