@@ -115,9 +115,7 @@ fn is_private(address: IpAddr) -> bool {
         IpAddr::V6(address) => match embedded_v4(address) {
             Some(address) => is_private_v4(address),
             None => {
-                address.is_loopback()
-                    || address.is_unspecified()
-                    || address.is_multicast()
+                address.is_multicast()
                     || address.is_unique_local()
                     || address.is_unicast_link_local()
                     || is_local_prefix(address)
@@ -148,8 +146,7 @@ fn is_local_prefix(address: Ipv6Addr) -> bool {
 /// An IPv4 address inside an IPv6 one: mapped or compatible (RFC 4291), behind NAT64 (RFC 6052) or 6to4 (RFC 3056).
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
-        // `::` and `::1` are IPv6's own.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // `::` and `::1`, which are IPv6's own, come out as private too.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),

@@ -88,7 +88,7 @@ impl Backoff {
 
     /// Returns how long to wait: what the registry asked for, or the next of our own pauses.
     pub fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
-        let own = self.ceiling.mul_f64((self.pace.random)().clamp(0.0, 1.0));
+        let own = self.ceiling.mul_f64((self.pace.random)());
         self.ceiling = (self.ceiling * 2).min(LONGEST_BACKOFF);
         self.pace.pause(retry_after.map_or(own, |asked| asked.max(SHORTEST)))
     }

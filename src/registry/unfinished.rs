@@ -139,7 +139,7 @@ impl Text {
     /// Returns what the record says, if it is the right one and young enough.
     fn progress(self, key: &Key) -> Option<Progress> {
         let age = now().checked_sub(self.at)?;
-        if self.key != *key || age > KEPT.as_secs() || self.offset == 0 {
+        if self.key != *key || age > KEPT.as_secs() {
             return None;
         }
         let location = Location(self.location.parse::<Url>().ok()?);

@@ -91,7 +91,7 @@ fn single_spaced(value: &str) -> String {
     let keeps = |&c: &char| {
         let keeps = in_quotes || (before, c) != (' ', ' ');
         in_quotes ^= c == '"' && !is_escaped;
-        is_escaped = in_quotes && c == '\\' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
         before = c;
         keeps
     };

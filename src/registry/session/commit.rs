@@ -63,10 +63,7 @@ impl Session {
             }
             // Turned away before a byte was stored.
             (429, _) => self.again(Step::Send(upload), error),
-            (status, Some(size))
-                if retry::is_transient(status)
-                    && let Some(suspect) = self.suspect_answer(&(0..size), reply) =>
-            {
+            (_, Some(size)) if let Some(suspect) = self.suspect_answer(&(0..size), reply) => {
                 self.dodge(size, suspect, &error);
                 Step::Confirm { upload, missing: Missing::Smaller }
             }
@@ -150,7 +147,7 @@ impl Session {
     /// The registry computed another digest: chunks were lost or doubled on the way.
     fn misassembled(&mut self, upload: &Upload, body: Option<u64>, error: Error) -> Step {
         if mem::replace(&mut self.misassembled, true) {
-            if body.is_none() && self.way == Way::Chunks && self.fits_whole() {
+            if self.way == Way::Chunks && self.fits_whole() {
                 // ECR Public cannot put chunks together: gh:dotnet/sdk-container-builds#472.
                 self.way = Way::Whole;
                 return self.restart(error);

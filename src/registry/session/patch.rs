@@ -20,7 +20,7 @@ fn blames_size(reply: &Reply, start: u64) -> bool {
                 && words::expected_offset(reply.words()).is_none()
                 && !words::says_too_large(reply.words())
         }
-        status => matches!(status, 400..=499) && !matches!(status, 401 | 403 | 404 | 408 | 413 | 429 | 499),
+        status => matches!(status, 400..=499) && !matches!(status, 403 | 404 | 408 | 413 | 429 | 499),
     }
 }
 
@@ -135,7 +135,6 @@ impl Session {
         self.legacy = Legacy::None;
         self.last_break = None;
         let length = range.end - range.start;
-        self.backoff.reset();
         self.limits.took(length, reply.elapsed);
         upload.before = Some(length);
         if !self.limits.equal_parts() {

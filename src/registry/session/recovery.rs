@@ -68,10 +68,9 @@ impl Session {
         }
         self.pending = Pending::Authenticate;
         match (step, asked) {
-            (Step::Send(mut upload), Request::Patch { range, .. })
+            (Step::Send(upload), Request::Patch { range, .. })
                 if upload.offset > 0 && self.settings.profile.status =>
             {
-                upload.sent = upload.sent.max(range.end);
                 Step::Ask { upload, doubt: Doubt::Refused { end: range.end }, missed: false }
             }
             (step, _) => step,

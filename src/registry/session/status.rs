@@ -127,8 +127,7 @@ impl Session {
             Doubt::Unsettled { range, .. } => match held {
                 // `0-0` stands for nothing as well, and what was sent may still arrive: gone for good is
                 // the only safe beginning at 0.
-                Some(held) if held <= 1 && range.start == 0 => self.restart(surprise()),
-                Some(held) if range.start <= held && held <= range.end => {
+                Some(held) if held > 1 && (range.start..=range.end).contains(&held) => {
                     upload.footing = Footing::Acknowledged;
                     self.stand(&mut upload, held);
                     Step::Send(upload)
