@@ -399,6 +399,10 @@ mod tests {
         assert!(done.ends_with(&format!("GET, {}..{}", 7 * MIB, 15 * MIB)), "{done}");
         let words = "the registry answers requests of 3s by 408; going on with chunks of 8 MiB";
         assert_eq!(session.take_shrunk().as_deref(), Some(words));
+        // Not those whose kind came through in between.
+        let first = [opened(), late()].into_iter().chain(held(5));
+        let answers = first.chain([holds(21 * MIB), late()]).chain(held(22)).collect();
+        assert_eq!(play_with(large(), &blob(100 * MIB), answers).0.take_shrunk(), None);
     }
 
     #[test]
@@ -420,6 +424,10 @@ mod tests {
             let words = format!("{words}; going on with chunks of 8 MiB");
             assert_eq!(session.take_shrunk(), Some(words));
         }
+        // Not at a registry that takes none.
+        let whole = Settings { profile: hosts::profile("gcr.io"), ..large() };
+        let answers = vec![opened(), late(), status(404), opened(), late(), status(404)];
+        assert_eq!(play_with(whole, &blob(12 * MIB), answers).0.take_shrunk(), None);
     }
 
     #[test]

@@ -186,11 +186,15 @@ mod tests {
     #[test]
     fn the_empty_blob_is_a_put_and_its_refusal_is_explained() {
         assert_eq!(play(0, vec![opened(), status(201)]), "POST, PUT 0, uploaded");
-        let done = play(0, vec![opened(), status(400), status(404)]);
-        assert!(
-            done.starts_with("POST, PUT 0, HEAD, refused: the registry refuses the empty blob"),
-            "{done}"
-        );
+        for code in [400, 405, 500] {
+            let once = Settings { retries: 0, ..settings() };
+            let done = play_with(once, &blob(0), vec![opened(), status(code), status(404)]).1;
+            assert!(
+                done.starts_with("POST, PUT 0, HEAD, ")
+                    && done.contains(": the registry refuses the empty blob"),
+                "{done}"
+            );
+        }
         let done = play(1, vec![opened(), status(400), status(404)]);
         assert!(done.starts_with("POST, PUT 1, HEAD, refused: sending the blob in one piece"), "{done}");
     }
@@ -211,8 +215,15 @@ mod tests {
     #[test]
     fn a_commit_that_failed_is_repeated_where_the_session_lives() {
         let size = || status(200).header("content-length", "14");
-        let answers = vec![opened(), kept(10), kept(15), status(503), size(), holds(15), status(201)];
-        assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, PUT, uploaded");
+        for failed in [503, 202] {
+            let answers = vec![opened(), kept(10), kept(15), status(failed), size(), holds(15), status(201)];
+            assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, PUT, uploaded");
+        }
+        // Where it does not say how much it holds, or is known to say what is not so, there is no telling.
+        for (odd, unclear) in [(kept(15), status(204)), (status(202), holds(10))] {
+            let answers = vec![opened(), kept(10), odd, status(503), status(404), unclear, status(201)];
+            assert_eq!(play(15, answers), "POST, 0..10, 10..15, PUT, wait, HEAD, GET, PUT, uploaded");
+        }
         // Or begun anew where it does not: one status request is enough.
         let answers =
             vec![opened(), kept(10), kept(15), reset(0), status(404), status(404), opened().at("b")];
@@ -242,6 +253,9 @@ mod tests {
         let answers = vec![opened(), status(500), status(404), opened().at("b"), status(201)];
         let done = play_with(whole(), &blob(15), answers).1;
         assert_eq!(done, "POST, PUT 15, wait, HEAD, POST, PUT 15 @b, uploaded");
+        let invalid = status(400).code("DIGEST_INVALID");
+        let done = play_with(whole(), &blob(15), vec![opened(), invalid, opened(), status(201)]).1;
+        assert_eq!(done, "POST, PUT 15, POST, PUT 15, uploaded");
         let done = play_with(whole(), &blob(15), vec![opened(), status(501), status(404)]).1;
         assert!(done.starts_with("POST, PUT 15, HEAD, refused: "), "{done}");
     }
@@ -255,6 +269,12 @@ mod tests {
         assert_eq!(play(answers), format!("{put}, POST, 0..{} @b", 8 * MIB));
         let answers = vec![opened(), status(416).words("no such range"), status(404), opened().at("b")];
         assert_eq!(play(answers), format!("{put}, wait, HEAD, POST, PUT {} @b", 10 * MIB));
+    }
+
+    #[test]
+    fn a_whole_blob_that_went_through_says_how_much_may_be_sent() {
+        let lesson = play_with(settings(), &blob(5), vec![opened(), status(201)]).0.lesson();
+        assert_eq!((lesson.largest_taken, lesson.refuses_whole), (5, false));
     }
 
     #[test]

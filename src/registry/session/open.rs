@@ -167,8 +167,14 @@ mod tests {
         let answers = vec![status(500), status(502), status(504), opened(), status(201)];
         assert_eq!(play_with(mount(), &blob(5), answers).1, format!("{failed}POST, PUT 5, uploaded"));
         // Whoever is only busy may mount it later.
-        let answers = vec![status(503), status(429), status(503), status(201)];
-        assert_eq!(play_with(mount(), &blob(5), answers).1, format!("{failed}POST from base, mounted"));
+        for busy in [429, 503] {
+            let answers = vec![status(busy), status(busy), status(busy), status(201)];
+            assert_eq!(play_with(mount(), &blob(5), answers).1, format!("{failed}POST from base, mounted"));
+        }
+        // An upload was opened instead: there is nothing to mount.
+        let answers = vec![opened(), kept(10), status(404), status(404), opened()];
+        let done = play_with(mount(), &blob(25), answers).1;
+        assert_eq!(done, "POST from base, 0..10, 10..20, wait, GET, POST, 0..10");
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Session {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Settings, script::*};
+    use super::super::{Lesson, Pace, Session, Settings, Spool, script::*};
     use crate::registry::hosts;
 
     #[test]
@@ -250,6 +250,10 @@ mod tests {
             assert_eq!(play(25, answers), "POST, 0..10, POST, PUT 25, uploaded", "{code}");
         }
         assert!(play(25, vec![opened(), status(507)]).contains("0..10, refused: "));
+        // Once it is known how much that is.
+        let growing = Spool { written: 25, ..Spool::default() };
+        let done = play_on(Session::new(settings()), &growing, vec![opened(), status(405)]).1;
+        assert_eq!(done, "POST, 0..10, more");
     }
 
     /// A line on which 16 MiB are too little: 200 ms and 125 MB/s.
@@ -340,15 +344,48 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_right_after_growth_that_says_what_it_is_about_is_believed() {
+        let large = || Settings { chunk_size: None, ..settings() };
+        let words = |words| status(416).words(words);
+        for (refusal, goes_on) in [
+            (
+                words("First byte of the layer part is 16777216 instead of 10"),
+                format!("wait, 10..{}", 65 * MIB + 10),
+            ),
+            (
+                words("chunk exceeds the maximum permissible limit of 4.00MiB"),
+                format!("POST, 0..{}", 4 * MIB),
+            ),
+            (status(403), "denied: ".to_owned()),
+            (status(404), "wait, GET".to_owned()),
+            (status(408), "wait, GET".to_owned()),
+            (status(413), format!("POST, 0..{}", 60 * MIB)),
+            (status(429), format!("wait, {}..{}", 16 * MIB, 81 * MIB)),
+            (status(499), "wait, GET".to_owned()),
+        ] {
+            let mut answers = vec![far(opened(), 0), far(holds(16 * MIB), 16 * MIB), refusal];
+            if goes_on.starts_with("POST") {
+                answers.push(far(opened(), 0));
+            }
+            let (session, done) = play_with(large(), &blob(200 * MIB), answers);
+            let grown = format!("POST, 0..{}, {}..{}, {goes_on}", 16 * MIB, 16 * MIB, 81 * MIB);
+            assert!(done.starts_with(&grown) && !session.lesson().equal_parts, "{grown}: {done}");
+        }
+    }
+
+    #[test]
     fn a_bad_line_that_gets_on_is_not_given_up() {
         let profile = hosts::Profile { may_grow: false, ..hosts::Profile::ORDINARY };
-        let large = Settings { chunk_size: None, profile, ..settings() };
+        let pace = Pace { random: || 1.0, ..Pace::default() };
+        let large = Settings { chunk_size: None, profile, pace, ..settings() };
         let mut answers = vec![opened(), holds(16 * MIB)];
         for count in 17..32 {
             answers.extend([reset(2 * MIB), holds(count * MIB), holds(count * MIB)]);
         }
         let done = play_with(large, &blob(40 * MIB), answers).1;
         assert!(done.ends_with(&format!("{}..{}", 31 * MIB, 40 * MIB)), "{done}");
+        // Nor is it waited for ever longer.
+        assert!(!done.contains("wait 2"), "{done}");
     }
 
     #[test]
@@ -366,15 +403,31 @@ mod tests {
     }
 
     #[test]
+    fn what_went_through_is_as_large_as_its_body() {
+        let (session, _) = play_with(settings(), &blob(30), vec![opened(), kept(10), kept(20)]);
+        assert_eq!(session.lesson().largest_taken, 10);
+        // Which takes no limit back that is larger.
+        let lesson = Lesson { seeming_limit: Some(30), ..Lesson::default() };
+        let (session, _) = play_with(Settings { lesson, ..settings() }, &blob(30), vec![opened(), kept(10)]);
+        assert_eq!(session.lesson().seeming_limit, Some(30));
+    }
+
+    #[test]
     fn a_short_accept_is_resent_from_there() {
         let answers = vec![opened(), kept(4), kept(14), kept(16), status(201)];
         assert_eq!(play(16, answers), "POST, 0..10, wait, 4..14, 14..16, PUT, uploaded");
+        // What is refused after that has nothing to do with it.
+        let answers = vec![opened(), kept(4), kept(14), status(416)];
+        assert_eq!(play(27, answers), "POST, 0..10, wait, 4..14, 14..24, wait, GET");
     }
 
     #[test]
     fn a_short_accept_that_was_a_lie_is_found_out() {
-        let answers = vec![opened(), kept(10), kept(14), status(416), kept(3), status(201)];
+        // Nor is it believed again.
+        let answers = vec![opened(), kept(10), kept(14), status(416), kept(23), status(201)];
         assert_eq!(play(28, answers), "POST, 0..10, 10..20, wait, 14..24, wait, 20..28, PUT, uploaded");
+        let answers = vec![opened(), kept(10), kept(14), status(416), status(416)];
+        assert_eq!(play(28, answers), "POST, 0..10, 10..20, wait, 14..24, wait, 20..28, wait, GET");
     }
 
     #[test]
@@ -385,6 +438,11 @@ mod tests {
             let answers = vec![opened(), kept(10), odd, kept(23), kept(35), status(201)];
             assert_eq!(play(35, answers), "POST, 0..10, 10..20, 20..30, 30..35, PUT, uploaded", "{range}");
         }
+        let answers = vec![opened(), status(202).range("0-0")];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20");
+        // Nor is it believed when a chunk is refused.
+        let answers = vec![opened(), status(202), status(416).range("0-4")];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, wait, GET");
     }
 
     #[test]
@@ -396,6 +454,8 @@ mod tests {
         assert_eq!(play_with(ecr(), &blob(15), answers).1, "POST, 0..10, 10..15, PUT, uploaded");
         // Nor is it asked whether an upload is gone that it says is.
         let answers = vec![opened(), stuck(), status(404), opened().at("b")];
+        assert_eq!(play_with(ecr(), &blob(15), answers).1, "POST, 0..10, 10..15, POST, 0..10 @b");
+        let answers = vec![opened(), stuck(), status(416), opened().at("b")];
         assert_eq!(play_with(ecr(), &blob(15), answers).1, "POST, 0..10, 10..15, POST, 0..10 @b");
     }
 
@@ -462,6 +522,14 @@ mod tests {
         assert_eq!(
             play(27, answers),
             "POST, 0..10, 10..20, wait, GET, wait, GET, 10..20, wait, 14..24, wait, 13..23, 23..27"
+        );
+        // Not if it has refused that byte as well.
+        let refused = || status(416).range("0-10");
+        let answers =
+            vec![opened(), kept(10), reset(5), holds(10), holds(10), refused(), refused(), opened()];
+        assert_eq!(
+            play(27, answers),
+            "POST, 0..10, 10..20, wait, GET, wait, GET, 10..20, wait, 11..21, POST, 0..10"
         );
     }
 

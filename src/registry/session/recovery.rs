@@ -186,10 +186,13 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        super::{Action, Pace, Session, Settings, script::*},
+        super::{Action, Lesson, Pace, Session, Settings, script::*},
         BREAKS, REPLICAS,
     };
-    use crate::error::{ErrorKind, chain};
+    use crate::{
+        error::{ErrorKind, chain},
+        registry::hosts,
+    };
 
     #[test]
     fn a_redirected_body_is_sent_there() {
@@ -197,6 +200,10 @@ mod tests {
         let answers = vec![opened(), redirect("b"), kept(10), kept(15).at("c"), status(201)];
         assert_eq!(play(15, answers), "POST, 0..10, 0..10 @b, 10..15 @b, PUT @c, uploaded");
         assert_eq!(play(5, vec![opened(), redirect("b"), status(201)]), "POST, PUT 5, PUT 5 @b, uploaded");
+        // Each time.
+        let answers = (1..=6).flat_map(|count| [redirect("b"), kept(count * 10).at("a")]);
+        let done = play(60, [opened()].into_iter().chain(answers).chain([status(201)]).collect());
+        assert!(done.ends_with("50..60, 50..60 @b, PUT, uploaded"), "{done}");
         // In a circle, or nowhere.
         let mut answers = vec![opened()];
         answers.extend(["b", "c", "b", "c", "b", "c"].map(redirect));
@@ -214,6 +221,15 @@ mod tests {
         let done = play(25, answers);
         assert_eq!(done.matches("POST").count(), 6);
         assert!(done.contains("POST, PUT 25, wait, HEAD, refused: "), "{done}");
+        // Not where that is too large, or was refused before.
+        let limited = Lesson { body_limit: Some(10), ..Lesson::default() };
+        let refused = Lesson { refuses_whole: true, ..Lesson::default() };
+        for lesson in [limited, refused] {
+            let answers =
+                (0..5).flat_map(|_| [opened(), status(404), status(404)]).chain([opened()]).collect();
+            let done = play_with(Settings { lesson, ..settings() }, &blob(25), answers).1;
+            assert!(done.ends_with("POST, 0..10"), "{done}");
+        }
     }
 
     #[test]
@@ -259,6 +275,16 @@ mod tests {
             let done = play(25, answers);
             assert_eq!(done, format!("POST, 0..10, 10..20, authenticate, GET, {from}"), "{held}");
         }
+        // Nor one that is known to say what is not so.
+        let answers = vec![opened(), status(202).range("0-99"), status(401), holds(15)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, authenticate, GET, 10..20");
+        // Who does not answer is told by the chunk itself.
+        let answers = vec![opened(), kept(10), status(401), status(404), status(404), kept(20)];
+        assert_eq!(play(25, answers), "POST, 0..10, 10..20, authenticate, GET, wait, GET, 10..20, 20..25");
+        let profile = hosts::profile("1.dkr.ecr.eu-west-1.amazonaws.com");
+        let answers = vec![opened(), kept(10), status(401), kept(20)];
+        let done = play_with(Settings { profile, ..settings() }, &blob(25), answers).1;
+        assert_eq!(done, "POST, 0..10, 10..20, authenticate, 10..20, 20..25");
         // Nothing is there to be asked about: again.
         let answers = vec![status(401), opened(), status(401), kept(10), kept(15), status(401), status(201)];
         assert_eq!(

@@ -160,9 +160,12 @@ pub(super) fn play_on(mut session: Session, spool: &Spool, answers: Vec<Answer>)
                     None => break,
                 }
             }
-            Action::Wait { why, .. } => {
+            Action::Wait { pause, why } => {
                 assert!(!why.is_empty());
-                done.push("wait".to_owned());
+                done.push(match pause.as_secs() {
+                    0 => "wait".to_owned(),
+                    seconds => format!("wait {seconds}"),
+                });
                 session.on_waited()
             }
         };

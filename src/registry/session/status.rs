@@ -140,7 +140,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Fault, Held, Lesson, Session, Settings, Spool, script::*};
+    use super::super::{Action, Fault, Held, Lesson, Pace, Session, Settings, Spool, script::*};
     use crate::error::{Error, ErrorKind};
 
     #[test]
@@ -156,6 +156,8 @@ mod tests {
         for nothing in [status(404), status(204), status(204).range("0-0"), holds(28)] {
             assert_eq!(play(vec![nothing, status(404), opened().at("b")]), "GET, HEAD, POST, 0..10 @b");
         }
+        // Not by a registry that is busy.
+        assert_eq!(play(vec![status(429), holds(10), holds(10)]), "GET, wait, GET, wait, GET, 10..20");
         // Closed, when it was killed already or while we ask.
         assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
         let closing = vec![holds(27), status(404), status(404), status(200)];
@@ -216,8 +218,9 @@ mod tests {
             done.ends_with(&format!("GET, {}..{}, {}..{}", 11 * MIB, 27 * MIB, 27 * MIB, 40 * MIB)),
             "{done}"
         );
-        // Not for drips, nor for one that says now this and now that.
-        for held in [[1, 2, 3, 4].as_slice(), &[MIB, 2, MIB, 3, MIB, 4]] {
+        // Not for drips, nor for one that says now this and now that, or more than it was sent.
+        let beyond = [17, 18, 19, 20].map(|mib| mib * MIB);
+        for held in [[1, 2, 3, 4].as_slice(), &[MIB, 2, MIB, 3, MIB, 4], &beyond] {
             let answers =
                 [opened(), reset(16 * MIB)].into_iter().chain(held.iter().map(|more| holds(2 + more)));
             let done = play_with(Settings { retries: 3, ..large() }, &blob(40 * MIB), answers.collect()).1;
@@ -234,6 +237,13 @@ mod tests {
         assert_eq!(done, "GET, HEAD, POST, 0..8 @b");
         let answers = vec![opened(), kept(10), reset(5), most(holds(10)), most(opened().at("b"))];
         assert_eq!(play(100, answers), "POST, 0..10, 10..20, wait, GET, POST, 0..8 @b");
+        // What is left is no more than that.
+        let answers = vec![opened(), kept(10), reset(8), most(holds(10)), most(holds(10))];
+        assert_eq!(play(18, answers), "POST, 0..10, 10..18, wait, GET, wait, GET, 10..18");
+        // Nobody has so much to send at once.
+        let least = status(204).header("oci-chunk-min-length", "2147483648");
+        let done = play(100, vec![opened(), kept(10), reset(5), least]);
+        assert!(done.starts_with("POST, 0..10, 10..20, wait, GET, refused: "), "{done}");
     }
 
     #[test]
@@ -328,9 +338,43 @@ mod tests {
     }
 
     #[test]
+    fn what_broke_goes_on_at_the_newest_location() {
+        for broken in [reset(5), status(500)] {
+            let answers = vec![opened(), kept(10), broken, holds(14).at("b"), holds(14).at("c")];
+            assert_eq!(play(27, answers), "POST, 0..10, 10..20, wait, GET, wait, GET @b, 14..24 @c");
+        }
+        let answers = vec![opened(), kept(10), status(500).at("b")];
+        assert_eq!(play(27, answers), "POST, 0..10, 10..20, wait, GET @b");
+    }
+
+    #[test]
+    fn what_is_settled_is_no_longer_the_end_of_a_short_chunk() {
+        let answers = vec![opened(), kept(5), reset(5), holds(8), holds(8), status(416)];
+        assert_eq!(play(27, answers), "POST, 0..10, wait, 5..15, wait, GET, wait, GET, 8..18, wait, GET");
+    }
+
+    #[test]
+    fn what_must_settle_is_given_time_whatever_the_dice_say() {
+        let settings = Settings { pace: Pace { random: || 0.0, ..Pace::default() }, ..settings() };
+        let answers = vec![opened(), reset(5), holds(2), holds(3), holds(3)];
+        let done = play_with(settings, &blob(25), answers).1;
+        assert_eq!(done, "POST, 0..10, wait, GET, wait 1, GET, wait 1, GET, 3..13");
+    }
+
+    #[test]
     fn a_status_of_404_is_asked_for_once_more() {
         let answers = vec![opened(), kept(10), reset(5), status(404), holds(15), holds(15)];
         assert_eq!(play(27, answers), "POST, 0..10, 10..20, wait, GET, wait, GET, wait, GET, 15..25");
+        // Each time that it is a surprise.
+        let asked = "POST, 0..10, 10..20, wait, GET, wait, GET, wait, GET";
+        for before in [vec![holds(15)], vec![holds(14), holds(15)]] {
+            let count = before.len() - 1;
+            let answers = [opened(), kept(10), reset(5)].into_iter().chain(before);
+            let done = play(27, answers.chain([status(404), holds(15)]).collect());
+            assert_eq!(done, format!("{asked}{}, 15..25", ", wait, GET".repeat(count)));
+        }
+        let answers = vec![opened(), kept(10), status(416), status(404), holds(5)];
+        assert_eq!(play(27, answers), "POST, 0..10, 10..20, wait, GET, wait, GET, wait, 5..15");
         for code in [404, 405] {
             let answers = vec![opened(), kept(10), reset(5), status(code), status(code), opened().at("b")];
             assert_eq!(
@@ -339,6 +383,16 @@ mod tests {
                 "{code}"
             );
         }
+    }
+
+    #[test]
+    fn a_status_that_is_refused_is_not_repeated() {
+        let answers = |refusal| vec![opened(), kept(10), reset(5), refusal];
+        let anew = answers(status(400)).into_iter().chain([opened().at("b")]).collect();
+        assert_eq!(play(27, anew), "POST, 0..10, 10..20, wait, GET, POST, 0..10 @b");
+        // Who may not ask may come back: what is held there is not given up.
+        let done = play(27, answers(status(403)));
+        assert!(done.starts_with("POST, 0..10, 10..20, wait, GET, denied: "), "{done}");
     }
 
     #[test]
@@ -358,12 +412,23 @@ mod tests {
                 || [opened(), kept(10), reset(5), silent(), silent(), silent(), silent()].into_iter();
             let again = answers().chain([opened().at("b"), kept(10), kept(20)]).collect();
             assert_eq!(play(25, again), format!("{asked}, POST, 0..10 @b, 10..20 @b, 20..25 @b"));
+            let (session, _) =
+                play_with(settings(), &blob(25), answers().chain([opened().at("b")]).collect());
+            assert!(session.held().is_none());
             // There is no attempt left for another break, and what is held is not forgotten where there is no new upload.
             let again = answers().chain([opened().at("b"), reset(5)]).collect();
             assert!(play(25, again).contains(&format!("{asked}, POST, 0..10 @b, network: giving up")));
-            let (session, done) = play_with(settings(), &blob(25), answers().chain([silent()]).collect());
+            let (mut session, done) = play_with(settings(), &blob(25), answers().chain([silent()]).collect());
             assert!(done.starts_with(&format!("{asked}, POST, network: giving up")), "{done}");
             assert_eq!(session.held().map(|held| held.offset), Some(10));
+            assert_eq!(session.take_warnings().len(), 1);
+            // Five times at most, however far it comes in between.
+            let session = |number: u64| {
+                let kept = (1..=number).map(|count| kept(count * 10));
+                [opened()].into_iter().chain(kept).chain([reset(5), silent(), silent(), silent(), silent()])
+            };
+            let done = play(100, (1..=6).flat_map(session).collect());
+            assert!(done.matches("POST").count() == 6 && done.contains("GET, network: giving up"), "{done}");
         }
     }
 
