@@ -213,6 +213,8 @@ mod tests {
             "[fec0::1]",
             "192.0.0.1",
             "198.19.0.1",
+            "224.0.0.1",
+            "[ff02::1]",
             "240.0.0.1",
             "255.255.255.255",
         ] {
@@ -222,6 +224,10 @@ mod tests {
         }
         for public in [
             "8.8.8.8",
+            "8.0.0.1",
+            "8.18.0.1",
+            "8.64.0.1",
+            "192.5.0.1",
             "100.63.0.1",
             "172.32.0.1",
             "192.0.1.1",
@@ -282,6 +288,9 @@ mod tests {
         );
         assert_eq!(guard.admit("proxy.corp", addresses("10.0.0.1")).unwrap(), addresses("10.0.0.1"));
 
+        // One of several is not enough.
+        guard.admit("registry.example.com", addresses("10.0.0.7 1.2.3.4")).unwrap();
+        assert!(guard.admit("auth.example.com", addresses("10.0.0.8")).is_err());
         guard.admit("registry.example.com", addresses("10.0.0.7")).unwrap();
         assert_eq!(guard.admit("auth.example.com", addresses("10.0.0.8")).unwrap(), addresses("10.0.0.8"));
     }

@@ -235,11 +235,11 @@ mod tests {
             let url = format!("https://r/v2/x?{named}");
             assert_eq!(Location(url.parse().unwrap()).with_digest(&digest).as_str(), url);
         }
-        let other = format!("https://r/v2/x?digest={}", Digest::of(b"other"));
-        assert_eq!(
-            Location(other.parse().unwrap()).with_digest(&digest).as_str(),
-            format!("{other}&{parameter}")
-        );
+        for other in [format!("digest={}", Digest::of(b"other")), format!("_state={digest}")] {
+            let other = format!("https://r/v2/x?{other}");
+            let url = Location(other.parse().unwrap()).with_digest(&digest);
+            assert_eq!(url.as_str(), format!("{other}&{parameter}"));
+        }
     }
 
     #[test]
@@ -286,6 +286,8 @@ mod tests {
         let error = redirected(&Method::POST, &request, StatusCode::FOUND, &far, &guard).unwrap_err();
         assert_eq!(error.to_string(), "POST is redirected by 302 to https://other.example.com:8443");
         assert_eq!(error.hints(), ["push to `other.example.com:8443` instead"]);
+        let inside = headers("https://169.254.169.254/latest/meta-data");
+        assert!(redirected(&Method::GET, &request, StatusCode::FOUND, &inside, &guard).is_err());
     }
 
     #[test]

@@ -257,11 +257,23 @@ mod tests {
         assert_eq!(found.prefix, progress().prefix);
         record.clear();
         drop(record);
-        let (record, found) = unfinished.take(key("a")).unwrap();
+        let (mut record, found) = unfinished.take(key("a")).unwrap();
         assert!(found.is_none());
+        record.write(progress());
         let path = record.path.clone();
         record.finish();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_another_began_in_our_place_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let unfinished = Unfinished::new(dir.path());
+        let (ours, _) = unfinished.take(key("a")).unwrap();
+        fs_err::remove_file(&ours.path).unwrap();
+        let (theirs, _) = unfinished.take(key("a")).unwrap();
+        drop(ours);
+        assert!(theirs.path.exists());
     }
 
     #[test]
@@ -291,7 +303,11 @@ mod tests {
         assert!(record.path.exists(), "it is being sent");
         let path = record.path.clone();
         drop(record);
+        let (mut young, _) = unfinished.take(key("b")).unwrap();
+        young.write(progress());
+        drop(young);
         unfinished.sweep();
         assert!(!path.exists());
+        assert!(unfinished.has(&key("b")));
     }
 }

@@ -259,8 +259,8 @@ mod tests {
         for covered in ["repository:a:pull", "repository:a:push,pull", "repository:b:pull"] {
             assert_eq!(joined(ours(), vec![covered.into()]), ours(), "{covered}");
         }
-        for new in ["repository:a:delete", "repository:b:push", "repository:library/a:pull", "odd"] {
-            assert_eq!(joined(ours(), vec![new.into()]).last().unwrap(), new);
+        for new in ["repository:a:delete", "repository:a:pull,delete", "repository:library/a:pull", "odd"] {
+            assert_eq!(joined(ours(), vec!["strange".into(), new.into()]).last().unwrap(), new);
         }
     }
 
@@ -282,6 +282,7 @@ mod tests {
             (format!(r#"{{"token":"{}"}}"#, jwt("{}")), Some(60)),
             (r#"{"token":"a\nb"}"#.to_owned(), None),
             (r#"{"token":5}"#.to_owned(), None),
+            (r#"{"token":""}"#.to_owned(), None),
             ("<html>".to_owned(), None),
         ] {
             assert_eq!(lives(body.clone()), life, "{body}");

@@ -264,6 +264,40 @@ mod tests {
     }
 
     #[test]
+    fn what_one_of_two_knows_is_known() {
+        let other = Lesson { refuses_whole: true, ..Lesson::default() };
+        let both = Lesson { refuses_whole: true, ..LESSON };
+        assert_eq!((LESSON.and(other), other.and(LESSON)), (both, both));
+    }
+
+    #[test]
+    fn a_speed_is_news_when_it_has_doubled() {
+        let dir = tempfile::tempdir().unwrap();
+        let learned = Learned::new(dir.path());
+        let speed = |rate, round_trip| Lesson { rate, round_trip, ..LESSON };
+        for (taught, kept) in [
+            (speed(Some(100), Some(100)), speed(Some(100), Some(100))),
+            (speed(Some(150), Some(150)), speed(Some(100), Some(100))),
+            (speed(Some(60), Some(60)), speed(Some(100), Some(100))),
+            (speed(None, None), speed(Some(100), Some(100))),
+            (speed(Some(202), Some(100)), speed(Some(202), Some(100))),
+            (speed(Some(202), Some(202)), speed(Some(202), Some(202))),
+            (speed(Some(100), Some(202)), speed(Some(100), Some(202))),
+        ] {
+            learned.teach("h", taught);
+            assert_eq!(learned.lesson("h"), kept);
+        }
+    }
+
+    #[test]
+    fn a_line_is_no_faster_than_we_want_it() {
+        for (most, rate) in [(2_000_000, 1_000_000), (500_000, 500_000), (0, 1)] {
+            assert_eq!(LESSON.no_faster(most).rate, Some(rate));
+        }
+        assert_eq!(Lesson::default().no_faster(5).rate, Some(5));
+    }
+
+    #[test]
     fn what_a_larger_body_went_through_is_no_limit() {
         let dir = tempfile::tempdir().unwrap();
         let learned = Learned::new(dir.path());
@@ -271,6 +305,7 @@ mod tests {
         for (bytes, told, seeming) in [
             (8_000_000, LESSON.body_limit, LESSON.seeming_limit),
             (8_000_001, LESSON.body_limit, None),
+            (10_000_000, LESSON.body_limit, None),
             (10_000_001, None, None),
         ] {
             let mut lesson = LESSON;
@@ -327,5 +362,12 @@ mod tests {
         assert_eq!(lesson.rate, Some(10_000_000));
         lesson.took(100_000, Duration::from_secs(10));
         assert_eq!(lesson.rate.map(|rate| rate / 100), Some(102));
+        // Who answers sooner than ever was half as fast as that, for all that is known.
+        lesson.took(1_000_000, Duration::from_millis(200));
+        assert_eq!(lesson.rate, Some(10_000_000));
+        // Something goes through, and takes time.
+        lesson.took(0, Duration::from_secs(10));
+        lesson.answered(Duration::ZERO);
+        assert_eq!((lesson.rate, lesson.round_trip), (Some(1), Some(1)));
     }
 }
