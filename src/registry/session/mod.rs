@@ -634,5 +634,56 @@ mod tests {
         assert_eq!(session.location(), None);
         let (session, _) = play_with(settings(), &blob(5), vec![opened(), status(201)]);
         assert_eq!(session.acknowledged(), 5);
+        assert_eq!(session.location(), None);
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_held_until_the_blob_is_there() {
+        let held = |answers| {
+            let (session, _) = play_with(settings(), &blob(15), answers);
+            session.held().map(|held| held.offset)
+        };
+        let all = || [opened(), kept(10), kept(15)].into_iter();
+        assert_eq!(held(all().take(1).collect()), None);
+        assert_eq!(held(all().take(2).collect()), Some(10));
+        assert_eq!(held(all().chain([status(500)]).collect()), Some(15));
+        assert_eq!(held(all().chain([status(201)]).collect()), None);
+    }
+
+    #[test]
+    fn limits_that_others_have_met_hold_for_the_next_chunk() {
+        let others = Lesson { body_limit: Some(4), ..Lesson::default() };
+        let (mut session, _) = play_with(settings(), &blob(100), vec![opened()]);
+        session.hear(others);
+        assert_eq!(play_on(session, &blob(100), vec![]).1, "0..4");
+        // Chunks of one size stay so.
+        let answers = vec![opened().header("oci-chunk-min-length", "2"), kept(10)];
+        let (mut session, _) = play_with(settings(), &blob(100), answers);
+        session.hear(others);
+        assert_eq!(play_on(session, &blob(100), vec![]).1, "10..20");
+    }
+
+    #[test]
+    fn chunks_of_another_size_than_was_asked_for_are_spoken_of_where_there_are_any() {
+        let between = || opened().header("oci-chunk-min-length", "4").header("oci-chunk-max-length", "8");
+        let (session, done) = play_with(settings(), &blob(100), vec![between()]);
+        assert_eq!(done, "POST, 0..8");
+        assert!(session.resized().is_some());
+        let whole = Settings { profile: hosts::profile("gcr.io"), ..settings() };
+        assert!(play_with(whole, &blob(100), vec![between()]).0.resized().is_none());
+    }
+
+    #[test]
+    fn a_round_trip_is_that_of_a_request_without_a_body() {
+        let second = Duration::from_secs(1);
+        let round_trip =
+            |session: Session, answers| play_on(session, &blob(25), answers).0.lesson().round_trip;
+        let look = Settings { look_first: true, ..settings() };
+        assert_eq!(round_trip(Session::new(look), vec![status(404).after(second)]), Some(1_000_000));
+        let answers = vec![opened().after(2 * second), kept(10).after(second)];
+        assert_eq!(round_trip(Session::new(settings()), answers), Some(2_000_000));
+        let held = Held { location: place("a"), offset: 10, chunk: 10, equal_parts: false };
+        let resumed = Session::resume(settings(), held);
+        assert_eq!(round_trip(resumed, vec![holds(10).after(second)]), Some(1_000_000));
     }
 }

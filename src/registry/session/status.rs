@@ -141,7 +141,10 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::super::{Action, Fault, Held, Lesson, Pace, Session, Settings, Spool, script::*};
-    use crate::error::{Error, ErrorKind};
+    use crate::{
+        error::{Error, ErrorKind},
+        registry::hosts,
+    };
 
     #[test]
     fn an_earlier_process_may_still_be_heard() {
@@ -162,6 +165,17 @@ mod tests {
         assert_eq!(play(vec![status(404), status(200)]), "GET, HEAD, present");
         let closing = vec![holds(27), status(404), status(404), status(200)];
         assert_eq!(play(closing), "GET, wait, GET, wait, GET, HEAD, present");
+        // Whoever does not answer, or takes no chunks, is not asked.
+        for host in ["1.dkr.ecr.eu-west-1.amazonaws.com", "gcr.io"] {
+            let settings = Settings { profile: hosts::profile(host), ..settings() };
+            let held = Held { location: place("a"), offset: 10, chunk: 10, equal_parts: false };
+            assert_eq!(play_on(Session::resume(settings, held), &blob(27), vec![]).1, "POST");
+        }
+        // What turns out to be no larger than a chunk is not sent in one piece behind what is there.
+        let held = Held { location: place("a"), offset: 10, chunk: 30, equal_parts: true };
+        let answers = vec![holds(10), holds(10)];
+        let done = play_on(Session::resume(settings(), held), &blob(27), answers).1;
+        assert_eq!(done, "GET, wait, GET, 10..27");
     }
 
     #[test]
@@ -198,6 +212,9 @@ mod tests {
         let (session, done) = play_on(session, &blob(27), vec![no_connection()]);
         assert!(done.starts_with("HEAD, network: giving up after 4 attempts"), "{done}");
         assert_eq!(session.acknowledged(), 0);
+        // Nor is a new one opened twice.
+        let done = play(vec![status(404), status(404), status(403)]);
+        assert!(done.starts_with("GET, HEAD, POST, denied: "), "{done}");
         // What is too large is too large elsewhere.
         let done = play(vec![holds(10), holds(10), status(413)]);
         assert!(done.starts_with("GET, wait, GET, 10..20, refused: "), "{done}");
