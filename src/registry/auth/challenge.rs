@@ -158,7 +158,7 @@ mod tests {
                 Some(bearer_from("https://a/t", Some("a \"  b"), &[])),
             ),
             // Neither another scheme nor what stands in its quotes is one.
-            (vec![r#"Digest realm="https://a/t""#, r#"Digest realm="a, Basic b=c, d""#], None),
+            (vec![r#"Digest realm="https://a/t""#, r#"Digest realm="a, Basic b=c, Basic d=e, f""#], None),
             (vec![r#"Bearer realm="null://""#, r#"Basic realm="x""#], Some(Challenge::Basic)),
             (vec![r#"Bearer realm="/token""#], None),
             (vec![r#"Bearer realm="https://a/t",scope="ü""#, "Basic"], Some(Challenge::Basic)),

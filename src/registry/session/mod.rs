@@ -563,6 +563,12 @@ mod tests {
         // Chunks of 9, since 21 = 10 + 10 + 1.
         let answers = vec![opened(), kept(9), kept(18), kept(21), status(201)];
         assert_eq!(play(21, answers), "POST, 0..9, 9..18, 18..21, PUT, uploaded");
+        // Nor is any larger than was asked for, unless all have one size.
+        let least = |lesson| Settings { chunk_size: Some(4), lesson, ..settings() };
+        let done = play_with(least(Lesson::default()), &blob(9), vec![opened(), kept(4), kept(7)]).1;
+        assert_eq!(done, "POST, 0..4, 4..7, 7..9");
+        let equal = Lesson { equal_parts: true, ..Lesson::default() };
+        assert_eq!(play_with(least(equal), &blob(9), vec![opened(), kept(5)]).1, "POST, 0..5, 5..9");
     }
 
     #[test]
@@ -611,6 +617,8 @@ mod tests {
         let whole = || Settings { profile, ..settings() };
         let (_, done) = play_with(whole(), &Spool { written: 1000, ..Spool::default() }, vec![]);
         assert_eq!(done, "more");
+        let promised = Spool { written: 999, ..blob(1000) };
+        assert_eq!(play_with(whole(), &promised, vec![opened()]).1, "POST, more");
         let answers = vec![opened(), status(201)];
         assert_eq!(play_with(whole(), &blob(1000), answers).1, "POST, PUT 1000, uploaded");
     }
@@ -657,10 +665,10 @@ mod tests {
         session.hear(others);
         assert_eq!(play_on(session, &blob(100), vec![]).1, "0..4");
         // Chunks of one size stay so.
-        let answers = vec![opened().header("oci-chunk-min-length", "2"), kept(10)];
-        let (mut session, _) = play_with(settings(), &blob(100), answers);
+        let equal = vec![opened().header("oci-chunk-min-length", "4")];
+        let (mut session, _) = play_with(settings(), &blob(100), equal);
         session.hear(others);
-        assert_eq!(play_on(session, &blob(100), vec![]).1, "10..20");
+        assert_eq!(play_on(session, &blob(100), vec![]).1, "0..10");
     }
 
     #[test]

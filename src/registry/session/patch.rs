@@ -228,6 +228,11 @@ mod tests {
         assert_eq!(done, format!("POST, 0..{}, POST, 0..{} @b", 16 * MIB, 8 * MIB));
         assert_eq!(session.lesson().body_limit, Some(8 * MIB));
         assert!(session.take_shrunk().is_some() && session.most() == 8 * MIB);
+        // Even if one of that size went through before.
+        let asked = Settings { chunk_size: Some(16 * MIB), ..settings() };
+        let answers = vec![opened(), holds(16 * MIB), status(413), opened()];
+        let lesson = play_with(asked, &blob(40 * MIB), answers).0.lesson();
+        assert_eq!(Lesson::default().and(lesson).body_limit, Some(8 * MIB));
         // A blob of one chunk as well.
         let answers = vec![opened(), status(413), opened()];
         assert_eq!(
