@@ -677,6 +677,10 @@ mod tests {
         let (session, done) = play_with(settings(), &blob(100), vec![between()]);
         assert_eq!(done, "POST, 0..8");
         assert!(session.resized().is_some());
+        // A limit above the least is none to give up for.
+        let lesson = Lesson { body_limit: Some(6), ..Lesson::default() };
+        let known = Settings { lesson, ..settings() };
+        assert_eq!(play_with(known, &blob(100), vec![between()]).1, "POST, 0..6");
         let whole = Settings { profile: hosts::profile("gcr.io"), ..settings() };
         assert!(play_with(whole, &blob(100), vec![between()]).0.resized().is_none());
     }
