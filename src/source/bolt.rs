@@ -116,6 +116,34 @@ impl Database {
         })
     }
 
+    /// Visits the buckets within a bucket.
+    pub(super) fn buckets(
+        &self,
+        bucket: Bucket<'_>,
+        mut each: impl FnMut(&[u8], Bucket<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.visit(bucket, &mut |name, item| {
+            if let Item::Bucket(found) = item {
+                each(name, found)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Visits the keys of a bucket that have values.
+    pub(super) fn values(
+        &self,
+        bucket: Bucket<'_>,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.visit(bucket, &mut |key, item| {
+            if let Item::Value(value) = item {
+                each(key, value)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
     fn page(&self, number: u64, depth: usize, visit: Visit<'_>) -> Result<ControlFlow<()>> {
         if depth > DEPTH_LIMIT {
             return Err(damaged("its tree is too deep"));

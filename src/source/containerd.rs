@@ -7,7 +7,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +15,7 @@ use bytes::Bytes;
 use super::{
     Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source,
     blobs::{self, Blobs},
-    bolt::{self, Bucket, Database, Item},
+    bolt::{self, Bucket, Database},
     choose::is_called,
 };
 use crate::{
@@ -171,20 +170,14 @@ pub fn system_roots() -> Vec<PathBuf> {
 pub fn contents(database: &Database) -> Result<(Vec<Image>, Origins)> {
     let (mut images, mut origins) = (Vec::new(), Origins::new());
     database.within(database.root(), SCHEMA, &mut |schema| {
-        database.visit(schema, &mut |namespace, item| {
-            let Item::Bucket(bucket) = item else { return Ok(ControlFlow::Continue(())) };
-            database.visit(bucket, &mut |kind, item| {
-                match (kind, item) {
-                    (b"images", Item::Bucket(bucket)) => named(database, bucket, namespace, &mut images)?,
-                    (b"content", Item::Bucket(bucket)) => {
-                        database
-                            .within(bucket, b"blob", &mut |blobs| labels(database, blobs, &mut origins))?;
-                    }
-                    _ => {}
+        database.buckets(schema, |namespace, bucket| {
+            database.buckets(bucket, |kind, bucket| match kind {
+                b"images" => named(database, bucket, namespace, &mut images),
+                b"content" => {
+                    database.within(bucket, b"blob", &mut |blobs| labels(database, blobs, &mut origins))
                 }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            Ok(ControlFlow::Continue(()))
+                _ => Ok(()),
+            })
         })
     })?;
     Ok((images, origins))
@@ -192,29 +185,26 @@ pub fn contents(database: &Database) -> Result<(Vec<Image>, Origins)> {
 
 /// Collects where blobs came from. What is no digest or no repository is nobody's hint.
 fn labels(database: &Database, blobs: Bucket<'_>, origins: &mut Origins) -> Result<()> {
-    database.visit(blobs, &mut |digest, item| {
-        let digest = text(digest).ok().and_then(|digest| digest.parse::<Digest>().ok());
-        let (Some(digest), Item::Bucket(blob)) = (digest, item) else {
-            return Ok(ControlFlow::Continue(()));
+    database.buckets(blobs, |digest, blob| {
+        let Some(digest) = text(digest).ok().and_then(|digest| digest.parse::<Digest>().ok()) else {
+            return Ok(());
         };
         database.within(blob, b"labels", &mut |labels| {
-            database.visit(labels, &mut |key, item| {
-                if let (Some(host), Item::Value(value)) = (key.strip_prefix(ORIGIN), item)
+            database.values(labels, |key, value| {
+                if let Some(host) = key.strip_prefix(ORIGIN)
                     && let (Ok(host), Ok(paths)) = (text(host), text(value))
                 {
                     let found = paths.split(',').filter_map(|path| Repository::new(host, path).ok());
                     origins.entry(digest.clone()).or_default().extend(found);
                 }
-                Ok(ControlFlow::Continue(()))
+                Ok(())
             })
-        })?;
-        Ok(ControlFlow::Continue(()))
+        })
     })
 }
 
 fn named(database: &Database, bucket: Bucket<'_>, namespace: &[u8], images: &mut Vec<Image>) -> Result<()> {
-    database.visit(bucket, &mut |name, item| {
-        let Item::Bucket(bucket) = item else { return Ok(ControlFlow::Continue(())) };
+    database.buckets(bucket, |name, bucket| {
         let (namespace, name) = (text(namespace)?, text(name)?);
         database.within(bucket, b"target", &mut |bucket| {
             let target = target(database, bucket)
@@ -226,22 +216,20 @@ fn named(database: &Database, bucket: Bucket<'_>, namespace: &[u8], images: &mut
         if images.len() > IMAGE_LIMIT {
             return Err(Error::source(format!("the storage is over the limit of {IMAGE_LIMIT} images")));
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     })
 }
 
 fn target(database: &Database, bucket: Bucket<'_>) -> Result<Descriptor> {
     let (mut digest, mut media_type, mut size) = (None, None, None);
-    database.visit(bucket, &mut |key, item| {
-        if let Item::Value(value) = item {
-            match key {
-                b"digest" => digest = Some(text(value)?.parse::<Digest>()?),
-                b"mediatype" => media_type = Some(text(value)?.to_owned()).filter(|text| !text.is_empty()),
-                b"size" => size = varint(value),
-                _ => {}
-            }
+    database.values(bucket, |key, value| {
+        match key {
+            b"digest" => digest = Some(text(value)?.parse::<Digest>()?),
+            b"mediatype" => media_type = Some(text(value)?.to_owned()).filter(|text| !text.is_empty()),
+            b"size" => size = varint(value),
+            _ => {}
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     })?;
     let (Some(digest), Some(size)) = (digest, size) else {
         return Err(Error::source("it has no digest or no size"));
