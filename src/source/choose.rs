@@ -276,10 +276,6 @@ mod tests {
             Ok(self.0.clone())
         }
 
-        fn document(&self, _: &Descriptor) -> Result<Bytes> {
-            Err(Error::source("missing"))
-        }
-
         fn open(&self, _: &Layer) -> Result<Data> {
             Err(Error::source("missing"))
         }

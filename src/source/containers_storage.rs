@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Missing, Origin, Source,
+    Data, Image, ImageContent, Layer, Origin, Source,
     graphroot::{Graphroot, ImageRecord, LayerRecord},
     signatures_stay,
     spec::{Location, SourceSpec, Transport},
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result, counted, printable},
     oci::{
-        Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
+        Content, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
         manifest::MANIFEST_LIMIT,
     },
 };
@@ -207,10 +207,6 @@ impl Source for ContainersStorage {
 
     fn images(&self) -> Result<Vec<Image>> {
         Ok(self.images.clone())
-    }
-
-    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {

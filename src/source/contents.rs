@@ -416,10 +416,6 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn document(&self, _: &Descriptor) -> Result<Bytes> {
-            Err(Error::source("no documents"))
-        }
-
         fn open(&self, layer: &Layer) -> Result<Data> {
             // The first look is not the reading.
             if self.opened.fetch_add(1, Ordering::SeqCst) >= 4 {

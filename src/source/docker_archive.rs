@@ -172,10 +172,6 @@ impl Source for DockerArchive {
         images.collect::<Result<_>>().map_err(|error| error.while_doing(format!("reading {}", self.name)))
     }
 
-    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
-    }
-
     fn open(&self, layer: &Layer) -> Result<Data> {
         let data = self.index.find(&layer.name).and_then(|data| data.clone().into_data());
         data.map_err(|error| error.while_doing(format!("reading {}", self.name)))

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{
-    Data, Image, ImageContent, Layer, Missing, Origin, Source,
+    Data, Image, ImageContent, Layer, Origin, Source,
     blobs::{self, Blobs},
     containerd::Containerd,
     payload::Payloads,
@@ -246,10 +246,6 @@ impl Source for DockerStorage {
 
     fn images(&self) -> Result<Vec<Image>> {
         Ok(self.images.clone())
-    }
-
-    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {

@@ -63,8 +63,10 @@ pub trait Source: Send + Sync {
     fn images(&self) -> Result<Vec<Image>>;
 
     /// Reads a manifest or index by descriptor. Its size and digest have been checked. An error of
-    /// [`Missing`] means that the source names it and does not hold it.
-    fn document(&self, descriptor: &Descriptor) -> Result<Bytes>;
+    /// [`Missing`] means that the source names it and does not hold it: where images are configs and layers, any.
+    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
+    }
 
     /// Opens a layer or config that one of this source's images names. Size (where a descriptor states it)
     /// and file type have been checked, the digest has not. [`Missing`] as for documents.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Data, Image, ImageContent, Layer, Missing, Source};
+use super::{Data, Image, ImageContent, Layer, Source};
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
@@ -185,10 +185,6 @@ impl Source for Nix2Container {
             },
             companion: false,
         }])
-    }
-
-    fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {
