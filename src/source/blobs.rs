@@ -1,4 +1,4 @@
-//! Blobs by digest in a folder, wherever in it a tool puts them, and what every holder of blobs checks.
+//! Blobs by digest, wherever a tool puts them in a folder or an archive, and what every holder of blobs checks.
 //!
 //! A digest has been parsed before it becomes a path. What is opened is a regular file of the size that its
 //! descriptor says; a document is compared with its digest too.
@@ -6,39 +6,51 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
-use super::{Data, Layer, Missing, archive::EntryData, tree::check};
+use super::{
+    Data, Layer, Missing,
+    archive::{EntryData, Index},
+    tree::check,
+};
 use crate::{
     blob::mismatch,
     error::{Error, Result},
-    layout::read,
+    layout::{read, write::blob_name},
     oci::{Descriptor, Digest, manifest::MANIFEST_LIMIT},
 };
 
-/// A folder of blobs.
-pub(super) struct Blobs {
-    folder: PathBuf,
-    place: fn(&Digest) -> PathBuf,
+/// A folder of blobs, or an archive that has them where OCI layouts do.
+pub(super) enum Blobs {
+    Archive(Arc<Index>),
+    Folder {
+        dir: PathBuf,
+        /// Where below it a blob is.
+        place: fn(&Digest) -> PathBuf,
+    },
 }
 
 impl fmt::Debug for Blobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Blobs({})", self.folder.display())
+        match self {
+            Self::Archive(_) => f.write_str("Blobs"),
+            Self::Folder { dir, .. } => write!(f, "Blobs({})", dir.display()),
+        }
     }
 }
 
 impl Blobs {
-    /// Blobs in `folder`, each at its own `place` below it.
-    pub(super) fn new(folder: impl Into<PathBuf>, place: fn(&Digest) -> PathBuf) -> Self {
-        Self { folder: folder.into(), place }
+    /// Blobs in `dir`, each at its own `place` below it.
+    pub(super) fn new(dir: impl Into<PathBuf>, place: fn(&Digest) -> PathBuf) -> Self {
+        Self::Folder { dir: dir.into(), place }
     }
 
     /// Blobs as OCI layouts and containerd keep them: `<algorithm>/<hex>`.
-    pub(super) fn by_algorithm(folder: &Path) -> Self {
-        Self::new(folder, |digest| Path::new(digest.algorithm().name()).join(digest.hex()))
+    pub(super) fn by_algorithm(dir: impl Into<PathBuf>) -> Self {
+        Self::new(dir, |digest| Path::new(digest.algorithm().name()).join(digest.hex()))
     }
 
     /// Describes a blob by its digest alone. A size of 0 is said of what is missing.
@@ -49,13 +61,12 @@ impl Blobs {
 
     /// Returns the size of a blob, if it is there.
     pub(super) fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        Ok(read::open_at(&self.path(digest))?.map(|blob| blob.size()))
+        Ok(self.look_up(digest)?.map(|blob| blob.size()))
     }
 
     /// Finds the bytes that a descriptor names, of the size it says.
     pub(super) fn find(&self, descriptor: &Descriptor) -> Result<EntryData> {
-        let found = read::open_at(&self.path(&descriptor.digest))?;
-        fitting(found.map(EntryData::Stored), descriptor)
+        fitting(self.look_up(&descriptor.digest)?, descriptor)
     }
 
     /// Opens a blob that a manifest of `source` names.
@@ -65,13 +76,35 @@ impl Blobs {
         data.map_err(|error| error.while_doing(format!("reading {source}")))
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join((self.place)(digest))
+    /// Reads a manifest or index, and checks its digest.
+    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let what = format!("manifest {}", descriptor.digest);
+        if descriptor.size > MANIFEST_LIMIT {
+            return Err(Error::source(format!(
+                "{what} is over the limit of 4 MiB that registries have: {} bytes",
+                descriptor.size
+            )));
+        }
+        let bytes = self.find(descriptor)?.read(MANIFEST_LIMIT, &what)?;
+        check(&bytes, descriptor)?;
+        Ok(bytes)
+    }
+
+    fn look_up(&self, digest: &Digest) -> Result<Option<EntryData>> {
+        match self {
+            Self::Archive(index) => match index.find(&blob_name(digest)) {
+                Err(error) if error.find::<Missing>().is_some() => Ok(None),
+                found => found.cloned().map(Some),
+            },
+            Self::Folder { dir, place } => {
+                Ok(read::open_at(&dir.join(place(digest)))?.map(EntryData::Stored))
+            }
+        }
     }
 }
 
 /// Returns the descriptor of a blob, which it has wherever manifests are kept.
-pub(super) fn described(layer: &Layer) -> Result<&Descriptor> {
+fn described(layer: &Layer) -> Result<&Descriptor> {
     layer
         .descriptor
         .as_ref()
@@ -79,7 +112,7 @@ pub(super) fn described(layer: &Layer) -> Result<&Descriptor> {
 }
 
 /// Returns what was found for a descriptor, if it has the right size, or else what the descriptor embeds.
-pub(super) fn fitting(found: Option<EntryData>, descriptor: &Descriptor) -> Result<EntryData> {
+fn fitting(found: Option<EntryData>, descriptor: &Descriptor) -> Result<EntryData> {
     let digest = &descriptor.digest;
     match (found, &descriptor.data) {
         (Some(data), _) if data.size() == descriptor.size => Ok(data),
@@ -91,21 +124,4 @@ pub(super) fn fitting(found: Option<EntryData>, descriptor: &Descriptor) -> Resu
         }
         (None, None) => Err(Error::source(format!("blob {digest} is missing")).because(Missing)),
     }
-}
-
-/// Reads a manifest or index, and checks its digest.
-pub(super) fn document(
-    descriptor: &Descriptor,
-    find: impl FnOnce(&Descriptor) -> Result<EntryData>,
-) -> Result<Bytes> {
-    let what = format!("manifest {}", descriptor.digest);
-    if descriptor.size > MANIFEST_LIMIT {
-        return Err(Error::source(format!(
-            "{what} is over the limit of 4 MiB that registries have: {} bytes",
-            descriptor.size
-        )));
-    }
-    let bytes = find(descriptor)?.read(MANIFEST_LIMIT, &what)?;
-    check(&bytes, descriptor)?;
-    Ok(bytes)
 }

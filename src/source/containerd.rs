@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source,
-    blobs::{self, Blobs},
+    blobs::Blobs,
     bolt::{self, Bucket, Database},
     choose::is_called,
 };
@@ -64,7 +64,7 @@ impl Containerd {
     /// Returns the blobs in the root `dir`, or in the content store that `dir` is.
     pub(super) fn blobs(dir: &Path) -> Blobs {
         let content = dir.join(CONTENT);
-        Blobs::by_algorithm(&if content.is_dir() { content } else { dir.to_owned() }.join(BLOBS))
+        Blobs::by_algorithm(if content.is_dir() { content } else { dir.to_owned() }.join(BLOBS))
     }
 
     /// Reads the names in the root `dir`. An image of no name is listed if `choice` is its digest.
@@ -125,7 +125,7 @@ impl Source for Containerd {
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        blobs::document(descriptor, |descriptor| self.blobs.find(descriptor))
+        self.blobs.document(descriptor)
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {

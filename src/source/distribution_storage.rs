@@ -12,10 +12,7 @@ use std::{
 use bytes::Bytes;
 use walkdir::WalkDir;
 
-use super::{
-    Choice, Data, Image, ImageContent, Layer, Source,
-    blobs::{self, Blobs},
-};
+use super::{Choice, Data, Image, ImageContent, Layer, Source, blobs::Blobs};
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
@@ -82,7 +79,7 @@ impl Source for DistributionStorage {
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        blobs::document(descriptor, |descriptor| self.blobs.find(descriptor))
+        self.blobs.document(descriptor)
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {

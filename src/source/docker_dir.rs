@@ -9,10 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Source,
-    blobs::{self, Blobs},
-    docker_archive::MANIFEST,
-    signatures_stay,
+    Data, Image, ImageContent, Layer, Source, blobs::Blobs, docker_archive::MANIFEST, signatures_stay,
     tree::read_config,
 };
 use crate::{
@@ -115,7 +112,7 @@ impl Source for DockerDir {
         if descriptor.digest == self.root.digest {
             return Ok(self.root.bytes.clone());
         }
-        blobs::document(descriptor, |descriptor| self.manifests.find(descriptor))
+        self.manifests.document(descriptor)
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::{
     Data, Image, ImageContent, Layer, Origin, Source,
-    blobs::{self, Blobs},
+    blobs::Blobs,
     containerd::Containerd,
     payload::Payloads,
     store::{open, read},
@@ -137,8 +137,7 @@ impl DockerStorage {
 
     fn manifest(&self, digest: &Digest) -> Option<Manifest> {
         self.documents.iter().find_map(|blobs| {
-            let descriptor = blobs.describe(digest).ok()?;
-            let bytes = blobs::document(&descriptor, |descriptor| blobs.find(descriptor)).ok()?;
+            let bytes = blobs.document(&blobs.describe(digest).ok()?).ok()?;
             Manifest::parse(bytes, digest.clone(), None).ok()
         })
     }

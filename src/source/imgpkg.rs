@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    layout::{BLOBS, CONTAINERD_NAME, INDEX},
+    layout::{CONTAINERD_NAME, INDEX, write::blob_name},
     oci::Digest,
 };
 
@@ -137,10 +137,6 @@ fn add(index: &mut Index, document: Document) -> Result<()> {
 fn put(index: &mut Index, name: String, text: String) -> Result<()> {
     let head = EntryHead { name, kind: EntryKind::File, size: text.len() as u64 };
     index.add(head, EntryData::Kept(text.into()))
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// Reads the digest that a layer's entry is named by, however it is packed.

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use super::{
     Data, Image, ImageContent, Layer, Missing, Origin, Source,
     archive::{EntryData, Index},
-    blobs,
+    blobs::Blobs,
 };
 use crate::{
     blob::Blob,
-    error::Result,
+    error::{Error, Result},
     layout::{
         BLOBS, CONTAINERD_NAME, INDEX, OCI_LAYOUT, REF_NAME,
         left_out::{Absent, LEFT_OUT, LEFT_OUT_LIMIT, LeftOut},
@@ -32,16 +32,9 @@ use crate::{
 #[derive(Debug)]
 pub struct OciLayout {
     name: String,
-    place: Place,
+    blobs: Blobs,
     manifests: Vec<Descriptor>,
     left_out: Option<LeftOut>,
-}
-
-#[derive(Debug)]
-enum Place {
-    Archive(Arc<Index>),
-    /// The folder of blobs: the layout's own, or one that several layouts share.
-    Blobs(PathBuf),
 }
 
 impl OciLayout {
@@ -58,7 +51,7 @@ impl OciLayout {
         };
         let manifests = manifests().map_err(|error| error.while_doing(format!("reading {name}")))?;
         let blobs = blob_dir.map_or_else(|| dir.join(BLOBS), Path::to_owned);
-        Ok(Self { name, place: Place::Blobs(blobs), manifests, left_out: None })
+        Ok(Self { name, blobs: Blobs::by_algorithm(blobs), manifests, left_out: None })
     }
 
     /// Reads the layout in an archive, which messages call `name`.
@@ -69,40 +62,33 @@ impl OciLayout {
         let manifests = read::parse_index(&index.read(INDEX, INDEX_LIMIT)?)?;
         let left_out = index.contains(LEFT_OUT).then(|| index.read(LEFT_OUT, LEFT_OUT_LIMIT));
         let left_out = left_out.transpose()?.map(|bytes| LeftOut::parse(&bytes)).transpose()?;
-        Ok(Self { name, place: Place::Archive(index), manifests, left_out })
+        Ok(Self { name, blobs: Blobs::Archive(index), manifests, left_out })
     }
 
     /// One image over the blobs of a layout that does not list it; its manifest is embedded in its descriptor. Messages
     /// call it `name`.
     pub fn unlisted(root: Descriptor, blobs: PathBuf, name: String) -> Self {
-        Self { name, place: Place::Blobs(blobs), manifests: vec![root], left_out: None }
+        Self { name, blobs: Blobs::by_algorithm(blobs), manifests: vec![root], left_out: None }
     }
 
     /// Finds the bytes that a descriptor names, of the size it says.
     pub(super) fn find(&self, descriptor: &Descriptor) -> Result<EntryData> {
-        let digest = &descriptor.digest;
-        let found = match &self.place {
-            Place::Blobs(blobs) => read::open_blob(blobs, digest)?.map(EntryData::Stored),
-            Place::Archive(index) => {
-                let name = format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex());
-                match index.find(&name) {
-                    Ok(data) => Some(data.clone()),
-                    Err(error) if error.find::<Missing>().is_some() => None,
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        blobs::fitting(found, descriptor).map_err(|error| match self.absent(digest) {
-            Some(_) => error.with_hint(
-                "the bundle leaves out what its base has: push that before, or bundle with a newer inventory",
-            ),
-            None => error,
-        })
+        self.blobs.find(descriptor)
+    }
+
+    /// Says what to do about a blob that was left out on purpose.
+    fn explained(&self, error: Error, descriptor: Option<&Descriptor>) -> Error {
+        if error.find::<Missing>().is_none() || self.absent(descriptor).is_none() {
+            return error;
+        }
+        error.with_hint(
+            "the bundle leaves out what its base has: push that before, or bundle with a newer inventory",
+        )
     }
 
     /// Returns what is known of a blob that was left out on purpose.
-    fn absent(&self, digest: &Digest) -> Option<&Absent> {
-        self.left_out.as_ref()?.find(digest)
+    fn absent(&self, descriptor: Option<&Descriptor>) -> Option<&Absent> {
+        self.left_out.as_ref()?.find(&descriptor?.digest)
     }
 
     /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
@@ -164,17 +150,16 @@ impl Source for OciLayout {
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        blobs::document(descriptor, |descriptor| self.find(descriptor))
+        self.blobs.document(descriptor).map_err(|error| self.explained(error, Some(descriptor)))
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {
-        let data = blobs::described(layer).and_then(|layer| self.find(layer)).and_then(EntryData::into_data);
-        data.map_err(|error| error.while_doing(format!("reading {}", self.name)))
+        let data = self.blobs.open(layer, &self.name);
+        data.map_err(|error| self.explained(error, layer.descriptor.as_ref()))
     }
 
     fn origins(&self, blob: &Layer) -> Vec<Origin> {
-        let digest = blob.descriptor.as_ref().map(|descriptor| &descriptor.digest);
-        let Some(absent) = digest.and_then(|digest| self.absent(digest)) else { return Vec::new() };
+        let Some(absent) = self.absent(blob.descriptor.as_ref()) else { return Vec::new() };
         let anywhere = |path: &String| Repository::new("", path).ok();
         let repositories = absent.repositories.iter().filter_map(anywhere).collect();
         vec![Origin { digest: absent.digest.clone(), repositories }]
