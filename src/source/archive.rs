@@ -6,7 +6,7 @@
 //! soon as that name is asked for: Docker takes the last and the containers libraries the first.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io::{self, Cursor, Read as _},
     path::{Path, PathBuf},
 };
@@ -29,10 +29,15 @@ use crate::{
 /// What an archive holds, by name.
 #[derive(Debug, Default)]
 pub struct Index {
-    nodes: HashMap<Box<str>, Node>,
-    /// Later entries of names that are taken already.
-    duplicates: HashMap<Box<str>, Vec<Node>>,
+    names: HashMap<Box<str>, Named>,
     count: usize,
+}
+
+/// What an archive has under one name.
+#[derive(Debug)]
+struct Named {
+    first: Node,
+    later: Vec<Node>,
 }
 
 /// The bytes of an entry.
@@ -120,10 +125,9 @@ impl Index {
             EntryKind::Sparse => Node::Unsupported("a GNU sparse file"),
             EntryKind::Other => Node::Unsupported("not a regular file"),
         };
-        if self.nodes.contains_key(name.as_str()) {
-            self.duplicates.entry(name.into()).or_default().push(node);
-        } else {
-            self.nodes.insert(name.into(), node);
+        match self.names.entry(name.into()) {
+            Entry::Occupied(taken) => taken.into_mut().later.push(node),
+            Entry::Vacant(free) => drop(free.insert(Named { first: node, later: Vec::new() })),
         }
         Ok(())
     }
@@ -137,25 +141,21 @@ impl Index {
             }
             node => node,
         };
-        let nodes = self.nodes.into_iter();
-        let duplicates = self.duplicates.into_iter();
-        Self {
-            nodes: nodes.filter_map(|(name, node)| Some((inside(&name)?, moved(node)))).collect(),
-            duplicates: duplicates
-                .filter_map(|(name, nodes)| Some((inside(&name)?, nodes.into_iter().map(moved).collect())))
-                .collect(),
-            count: self.count,
-        }
+        let names = self.names.into_iter().filter_map(|(name, Named { first, later })| {
+            let named = Named { first: moved(first), later: later.into_iter().map(moved).collect() };
+            Some((inside(&name)?, named))
+        });
+        Self { names: names.collect(), count: self.count }
     }
 
     /// Returns whether there is an entry of this name, of any kind.
     pub fn contains(&self, name: &str) -> bool {
-        self.nodes.contains_key(normalized(name).as_str())
+        self.names.contains_key(normalized(name).as_str())
     }
 
     /// Returns all names, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.nodes.keys().map(AsRef::as_ref)
+        self.names.keys().map(AsRef::as_ref)
     }
 
     /// Returns the bytes of the regular file of this name, through links. [`Missing`] if there is none.
@@ -163,7 +163,7 @@ impl Index {
         let asked = normalized(name);
         let mut key = asked.clone();
         for _ in 0..=LINK_LIMIT {
-            let Some(node) = self.nodes.get(key.as_str()) else {
+            let Some(Named { first: node, later }) = self.names.get(key.as_str()) else {
                 if asked.is_empty() {
                     return Err(Error::source("the manifest names an empty path"));
                 }
@@ -179,8 +179,8 @@ impl Index {
                 .because(Missing));
             };
             // Whoever unpacks the archive has one file for both.
-            let absolute = self.nodes.get(format!("/{key}").as_str());
-            for other in self.duplicates.get(key.as_str()).into_iter().flatten().chain(absolute) {
+            let absolute = self.names.get(format!("/{key}").as_str()).map(|named| &named.first);
+            for other in later.iter().chain(absolute) {
                 if !node.equals(other)? {
                     return Err(Error::source(format!(
                         "duplicate entry: `{}` occurs twice in the archive, with different content",
@@ -190,7 +190,7 @@ impl Index {
             }
             key = match node {
                 Node::File(data) => return Ok(data),
-                Node::Link(target) if self.nodes.contains_key(target) => target.to_string(),
+                Node::Link(target) if self.names.contains_key(target) => target.to_string(),
                 // Absolute targets start at the root of the archive.
                 Node::Link(target) => target.trim_start_matches('/').to_owned(),
                 Node::Unsupported(what) => {
