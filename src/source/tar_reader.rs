@@ -5,7 +5,10 @@
 //! this machine. No header's number is trusted: arithmetic is checked, nothing is allocated by it, and an
 //! archive that is shorter than its headers say is called truncated.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    ops::Range,
+};
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -109,19 +112,20 @@ pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryH
     let mut offset = at;
     let mut extensions = Extensions::default();
     loop {
-        let Some(block) = read_block(input, offset)? else {
+        let Some(header) = read_block(input, offset)?.map(Header) else {
             return if offset == at { Ok(None) } else { Err(truncated(offset)) };
         };
-        if block == [0; BLOCK] {
+        if header.is_empty() {
             return Ok(None);
         }
-        check_sum(&block, offset)?;
         let wrong = |what: &str| Error::source(format!("tar header at byte {offset}: {what}"));
-        let size = number(&block[124..136]).map_err(wrong)?;
-        let flag = block[156];
-        if !matches!(flag, b'L' | b'K' | b'x' | b'g') {
-            let length = offset + BLOCK as u64 + skip_sparse_map(input, &block, offset)? - at;
-            return Ok(Some((extensions.head(&block, size), length)));
+        if !header.is_sound() {
+            return Err(wrong("wrong checksum"));
+        }
+        let size = header.size().map_err(wrong)?;
+        if !matches!(header.flag(), b'L' | b'K' | b'x' | b'g') {
+            let length = offset + BLOCK as u64 + skip_sparse_map(input, &header, offset)? - at;
+            return Ok(Some((extensions.head(&header, size), length)));
         }
         if size > EXTENDED_LIMIT {
             return Err(wrong(&format!(
@@ -138,7 +142,7 @@ pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryH
             return Err(truncated(offset));
         }
         payload.truncate(size as usize);
-        match flag {
+        match header.flag() {
             b'L' => extensions.long_name = word(text(&payload)),
             b'K' => extensions.long_link = word(text(&payload)),
             // As for Go's archive/tar, the last one counts: who adds them up reads another archive than the others do.
@@ -156,8 +160,8 @@ pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryH
 
 /// Returns whether these first bytes of a file are a tar header, right or damaged.
 pub(super) fn is_tar(bytes: &[u8]) -> bool {
-    let Some(block) = bytes.first_chunk::<BLOCK>() else { return false };
-    *block == [0; BLOCK] || block[257..].starts_with(b"ustar") || check_sum(block, 0).is_ok()
+    let Some(header) = bytes.first_chunk().copied().map(Header) else { return false };
+    header.is_empty() || header.magic().starts_with(b"ustar") || header.is_sound()
 }
 
 /// Returns the number of bytes that fill the last block of a payload.
@@ -176,6 +180,64 @@ const LARGEST: u64 = i64::MAX as u64;
 /// For long names and PAX records: a path has at most 4 KiB, and extended attributes are not for images'
 /// outer archives.
 const EXTENDED_LIMIT: u64 = 1 << 20;
+
+/// A block of fields, each at its place.
+struct Header([u8; BLOCK]);
+
+impl Header {
+    /// Returns whether it has no fields: it ends the archive.
+    fn is_empty(&self) -> bool {
+        self.0 == [0; BLOCK]
+    }
+
+    /// Compares the checksum, for which some old tars took bytes as signed.
+    fn is_sound(&self) -> bool {
+        const SUM: Range<usize> = 148..156;
+        let bytes =
+            || self.0.iter().enumerate().map(|(at, &byte)| if SUM.contains(&at) { b' ' } else { byte });
+        let unsigned: u64 = bytes().map(u64::from).sum();
+        let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
+        let stated = number(&self.0[SUM]).ok();
+        stated.is_some_and(|stated| stated == unsigned || Ok(stated) == u64::try_from(signed))
+    }
+
+    /// Returns the name that stands here. ustar splits long ones; star has a shorter field for their beginning, and
+    /// GNU two times in it, which Go wrote over before its version 1.8 and still reads as a name where they are none.
+    fn name(&self) -> String {
+        let block = &self.0;
+        let name = text(&block[..100]);
+        let is_time = |field: &[u8]| field[0] == 0 || number(field).is_ok();
+        let prefix = match self.magic() {
+            b"ustar  \0" if is_time(&block[345..357]) && is_time(&block[357..369]) => String::new(),
+            b"ustar  \0" => {
+                Some(text(&block[345..500])).filter(|prefix| prefix.is_ascii()).unwrap_or_default()
+            }
+            magic if !magic.starts_with(b"ustar\0") => String::new(),
+            _ if block.ends_with(b"tar\0") => text(&block[345..476]),
+            _ => text(&block[345..500]),
+        };
+        if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
+    }
+
+    fn size(&self) -> std::result::Result<u64, &'static str> {
+        number(&self.0[124..136])
+    }
+
+    /// Returns the letter that says what follows.
+    const fn flag(&self) -> u8 {
+        self.0[156]
+    }
+
+    /// Returns where a link leads.
+    fn link(&self) -> String {
+        text(&self.0[157..257])
+    }
+
+    /// Returns the format's mark and version.
+    fn magic(&self) -> &[u8] {
+        &self.0[257..265]
+    }
+}
 
 /// What the headers before the last one say about an entry.
 #[derive(Default)]
@@ -236,12 +298,12 @@ impl Extensions {
 
     /// Puts an entry's head together. Where several headers name it, GNU's win over PAX's over the entry's
     /// own, as in Go's archive/tar, which wrote and will read most images. A sparse file's own name is made up.
-    fn head(self, block: &[u8; BLOCK], size: u64) -> EntryHead {
+    fn head(self, header: &Header, size: u64) -> EntryHead {
         let sparse = self.is_sparse();
         let sparse_name = self.sparse_name.filter(|_| sparse);
-        let name = sparse_name.or(self.long_name).or(self.path).unwrap_or_else(|| own_name(block));
-        let target = self.long_link.or(self.link_path).unwrap_or_else(|| text(&block[157..257]));
-        let kind = match block[156] {
+        let name = sparse_name.or(self.long_name).or(self.path).unwrap_or_else(|| header.name());
+        let target = self.long_link.or(self.link_path).unwrap_or_else(|| header.link());
+        let kind = match header.flag() {
             b'0' | 0 | b'7' if sparse => EntryKind::Sparse,
             // v7 knew no folders but by this.
             0 if name.ends_with('/') => EntryKind::Other,
@@ -252,30 +314,15 @@ impl Extensions {
             _ => EntryKind::Other,
         };
         // Links, devices, folders and FIFOs have no payload, whatever their size says.
-        let size = if matches!(block[156], b'1'..=b'6') { 0 } else { self.size.unwrap_or(size) };
+        let size = if matches!(header.flag(), b'1'..=b'6') { 0 } else { self.size.unwrap_or(size) };
         EntryHead { name, kind, size }
     }
 }
 
-/// Returns the name in the header itself. ustar splits long ones; star has a shorter field for their beginning, and GNU
-/// two times in it, which Go wrote over before its version 1.8 and still reads as a name where they are none.
-fn own_name(block: &[u8; BLOCK]) -> String {
-    let name = text(&block[..100]);
-    let is_time = |field: &[u8]| field[0] == 0 || number(field).is_ok();
-    let prefix = match &block[257..265] {
-        b"ustar  \0" if is_time(&block[345..357]) && is_time(&block[357..369]) => String::new(),
-        b"ustar  \0" => Some(text(&block[345..500])).filter(|prefix| prefix.is_ascii()).unwrap_or_default(),
-        magic if !magic.starts_with(b"ustar\0") => String::new(),
-        _ if block.ends_with(b"tar\0") => text(&block[345..476]),
-        _ => text(&block[345..500]),
-    };
-    if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
-}
-
 /// Skips the rest of an old GNU sparse file's map, which stands between header and payload.
-fn skip_sparse_map(input: &mut impl Read, block: &[u8; BLOCK], offset: u64) -> Result<u64> {
+fn skip_sparse_map(input: &mut impl Read, header: &Header, offset: u64) -> Result<u64> {
     let mut length = 0;
-    let mut more = block[156] == b'S' && block[482] != 0;
+    let mut more = header.flag() == b'S' && header.0[482] != 0;
     while more {
         length += BLOCK as u64;
         let block = read_block(input, offset + length)?.ok_or_else(|| truncated(offset + length))?;
@@ -295,20 +342,6 @@ fn read_block(input: &mut impl Read, offset: u64) -> Result<Option<[u8; BLOCK]>>
         Ok(block) => Ok(Some(block)),
         Err(block) if block.is_empty() => Ok(None),
         Err(_) => Err(truncated(offset)),
-    }
-}
-
-/// Compares a header's checksum, for which some old tars took bytes as signed.
-fn check_sum(block: &[u8; BLOCK], offset: u64) -> Result<()> {
-    let bytes =
-        || block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
-    let unsigned: u64 = bytes().map(u64::from).sum();
-    let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
-    let stated = number(&block[148..156]).ok();
-    if stated == Some(unsigned) || (stated.is_some() && stated == u64::try_from(signed).ok()) {
-        Ok(())
-    } else {
-        Err(Error::source(format!("tar header at byte {offset}: wrong checksum")))
     }
 }
 
