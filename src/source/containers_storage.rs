@@ -17,7 +17,7 @@ use super::{
     graphroot::{Graphroot, ImageRecord, LayerRecord},
     signatures_stay,
     spec::{Location, SourceSpec, Transport},
-    store::StorageOptions,
+    storage_conf::StorageOptions,
 };
 use crate::{
     error::{Error, ErrorKind, Result, counted, printable},

@@ -44,7 +44,7 @@ use bytes::Bytes;
 
 pub use choose::choose;
 pub use spec::{Choice, SourceSpec, Transport};
-pub use store::StorageOptions;
+pub use storage_conf::StorageOptions;
 pub use tree::{Tree, resolve};
 
 use crate::{

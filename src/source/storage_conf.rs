@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::store::{StorageOptions, additional_stores};
+use super::spec::Location;
 use crate::error::{Context as _, Error, ErrorKind, Result, no_toml};
 
 /// What the files are interpreted by.
@@ -147,6 +147,51 @@ impl Values {
         }
         text
     }
+}
+
+/// Where this machine keeps its images, as its configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct StorageOptions {
+    /// podman's storage.
+    pub graphroot: Option<PathBuf>,
+    /// What podman forgets at the next boot.
+    pub runroot: Option<PathBuf>,
+    /// podman's driver; without it, the one that has images.
+    pub driver: Option<String>,
+    /// A place for podman's images apart from its containers.
+    pub image_store: Option<PathBuf>,
+    /// Stores whose images and layers podman uses as well, read-only.
+    pub additional_stores: Vec<PathBuf>,
+    /// Folders that may be Docker's, the likeliest first.
+    pub docker_roots: Vec<PathBuf>,
+}
+
+impl StorageOptions {
+    /// Takes what `location` says for what the configuration does.
+    pub(super) fn at(mut self, location: &Location) -> Self {
+        let Location::Storage { root, runroot, driver, options } = location else { return self };
+        if let Some(root) = root {
+            // What the configuration says of its own store says nothing about this one.
+            (self.graphroot, self.runroot) = (Some(root.clone()), None);
+            (self.driver, self.image_store) = (None, None);
+            self.docker_roots = vec![root.clone()];
+        }
+        self.runroot = runroot.clone().or(self.runroot);
+        self.driver = driver.clone().or(self.driver);
+        if let Some(options) = options {
+            self.additional_stores = additional_stores(options).map(PathBuf::from).collect();
+        }
+        self
+    }
+}
+
+/// Returns the stores that options of drivers add: `overlay.imagestore=/path`, between commas.
+fn additional_stores(options: &str) -> impl Iterator<Item = &str> {
+    options.split(',').filter_map(|option| {
+        let (key, path) = option.trim().split_once('=')?;
+        let key = key.rsplit('.').next()?;
+        matches!(key, "imagestore" | "additionalimagestore").then_some(path)
+    })
 }
 
 /// The main file's name.
