@@ -133,14 +133,6 @@ fn well_known(options: &SourceOptions) -> Result<&PathBuf> {
 fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
     let has = |file: &str| dir.join(file).exists();
     let is_layout = has(INDEX) && (has(OCI_LAYOUT) || has(BLOBS) || options.blob_dir.is_some());
-    let at = |root| {
-        options.storage.clone().at(&Location::Storage {
-            root: Some(root),
-            runroot: None,
-            driver: None,
-            options: None,
-        })
-    };
     Ok(match (spec.transport, first_character(&dir.join(MANIFEST))) {
         (Some(Transport::Containerd), _) => Box::new(Containerd::open(dir, &spec.choice)?),
         (Some(Transport::Dir), _) => Box::new(DockerDir::open(dir)?),
@@ -156,7 +148,7 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
             Box::new(DistributionStorage::open(dir, &spec.choice)?)
         }
         (None, _) => match ContainersStorage::find(dir) {
-            Some(root) => Box::new(ContainersStorage::open(&at(root))?),
+            Some(root) => Box::new(ContainersStorage::open(&options.storage.clone().in_folder(root))?),
             None if DockerRoot::is_at(dir) => {
                 return DockerRoot::open(&[dir.to_owned()], &[], &spec.choice);
             }

@@ -167,14 +167,23 @@ pub struct StorageOptions {
 }
 
 impl StorageOptions {
+    /// Takes a folder for the storage. What the configuration says of its own says nothing about this one.
+    pub(super) fn in_folder(self, root: PathBuf) -> Self {
+        Self {
+            docker_roots: vec![root.clone()],
+            graphroot: Some(root),
+            runroot: None,
+            driver: None,
+            image_store: None,
+            ..self
+        }
+    }
+
     /// Takes what `location` says for what the configuration does.
     pub(super) fn at(mut self, location: &Location) -> Self {
         let Location::Storage { root, runroot, driver, options } = location else { return self };
         if let Some(root) = root {
-            // What the configuration says of its own store says nothing about this one.
-            (self.graphroot, self.runroot) = (Some(root.clone()), None);
-            (self.driver, self.image_store) = (None, None);
-            self.docker_roots = vec![root.clone()];
+            self = self.in_folder(root.clone());
         }
         self.runroot = runroot.clone().or(self.runroot);
         self.driver = driver.clone().or(self.driver);
