@@ -158,6 +158,14 @@ impl Blob {
         Ok(bytes)
     }
 
+    /// Reads the first bytes, `most` of them if there are as many.
+    pub fn head(&self, most: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; most.min(usize::try_from(self.size).unwrap_or(most))];
+        self.read_exact_at(&mut bytes, 0)
+            .context(ErrorKind::Source, || format!("reading `{}`", self.path().display()))?;
+        Ok(bytes)
+    }
+
     /// Reads all bytes once and compares their size and digest with a descriptor's.
     pub fn verify(&self, expected: &Descriptor) -> Result<()> {
         let mut hasher = Hasher::new(expected.digest.algorithm());

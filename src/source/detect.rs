@@ -3,7 +3,7 @@
 //! Names and extensions are never asked. A folder is read in place; for archives see [`tarball`].
 
 use std::{
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -177,8 +177,7 @@ fn storage(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>
 
 /// Returns the first character of a file that is no space.
 fn first_character(path: &Path) -> Option<u8> {
-    let mut head = Vec::new();
-    Blob::open(path).ok()?.reader().take(tarball::HEAD).read_to_end(&mut head).ok()?;
+    let head = Blob::open(path).and_then(|blob| blob.head(tarball::HEAD)).ok()?;
     head.into_iter().find(|byte| !byte.is_ascii_whitespace())
 }
 
@@ -187,11 +186,9 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
     if blob.size() == 0 {
         return Err(Error::source(format!("{name} is an empty file")));
     }
-    let mut head = Vec::new();
-    let reading = || format!("reading {name}");
-    blob.reader().take(tarball::HEAD).read_to_end(&mut head).context(ErrorKind::Source, reading)?;
+    let head = blob.head(tarball::HEAD)?;
     if Compression::detect(&head) != Compression::None {
-        let file = fs_err::File::open(path).context(ErrorKind::Source, reading)?;
+        let file = fs_err::File::open(path).context(ErrorKind::Source, || format!("reading {name}"))?;
         return tarball::pass(Box::new(file), name).map(Input::Pass);
     }
     if let Some(index) = tarball::indexed(path, name, &blob, &head)? {
@@ -208,7 +205,7 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read as _, Write};
 
     use super::*;
     use crate::error::{ErrorKind, chain};

@@ -8,7 +8,6 @@
 
 use std::{
     collections::HashSet,
-    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     blob::Blob,
     codec::Compression,
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Error, Result},
     layout::{
         BLOBS, INDEX, OCI_LAYOUT,
         parts::{LIST_LIMIT, Parts},
@@ -144,8 +143,7 @@ impl Archives {
             let path = entry.into_path();
             let reading = || format!("reading `{}`", path.display());
             let blob = Blob::open(&path)?;
-            let mut head = Vec::new();
-            blob.reader().take(HEAD).read_to_end(&mut head).context(ErrorKind::Source, reading)?;
+            let head = blob.head(HEAD)?;
             if Parts::begins(&head) {
                 let list = Parts::parse(&blob.read_all(LIST_LIMIT, &reading())?);
                 let list = list.map_err(|error| error.while_doing(reading()))?;
@@ -200,7 +198,11 @@ fn is_full(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::chain, oci::Digest, source::ImageContent};
+    use crate::{
+        error::{ErrorKind, chain},
+        oci::Digest,
+        source::ImageContent,
+    };
 
     fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// One tar header; every other magic is shorter.
-pub(super) const HEAD: u64 = 512;
+pub(super) const HEAD: usize = 512;
 
 /// Returns how large an entry of this name may be and still be read as a document, whether it lies in an archive or
 /// passes by in one.
@@ -139,7 +139,7 @@ pub(super) fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
 /// Reads the first bytes, and puts them back.
 fn peek(mut input: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
     let mut head = Vec::new();
-    input.by_ref().take(HEAD).read_to_end(&mut head)?;
+    input.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
     let whole = Cursor::new(head.clone()).chain(input);
     Ok((head, Box::new(whole)))
 }

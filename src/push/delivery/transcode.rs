@@ -299,11 +299,7 @@ fn plain(data: Data) -> Result<Box<dyn std::io::Read + Send>> {
 
 /// Returns what a stored layer is packed in, by its first bytes.
 pub(crate) fn compression(blob: &Blob) -> Result<Compression> {
-    let mut head = [0; 16];
-    let head = &mut head[..blob.size().min(16) as usize];
-    blob.read_exact_at(head, 0)
-        .context(ErrorKind::Source, || format!("reading `{}`", blob.path().display()))?;
-    Ok(Compression::detect(head))
+    blob.head(Compression::MAGIC_LENGTH).map(|head| Compression::detect(&head))
 }
 
 fn check(layer: &Layer, encoded: &Encoded) -> Result<()> {
