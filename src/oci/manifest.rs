@@ -141,6 +141,14 @@ impl Manifest {
         Ok(Self { bytes, digest, media_type, content, subject: document.subject })
     }
 
+    /// Returns the config that an image names.
+    pub const fn config(&self) -> Option<&Descriptor> {
+        match &self.content {
+            Content::Image { config, .. } => config.as_ref(),
+            Content::Index { .. } => None,
+        }
+    }
+
     /// Returns what an index names.
     pub fn children(&self) -> &[Descriptor] {
         match &self.content {

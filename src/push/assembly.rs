@@ -17,8 +17,7 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Content, Descriptor, Digest, ImageConfig, Manifest, Platform, media_type::Family},
     source::{
-        Image, ImageContent, Input, Missing, Source, SourceSpec, choose, resolve, sources::Sources,
-        tree::read_config,
+        Image, ImageContent, Input, Missing, Source, SourceSpec, choose, resolve, sources::Sources, tree,
     },
 };
 
@@ -257,13 +256,11 @@ fn entries_of(index: &Manifest) -> Result<Vec<Entry>> {
     Ok(document.manifests)
 }
 
-/// Returns the platform that an image's config says.
+/// Returns the platform that an image's config says, if the source holds it.
 fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
-    let Content::Image { config: Some(config), .. } = &image.content else { return Ok(None) };
-    match read_config(source, config) {
+    match tree::platform(source, image) {
         Err(error) if error.find::<Missing>().is_some() => Ok(None),
-        // An artifact's config says nothing of platforms.
-        config => Ok(ImageConfig::parse(&config?, "").ok().and_then(|config| config.platform)),
+        said => said,
     }
 }
 

@@ -279,7 +279,7 @@ impl Source for DockerStorage {
 
 /// Returns whether a manifest is that of the image with this config.
 fn is_of(manifest: &Manifest, id: &Digest) -> bool {
-    matches!(&manifest.content, Content::Image { config: Some(config), .. } if config.digest == *id)
+    manifest.config().is_some_and(|config| config.digest == *id)
 }
 
 /// Returns the storage driver whose images a root holds, if it is one.

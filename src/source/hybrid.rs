@@ -47,7 +47,9 @@ impl Hybrid {
                 // in for it.
                 match tree::resolve(&hybrid.layout, descriptor, None) {
                     Ok(tree) => {
-                        listed.extend(tree.manifests.iter().filter_map(config_of).map(|c| c.digest.clone()));
+                        listed.extend(
+                            tree.manifests.iter().filter_map(Manifest::config).map(|c| c.digest.clone()),
+                        );
                         if let Some(saved) = hybrid.better(tree.root())? {
                             image = Image { names: image.names, companion: image.companion, ..saved };
                         }
@@ -75,7 +77,7 @@ impl Hybrid {
 
     /// Returns what `manifest.json` says of an image, if that is to be believed.
     fn better(&mut self, manifest: &Manifest) -> Result<Option<Image>> {
-        let Some(config) = config_of(manifest) else { return Ok(None) };
+        let Some(config) = manifest.config() else { return Ok(None) };
         let Some(saved) = self.archive.saved().iter().find(|saved| saved.id == config.digest) else {
             return Ok(None);
         };
@@ -130,13 +132,6 @@ impl Source for Hybrid {
 
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
-    }
-}
-
-fn config_of(manifest: &Manifest) -> Option<&Descriptor> {
-    match &manifest.content {
-        Content::Image { config, .. } => config.as_ref(),
-        Content::Index { .. } => None,
     }
 }
 

@@ -88,6 +88,13 @@ pub fn read_config(source: &dyn Source, descriptor: &Descriptor) -> Result<Bytes
     Ok(bytes.into())
 }
 
+/// Returns the platform that an image's config says. An artifact's config says nothing of platforms.
+pub fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
+    let config = image.config().map(|config| read_config(source, config)).transpose()?;
+    let config = config.and_then(|config| ImageConfig::parse(&config, "").ok());
+    Ok(config.and_then(|config| config.platform))
+}
+
 /// Returns an error unless an image for `found` is what somebody who asks for `wanted` wants.
 pub fn require_platform(found: Option<&Platform>, wanted: &Platform, what: &str) -> Result<()> {
     if found.is_some_and(|found| found.satisfies(wanted)) {
@@ -208,13 +215,8 @@ impl Search<'_> {
                 Ok(None)
             }
             Content::Image { .. } if descriptor.platform.is_some() => Ok(Some(descriptor.clone())),
-            Content::Image { config, .. } => {
-                let config = config.as_ref().map(|config| read_config(self.source, config)).transpose()?;
-                // An artifact's config says nothing of platforms.
-                let platform = config
-                    .and_then(|config| ImageConfig::parse(&config, "").ok())
-                    .and_then(|config| config.platform);
-                let fits = platform.is_some_and(|platform| self.fits(&platform));
+            Content::Image { .. } => {
+                let fits = platform(self.source, &manifest)?.is_some_and(|platform| self.fits(&platform));
                 Ok(fits.then(|| descriptor.clone()))
             }
         }
