@@ -92,7 +92,7 @@ impl ContainersStorage {
             for record in &store.images {
                 let at = *places.entry(&record.id).or_insert(images.len());
                 if at == images.len() {
-                    images.push(Image { names: Vec::new(), ..self.image(store, record) });
+                    images.push(self.image(store, record));
                 }
                 let names = record.names.iter().flatten().filter(|name| taken.insert(*name));
                 images[at].names.extend(names.cloned());
@@ -105,13 +105,14 @@ impl ContainersStorage {
         self.images = images;
     }
 
+    /// Reads an image, which has no names yet.
     fn image(&self, store: &Graphroot, record: &ImageRecord) -> Image {
-        let names = record.names.clone().unwrap_or_default();
-        let manifest = read_manifest(store, record, "manifest");
-        if let Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) = manifest {
-            return Image { names, platform: None, content: self.index(list), companion: false };
+        match read_manifest(store, record, "manifest") {
+            Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) => {
+                Image { names: Vec::new(), platform: None, content: self.index(list), companion: false }
+            }
+            manifest => self.single(store, record, manifest),
         }
-        self.single(store, record, manifest)
     }
 
     /// Finds the images of a list by the digests of their manifests.
@@ -133,27 +134,25 @@ impl ContainersStorage {
                 }
             });
             let image = self.single(store, record, held);
-            images.push(Image { platform: child.platform.clone().or(image.platform), ..image });
+            let names = record.names.clone().unwrap_or_default();
+            images.push(Image { names, platform: child.platform.clone().or(image.platform), ..image });
         }
         ImageContent::Index { manifest, images, absent }
     }
 
+    /// Puts together the one image that a manifest is of.
     fn single(&self, store: &Graphroot, record: &ImageRecord, manifest: Result<Option<Manifest>>) -> Image {
-        let names = record.names.clone().unwrap_or_default();
-        let documents = match manifest.and_then(|manifest| Documents::read(store, record, manifest)) {
-            Ok(documents) => documents,
-            // Artifacts are nothing that anybody means who does not name them.
-            Err(error) => {
-                let content = ImageContent::Broken { id: record.digest(), error };
-                return Image { names, platform: None, content, companion: true };
+        let (names, broken) = (Vec::new(), |error| ImageContent::Broken { id: record.digest(), error });
+        match manifest.and_then(|manifest| Documents::read(store, record, manifest)) {
+            Ok(Documents { config, parsed: ImageConfig { diff_ids, platform }, manifest: original }) => {
+                let layers = self.chain(record, &diff_ids);
+                let content =
+                    layers.map_or_else(broken, |layers| ImageContent::Layers { config, layers, original });
+                Image { names, platform, content, companion: false }
             }
-        };
-        let Documents { config, parsed: ImageConfig { diff_ids, platform }, manifest } = documents;
-        let content = match self.chain(record, &diff_ids) {
-            Ok(layers) => ImageContent::Layers { config, layers, original: manifest },
-            Err(error) => ImageContent::Broken { id: record.digest(), error },
-        };
-        Image { names, platform, content, companion: false }
+            // Artifacts are nothing that anybody means who does not name them.
+            Err(error) => Image { names, platform: None, content: broken(error), companion: true },
+        }
     }
 
     /// Follows an image's layers down from its topmost one, and compares them with its config.
