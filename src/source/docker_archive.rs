@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index};
+use super::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index, digest_in};
 use crate::{
     codec::Compression,
     error::{Error, Result, counted},
@@ -108,9 +108,7 @@ impl DockerArchive {
             }
         };
         let id = Digest::of(&config);
-        if let Some(named) = digest_in_name(&item.config)
-            && named != id.hex()
-        {
+        if digest_in(&item.config).is_some_and(|named| named != id) {
             self.warnings.push(format!(
                 "the config `{}` is not what its name says, its digest is {id}",
                 item.config.escape_debug()
@@ -184,15 +182,6 @@ impl Source for DockerArchive {
 
 /// A list of a thousand images with a hundred layers each has 8 MiB.
 pub(super) const MANIFEST_LIMIT: u64 = 16 << 20;
-
-/// Returns the digest that a config's name holds: `<hex>.json`, `sha256:<hex>` (crane) or
-/// `blobs/sha256/<hex>` (docker 25, rules_oci).
-fn digest_in_name(name: &str) -> Option<&str> {
-    let name = name.rsplit('/').next()?;
-    let name = name.strip_suffix(".json").unwrap_or(name);
-    let hex = name.strip_prefix("sha256:").unwrap_or(name);
-    (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hex)
-}
 
 #[cfg(test)]
 mod tests {
@@ -298,7 +287,13 @@ mod tests {
         let list = format!(r#"[{{"Config":"{name}"}}]"#);
         let warnings = archive(&[(&name, &config), ("manifest.json", &list)]).unwrap().warnings();
         assert!(warnings[0].contains(&name), "{warnings:?}");
-        assert!(warnings[0].contains(&Digest::of(config.as_bytes()).to_string()), "{warnings:?}");
+        let digest = Digest::of(config.as_bytes());
+        assert!(warnings[0].contains(&digest.to_string()), "{warnings:?}");
+        for name in [format!("{}.json", digest.hex()), digest.hex().to_uppercase()] {
+            let list = format!(r#"[{{"Config":"{name}"}}]"#);
+            let archive = archive(&[(&name, &config), ("manifest.json", &list)]).unwrap();
+            assert!(archive.warnings().is_empty(), "{name}");
+        }
     }
 
     #[test]
