@@ -178,7 +178,7 @@ fn is_id(id: &Digest, asked: &str) -> bool {
 const SHORTEST_ID: usize = 4;
 
 /// Returns whether a name is more than a tag.
-fn is_full(name: &str) -> bool {
+pub(super) fn is_full(name: &str) -> bool {
     name.contains(['/', ':'])
 }
 

@@ -41,6 +41,14 @@ pub struct DockerDir {
 }
 
 impl DockerDir {
+    /// Returns whether a folder says that it is one.
+    pub(super) fn is_at(dir: &Path) -> bool {
+        let version = read::open_at(&dir.join(VERSION)).ok().flatten();
+        let version = version.and_then(|version| version.read_all(VERSION_LIMIT, VERSION).ok());
+        dir.join(MANIFEST).is_file()
+            && version.is_some_and(|version| version.starts_with(VERSION_LABEL.as_bytes()))
+    }
+
     /// Reads the manifest in `dir`.
     pub fn open(dir: &Path) -> Result<Self> {
         let name = format!("`dir:` folder `{}`", dir.display());
@@ -125,14 +133,6 @@ impl Source for DockerDir {
     fn warnings(&self) -> Vec<String> {
         signatures_stay(&self.name, self.signatures).into_iter().collect()
     }
-}
-
-/// Returns whether a folder says that it is one.
-pub(super) fn is_one(dir: &Path) -> bool {
-    let version = read::open_at(&dir.join(VERSION)).ok().flatten();
-    let version = version.and_then(|version| version.read_all(VERSION_LIMIT, VERSION).ok());
-    dir.join(MANIFEST).is_file()
-        && version.is_some_and(|version| version.starts_with(VERSION_LABEL.as_bytes()))
 }
 
 /// Returns what a blob's file is called.

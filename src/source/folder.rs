@@ -16,6 +16,7 @@ use walkdir::WalkDir;
 
 use super::{
     Image, Source,
+    choose::is_full,
     docker_archive::MANIFEST,
     docker_dir::{self, DockerDir},
     foreign,
@@ -49,7 +50,7 @@ pub fn open(dir: &Path) -> Result<Option<Sources>> {
         let Some(name) = path.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
         if is_layout(&path) {
             add(&mut sources, Box::new(OciLayout::folder(&path, None)?), name, |image| named(name, image))?;
-        } else if docker_dir::is_one(&path) {
+        } else if DockerDir::is_at(&path) {
             let has_tag = name.rsplit('/').next().is_some_and(|name| name.contains([':', '@']));
             let names = vec![if has_tag { name.to_owned() } else { format!("{name}:latest") }];
             add(&mut sources, Box::new(DockerDir::open(&path)?), name, |image| Image {
@@ -189,10 +190,6 @@ fn named(repository: &str, mut image: Image) -> Image {
         *name = format!("{repository}:{name}");
     }
     image
-}
-
-fn is_full(name: &str) -> bool {
-    name.contains(['/', ':'])
 }
 
 #[cfg(test)]
