@@ -191,7 +191,7 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
         let file = fs_err::File::open(path).context(ErrorKind::Source, || format!("reading {name}"))?;
         return tarball::pass(Box::new(file), name).map(Input::Pass);
     }
-    if let Some(index) = tarball::indexed(path, name, &blob, &head)? {
+    if let Some(index) = tarball::indexed(&blob, name)? {
         return tarball::from_index(index, name, transport).map(Input::Indexed);
     }
     if head.trim_ascii_start().starts_with(b"{") && blob.size() <= DESCRIPTION_LIMIT {

@@ -98,15 +98,16 @@ fn add(
     Ok(())
 }
 
-fn add_archive(to: &mut Sources, dir: &Path, (path, blob, head): &Archive) -> Result<()> {
+fn add_archive(to: &mut Sources, dir: &Path, archive: &Blob) -> Result<()> {
+    let path = archive.path();
     let name = format!("`{}`", path.display());
-    let Some(index) = tarball::indexed(path, &name, blob, head)? else { return Ok(()) };
+    let Some(index) = tarball::indexed(archive, &name)? else { return Ok(()) };
     if !index.contains(INDEX) && !index.contains(MANIFEST) {
         let why = foreign::archive(&index);
         to.warnings.push(format!("{name} is left out: {}", why.message()));
         return Ok(());
     }
-    let below = path.strip_prefix(dir).unwrap_or(path);
+    let below = path.strip_prefix(dir).unwrap_or(&path);
     let (file, stem) = (below.to_str().unwrap_or_default(), below.with_extension(""));
     let stem = stem.to_str().unwrap_or_default();
     add(to, tarball::from_index(index, &name, None)?, file, |mut image| {
@@ -118,13 +119,10 @@ fn add_archive(to: &mut Sources, dir: &Path, (path, blob, head): &Archive) -> Re
     })
 }
 
-/// Where an archive is, and how it begins.
-type Archive = (PathBuf, Blob, Vec<u8>);
-
 /// The archives below a folder, in the order of their names.
 #[derive(Default)]
 struct Archives {
-    plain: Vec<Archive>,
+    plain: Vec<Blob>,
     compressed: Vec<PathBuf>,
 }
 
@@ -149,16 +147,16 @@ impl Archives {
                 let list = Parts::parse(&blob.read_all(LIST_LIMIT, &reading())?);
                 let list = list.map_err(|error| error.while_doing(reading()))?;
                 parts.extend(list.parts.into_iter().map(|part| path.with_file_name(part.name)));
-                archives.plain.push((path, blob, head));
+                archives.plain.push(blob);
             } else if is_tar(&head) {
-                archives.plain.push((path, blob, head));
+                archives.plain.push(blob);
             } else if Compression::detect(&head) != Compression::None
                 && tarball::pass(Box::new(blob.reader()), "it").is_ok()
             {
                 archives.compressed.push(path);
             }
         }
-        archives.plain.retain(|(path, ..)| !parts.contains(path));
+        archives.plain.retain(|archive| !parts.contains(&archive.path()));
         archives.compressed.retain(|path| !parts.contains(path));
         Ok(archives)
     }

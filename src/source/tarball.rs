@@ -96,14 +96,15 @@ fn only_layout(index: &Index) -> Option<String> {
     layouts.next().is_none().then_some(only)
 }
 
-/// Lists what a plain archive holds, which may lie in parts; nothing, if a file that begins with `head` is none.
-pub(super) fn indexed(path: &Path, name: &str, blob: &Blob, head: &[u8]) -> Result<Option<Index>> {
-    let index = if Parts::begins(head) {
-        let parts = Parts::parse(&blob.read_all(LIST_LIMIT, name)?);
-        let whole = parts.and_then(|parts| parts.open(path.parent().unwrap_or(Path::new(""))));
+/// Lists what a plain archive holds, which may lie in parts beside `file`; nothing, if that is none.
+pub(super) fn indexed(file: &Blob, name: &str) -> Result<Option<Index>> {
+    let head = file.head(HEAD)?;
+    let index = if Parts::begins(&head) {
+        let parts = Parts::parse(&file.read_all(LIST_LIMIT, name)?);
+        let whole = parts.and_then(|parts| parts.open(file.path().parent().unwrap_or(Path::new(""))));
         whole.and_then(|whole| Index::of(&whole))
-    } else if is_tar(head) {
-        Index::of(blob)
+    } else if is_tar(&head) {
+        Index::of(file)
     } else {
         return Ok(None);
     };
