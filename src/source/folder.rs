@@ -140,12 +140,12 @@ impl Archives {
         let files = files.filter_entry(is_ours).filter_map(Result::ok).take(LIMIT);
         for entry in files.filter(|entry| entry.path().is_file()) {
             let path = entry.into_path();
-            let reading = || format!("reading `{}`", path.display());
             let blob = Blob::open(&path)?;
             let head = blob.head(HEAD)?;
             if Parts::begins(&head) {
-                let list = Parts::parse(&blob.read_all(LIST_LIMIT, &reading())?);
-                let list = list.map_err(|error| error.while_doing(reading()))?;
+                let name = format!("`{}`", path.display());
+                let list = Parts::parse(&blob.read_all(LIST_LIMIT, &name)?);
+                let list = list.map_err(|error| error.while_doing(format!("reading {name}")))?;
                 parts.extend(list.parts.into_iter().map(|part| path.with_file_name(part.name)));
                 archives.plain.push(blob);
             } else if is_tar(&head) {
@@ -303,6 +303,16 @@ mod tests {
             let ImageContent::Manifest(root) = &image.content else { panic!("{image:?}") };
             assert_eq!(Digest::of(&sources.document(root).unwrap()), root.digest);
         }
+    }
+
+    #[test]
+    fn a_list_of_parts_that_is_too_long_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = fs_err::File::create(dir.path().join("a")).unwrap();
+        std::io::Write::write_all(&mut &list, b"# longshore parts 1: ").unwrap();
+        list.set_len(LIST_LIMIT + 1).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert!(error.message().starts_with('`') && error.message().contains("limit"), "{error}");
     }
 
     #[test]
