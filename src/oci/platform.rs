@@ -2,7 +2,7 @@
 //!
 //! Read by hand: the oci-spec crate drops `os.version` and `os.features`, by which Windows images differ.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,15 @@ impl Platform {
     /// Returns whether it names no machine at all.
     pub(super) fn is_empty(&self) -> bool {
         self.os.is_empty() && self.architecture.is_empty()
+    }
+
+    /// Says that what there is is for other platforms.
+    pub(crate) fn not_offered(&self, offered: &[impl Borrow<Self>], what: &str) -> Error {
+        let mut offered: Vec<String> = offered.iter().map(|platform| platform.borrow().to_string()).collect();
+        offered.sort();
+        offered.dedup();
+        let offered = if offered.is_empty() { "no platform at all".into() } else { offered.join(", ") };
+        Error::usage(format!("{what} holds no image for `{self}`")).with_hint(format!("it is for {offered}"))
     }
 
     /// Returns this with the variant that is meant where none is said, if there is one.

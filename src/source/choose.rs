@@ -36,7 +36,7 @@ pub fn choose(source: &dyn Source, choice: &Choice, platform: Option<&Platform>)
             fits
         });
         if found.is_empty() {
-            return Err(tree::not_offered(wanted, &offered, &what));
+            return Err(wanted.not_offered(&offered, &what));
         }
     }
     match (<[Candidate; 1]>::try_from(found), choice) {
@@ -77,7 +77,7 @@ pub fn all(source: &dyn Source, platform: Option<&Platform>) -> Result<Vec<Image
             fits
         });
         if meant.is_empty() && !offered.is_empty() {
-            return Err(tree::not_offered(wanted, &offered, &source.name()));
+            return Err(wanted.not_offered(&offered, &source.name()));
         }
     }
     Ok(meant.into_iter().map(|candidate| candidate.image).collect())

@@ -216,7 +216,7 @@ impl Image {
             .iter()
             .chain([wanted])
             .find_map(|wanted| self.parts().iter().find(|part| is_for(part, wanted)));
-        found.ok_or_else(|| tree::not_offered(wanted, &offered, what))
+        found.ok_or_else(|| wanted.not_offered(&offered, what))
     }
 }
 

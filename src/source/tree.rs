@@ -5,7 +5,6 @@
 //! out of an index, that child takes the index's place.
 
 use std::{
-    borrow::Borrow,
     collections::{HashMap, HashSet},
     io::Read as _,
 };
@@ -100,7 +99,7 @@ pub fn require_platform(found: Option<&Platform>, wanted: &Platform, what: &str)
     if found.is_some_and(|found| found.satisfies(wanted)) {
         return Ok(());
     }
-    Err(not_offered(wanted, found.as_slice(), what))
+    Err(wanted.not_offered(found.as_slice(), what))
 }
 
 /// Compares bytes with what a descriptor promises.
@@ -174,7 +173,7 @@ fn pick(source: &dyn Source, root: &Descriptor, wanted: &Platform) -> Result<Des
         }
         offered = search.offered;
     }
-    Err(not_offered(wanted, &offered, &name))
+    Err(wanted.not_offered(&offered, &name))
 }
 
 /// Looks for the image for one platform, or only at what there is.
@@ -248,15 +247,6 @@ fn check_limits(depth: usize, documents: usize) -> Result<()> {
 fn is_attestation(descriptor: &Descriptor) -> bool {
     descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
         || descriptor.annotation("vnd.docker.reference.type").is_some()
-}
-
-/// Says that what there is is for other platforms.
-pub(super) fn not_offered(wanted: &Platform, offered: &[impl Borrow<Platform>], what: &str) -> Error {
-    let mut offered: Vec<String> = offered.iter().map(|platform| platform.borrow().to_string()).collect();
-    offered.sort();
-    offered.dedup();
-    let offered = if offered.is_empty() { "no platform at all".into() } else { offered.join(", ") };
-    Error::usage(format!("{what} holds no image for `{wanted}`")).with_hint(format!("it is for {offered}"))
 }
 
 #[cfg(test)]
