@@ -24,6 +24,7 @@ pub mod folder;
 mod foreign;
 mod graphroot;
 pub mod hybrid;
+mod image;
 mod imgpkg;
 pub mod nix2container;
 pub mod oci_layout;
@@ -38,11 +39,12 @@ pub mod tar_split;
 pub mod tarball;
 pub mod tree;
 
-use std::{fmt, io::Read, slice};
+use std::{fmt, io::Read};
 
 use bytes::Bytes;
 
 pub use choose::choose;
+pub use image::{Image, ImageContent, Layer, digest_in};
 pub use spec::{Choice, SourceSpec, Transport};
 pub use storage_conf::StorageOptions;
 pub use tree::{Tree, resolve};
@@ -51,7 +53,7 @@ use crate::{
     blob::Blob,
     error::{Error, Result},
     layout::left_out::LeftOut,
-    oci::{Descriptor, DiffId, Digest, Manifest, Platform, Repository},
+    oci::{Descriptor, Digest, Repository},
 };
 
 /// A place on disk that holds images.
@@ -153,125 +155,6 @@ impl fmt::Debug for Data {
     }
 }
 
-/// One image of a source.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// What it can be asked for by: tags, full names, as the source spells them.
-    pub names: Vec<String>,
-    /// Its platform, where the source's own listing says it.
-    pub platform: Option<Platform>,
-    /// What the source holds of it.
-    pub content: ImageContent,
-    /// Whether it is there for the sake of another image, as signatures, SBOMs and attestations are, and what a store
-    /// keeps without a name. Such ones are never meant unless they are asked for.
-    pub companion: bool,
-}
-
-impl Image {
-    /// Returns the digest of the manifest or index that the source holds, if it holds one.
-    pub fn digest(&self) -> Option<&Digest> {
-        match &self.content {
-            ImageContent::Manifest(descriptor) => Some(&descriptor.digest),
-            ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
-        }
-    }
-
-    /// Returns whether the source knows it by the digest of this manifest, held or not.
-    pub fn is_known_by(&self, digest: &Digest) -> bool {
-        let known = match &self.content {
-            ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
-            ImageContent::Broken { .. } | ImageContent::Manifest(_) | ImageContent::Index { .. } => {
-                self.digest()
-            }
-        };
-        known == Some(digest)
-    }
-
-    /// Returns what tells it from others, whatever they are called.
-    pub fn identity(&self) -> Digest {
-        match &self.content {
-            ImageContent::Broken { id, .. } => id.clone(),
-            ImageContent::Layers { config, .. } => Digest::of(config),
-            ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
-            ImageContent::Index { manifest, .. } => manifest.digest.clone(),
-        }
-    }
-
-    /// Returns the images that an index is of, or else the one that this is.
-    pub fn parts(&self) -> &[Self] {
-        match &self.content {
-            ImageContent::Index { images, .. } => images,
-            ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Manifest(_) => {
-                slice::from_ref(self)
-            }
-        }
-    }
-
-    /// Returns the one of its parts that is for a platform; of several variants the usual one is meant.
-    pub fn part_for(&self, wanted: &Platform, what: &str) -> Result<&Self> {
-        let offered: Vec<_> = self.parts().iter().filter_map(|part| part.platform.clone()).collect();
-        let is_for = |part: &&Self, wanted| part.platform.as_ref().is_some_and(|own| own.satisfies(wanted));
-        let asked = wanted.with_usual_variant();
-        let found = asked
-            .iter()
-            .chain([wanted])
-            .find_map(|wanted| self.parts().iter().find(|part| is_for(part, wanted)));
-        found.ok_or_else(|| wanted.not_offered(&offered, what))
-    }
-}
-
-/// What a source holds of an image.
-#[derive(Clone, Debug)]
-pub enum ImageContent {
-    /// Nothing that can be read, which is no reason to refuse the other images.
-    Broken {
-        /// What tells it from others: in a store the digest that its config should have.
-        id: Digest,
-        /// Why, for whoever wants it.
-        error: Error,
-    },
-    /// A config and layers, for which a manifest has to be made.
-    Layers {
-        /// The image config, byte for byte.
-        config: Bytes,
-        /// The layers, base first, each with its diff ID.
-        layers: Vec<Layer>,
-        /// The manifest that the image was pulled or built with, whose encoded layers the source does not hold,
-        /// but a registry may.
-        original: Option<Manifest>,
-    },
-    /// A manifest or index, to be pushed byte for byte.
-    Manifest(Descriptor),
-    /// An index of images that may have no manifest yet, and of what only the destination may have.
-    Index {
-        /// The index. An image without a manifest it names by its config, or by the manifest that it was pulled or built
-        /// with.
-        manifest: Manifest,
-        /// What the source holds of what it names.
-        images: Vec<Image>,
-        /// What it names besides.
-        absent: Vec<Descriptor>,
-    },
-}
-
-/// A blob that a source can open: a layer, or a config that a manifest names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// What the source calls it, for opening and for messages: an entry's name, a digest.
-    pub name: String,
-    /// What a manifest says about it, where there is one.
-    pub descriptor: Option<Descriptor>,
-    /// The digest of its plain bytes, where a config says it.
-    pub diff_id: Option<DiffId>,
-}
-
-impl Layer {
-    /// A blob that a manifest names.
-    pub fn named(descriptor: &Descriptor) -> Self {
-        Self { name: descriptor.digest.to_string(), descriptor: Some(descriptor.clone()), diff_id: None }
-    }
-}
-
 /// Where registries have had a blob, as whoever pulled or pushed it has noted.
 ///
 /// The digest of a layer's encoded form is as good as the store it is noted in: it was written by who had both
@@ -283,15 +166,6 @@ pub struct Origin {
     pub digest: Digest,
     /// The repositories, the likeliest first. A host may lack its port, or be empty: that is every registry.
     pub repositories: Vec<Repository>,
-}
-
-/// Returns the digest that a file is named by, as many producers do: `<hex>.tar`, `sha256:<hex>`, `<hex>.tar.gz`.
-/// A hint, and no more: nobody has looked into it.
-pub fn digest_in(name: &str) -> Option<Digest> {
-    let file = name.rsplit('/').next()?;
-    let stem = file.split('.').next()?;
-    let hex = stem.strip_prefix("sha256:").unwrap_or(stem);
-    format!("sha256:{hex}").parse().ok()
 }
 
 /// The cause beneath an error about something that a source names and does not hold.
