@@ -30,6 +30,7 @@ pub mod nix2container;
 pub mod oci_layout;
 pub mod passed;
 pub mod payload;
+mod podman_lock;
 pub mod sources;
 pub mod spec;
 pub mod storage_conf;
