@@ -17,8 +17,9 @@ use super::{
     docker_archive::MANIFEST,
     docker_dir::DockerDir,
     docker_root::DockerRoot,
-    folder as several, foreign,
+    folder as several,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
+    no_image,
     oci_layout::OciLayout,
     spec::{Choice, Location, SourceSpec, Transport},
     tarball,
@@ -141,7 +142,7 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
             return tarball::from_index(Index::of_folder(dir)?, &format!("`{}`", dir.display()), None);
         }
         _ if is_layout => Box::new(OciLayout::folder(dir, options.blob_dir.as_deref())?),
-        (Some(_), _) => return Err(foreign::folder(dir)),
+        (Some(_), _) => return Err(no_image::folder(dir)),
         (None, Some(b'{')) => Box::new(DockerDir::open(dir)?),
         (None, _) if Containerd::is_root(dir) => Box::new(Containerd::open(dir, &spec.choice)?),
         (None, _) if has(distribution_storage::MARK) => {
@@ -155,7 +156,7 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
             // Looked for last, because it takes a walk.
             None => match several::open(dir)? {
                 Some(sources) => Box::new(sources),
-                None => return Err(foreign::folder(dir)),
+                None => return Err(no_image::folder(dir)),
             },
         },
     })
@@ -200,7 +201,7 @@ fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> 
             return Ok(Input::Indexed(Box::new(Nix2Container::new(&text, name)?)));
         }
     }
-    Err(foreign::file(&head, name))
+    Err(no_image::file(&head, name))
 }
 
 #[cfg(test)]

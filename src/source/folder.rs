@@ -19,7 +19,7 @@ use super::{
     choose::is_full,
     docker_archive::MANIFEST,
     docker_dir::{self, DockerDir},
-    foreign,
+    no_image,
     oci_layout::OciLayout,
     sources::Sources,
     tar_reader::is_tar,
@@ -103,7 +103,7 @@ fn add_archive(to: &mut Sources, dir: &Path, archive: &Blob) -> Result<()> {
     let name = format!("`{}`", path.display());
     let Some(index) = tarball::indexed(archive, &name)? else { return Ok(()) };
     if !index.contains(INDEX) && !index.contains(MANIFEST) {
-        let why = foreign::archive(&index);
+        let why = no_image::archive(&index);
         to.warnings.push(format!("{name} is left out: {}", why.message()));
         return Ok(());
     }

@@ -13,9 +13,8 @@ use super::{
     Pass, Source,
     archive::{Index, normalized},
     docker_archive::{self, DockerArchive, MANIFEST},
-    foreign,
     hybrid::Hybrid,
-    imgpkg,
+    imgpkg, no_image,
     oci_layout::OciLayout,
     spec::Transport,
     tar_reader::is_tar,
@@ -75,7 +74,7 @@ pub fn from_index(index: Index, name: &str, transport: Option<Transport>) -> Res
             (Some(Transport::Oci | Transport::OciArchive), false, true) => {
                 return Err(Error::usage(format!("it is a docker archive and has no `{INDEX}`")));
             }
-            (_, false, false) => return Err(foreign::archive(&index)),
+            (_, false, false) => return Err(no_image::archive(&index)),
             (Some(Transport::ContainersStorage | Transport::DockerStorage), ..) => {
                 return Err(Error::usage("it is an archive and no storage"));
             }
@@ -132,7 +131,7 @@ pub(super) fn pass(input: Box<dyn Read + Send>, name: &str) -> Result<Pass> {
         .with_hint("unpack the outer one"));
     }
     if !is_tar(&head) {
-        return Err(foreign::file(&head, name));
+        return Err(no_image::file(&head, name));
     }
     Ok(Pass { name: name.to_owned(), tar })
 }
