@@ -17,7 +17,7 @@ use super::{
     docker_archive::MANIFEST,
     docker_dir::DockerDir,
     docker_root::DockerRoot,
-    folder as several,
+    folder,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
     no_image,
     oci_layout::OciLayout,
@@ -67,7 +67,7 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
             Some(root) => root,
             None => well_known(options)?,
         },
-        Location::Storage { .. } => return storage(spec, options).map(Input::Indexed),
+        Location::Storage { .. } => return open_storage(spec, options).map(Input::Indexed),
     };
     let name = format!("`{}`", path.display());
     if options.from_command {
@@ -81,7 +81,7 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
     })?;
     match (metadata.is_dir(), spec.transport) {
         (true, None | Some(Transport::Oci | Transport::Dir | Transport::Containerd)) => {
-            folder(path, spec, options).map(Input::Indexed)
+            open_folder(path, spec, options).map(Input::Indexed)
         }
         (true, Some(_)) => Err(Error::usage(format!("{name} is a folder and no archive"))),
         (false, Some(Transport::Containerd | Transport::Dir)) => {
@@ -89,7 +89,7 @@ pub fn open(spec: &SourceSpec, options: &SourceOptions) -> Result<Input> {
         }
         (false, Some(Transport::Oci)) => Err(Error::usage(format!("{name} is no folder"))
             .with_hint("an OCI layout in a file is `oci-archive:FILE`")),
-        (false, transport) if metadata.is_file() => file(path, &name, transport),
+        (false, transport) if metadata.is_file() => open_file(path, &name, transport),
         (false, _) => {
             let opened = fs_err::File::open(path);
             tarball::pass(Box::new(opened.context(ErrorKind::Source, || format!("opening {name}"))?), &name)
@@ -131,7 +131,7 @@ fn well_known(options: &SourceOptions) -> Result<&PathBuf> {
     })
 }
 
-fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
+fn open_folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
     let has = |file: &str| dir.join(file).exists();
     let is_layout = has(INDEX) && (has(OCI_LAYOUT) || has(BLOBS) || options.blob_dir.is_some());
     Ok(match (spec.transport, first_character(&dir.join(MANIFEST))) {
@@ -154,7 +154,7 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
                 return DockerRoot::open(&[dir.to_owned()], &[], &spec.choice);
             }
             // Looked for last, because it takes a walk.
-            None => match several::open(dir)? {
+            None => match folder::open(dir)? {
                 Some(sources) => Box::new(sources),
                 None => return Err(no_image::folder(dir)),
             },
@@ -163,7 +163,7 @@ fn folder(dir: &Path, spec: &SourceSpec, options: &SourceOptions) -> Result<Box<
 }
 
 /// Opens podman's or Docker's storage, where the configuration or `spec` says that it is.
-fn storage(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
+fn open_storage(spec: &SourceSpec, options: &SourceOptions) -> Result<Box<dyn Source>> {
     let storage = options.storage.clone().at(&spec.location);
     if spec.transport != Some(Transport::DockerStorage) {
         return Ok(Box::new(ContainersStorage::open(&storage)?));
@@ -182,7 +182,7 @@ fn first_character(path: &Path) -> Option<u8> {
     head.into_iter().find(|byte| !byte.is_ascii_whitespace())
 }
 
-fn file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> {
+fn open_file(path: &Path, name: &str, transport: Option<Transport>) -> Result<Input> {
     let blob = Blob::open(path)?;
     if blob.size() == 0 {
         return Err(Error::source(format!("{name} is an empty file")));
