@@ -5,16 +5,15 @@ use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 use crate::{
     blob::Blob,
     error::{Error, Result},
+    layout::read::open_at,
 };
 
 /// Opens a file of `store`; nothing if there is none.
 pub(super) fn open(path: &Path, store: &Path) -> Result<Option<Blob>> {
-    let opened = Blob::open(path);
-    match opened.as_ref().err().and_then(|error| error.find::<io::Error>()).map(io::Error::kind) {
-        Some(io::ErrorKind::NotFound) => Ok(None),
-        Some(io::ErrorKind::PermissionDenied) => Err(denied(&format!("`{}`", path.display()), store)),
-        _ => opened.map(Some),
-    }
+    open_at(path).map_err(|error| match error.find::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::PermissionDenied) => denied(&format!("`{}`", path.display()), store),
+        _ => error,
+    })
 }
 
 /// Reads a small file of `store`; nothing if there is none.
