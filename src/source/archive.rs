@@ -163,37 +163,25 @@ impl Index {
         let asked = normalized(name);
         let mut key = asked.clone();
         for _ in 0..=LINK_LIMIT {
-            let Some(Named { first: node, later }) = self.names.get(key.as_str()) else {
-                if asked.is_empty() {
-                    return Err(Error::source("the manifest names an empty path"));
-                }
-                let links = if key == asked {
-                    String::new()
-                } else {
-                    format!(", to which `{}` links,", asked.escape_debug())
-                };
-                return Err(Error::source(format!(
-                    "`{}`{links} is missing from the archive",
-                    key.escape_debug()
-                ))
-                .because(Missing));
-            };
-            // Whoever unpacks the archive has one file for both.
-            let absolute = self.names.get(format!("/{key}").as_str()).map(|named| &named.first);
-            for other in later.iter().chain(absolute) {
-                if !node.equals(other)? {
-                    return Err(Error::source(format!(
-                        "duplicate entry: `{}` occurs twice in the archive, with different content",
-                        key.escape_debug()
-                    )));
-                }
-            }
-            key = match node {
-                Node::File(data) => return Ok(data),
-                Node::Link(target) if self.names.contains_key(target) => target.to_string(),
+            key = match self.node(&key)? {
+                Some(Node::File(data)) => return Ok(data),
+                Some(Node::Link(target)) if self.names.contains_key(target) => target.to_string(),
                 // Absolute targets start at the root of the archive.
-                Node::Link(target) => target.trim_start_matches('/').to_owned(),
-                Node::Unsupported(what) => {
+                Some(Node::Link(target)) => target.trim_start_matches('/').to_owned(),
+                None if asked.is_empty() => return Err(Error::source("the manifest names an empty path")),
+                None => {
+                    let links = if key == asked {
+                        String::new()
+                    } else {
+                        format!(", to which `{}` links,", asked.escape_debug())
+                    };
+                    return Err(Error::source(format!(
+                        "`{}`{links} is missing from the archive",
+                        key.escape_debug()
+                    ))
+                    .because(Missing));
+                }
+                Some(Node::Unsupported(what)) => {
                     return Err(Error::source(format!(
                         "unsupported entry: `{}` is {what}",
                         key.escape_debug()
@@ -202,6 +190,22 @@ impl Index {
             };
         }
         Err(Error::source(format!("`{}` is a loop of links in the archive", asked.escape_debug())))
+    }
+
+    /// Returns what is under a name, if that is one thing.
+    fn node(&self, key: &str) -> Result<Option<&Node>> {
+        let Some(Named { first, later }) = self.names.get(key) else { return Ok(None) };
+        // Whoever unpacks the archive has one file for both.
+        let absolute = self.names.get(format!("/{key}").as_str()).map(|named| &named.first);
+        for other in later.iter().chain(absolute) {
+            if !first.equals(other)? {
+                return Err(Error::source(format!(
+                    "duplicate entry: `{}` occurs twice in the archive, with different content",
+                    key.escape_debug()
+                )));
+            }
+        }
+        Ok(Some(first))
     }
 
     /// Reads a small document. [`Missing`] if there is none of this name.
