@@ -283,15 +283,18 @@ fn read_manifest(store: &Graphroot, record: &ImageRecord, key: &str) -> Result<O
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::{
         error::{ErrorKind, chain},
-        source::{Choice, choose},
+        source::{
+            Choice, choose,
+            tar_split::hello::{TAR, packed, read},
+        },
     };
 
-    /// A store in the making. Every layer is the one tar that `hello` makes.
+    /// A store in the making. Every layer is the same.
     struct Store {
         dir: PathBuf,
         driver: &'static str,
@@ -322,9 +325,7 @@ mod tests {
             };
             fs_err::create_dir_all(self.dir.join(&diff)).unwrap();
             fs_err::write(self.dir.join(diff).join("hello"), "hello").unwrap();
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            packed.write_all(TAR_SPLIT.as_bytes()).unwrap();
-            self.write(&format!("layers/{id}.tar-split.gz"), &packed.finish().unwrap());
+            self.write(&format!("layers/{id}.tar-split.gz"), &packed());
         }
 
         /// Adds images, each with a name, its topmost layer and the number of its layers; returns their IDs.
@@ -345,12 +346,6 @@ mod tests {
         }
     }
 
-    const TAR: &[u8] = b"<hello>";
-    const TAR_SPLIT: &str = r#"{"type":2,"payload":"PA=="}
-{"type":1,"name":"hello","size":5,"payload":"PD7u4tgQAAA="}
-{"type":2,"payload":"Pg=="}
-"#;
-
     fn key(name: &str) -> String {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         format!("={}", STANDARD.encode(name))
@@ -358,23 +353,6 @@ mod tests {
 
     fn at(dir: &Path) -> StorageOptions {
         StorageOptions { graphroot: Some(dir.to_owned()), ..StorageOptions::default() }
-    }
-
-    fn read(storage: &ContainersStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
-        let image = choose(storage, choice, None)?;
-        let layers = match image.content {
-            ImageContent::Broken { error, .. } => return Err(error),
-            ImageContent::Layers { layers, .. } => layers,
-            content => panic!("{content:?}"),
-        };
-        let mut tars = Vec::new();
-        for layer in layers {
-            let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };
-            let mut tar = Vec::new();
-            stream.read_to_end(&mut tar).map_err(|error| error.downcast::<Error>().unwrap())?;
-            tars.push(tar);
-        }
-        Ok(tars)
     }
 
     fn named(name: &str) -> Choice {

@@ -313,19 +313,14 @@ const FACT_LIMIT: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
     use crate::{
         error::chain,
-        source::{Choice, choose},
+        source::{
+            Choice, choose,
+            tar_split::hello::{TAR, packed, read},
+        },
     };
-
-    const TAR: &[u8] = b"<hello>";
-    const TAR_SPLIT: &str = r#"{"type":2,"payload":"PA=="}
-{"type":1,"name":"hello","size":5,"payload":"PD7u4tgQAAA="}
-{"type":2,"payload":"Pg=="}
-"#;
 
     fn write(root: &Path, path: &str, bytes: &[u8]) {
         let path = root.join(path);
@@ -337,9 +332,7 @@ mod tests {
     fn image(root: &Path, driver: &str, author: &str) -> Digest {
         let diff_id = Digest::of(TAR);
         let above = Digest::of(format!("{diff_id} {diff_id}").as_bytes());
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packed.write_all(TAR_SPLIT.as_bytes()).unwrap();
-        let packed = packed.finish().unwrap();
+        let packed = packed();
         for (at, chain) in [&diff_id, &above].into_iter().enumerate() {
             let layer = format!("image/{driver}/layerdb/sha256/{}", chain.hex());
             write(root, &format!("{layer}/diff"), diff_id.to_string().as_bytes());
@@ -366,23 +359,6 @@ mod tests {
 
     fn opened(root: &Path) -> Result<DockerStorage> {
         DockerStorage::open(DockerStorage::find(root).unwrap(), &[root.join("containerd")])
-    }
-
-    fn read(storage: &DockerStorage, choice: &Choice) -> Result<Vec<Vec<u8>>> {
-        let image = choose(storage, choice, None)?;
-        let layers = match image.content {
-            ImageContent::Broken { error, .. } => return Err(error),
-            ImageContent::Layers { layers, .. } => layers,
-            content => panic!("{content:?}"),
-        };
-        let mut tars = Vec::new();
-        for layer in layers {
-            let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };
-            let mut tar = Vec::new();
-            stream.read_to_end(&mut tar).map_err(|error| error.downcast::<Error>().unwrap())?;
-            tars.push(tar);
-        }
-        Ok(tars)
     }
 
     #[test]

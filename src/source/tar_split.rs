@@ -248,6 +248,49 @@ const BUFFER: usize = 64 << 10;
 /// What Go's `hash/crc64` computes with its ISO table.
 static CRC64: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO);
 
+/// For the tests of the stores: a layer of one file, `hello`.
+#[cfg(test)]
+pub(super) mod hello {
+    use std::io::{Read as _, Write as _};
+
+    use crate::{
+        error::{Error, Result},
+        source::{Choice, Data, ImageContent, Source, choose},
+    };
+
+    /// Its tar, in which the file lies between two bytes.
+    pub(crate) const TAR: &[u8] = b"<hello>";
+
+    /// Returns what a store keeps of it beside the file.
+    pub(crate) fn packed() -> Vec<u8> {
+        let lines = r#"{"type":2,"payload":"PA=="}
+{"type":1,"name":"hello","size":5,"payload":"PD7u4tgQAAA="}
+{"type":2,"payload":"Pg=="}
+"#;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(lines.as_bytes()).unwrap();
+        packed.finish().unwrap()
+    }
+
+    /// Rebuilds the layers of an image.
+    pub(crate) fn read(storage: &dyn Source, choice: &Choice) -> Result<Vec<Vec<u8>>> {
+        let image = choose(storage, choice, None)?;
+        let layers = match image.content {
+            ImageContent::Broken { error, .. } => return Err(error),
+            ImageContent::Layers { layers, .. } => layers,
+            content => panic!("{content:?}"),
+        };
+        let mut tars = Vec::new();
+        for layer in layers {
+            let Data::Stream(mut stream) = storage.open(&layer)? else { panic!("not a stream") };
+            let mut tar = Vec::new();
+            stream.read_to_end(&mut tar).map_err(|error| error.downcast::<Error>().unwrap())?;
+            tars.push(tar);
+        }
+        Ok(tars)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Cursor, Write as _};
