@@ -27,7 +27,8 @@ impl Cache {
         let dir = self.dir.join(CLAIMED);
         fs_err::create_dir_all(&dir).context(ErrorKind::Local, claiming)?;
         let path = dir.join(format!("{}-{encoding}", diff_id.0.hex()));
-        let file = fs_err::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        // For reading too: a FIFO that somebody put there would otherwise wait for its reader.
+        let file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.context(ErrorKind::Local, claiming)?;
         match file.file().try_lock() {
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -56,6 +57,8 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode};
+
     use super::*;
     use crate::oci::Digest;
 
@@ -72,6 +75,19 @@ mod tests {
         assert!(other.claim(&layer, gzip).unwrap().is_some());
         assert_eq!(fs_err::read_dir(dir.path().join(CLAIMED)).unwrap().count(), 0);
         assert!(Cache::scratch(dir.path()).claim(&layer, gzip).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_claim_waits_for_no_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let (layer, gzip) = (DiffId(Digest::of(b"plain")), Encoding::Gzip { level: 1 });
+        let claimed = dir.path().join(CLAIMED);
+        fs_err::create_dir(&claimed).unwrap();
+        let path = claimed.join(format!("{}-{gzip}", layer.0.hex()));
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(cache.claim(&layer, gzip).unwrap().is_some());
+        assert!(!path.exists(), "gone with the claim");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::Pushed;
 use crate::{
+    blob::Blob,
     error::{Context as _, ErrorKind, Result, chain},
     oci::Digest,
     source::{SourceSpec, spec::Location},
@@ -69,8 +70,8 @@ impl Journal {
     /// Reads what is kept in `dir` of a list; `list` tells lists apart. What cannot be read is nothing.
     pub fn open(dir: &Path, list: &str) -> Self {
         let path = dir.join(format!("{}.json", Digest::of(list.as_bytes()).hex()));
-        let bytes = fs_err::read(&path).ok();
-        let record = bytes.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+        let bytes = Blob::open(&path).and_then(|file| file.read_all(LIMIT, "what is done of the list"));
+        let record = bytes.ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
         let mut record = record
             .filter(|record| record.list == list)
             .unwrap_or_else(|| Record { list: list.to_owned(), done: BTreeMap::new() });
@@ -142,10 +143,14 @@ fn now() -> u64 {
 
 /// So long the interrupted run is the same one.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Every push of the longest list has its place.
+const LIMIT: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use rustix::fs::{CWD, FileType, Mode};
 
     use super::*;
 
@@ -222,5 +227,9 @@ mod tests {
         assert!(!known(&|text| text["done"][&job.0]["at"] = (now() - KEPT.as_secs() - 1).into()));
         assert!(!known(&|text| text["list"] = "other".into()));
         assert!(!known(&|text| *text = "cut off".into()));
+        let path = Journal::open(dir.path(), "list").path;
+        fs_err::remove_file(&path).unwrap();
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(Journal::open(dir.path(), "list").done(&job).is_none(), "and nobody is waited for");
     }
 }
