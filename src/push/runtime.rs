@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -16,6 +17,9 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// Threads that read and hash: more would only queue up for two cores or a disk.
 const BLOCKING_THREADS: usize = 8;
+
+/// With fewer files than that nobody gets a connection, and everybody waits for others to let go of theirs.
+const LEAST_FILES: u64 = 64;
 
 /// Whoever says stop does not wait longer.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -41,6 +45,10 @@ pub fn block_on_with_farewell<T>(
     farewell: impl Future<Output = ()>,
 ) -> Result<Ending<T>> {
     let starting = || "starting the runtime".to_owned();
+    if let Some(most @ ..LEAST_FILES) = getrlimit(Resource::Nofile).current {
+        return Err(Error::local(format!("so few files may be open at once: {most}"))
+            .with_hint(format!("at least {LEAST_FILES} are needed: `ulimit -n`")));
+    }
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)

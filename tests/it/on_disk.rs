@@ -188,3 +188,20 @@ fn a_disk_that_is_full_is_this_machines() {
     let run = Longshore::new().run(["push", layout.path().to_str().unwrap(), "demo", "--into", &into]);
     assert_eq!(run.code, Some(8), "{run:?}");
 }
+
+#[test]
+fn who_may_open_hardly_a_file_is_told_so_at_once() {
+    let (dir, source) = (tempfile::tempdir().unwrap(), Archive::of(&[1000]));
+    let script = r#"ulimit -n "$1" && exec timeout 60 "$0" push "$2" demo:1 --into "$3" --no-cache"#;
+    for (files, code) in [("8", 8), ("13", 8), ("63", 8), ("64", 0)] {
+        let output = Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_longshore"), files])
+            .arg(source.path())
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("so few files may be open at once"), code == 8, "{said}");
+    }
+}
