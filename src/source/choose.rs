@@ -101,7 +101,7 @@ fn meant(candidates: &[Candidate], choice: &Choice) -> Vec<Candidate> {
                 &|| called(name),
                 // So podman calls what it builds, and so its users leave it out.
                 &|| called(&format!("localhost/{name}")),
-                &|| fitting(&|candidate| is_id(&candidate.digest, name)),
+                &|| fitting(&|candidate| candidate.has_id(name)),
             ];
             ways.iter().map(|way| way()).find(|found| !found.is_empty()).unwrap_or_default()
         }
@@ -123,6 +123,17 @@ impl Candidate {
         let is_named =
             |name: &String| name.rsplit_once('@').is_some_and(|(_, named)| digest.to_string() == named);
         self.digest == *digest || self.image.is_known_by(digest) || self.image.names.iter().any(is_named)
+    }
+
+    /// Returns whether `asked` is this image's ID, alone or behind a name of its repository.
+    fn has_id(&self, asked: &str) -> bool {
+        let (repository, id) = asked.rsplit_once('@').unwrap_or(("", asked));
+        let is_of = |repository: &str| {
+            let mut names = self.image.names.iter().filter_map(|name| name.split('@').next());
+            names.any(|name| full(name).0 == full(repository).0)
+        };
+        let is_named = || is_of(repository) || is_of(&format!("localhost/{repository}"));
+        is_id(&self.digest, id) && (repository.is_empty() || is_named())
     }
 
     /// Returns the platforms it is for, read from its documents where the listing does not say it.
@@ -368,6 +379,22 @@ mod tests {
         let images = [image("a", &["r.example.com/a:1", &name]), image("b", &["b:1"])];
         assert!(chosen(&images, &Choice::Digest(pulled)).unwrap().starts_with("r.example.com/a:1"));
         assert!(chosen(&images, &Choice::Digest(Digest::of(b"other"))).is_err());
+    }
+
+    #[test]
+    fn a_name_before_an_id_is_one_of_that_image() {
+        let pulled = format!("r.example.com/b@{}", Digest::of(b"as it was pulled"));
+        let images = [image("a", &["localhost/a:1"]), image("b", &["docker.io/library/tiny:1", &pulled])];
+        let [a, b] = ["a", "b"].map(|content| Digest::of(content.as_bytes()).hex()[..12].to_owned());
+        // As skopeo has it, the tag may be any.
+        for name in ["localhost/a", "localhost/a:1", "localhost/a:2", "a"] {
+            assert_eq!(by_name(&images, &format!("{name}@{a}")).unwrap(), "localhost/a:1", "{name}");
+            assert!(by_name(&images, &format!("{name}@{b}")).is_err(), "{name}");
+        }
+        for name in ["tiny", "docker.io/library/tiny:1", "r.example.com/b"] {
+            assert!(by_name(&images, &format!("{name}@{b}")).is_ok(), "{name}");
+        }
+        assert!(by_name(&images, &a).is_ok());
     }
 
     #[test]

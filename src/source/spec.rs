@@ -194,13 +194,12 @@ fn storage(text: &str) -> Result<(Location, &str)> {
 fn choice(text: &str) -> Result<Choice> {
     match text.rsplit_once('@') {
         None if text.is_empty() => Ok(Choice::Only),
-        None => Ok(Choice::Name(text.to_owned())),
         Some((_, digest)) if digest.contains(':') => {
             digest.parse().map(Choice::Digest).map_err(|error: Error| Error::usage(error.message()))
         }
         Some(("", at)) if at.len() < SHORT_ID => position(at),
-        // `NAME@ID` or `@ID`, as podman prints them.
-        Some((_, id)) => Ok(Choice::Name(id.to_owned())),
+        // A name, or `NAME@ID` or `@ID`, as podman prints them.
+        _ => Ok(Choice::Name(text.strip_prefix('@').unwrap_or(text).to_owned())),
     }
 }
 
@@ -328,7 +327,7 @@ mod tests {
                 "containers-storage:[overlay@/s+/r:overlay.mount_program=x]a@b0f4",
                 podman,
                 r#"Some("overlay") Some("/s") Some("/r")overlay.mount_program=x"#,
-                name("b0f4"),
+                name("a@b0f4"),
             ),
             ("containers-storage:[vfs@/s]", podman, r#"Some("vfs") Some("/s") None"#, Choice::Only),
             ("containerd:", containerd, "None None None", Choice::Only),
