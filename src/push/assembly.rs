@@ -84,7 +84,8 @@ impl Assembly {
             all_absorbed.extend(absorbed);
         }
         let Gathered { entries, images, absent, sources, .. } = gathered;
-        let content = ImageContent::Index { manifest: index(&entries)?, images, absent };
+        let manifest = index(&entries)?;
+        let content = ImageContent::Index { id: manifest.digest.clone(), manifest, images, absent };
         let image = Image { names: Vec::new(), platform: None, content, companion: false };
         let cargo = Cargo::new(Arc::new(sources), all_absorbed, press, options, intent);
         Ok((cargo, image, targets))

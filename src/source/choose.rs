@@ -122,7 +122,9 @@ impl Candidate {
     fn is(&self, digest: &Digest) -> bool {
         let is_named =
             |name: &String| name.rsplit_once('@').is_some_and(|(_, named)| digest.to_string() == named);
-        self.digest == *digest || self.image.is_known_by(digest) || self.image.names.iter().any(is_named)
+        [&self.digest, &self.image.id()].contains(&digest)
+            || self.image.is_known_by(digest)
+            || self.image.names.iter().any(is_named)
     }
 
     /// Returns whether `asked` is this image's ID, alone or behind a name of its repository.
@@ -133,7 +135,8 @@ impl Candidate {
             names.any(|name| full(name).0 == full(repository).0)
         };
         let is_named = || is_of(repository) || is_of(&format!("localhost/{repository}"));
-        is_id(&self.digest, id) && (repository.is_empty() || is_named())
+        let has_it = is_id(&self.digest, id) || is_id(&self.image.id(), id);
+        has_it && (repository.is_empty() || is_named())
     }
 
     /// Returns the platforms it is for, read from its documents where the listing does not say it.

@@ -108,15 +108,18 @@ impl ContainersStorage {
     /// Reads an image, which has no names yet.
     fn image(&self, store: &Graphroot, record: &ImageRecord) -> Image {
         match read_manifest(store, record, "manifest") {
-            Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) => {
-                Image { names: Vec::new(), platform: None, content: self.index(list), companion: false }
-            }
+            Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) => Image {
+                names: Vec::new(),
+                platform: None,
+                content: self.index(record, list),
+                companion: false,
+            },
             manifest => self.single(store, record, manifest),
         }
     }
 
     /// Finds the images of a list by the digests of their manifests.
-    fn index(&self, manifest: Manifest) -> ImageContent {
+    fn index(&self, list: &ImageRecord, manifest: Manifest) -> ImageContent {
         let (mut images, mut absent) = (Vec::new(), Vec::new());
         for child in manifest.children() {
             let found = self.stores.iter().find_map(|store| {
@@ -137,7 +140,7 @@ impl ContainersStorage {
             let names = record.names.clone().unwrap_or_default();
             images.push(Image { names, platform: child.platform.clone().or(image.platform), ..image });
         }
-        ImageContent::Index { manifest, images, absent }
+        ImageContent::Index { id: list.digest(), manifest, images, absent }
     }
 
     /// Puts together the one image that a manifest is of.
@@ -516,8 +519,15 @@ mod tests {
         let storage = ContainersStorage::open(&at(dir.path())).unwrap();
         let image = choose(&storage, &self::named("localhost/list:1"), None).unwrap();
         assert!(!image.companion && image.digest().is_none());
-        let ImageContent::Index { manifest, images, absent } = &image.content else { panic!("{image:?}") };
+        let ImageContent::Index { manifest, images, absent, .. } = &image.content else {
+            panic!("{image:?}")
+        };
         assert_eq!(manifest.bytes, list);
+        for asked in
+            [self::named(&ids[0][..12]), Choice::Digest(image.id()), Choice::Digest(image.identity())]
+        {
+            assert_eq!(choose(&storage, &asked, None).unwrap().names, image.names);
+        }
         let [missing] = &absent[..] else { panic!("{absent:?}") };
         assert_eq!(format!("manifest-{}", missing.digest), named[3]);
         for (at, image) in images.iter().enumerate() {

@@ -128,7 +128,7 @@ impl<'a> Examiner<'a> {
                 }
                 Err(error) => Contents { problem: Some(error), ..Contents::default() },
             },
-            ImageContent::Index { manifest, images, absent } => {
+            ImageContent::Index { manifest, images, absent, .. } => {
                 let mut contents = Contents { missing: absent.clone(), ..Contents::default() };
                 contents.documents.push(self.document(manifest.clone()));
                 for Contents { documents, missing, problem } in

@@ -49,10 +49,17 @@ impl Image {
     /// Returns what tells it from others, whatever they are called.
     pub fn identity(&self) -> Digest {
         match &self.content {
-            ImageContent::Broken { id, .. } => id.clone(),
+            ImageContent::Index { manifest, .. } => manifest.digest.clone(),
+            _ => self.id(),
+        }
+    }
+
+    /// Returns its ID, as the source's own tool says it.
+    pub fn id(&self) -> Digest {
+        match &self.content {
+            ImageContent::Broken { id, .. } | ImageContent::Index { id, .. } => id.clone(),
             ImageContent::Layers { config, .. } => Digest::of(config),
             ImageContent::Manifest(descriptor) => descriptor.digest.clone(),
-            ImageContent::Index { manifest, .. } => manifest.digest.clone(),
         }
     }
 
@@ -103,6 +110,8 @@ pub enum ImageContent {
     Manifest(Descriptor),
     /// An index of images that may have no manifest yet, and of what only the destination may have.
     Index {
+        /// What a store calls it, which may be no digest of anything.
+        id: Digest,
         /// The index. An image without a manifest it names by its config, or by the manifest that it was pulled or built
         /// with.
         manifest: Manifest,

@@ -165,7 +165,7 @@ impl Listing<'_> {
                 let base = Base::Made { config: digest, size, original: original.clone() };
                 self.wanted.drafts.push(Draft { base, layers: slots });
             }
-            ImageContent::Index { manifest, images, absent } => {
+            ImageContent::Index { manifest, images, absent, .. } => {
                 if let Some(wanted) = platform {
                     return self.image(image.part_for(wanted, &self.source.name())?, platform);
                 }
