@@ -266,7 +266,7 @@ mod tests {
             (Vec::new(), "empty file"),
             (gzipped(&gzipped(b"x")), "compressed twice: gzip in gzip"),
             (gzipped(b""), "no tar archive"),
-            (archive(&[]), "empty archive"),
+            (archive(&[]), "begins with zeros"),
             (
                 archive(&[&PACKAGE[..], &[("more/oci-layout", ""), ("more/index.json", "")]].concat()),
                 "but `components/app/manifest.json`",

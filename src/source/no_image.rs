@@ -66,7 +66,7 @@ pub(super) fn archive(index: &Index) -> Error {
     let lacks = |what: &str| Error::source(format!("the archive has no `{MANIFEST}` and no `{INDEX}`{what}"));
     let any = |test: &dyn Fn(&str) -> bool| index.names().any(test);
     if index.names().next().is_none() {
-        return lacks(": it is an empty archive");
+        return Error::source("it is no image archive: it begins with zeros, as a tar of nothing does");
     }
     let mut elsewhere: Vec<&str> =
         index.names().filter(|name| matches!(name.rsplit_once('/'), Some((_, MANIFEST | INDEX)))).collect();
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn an_archive_without_images_is_told_apart() {
         for (entries, words) in [
-            (&[][..], "empty"),
+            (&[][..], "begins with zeros"),
             (&["/manifest.json", "/c.json"], "but `/manifest.json`"),
             (&["image/blobs/x", "image/index.json"], "but `image/index.json`"),
             (&["repositories", "ab/json", "ab/layer.tar"], "before 1.10"),
