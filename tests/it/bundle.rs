@@ -244,6 +244,27 @@ fn however_much_of_the_cache_is_damaged_the_bundle_is_made() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "4 layers good, 0 dropped\n"), "{run:?}");
 }
 
+/// What the cache has of a layer is not encoded while the archive passes, and then it is too late.
+#[test]
+fn what_is_damaged_of_the_cache_is_good_when_the_archive_passes_again() {
+    let (desk, sample) = (Desk::new(), Sample::open("docker-archive/podman-save.tar"));
+    let (cache, output) = (desk.longshore.home().join("cache"), desk.path("b.tar"));
+    let bundle = || {
+        let options = ["--cache-dir", cache.to_str().unwrap(), "-o", output.to_str().unwrap(), "-"];
+        desk.longshore.run_fed(&sample.path, [&["bundle"], &options[..]].concat())
+    };
+    assert_eq!(bundle().code, Some(0));
+    let kept = fs_err::read_dir(cache.join("blobs/sha256")).unwrap().map(|blob| blob.unwrap().path());
+    let blob = kept.max_by_key(|blob| fs_err::metadata(blob).unwrap().len()).unwrap();
+    let mut bytes = fs_err::read(&blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(&blob, bytes).unwrap();
+    let run = bundle();
+    assert!(run.code == Some(8) && run.stderr.contains("hint: bundle it once more"), "{run:?}");
+    let run = bundle();
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
+
 #[test]
 fn a_bundle_that_is_killed_is_made_anew() {
     let (desk, multi) = (Desk::new(), Sample::open("docker-archive/docker28-save-multi.tar"));

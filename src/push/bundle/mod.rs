@@ -276,8 +276,17 @@ impl Contents {
     fn blame(&self, error: Error, place: &Place) -> Error {
         match place {
             _ if error.kind() != ErrorKind::Source => error,
-            Place::Encoded(_, layer) => {
-                Error::local(format!("the cached layer `{}` was damaged", layer.name)).because(DamagedEntry)
+            Place::Encoded(at, layer) => {
+                let damaged = Error::local(format!("the cached layer `{}` was damaged", layer.name));
+                let Cargo { absorbed, press, options, .. } = &*self.cargos[*at];
+                match layer.diff_id.as_ref().filter(|it| absorbed.layer(&it.0).is_ok()) {
+                    // It has passed, and cannot be encoded anew.
+                    Some(diff_id) => match press.cache.forget(diff_id, options.recipe.encoding()) {
+                        Ok(()) => damaged.because(error).with_hint("bundle it once more"),
+                        Err(error) => error,
+                    },
+                    None => damaged.because(DamagedEntry),
+                }
             }
             Place::Memory(_) => error,
             Place::Source(at, _) => error.while_doing(format!("reading {}", self.cargos[*at].source.name())),
