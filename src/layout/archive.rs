@@ -119,7 +119,11 @@ pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     let mut files = Vec::new();
     for name in names {
         let source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
-        files.push((name, source.metadata().context(ErrorKind::Local, writing)?.len()));
+        let size = source.metadata().context(ErrorKind::Local, writing)?.len();
+        if name == INDEX {
+            write::check_index(size)?;
+        }
+        files.push((name, size));
     }
     if let (Some(place), Some(name)) = (file.parent(), file.file_name()) {
         let size = archive_size(files.iter().map(|(name, size)| (name, *size)));

@@ -15,23 +15,11 @@ use crate::{
 /// without its blobs.
 pub fn take_over(from: &Path, into: &Path) -> Result<()> {
     let merging = || format!("writing the OCI layout `{}`", into.display());
+    let come = read(from)?;
     write::init(into)?;
     // Two at the same time would each lose what the other one adds.
     let _lock = fs_err::File::open(into).and_then(Locked::wait).context(ErrorKind::Local, merging)?;
-    for algorithm in fs_err::read_dir(from.join(BLOBS)).context(ErrorKind::Local, merging)? {
-        let algorithm = algorithm.context(ErrorKind::Local, merging)?;
-        let folder = into.join(BLOBS).join(algorithm.file_name());
-        fs_err::create_dir_all(&folder).context(ErrorKind::Local, merging)?;
-        for blob in fs_err::read_dir(algorithm.path()).context(ErrorKind::Local, merging)? {
-            let blob = blob.context(ErrorKind::Local, merging)?;
-            // Also where there is one: whoever was interrupted may have left half of it, and what comes is whole.
-            fs_err::rename(blob.path(), folder.join(blob.file_name())).context(ErrorKind::Local, merging)?;
-        }
-        fs_err::File::open(&folder)
-            .and_then(|folder| folder.sync_all())
-            .context(ErrorKind::Local, merging)?;
-    }
-    let (come, mut index) = (read(from)?, read(into)?);
+    let mut index = read(into)?;
     let come = entries(&come)?.clone();
     let names: HashSet<_> = come.iter().filter_map(name).collect();
     let unnamed: HashSet<_> =
@@ -48,6 +36,20 @@ pub fn take_over(from: &Path, into: &Path) -> Result<()> {
     });
     there.extend(come.iter().cloned());
     let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, merging)?;
+    write::check_index(bytes.len() as u64)?;
+    for algorithm in fs_err::read_dir(from.join(BLOBS)).context(ErrorKind::Local, merging)? {
+        let algorithm = algorithm.context(ErrorKind::Local, merging)?;
+        let folder = into.join(BLOBS).join(algorithm.file_name());
+        fs_err::create_dir_all(&folder).context(ErrorKind::Local, merging)?;
+        for blob in fs_err::read_dir(algorithm.path()).context(ErrorKind::Local, merging)? {
+            let blob = blob.context(ErrorKind::Local, merging)?;
+            // Also where there is one: whoever was interrupted may have left half of it, and what comes is whole.
+            fs_err::rename(blob.path(), folder.join(blob.file_name())).context(ErrorKind::Local, merging)?;
+        }
+        fs_err::File::open(&folder)
+            .and_then(|folder| folder.sync_all())
+            .context(ErrorKind::Local, merging)?;
+    }
     write::write_atomic(&into.join(INDEX), &bytes)
 }
 
@@ -55,6 +57,7 @@ fn read(dir: &Path) -> Result<Value> {
     let path = dir.join(INDEX);
     let reading = || format!("reading `{}`", path.display());
     let bytes = fs_err::read(&path).context(ErrorKind::Local, reading)?;
+    write::check_index(bytes.len() as u64)?;
     serde_json::from_slice(&bytes).context(ErrorKind::Local, reading)
 }
 
@@ -75,7 +78,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::oci::Digest;
+    use crate::{
+        layout::{archive::write_archive, read::INDEX_LIMIT},
+        oci::Digest,
+    };
 
     fn layout(dir: &Path, entries: &Value, blobs: &[&str]) {
         write::init(dir).unwrap();
@@ -110,6 +116,25 @@ mod tests {
         for blob in ["b", "d", "shared"] {
             let path = write::blob_path(&into, &Digest::of(blob.as_bytes()));
             assert_eq!(fs_err::read_to_string(path).unwrap(), blob);
+        }
+    }
+
+    #[test]
+    fn what_nobody_could_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+        let most = (INDEX_LIMIT / 2) as usize;
+        layout(&from, &json!([entry(&"a".repeat(most), None)]), &["a"]);
+        take_over(&from, &into).unwrap();
+        layout(&from, &json!([entry(&"b".repeat(most), None)]), &["b"]);
+        let error = take_over(&from, &into).unwrap_err();
+        assert!(error.message().contains("over the limit"), "{error}");
+        assert_eq!(entries(&read(&into).unwrap()).unwrap().len(), 1);
+        assert!(!write::blob_path(&into, &Digest::of(b"b")).exists());
+        layout(&from, &json!([entry(&"b".repeat(2 * most), None)]), &["b"]);
+        let other = dir.path().join("other");
+        for error in [take_over(&from, &other), write_archive(&from, &other)].map(Result::unwrap_err) {
+            assert!(error.message().contains("over the limit") && !other.exists(), "{error}");
         }
     }
 

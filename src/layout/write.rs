@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::{Builder, NamedTempFile};
 
-use super::{BLOBS, INDEX, OCI_LAYOUT, OCI_LAYOUT_CONTENT};
+use super::{BLOBS, INDEX, OCI_LAYOUT, OCI_LAYOUT_CONTENT, read::INDEX_LIMIT};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::Digest,
@@ -37,6 +37,15 @@ pub fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
 /// Returns where a layout keeps a blob, from its root.
 pub fn blob_name(digest: &Digest) -> String {
     format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// Refuses to write an index that is too large to be read again.
+pub fn check_index(size: u64) -> Result<()> {
+    if size > INDEX_LIMIT {
+        let words = format!("`{INDEX}` would be over the limit of {INDEX_LIMIT} bytes: {size} bytes");
+        return Err(Error::usage(words).with_hint("so many images and tags need several layouts"));
+    }
+    Ok(())
 }
 
 /// Writes a small file whole or not at all.
