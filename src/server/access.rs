@@ -4,13 +4,15 @@
 //! Passwords are not kept. What bcrypt has found right once is known by the digest of `name:password`: bcrypt is slow
 //! on purpose, and clients show the same password with every request. How long two digests take to be compared says
 //! nothing about a password. bcrypt runs for one guess at a time, so that guessers wait for each other and not everybody
-//! for them.
+//! for them. A file of users is read again when it has changed, as docker-registry does; one that cannot be read changes
+//! nothing.
 
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -22,7 +24,7 @@ use super::{
     routes::METRICS,
 };
 use crate::{
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, chain},
     oci::Digest,
 };
 
@@ -44,26 +46,36 @@ enum Anonymous {
 
 /// Those who can log in.
 struct Users {
+    /// What lists them.
+    file: Option<PathBuf>,
+    known: Mutex<Known>,
+    guesses: Semaphore,
+}
+
+/// What is known of them.
+#[derive(Default)]
+struct Known {
     /// bcrypt's hashes of their passwords.
     hashes: HashMap<String, String>,
     /// The digests of `name:password` that were right.
-    proven: Mutex<HashSet<Digest>>,
-    guesses: Semaphore,
+    proven: HashSet<Digest>,
+    /// How the file looked that says so.
+    look: Option<Look>,
 }
+
+/// When a file was written, and its size.
+type Look = (SystemTime, u64);
 
 impl Access {
     /// Lets in whoever shows this name and password.
     pub fn basic(user: &str, password: &str) -> Self {
         let proven = HashSet::from([Digest::of(format!("{user}:{password}").as_bytes())]);
-        Self::of(Users { hashes: HashMap::new(), proven: Mutex::new(proven), guesses: Semaphore::new(1) })
+        Self::of(None, Known { proven, ..Known::default() })
     }
 
     /// Lets in the users of a file as `htpasswd -B` writes it.
     pub fn htpasswd(file: &Path) -> Result<Self> {
-        let reading = || format!("reading the users in `{}`", file.display());
-        let text = fs_err::read_to_string(file).context(ErrorKind::Local, reading)?;
-        let hashes = parse(&text).map_err(|error| error.while_doing(reading()))?;
-        Ok(Self::of(Users { hashes, proven: Mutex::default(), guesses: Semaphore::new(1) }))
+        Ok(Self::of(Some(file.to_owned()), Known::read(file, look(file))?))
     }
 
     /// Lets those who do not log in pull, and no more.
@@ -71,7 +83,8 @@ impl Access {
         Self { anonymous: Anonymous::Pull, ..self }
     }
 
-    fn of(users: Users) -> Self {
+    fn of(file: Option<PathBuf>, known: Known) -> Self {
+        let users = Users { file, known: Mutex::new(known), guesses: Semaphore::new(1) };
         Self { users: Some(Arc::new(users)), anonymous: Anonymous::Nothing }
     }
 
@@ -104,27 +117,71 @@ impl Access {
 
 impl Users {
     async fn know(self: &Arc<Self>, shown: Shown) -> Result<bool, Refusal> {
-        let digest = Digest::of(format!("{}:{}", shown.user, shown.password).as_bytes());
-        if self.proven().contains(&digest) {
-            return Ok(true);
+        if let Some(file) = self.file.clone() {
+            let users = Arc::clone(self);
+            blocking(move || {
+                users.look_again(&file);
+                Ok::<_, Refusal>(())
+            })
+            .await?;
         }
-        let Some(hash) = self.hashes.get(&shown.user).cloned() else { return Ok(false) };
+        let digest = Digest::of(format!("{}:{}", shown.user, shown.password).as_bytes());
+        let hash = {
+            let known = self.known();
+            if known.proven.contains(&digest) {
+                return Ok(true);
+            }
+            known.hashes.get(&shown.user).cloned()
+        };
+        let Some(hash) = hash else { return Ok(false) };
         let _turn = self.guesses.acquire().await;
         let users = Arc::clone(self);
         blocking(move || {
             let right = bcrypt::verify(&shown.password, &hash).unwrap_or(false);
-            if right {
-                users.proven().insert(digest);
+            let mut known = users.known();
+            // The password may have been changed meanwhile.
+            if right && known.hashes.get(&shown.user) == Some(&hash) {
+                known.proven.insert(digest);
             }
             Ok(right)
         })
         .await
     }
 
-    fn proven(&self) -> MutexGuard<'_, HashSet<Digest>> {
-        // No operation on the set can leave it half done.
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Reads the file again, if it has changed.
+    fn look_again(&self, file: &Path) {
+        let look = look(file);
+        let mut known = self.known();
+        if known.look == look {
+            return;
+        }
+        known.look = look;
+        match Known::read(file, look) {
+            Ok(now) => *known = now,
+            Err(error) => tracing::error!("who may log in stays as it was: {}", chain(&error)),
+        }
     }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // No operation on it can leave it half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Reads a file that looked so before.
+    fn read(file: &Path, look: Option<Look>) -> Result<Self> {
+        let reading = || format!("reading the users in `{}`", file.display());
+        let text = fs_err::read_to_string(file).context(ErrorKind::Local, reading)?;
+        let hashes = parse(&text).map_err(|error| error.while_doing(reading()))?;
+        Ok(Self { hashes, proven: HashSet::new(), look })
+    }
+}
+
+/// Returns how a file looks; a pipe, which can be read once, like nothing.
+fn look(file: &Path) -> Option<Look> {
+    let file = fs_err::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
+    Some((file.modified().ok()?, file.len()))
 }
 
 impl fmt::Debug for Users {
@@ -231,6 +288,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_changes_is_read_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |lines: &str| fs_err::write(file.path(), lines).unwrap();
+        write(&format!("me:{}\n", hash("secret")));
+        let access = Access::htpasswd(file.path()).unwrap();
+        let opens =
+            async |login: &str| status(&access, Method::PUT, "/v2/a", Some(&basic(login))).await == 200;
+        assert!(opens("me:secret").await && !opens("you:other").await);
+        // No two of these are equally long: times may be coarse.
+        write(&format!("me:{}\nyou:{}\n", hash("changed"), hash("other")));
+        assert!(!opens("me:secret").await && opens("me:changed").await && opens("you:other").await);
+        write("me");
+        assert!(opens("me:changed").await, "what cannot be read changes nothing");
+        write(&format!("you:{}\n# and nobody else\n", hash("other")));
+        assert!(!opens("me:changed").await && opens("you:other").await);
+        fs_err::remove_file(file.path()).unwrap();
+        assert!(opens("you:other").await);
+    }
+
+    #[tokio::test]
     async fn who_does_not_log_in_may_pull() {
         let access = Access::basic("me", "secret").or_read_only();
         for (method, path, authorization, expected) in [
@@ -259,7 +336,7 @@ mod tests {
     fn what_is_no_bcrypt_hash_is_named_by_its_line() {
         let error = users("me:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n").unwrap_err();
         assert!(error.message().starts_with("reading the users"), "{error}");
-        assert!(crate::error::chain(&error).contains("line 1"), "{error:?}");
+        assert!(chain(&error).contains("line 1"), "{error:?}");
         assert!(users("# nobody\nme\n").is_err());
     }
 
