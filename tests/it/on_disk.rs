@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::fs::{FileTypeExt as _, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -43,6 +43,17 @@ fn a_layout_takes_one_image_beside_the_other() {
     }
     assert_eq!(names(&layout), ["blobs", "index.json", "oci-layout"]);
     assert_ne!(found(&format!("oci:{}:a", layout.display())), found(&format!("oci:{}:b", layout.display())));
+}
+
+#[test]
+fn nothing_is_remembered_of_a_registry_that_is_gone_with_the_push() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let source = Archive::of(&[1000]);
+    let to = format!("oci:{}", dir.path().join("layout").display());
+    longshore.run(["push", source.path().to_str().unwrap(), &to]).pushed().unwrap();
+    let state = longshore.home().join(".local/state/longshore");
+    let kept = walkdir::WalkDir::new(state).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+    assert_eq!(kept.map(walkdir::DirEntry::into_path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
 #[test]

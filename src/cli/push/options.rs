@@ -41,6 +41,8 @@ pub(super) fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Con
         reuse: !args.no_reuse && !args.recipe.force_compression,
         reuse_from,
         resume,
+        // A port of its own each time, of which nobody hears again.
+        learned: usual.learned.filter(|_| !embedded),
         sightings: usual.sightings.filter(|_| !embedded),
         ..usual
     })
