@@ -22,8 +22,9 @@ use longshore::{
     error::chain,
     oci::Digest,
     source::{
-        Image, ImageContent, Input, Source, SourceSpec, StorageOptions, bolt, choose, containerd,
+        Image, ImageContent, Input, Source, SourceSpec, StorageOptions, choose,
         detect::{SourceOptions, open},
+        stores::{bolt, containerd},
     },
 };
 use serde_json::{Value, json};

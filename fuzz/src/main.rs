@@ -20,9 +20,11 @@ use longshore::{
     registry::{Location, auth::Challenge, session::range},
     source::{
         archive::{Entries, EntryData, EntryHead, EntryKind, Index},
-        bolt, containerd,
-        payload::{Objects, Payloads},
-        tar_split::TarSplit,
+        stores::{
+            bolt, containerd,
+            payload::{Objects, Payloads},
+            tar_split::TarSplit,
+        },
         tarball,
     },
 };

@@ -9,7 +9,10 @@ use std::{
 use longshore::{
     Error, Result,
     registry::{Proxies, RegistriesConf, Secret, registries_conf},
-    source::{StorageOptions, Transport, containerd, storage_conf::Values},
+    source::{
+        StorageOptions, Transport,
+        stores::{containerd, storage_conf::Values},
+    },
 };
 use rustix::{
     fs::{Access, access},

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use longshore::{
     Result,
-    source::{SourceSpec, containers_storage::ContainersStorage, detect::SourceOptions},
+    source::{SourceSpec, detect::SourceOptions, stores::containers_storage::ContainersStorage},
 };
 
 use super::{environment::Environment, user_namespace};

@@ -11,17 +11,19 @@ use super::{
     Input, Source, StorageOptions,
     archive::Index,
     command::Output,
-    containerd::{self, Containerd},
-    containers_storage::ContainersStorage,
     distribution_storage::{self, DistributionStorage},
     docker_archive::MANIFEST,
     docker_dir::DockerDir,
-    docker_root::DockerRoot,
     folder,
     nix2container::{DESCRIPTION_LIMIT, Nix2Container},
     no_image,
     oci_layout::OciLayout,
     spec::{Choice, Location, SourceSpec, Transport},
+    stores::{
+        containerd::{self, Containerd},
+        containers_storage::ContainersStorage,
+        docker_root::DockerRoot,
+    },
     tarball,
 };
 use crate::{

@@ -8,20 +8,14 @@
 
 pub mod archive;
 mod blobs;
-pub mod bolt;
 pub mod choose;
 mod command;
-pub mod containerd;
-pub mod containers_storage;
 pub mod contents;
 pub mod detect;
 pub mod distribution_storage;
 pub mod docker_archive;
 pub mod docker_dir;
-pub mod docker_root;
-pub mod docker_storage;
 pub mod folder;
-mod graphroot;
 pub mod hybrid;
 mod image;
 mod imgpkg;
@@ -29,14 +23,10 @@ pub mod nix2container;
 mod no_image;
 pub mod oci_layout;
 pub mod passed;
-pub mod payload;
-mod podman_lock;
 pub mod sources;
 pub mod spec;
-pub mod storage_conf;
-mod store;
+pub mod stores;
 mod tar_reader;
-pub mod tar_split;
 pub mod tarball;
 pub mod tree;
 
@@ -47,7 +37,7 @@ use bytes::Bytes;
 pub use choose::choose;
 pub use image::{Image, ImageContent, Layer, digest_in};
 pub use spec::{Choice, SourceSpec, Transport};
-pub use storage_conf::StorageOptions;
+pub use stores::StorageOptions;
 pub use tree::{Tree, resolve};
 
 use crate::{

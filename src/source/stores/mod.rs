@@ -1,7 +1,21 @@
-//! Files in a store of podman's or Docker's: they belong to somebody else, who may not let us read them.
+//! Images where podman, buildah, CRI-O, Docker and containerd keep them on a machine, read without these tools.
+//!
+//! The files belong to somebody else, who may change them meanwhile, or not let us read them.
+
+pub mod bolt;
+pub mod containerd;
+pub mod containers_storage;
+pub mod docker_root;
+pub mod docker_storage;
+mod graphroot;
+pub mod payload;
+mod podman_lock;
+pub mod storage_conf;
+pub mod tar_split;
 
 use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
+pub use self::storage_conf::StorageOptions;
 use crate::{
     blob::Blob,
     error::{Error, Result},
@@ -9,7 +23,7 @@ use crate::{
 };
 
 /// Opens a file of `store`; nothing if there is none.
-pub(super) fn open(path: &Path, store: &Path) -> Result<Option<Blob>> {
+fn open(path: &Path, store: &Path) -> Result<Option<Blob>> {
     open_at(path).map_err(|error| match error.find::<io::Error>().map(io::Error::kind) {
         Some(io::ErrorKind::PermissionDenied) => denied(&format!("`{}`", path.display()), store),
         _ => error,
@@ -17,13 +31,13 @@ pub(super) fn open(path: &Path, store: &Path) -> Result<Option<Blob>> {
 }
 
 /// Reads a small file of `store`; nothing if there is none.
-pub(super) fn read(path: &Path, limit: u64, store: &Path) -> Result<Option<Vec<u8>>> {
+fn read(path: &Path, limit: u64, store: &Path) -> Result<Option<Vec<u8>>> {
     let opened = open(path, store)?;
     opened.map(|blob| blob.read_all(limit, &format!("`{}`", path.display()))).transpose()
 }
 
 /// Says that something in `store` may not be read, and who may.
-pub(super) fn denied(what: &str, store: &Path) -> Error {
+fn denied(what: &str, store: &Path) -> Error {
     let us = rustix::process::geteuid().as_raw();
     // In a store of one's own, files of the images' other users belong to subordinate users.
     let own = us != 0 && fs_err::metadata(store).is_ok_and(|metadata| metadata.uid() == us);

@@ -13,10 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Origin, Source,
     graphroot::{Graphroot, ImageRecord, LayerRecord},
-    signatures_stay,
-    spec::{Location, SourceSpec, Transport},
     storage_conf::StorageOptions,
 };
 use crate::{
@@ -24,6 +21,10 @@ use crate::{
     oci::{
         Content, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
         manifest::MANIFEST_LIMIT,
+    },
+    source::{
+        Data, Image, ImageContent, Layer, Origin, Source, signatures_stay,
+        spec::{Location, SourceSpec, Transport},
     },
 };
 
@@ -293,7 +294,7 @@ mod tests {
         error::{ErrorKind, chain},
         source::{
             Choice, choose,
-            tar_split::hello::{TAR, packed, read},
+            stores::tar_split::hello::{TAR, packed, read},
         },
     };
 

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::spec::Location;
-use crate::error::{Context as _, Error, ErrorKind, Result, no_toml};
+use crate::{
+    error::{Context as _, Error, ErrorKind, Result, no_toml},
+    source::spec::Location,
+};
 
 /// What the files are interpreted by.
 #[derive(Clone, Debug, Default)]
@@ -168,7 +170,7 @@ pub struct StorageOptions {
 
 impl StorageOptions {
     /// Takes a folder for the storage. What the configuration says of its own says nothing about this one.
-    pub(super) fn in_folder(self, root: PathBuf) -> Self {
+    pub(in crate::source) fn in_folder(self, root: PathBuf) -> Self {
         Self {
             docker_roots: vec![root.clone()],
             graphroot: Some(root),
@@ -180,7 +182,7 @@ impl StorageOptions {
     }
 
     /// Takes what `location` says for what the configuration does.
-    pub(super) fn at(mut self, location: &Location) -> Self {
+    pub(in crate::source) fn at(mut self, location: &Location) -> Self {
         let Location::Storage { root, runroot, driver, options } = location else { return self };
         if let Some(root) = root {
             self = self.in_folder(root.clone());

@@ -16,7 +16,7 @@ use rustix::{
 };
 use serde::Deserialize;
 
-use super::store::denied;
+use super::denied;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, printable},
     oci::Digest,

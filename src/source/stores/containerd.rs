@@ -12,17 +12,15 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source,
-    blobs::Blobs,
-    bolt::{self, Bucket, Database},
-    choose::is_called,
-};
+use super::bolt::{self, Bucket, Database};
 use crate::{
     blob::Blob,
     error::{Error, Result},
     layout::{BLOBS, read},
     oci::{Descriptor, Digest, Repository},
+    source::{
+        Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source, blobs::Blobs, choose::is_called,
+    },
 };
 
 /// Where a root keeps blobs.
@@ -325,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_was_fetched_says_from_where() {
-        let packed = include_bytes!("../../fixtures/stores/containerd16-fetched.meta.db.gz");
+        let packed = include_bytes!("../../../fixtures/stores/containerd16-fetched.meta.db.gz");
         let dir = tempfile::tempdir().unwrap();
         fs_err::create_dir_all(dir.path().join(CONTENT).join(BLOBS)).unwrap();
         let database = dir.path().join(DATABASE);

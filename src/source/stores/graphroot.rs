@@ -13,9 +13,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
+    denied, open,
     payload::{Objects, Payloads},
     podman_lock::lock,
-    store::{denied, open, read},
+    read,
     tar_split::TarSplit,
 };
 use crate::{

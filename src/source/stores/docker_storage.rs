@@ -14,18 +14,12 @@ use std::{
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{
-    Data, Image, ImageContent, Layer, Origin, Source,
-    blobs::Blobs,
-    containerd::Containerd,
-    payload::Payloads,
-    store::{open, read},
-    tar_split::TarSplit,
-};
+use super::{containerd::Containerd, open, payload::Payloads, read, tar_split::TarSplit};
 use crate::{
     blob::Blob,
     error::{Error, Result, printable},
     oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT},
+    source::{Data, Image, ImageContent, Layer, Origin, Source, blobs::Blobs},
 };
 
 /// Docker's storage.
@@ -318,7 +312,7 @@ mod tests {
         error::chain,
         source::{
             Choice, choose,
-            tar_split::hello::{TAR, packed, read},
+            stores::tar_split::hello::{TAR, packed, read},
         },
     };
 

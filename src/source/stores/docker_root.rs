@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{
-    Choice, Data, Image, Layer, Origin, Source, containerd::Containerd, docker_storage::DockerStorage,
-    store::denied,
-};
+use super::{containerd::Containerd, denied, docker_storage::DockerStorage};
 use crate::{
     error::{Error, Result},
     oci::Descriptor,
+    source::{Choice, Data, Image, Layer, Origin, Source},
 };
 
 /// Where beneath its root Docker's own containerd keeps its storage.
