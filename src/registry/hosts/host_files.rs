@@ -10,7 +10,13 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::{
+    blob::Blob,
+    error::{Context as _, ErrorKind, Result},
+};
+
+/// Nothing that is remembered of a host is so large.
+const LIMIT: u64 = 64 << 20;
 
 /// A folder of files by host.
 #[derive(Clone, Debug)]
@@ -33,7 +39,7 @@ impl HostFiles {
 
     /// Returns what is kept of a host.
     pub(super) fn read<T: DeserializeOwned>(&self, host: &str) -> Option<T> {
-        let bytes = fs_err::read(self.path(host)).ok()?;
+        let bytes = Blob::open(&self.path(host)).ok()?.read_all(LIMIT, host).ok()?;
         let record: Record<T> = serde_json::from_slice(&bytes).ok()?;
         (record.host == host).then_some(record.content)
     }
@@ -55,5 +61,33 @@ impl HostFiles {
         // `[::1]:5000` too is a file's name, and `..` is none.
         let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
         self.dir.join(format!("{}.json", host.chars().map(safe).collect::<String>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_of_ours_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = HostFiles::new(dir.path());
+        let kept = BTreeMap::from([("what".to_owned(), 1)]);
+        let read = || files.read::<BTreeMap<String, u32>>("a");
+        files.write("a", &kept).unwrap();
+        assert_eq!(read().unwrap(), kept);
+        // Nobody is waited for, and nothing large is read.
+        let path = files.path("a");
+        let mut long = fs_err::read(&path).unwrap();
+        long.resize(LIMIT as usize + 1, b' ');
+        fs_err::write(&path, long).unwrap();
+        assert_eq!(read(), None);
+        fs_err::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert_eq!(read(), None);
     }
 }
