@@ -226,7 +226,7 @@ impl Probe {
         match self.exchange(&Request::Cancel { location }, None).await {
             Ok(reply) if reply.error.is_none() => Verdict::Yes,
             Ok(reply) => Verdict::No(said(&reply)),
-            Err(fault) => Verdict::No(broke(fault)),
+            Err(fault) => Verdict::No(broke(&fault)),
         }
     }
 
@@ -256,7 +256,7 @@ impl Probe {
                     return Err(fault.failure(patch.doing()));
                 }
                 Err(fault) => {
-                    chunks.end = Some(End { size, words: broke(fault), cause: Cause::Chance });
+                    chunks.end = Some(End { size, words: broke(&fault), cause: Cause::Chance });
                     break;
                 }
             };
@@ -298,7 +298,7 @@ impl Probe {
         let reply = match self.exchange(&Request::Status { location: location.clone() }, None).await {
             Ok(reply) if reply.error.is_none() => reply,
             Ok(reply) => return Verdict::No(said(&reply)),
-            Err(fault) => return Verdict::No(broke(fault)),
+            Err(fault) => return Verdict::No(broke(&fault)),
         };
         if let Some(newest) = &reply.location {
             *location = newest.clone();
@@ -358,7 +358,7 @@ impl Probe {
                 reply.location.iter().for_each(|location| self.hold(location));
                 (Verdict::No(said(&reply)), self.give_back().await)
             }
-            Err(fault) => (Verdict::No(broke(fault)), Verdict::Yes),
+            Err(fault) => (Verdict::No(broke(&fault)), Verdict::Yes),
         }
     }
 
@@ -485,7 +485,7 @@ fn refused(error: &RegistryError) -> String {
     }
 }
 
-fn broke(fault: Fault) -> String {
+fn broke(fault: &Fault) -> String {
     let error = fault.failure(String::new());
     std::error::Error::source(&error).map_or_else(|| chain(&error), chain)
 }

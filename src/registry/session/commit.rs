@@ -5,9 +5,7 @@
 
 use std::mem;
 
-use super::{
-    Doubt, Fault, Outcome, Reply, Request, Session, Step, Upload, Way, open::is_present, retry, words,
-};
+use super::{Doubt, Fault, Outcome, Reply, Session, Step, Upload, Way, open::is_present, retry, words};
 use crate::error::{Error, ErrorKind, counted, sized};
 
 /// What to do when the blob is not there after all.
@@ -81,24 +79,22 @@ impl Session {
         }
     }
 
-    pub(super) fn commit_broke(&mut self, upload: Upload, body: Option<u64>, fault: Fault) -> Step {
+    pub(super) fn commit_broke(
+        &mut self,
+        upload: Upload,
+        body: Option<u64>,
+        fault: &Fault,
+        error: Error,
+    ) -> Step {
         let size = body.unwrap_or(0);
-        let suspect = self.suspect_fault(&(0..size), &fault);
         let untouched = matches!(fault, Fault::Connect { .. }) || (size > 0 && !fault.reached());
-        let doing = match &self.sealed {
-            Some((digest, _)) => {
-                Request::Commit { location: upload.location.clone(), digest: digest.clone(), body }.doing()
-            }
-            None => "completing the upload".to_owned(),
-        };
-        let error = fault.failure(doing);
-        match suspect {
+        match self.suspect_fault(&(0..size), fault) {
             Some(suspect) => {
                 self.dodge(size, suspect, &error);
                 Step::Confirm { upload, missing: Missing::Smaller }
             }
-            _ if untouched => self.again(Step::Send(upload), error),
-            _ => {
+            None if untouched => self.again(Step::Send(upload), error),
+            None => {
                 let missing = Missing::after(body, &error);
                 self.decided_by_head(upload, missing, error)
             }

@@ -95,11 +95,6 @@ impl Request {
         matches!(self, Self::Exists { .. } | Self::Open { .. } | Self::Status { .. })
     }
 
-    /// Returns whether it asks how far an upload is.
-    pub(super) const fn is_status(&self) -> bool {
-        matches!(self, Self::Status { .. })
-    }
-
     /// Says what is being done, for messages.
     pub(crate) fn doing(&self) -> String {
         match self {
@@ -198,17 +193,17 @@ impl Fault {
     }
 
     /// Returns this fault as an error of what was being done.
-    pub(crate) fn failure(self, doing: String) -> Error {
+    pub(crate) fn failure(&self, doing: String) -> Error {
         let message = match self {
             Self::Connect { why } => format!("no connection: {why}"),
             Self::Reset { sent: 0, why, .. } => format!("the connection broke: {why}"),
             Self::Reset { sent, why, .. } => {
-                format!("the connection broke after {}: {why}", counted(sent, "byte"))
+                format!("the connection broke after {}: {why}", counted(*sent, "byte"))
             }
             Self::Stalled { elapsed, .. } => {
                 format!("nothing moved for too long, after {} s", elapsed.as_secs())
             }
-            Self::Fatal(error) => return error.while_doing(doing),
+            Self::Fatal(error) => return error.clone().while_doing(doing),
         };
         Error::new(ErrorKind::Network, message).while_doing(doing)
     }

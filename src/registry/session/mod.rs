@@ -301,9 +301,27 @@ impl Session {
 
     /// Takes note of an answer to the request that [`Session::next`] wanted sent.
     #[expect(clippy::needless_pass_by_value, reason = "an answer is used up")]
-    pub fn on_reply(mut self, reply: Reply) -> Self {
+    pub fn on_reply(self, reply: Reply) -> Self {
+        self.on_outcome(|session, step, asked| session.replied(step, asked, &reply))
+    }
+
+    /// Takes note that no answer came to the request that [`Session::next`] wanted sent.
+    #[expect(clippy::needless_pass_by_value, reason = "a fault is used up")]
+    pub fn on_fault(self, fault: Fault) -> Self {
+        self.on_outcome(|session, step, asked| session.broke(step, asked, &fault))
+    }
+
+    /// Takes the next step, after whatever came of the request that was asked for.
+    fn on_outcome(mut self, next: impl FnOnce(&mut Self, Step, Request) -> Step) -> Self {
         let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
-        let (before, asked_about) = (self.held(), asked.is_status());
+        let (before, asked_about) = (self.held(), matches!(asked, Request::Status { .. }));
+        let step = mem::take(&mut self.step);
+        self.step = next(&mut self, step, asked);
+        self.forsake(before, asked_about);
+        self.observed()
+    }
+
+    fn replied(&mut self, step: Step, asked: Request, reply: &Reply) -> Step {
         let error = reply.refusal(asked.doing());
         if asked.is_bare() {
             self.limits.answered(reply.elapsed);
@@ -313,7 +331,7 @@ impl Session {
         {
             self.disowned += 1;
         }
-        self.step = match (mem::take(&mut self.step), asked) {
+        match (step, asked) {
             // A mount from a repository that we may not read is answered by 401 and worse instead of 202:
             // gh:google/go-containerregistry#1741, #1404. The transport has tried a fresh token already.
             (Step::Open, Request::Open { mount: Some(_), .. }) if open::blames_mount(reply.status) => {
@@ -321,46 +339,40 @@ impl Session {
                 Step::Open
             }
             (step, asked) if reply.status == 401 => self.unauthorized(step, &asked, error),
-            (Step::Open, Request::Exists { .. }) => self.looked(&reply, error),
-            (Step::Open, Request::Open { mount, .. }) => self.opened(mount.is_some(), &reply, error),
-            (Step::Send(upload), Request::Patch { range, .. }) => self.patched(upload, range, &reply, error),
-            (Step::Send(upload), Request::Commit { body, .. }) => self.committed(upload, body, &reply, error),
+            (Step::Open, Request::Exists { .. }) => self.looked(reply, error),
+            (Step::Open, Request::Open { mount, .. }) => self.opened(mount.is_some(), reply, error),
+            (Step::Send(upload), Request::Patch { range, .. }) => self.patched(upload, range, reply, error),
+            (Step::Send(upload), Request::Commit { body, .. }) => self.committed(upload, body, reply, error),
             (Step::Ask { upload, doubt, missed }, Request::Status { .. }) => {
-                self.told(upload, doubt, missed, &reply, error)
+                self.told(upload, doubt, missed, reply, error)
             }
             (Step::Confirm { upload, missing }, Request::Exists { .. }) => {
-                self.confirmed(upload, missing, &reply, error)
+                self.confirmed(upload, missing, reply, error)
             }
             _ => Step::Ended(Err(unasked())),
-        };
-        self.forsake(before, asked_about);
-        self.observed()
+        }
     }
 
-    /// Takes note that no answer came to the request that [`Session::next`] wanted sent.
-    pub fn on_fault(mut self, fault: Fault) -> Self {
-        let Some(asked) = self.asked.take() else { return self.ended(unasked()) };
-        let (before, asked_about) = (self.held(), asked.is_status());
-        self.step = match (mem::take(&mut self.step), asked, fault) {
-            (Step::Open, Request::Exists { .. }, Fault::Fatal(error)) => {
+    fn broke(&mut self, step: Step, asked: Request, fault: &Fault) -> Step {
+        let error = fault.failure(asked.doing());
+        match (step, asked, fault) {
+            (Step::Open, Request::Exists { .. }, Fault::Fatal(_)) => {
                 // Whether it is there is unknown: send it.
                 self.settings.look_first = false;
-                self.warnings.push(error::chain(&error.while_doing("looking for the blob")));
+                self.warnings.push(error::chain(&error));
                 Step::Open
             }
-            (_, asked, Fault::Fatal(error)) => Step::Ended(Err(error.while_doing(asked.doing()))),
+            (_, _, Fault::Fatal(_)) => Step::Ended(Err(error)),
+            (Step::Open, Request::Open { .. }, fault) => self.open_broke(fault, error),
             (Step::Send(upload), Request::Patch { range, .. }, fault) => {
-                self.patch_broke(upload, range, fault)
+                self.patch_broke(upload, range, fault, error)
             }
             (Step::Send(upload), Request::Commit { body, .. }, fault) => {
-                self.commit_broke(upload, body, fault)
+                self.commit_broke(upload, body, fault, error)
             }
-            (Step::Open, asked @ Request::Open { .. }, fault) => self.open_broke(&asked, fault),
             // Nothing changes at the registry by being asked twice.
-            (step, asked, fault) => self.again(step, fault.failure(asked.doing())),
-        };
-        self.forsake(before, asked_about);
-        self.observed()
+            (step, ..) => self.again(step, error),
+        }
     }
 
     /// Takes note of the limits that others have met at this host.

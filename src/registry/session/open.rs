@@ -1,6 +1,6 @@
 //! Before any byte: is the blob there, can it be mounted, and where may it be sent to?
 
-use super::{Fault, Footing, Legacy, Outcome, Reply, Request, Session, Step, Upload, retry};
+use super::{Fault, Footing, Legacy, Outcome, Reply, Session, Step, Upload, retry};
 use crate::{
     error::{Error, ErrorKind},
     oci::Digest,
@@ -60,12 +60,9 @@ impl Session {
         }
     }
 
-    pub(super) fn open_broke(&mut self, asked: &Request, fault: Fault) -> Step {
-        let profile = &self.settings.profile;
-        let unknown = profile.cuts_unknown && matches!(fault, Fault::Reset { .. });
-        let mut error = fault.failure(asked.doing());
-        if unknown {
-            let name = profile.name;
+    pub(super) fn open_broke(&mut self, fault: &Fault, mut error: Error) -> Step {
+        let Profile { name, cuts_unknown, .. } = self.settings.profile;
+        if cuts_unknown && matches!(fault, Fault::Reset { .. }) {
             error = error.with_hint(format!(
                 "{name} cuts the connection where there is no such repository: create it first"
             ));

@@ -5,9 +5,7 @@
 
 use std::ops::Range;
 
-use super::{
-    Doubt, Fault, Footing, Legacy, Reply, Request, Session, Step, Upload, Way, range::Stored, retry, words,
-};
+use super::{Doubt, Fault, Footing, Legacy, Reply, Session, Step, Upload, Way, range::Stored, retry, words};
 use crate::error::{self, Error, ErrorKind, counted};
 
 /// Returns whether a refusal may be about the size of a chunk, which is larger than the one before.
@@ -70,16 +68,19 @@ impl Session {
         }
     }
 
-    pub(super) fn patch_broke(&mut self, mut upload: Upload, range: Range<u64>, fault: Fault) -> Step {
-        let length = range.end - range.start;
-        let reached = fault.reached();
-        let suspect = self.suspect_fault(&range, &fault);
-        let doing = Request::Patch { location: upload.location.clone(), range: range.clone() }.doing();
-        let error = fault.failure(doing);
-        if let Some(step) = self.heed(&mut upload, length, suspect, &error) {
-            return step;
+    pub(super) fn patch_broke(
+        &mut self,
+        mut upload: Upload,
+        range: Range<u64>,
+        fault: &Fault,
+        error: Error,
+    ) -> Step {
+        let suspect = self.suspect_fault(&range, fault);
+        match self.heed(&mut upload, range.end - range.start, suspect, &error) {
+            Some(step) => step,
+            None if fault.reached() => self.in_doubt(upload, range, error),
+            None => self.again(Step::Send(upload), error),
         }
-        if reached { self.in_doubt(upload, range, error) } else { self.again(Step::Send(upload), error) }
     }
 
     /// Goes on where the registry seems to be, after it refused a chunk that began at `start`.
