@@ -23,7 +23,7 @@ use super::{
     origin::origin,
     registry_error::answered_by,
     retry::is_transient,
-    session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, is_lost_behind, words},
+    session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, is_lost_behind},
     transport::Pool,
 };
 use crate::{
@@ -267,7 +267,7 @@ impl Probe {
             if reply.error.is_some() {
                 let cause = Cause::of(&reply);
                 match cause {
-                    Cause::Size => limits.shrink(size, words::body_limit(reply.words()))?,
+                    Cause::Size => limits.shrink(size, reply.body_limit())?,
                     // As an upload would suspect it, if it happened again.
                     Cause::Chance if chunks.count > 0 && is_lost_behind(reply.status) => {
                         limits.suspect(size, false);
@@ -430,8 +430,7 @@ impl Chunks {
 impl Cause {
     fn of(reply: &Reply) -> Self {
         match reply.status {
-            413 => Self::Size,
-            416 if words::says_too_large(reply.words()) => Self::Size,
+            _ if reply.is_too_large() => Self::Size,
             401 | 403 | 404 => Self::Chance,
             400..=499 if !is_transient(reply.status) => Self::Shape,
             _ => Self::Chance,

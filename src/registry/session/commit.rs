@@ -5,7 +5,7 @@
 
 use std::mem;
 
-use super::{Doubt, Fault, Outcome, Reply, Session, Step, Upload, Way, open::is_present, retry, words};
+use super::{Doubt, Fault, Outcome, Reply, Session, Step, Upload, Way, open::is_present, retry};
 use crate::error::{Error, ErrorKind, counted, sized};
 
 /// What to do when the blob is not there after all.
@@ -55,10 +55,7 @@ impl Session {
                 let missing = Missing::Restart(error.clone());
                 self.decided_by_head(upload, missing, error)
             }
-            (413, Some(size @ 1..)) => self.shrink(size, words::body_limit(reply.words()), error),
-            (416, Some(size @ 1..)) if words::says_too_large(reply.words()) => {
-                self.shrink(size, words::body_limit(reply.words()), error)
-            }
+            (_, Some(size @ 1..)) if reply.is_too_large() => self.shrink(size, reply, error),
             // Turned away before a byte was stored.
             (429, _) => self.again(Step::Send(upload), error),
             (_, Some(size)) if let Some(suspect) = self.suspect_answer(&(0..size), reply) => {
@@ -143,7 +140,7 @@ impl Session {
     /// The registry computed another digest: chunks were lost or doubled on the way.
     fn misassembled(&mut self, upload: &Upload, body: Option<u64>, error: Error) -> Step {
         if mem::replace(&mut self.misassembled, true) {
-            if self.way == Way::Chunks && self.fits_whole() {
+            if self.may_go_whole() {
                 // ECR Public cannot put chunks together: gh:dotnet/sdk-container-builds#472.
                 self.way = Way::Whole;
                 return self.restart(error);

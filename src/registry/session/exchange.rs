@@ -7,6 +7,7 @@ use std::{
 
 use http::HeaderMap;
 
+use super::words;
 use crate::{
     error::{Error, ErrorKind, counted},
     oci::{Algorithm, Digest},
@@ -140,8 +141,22 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Returns the registry's own words, or none.
-    pub(crate) fn words(&self) -> &str {
+    /// Returns whether a body was refused for its size. GHCR says so by 416, which is otherwise about the place.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.status == 413 || self.status == 416 && words::says_too_large(self.words())
+    }
+
+    /// Returns how large a body may be, where the registry says so.
+    pub(crate) fn body_limit(&self) -> Option<u64> {
+        words::body_limit(self.words())
+    }
+
+    /// Returns the offset that the registry waits for, where it says so in words.
+    pub(super) fn expected_offset(&self) -> Option<u64> {
+        words::expected_offset(self.words())
+    }
+
+    fn words(&self) -> &str {
         self.error.as_ref().and_then(|error| error.message.as_deref()).unwrap_or_default()
     }
 

@@ -17,7 +17,7 @@ mod patch;
 pub mod range;
 mod recovery;
 mod status;
-pub(crate) mod words;
+mod words;
 
 use std::{mem, time::Duration};
 

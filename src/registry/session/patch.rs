@@ -5,20 +5,19 @@
 
 use std::ops::Range;
 
-use super::{Doubt, Fault, Footing, Legacy, Reply, Session, Step, Upload, Way, range::Stored, retry, words};
+use super::{Doubt, Fault, Footing, Legacy, Reply, Session, Step, Upload, Way, range::Stored, retry};
 use crate::error::{self, Error, ErrorKind, counted};
 
-/// Returns whether a refusal may be about the size of a chunk, which is larger than the one before.
-fn blames_size(reply: &Reply, start: u64) -> bool {
+/// Returns whether a refusal may be that of a chunk that is larger than the one before, and not too large by itself.
+fn blames_growth(reply: &Reply, start: u64) -> bool {
     match reply.status {
+        _ if reply.is_too_large() => false,
+        // It may wait for another byte, and say so.
         416 => {
-            // It may wait for another byte, and say so.
             let elsewhere = Stored::of(&reply.headers).is_some_and(|stored| stored.count != start);
-            !elsewhere
-                && words::expected_offset(reply.words()).is_none()
-                && !words::says_too_large(reply.words())
+            !elsewhere && reply.expected_offset().is_none()
         }
-        status => matches!(status, 400..=499) && !matches!(status, 403 | 404 | 408 | 413 | 429 | 499),
+        status => matches!(status, 400..=499) && !matches!(status, 403 | 404 | 408 | 429 | 499),
     }
 }
 
@@ -31,7 +30,7 @@ impl Session {
         error: Error,
     ) -> Step {
         let length = range.end - range.start;
-        if upload.before.is_some_and(|before| before < length) && blames_size(reply, range.start) {
+        if upload.before.is_some_and(|before| before < length) && blames_growth(reply, range.start) {
             // R2 wants parts of one size, and whoever stands before it may not say so:
             // gh:balena-io/open-balena-registry#251.
             self.limits.insist_on_equal_parts();
@@ -47,10 +46,7 @@ impl Session {
                 self.soon(step, &error)
             }
             404 => self.restart(error),
-            413 => self.shrink(length, words::body_limit(reply.words()), error),
-            416 if words::says_too_large(reply.words()) => {
-                self.shrink(length, words::body_limit(reply.words()), error)
-            }
+            _ if reply.is_too_large() => self.shrink(length, reply, error),
             416 => self.misplaced(upload, &range, reply, error),
             // Turned away before a byte was stored.
             429 => self.again(Step::Send(upload), error),
@@ -162,7 +158,7 @@ impl Session {
     /// A 416: the registry waits for another offset.
     fn misplaced(&mut self, mut upload: Upload, range: &Range<u64>, reply: &Reply, error: Error) -> Step {
         let moved = upload.follow(reply);
-        if let Some(held) = words::expected_offset(reply.words()) {
+        if let Some(held) = reply.expected_offset() {
             return self.correct(upload, range.start, held, moved, error);
         }
         if let Footing::Short { end } = upload.footing {
@@ -205,7 +201,7 @@ impl Session {
 
     /// The registry wants no such PATCH at all: everything in one PUT, if that may be.
     fn chunks_refused(&mut self, error: Error) -> Step {
-        if self.way != Way::Chunks || !self.fits_whole() {
+        if !self.may_go_whole() {
             return Step::Ended(Err(error));
         }
         self.way = Way::Whole;

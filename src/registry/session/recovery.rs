@@ -124,7 +124,7 @@ impl Session {
             let error = error.while_doing(format!("giving up after {MOST_LOSSES} lost uploads"));
             return Step::Ended(Err(self.lost(error)));
         }
-        if self.losses == MOST_LOSSES && self.way == Way::Chunks && self.fits_whole() {
+        if self.losses == MOST_LOSSES && self.may_go_whole() {
             self.way = Way::Whole;
         }
         Step::Open
@@ -137,10 +137,10 @@ impl Session {
     }
 
     /// Begins anew with smaller chunks: a body of `sent` bytes was too large.
-    pub(super) fn shrink(&mut self, sent: u64, stated: Option<u64>, error: Error) -> Step {
+    pub(super) fn shrink(&mut self, sent: u64, reply: &Reply, error: Error) -> Step {
         // The size is wrong, wherever it is sent.
         self.legacy = Legacy::None;
-        let shrunk = self.limits.shrink(sent, stated);
+        let shrunk = self.limits.shrink(sent, reply.body_limit());
         if self.way == Way::Whole {
             let message =
                 format!("the registry refuses a body of {} and takes no chunks", counted(sent, "byte"));
@@ -160,8 +160,9 @@ impl Session {
         self.shrunk = Some(format!("{why}; going on with chunks of {chunk}"));
     }
 
-    pub(super) fn fits_whole(&self) -> bool {
-        self.size().is_none_or(|size| self.limits.fit(size))
+    /// Returns whether chunks that do not work can give way to one PUT.
+    pub(super) fn may_go_whole(&self) -> bool {
+        self.way == Way::Chunks && self.size().is_none_or(|size| self.limits.fit(size))
     }
 }
 

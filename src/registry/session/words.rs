@@ -15,13 +15,13 @@ pub(super) fn expected_offset(message: &str) -> Option<u64> {
 ///
 /// GHCR does so by 416, `… exceeds the maximum permissible limit of 4.00MiB`
 /// (gh:oras-project/rust-oci-client#37).
-pub(crate) fn says_too_large(message: &str) -> bool {
+pub(super) fn says_too_large(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["too large", "exceeds the maximum"].iter().any(|words| message.contains(words))
 }
 
 /// Reads the size, in bytes, that a body may have.
-pub(crate) fn body_limit(message: &str) -> Option<u64> {
+pub(super) fn body_limit(message: &str) -> Option<u64> {
     let message = message.to_ascii_lowercase();
     let (_, rest) = message.split_once("limit of ")?;
     let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
