@@ -269,8 +269,12 @@ impl Probe {
                 match cause {
                     Cause::Size => limits.shrink(size, reply.body_limit())?,
                     // As an upload would suspect it, if it happened again.
-                    Cause::Chance if chunks.count > 0 && is_lost_behind(reply.status) => {
-                        limits.suspect(size, false);
+                    Cause::Chance
+                        if chunks.count > 0
+                            && is_lost_behind(reply.status)
+                            && let Some(most) = limits.smaller(size) =>
+                    {
+                        limits.bear(most, false);
                     }
                     Cause::Chance | Cause::Shape => {}
                 }

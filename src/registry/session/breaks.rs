@@ -24,13 +24,22 @@ const MOST_ACCIDENTS: u32 = 3;
 
 /// What two breaks in a row look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suspect {
+pub(super) struct Suspect {
+    cause: Cause,
+    /// Bodies of so many bytes may come through.
+    most: u64,
+    /// Nothing else is likely: both broke after the same number of bytes, say, or too many have.
+    evident: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
     /// A request may last only so long.
     Deadline { after: Duration },
-    /// A body may not be so large; evidently, if both broke after the same number of bytes, or too many have.
-    Size { evident: bool },
     /// Of a larger body no more comes through.
-    Passage { most: u64 },
+    Passage,
+    /// A body may not be so large.
+    Size,
 }
 
 /// How a request with a body broke.
@@ -63,11 +72,8 @@ impl Session {
         let suspect = suspect?;
         self.dodge(length, suspect, error);
         // What the registry holds is no less good for it, if it is asked how much that is.
-        let goes_on = match suspect {
-            Suspect::Deadline { .. } | Suspect::Passage { .. } => true,
-            Suspect::Size { .. } => upload.offset > 0 && self.settings.profile.status,
-        };
-        if !goes_on || self.limits.equal_parts() {
+        let is_lost = suspect.cause == Cause::Size && (upload.offset == 0 || !self.settings.profile.status);
+        if is_lost || self.limits.equal_parts() {
             return Some(Step::Open);
         }
         upload.chunk = upload.chunk.min(self.limits.choose(self.size()));
@@ -101,13 +107,14 @@ impl Session {
         is_late: bool,
     ) -> Option<Suspect> {
         let (start, length) = (range.start, range.end - range.start);
-        let first = Break { start, sent, elapsed, stuck: 0, kept: None };
-        let before = self.last_break.replace(first)?;
-        let kept = start.checked_sub(before.start);
-        // Where nothing was kept in between, the place is as vague as the kernels make it.
-        let stuck = if kept == Some(0) && sent > 0 { before.stuck + 1 } else { 0 };
+        let before = self.last_break;
+        let kept = before.and_then(|before| start.checked_sub(before.start));
+        let stuck = before.filter(|_| kept == Some(0) && sent > 0).map_or(0, |before| before.stuck + 1);
+        self.last_break = Some(Break { start, sent, elapsed, stuck, kept });
+        let before = before?;
         let near = |distance| sent.abs_diff(before.sent) <= distance;
         let evident = 0 < sent && sent < length && (near(SAME_PLACE) || stuck >= MOST_ACCIDENTS);
+        // Where nothing was kept in between, the place is as vague as the kernels make it.
         let vague = match length {
             // The kernels may have taken all of it, however much was read: a third time is no accident.
             ..=BUFFERED => before.stuck > 0,
@@ -118,36 +125,29 @@ impl Session {
         let passage = kept.filter(|kept| before.kept == Some(*kept) && self.limits.may_bear(*kept, length));
         // Proxies refuse by Content-Length, and what they say is lost in the reset: the size is wrong, not the
         // place. Unless one of that size went through; and a suspicion is no reason to give up.
-        let helps = self.way != Way::Whole && self.limits.clone().suspect(length, evident);
+        let smaller = self.limits.smaller(length).filter(|_| self.way != Way::Whole);
+        let suspect = |cause, most, evident| Suspect { cause, most, evident };
         let of_size = match passage {
             _ if length <= self.limits.largest_taken() => None,
-            Some(most) => Some(Suspect::Passage { most }),
-            None => (cut && helps).then_some(Suspect::Size { evident }),
+            Some(most) => Some(suspect(Cause::Passage, most, true)),
+            None => smaller.filter(|_| cut).map(|most| suspect(Cause::Size, most, evident)),
         };
         let same_time = elapsed.abs_diff(before.elapsed) <= elapsed / 10;
         let late = same_time && (is_late || elapsed >= SHORTEST_DEADLINE);
-        self.last_break = Some(Break { stuck, kept, ..first });
-        of_size.or((late && helps).then_some(Suspect::Deadline { after: elapsed }))
+        let deadline = Cause::Deadline { after: elapsed };
+        of_size.or(smaller.filter(|_| late).map(|most| suspect(deadline, most, true)))
     }
 
     /// Makes chunks smaller as two breaks suggest, of which the last was that of a body of `sent` bytes: before the
     /// registry, or behind whoever answers for it.
     pub(super) fn dodge(&mut self, sent: u64, suspect: Suspect, error: &Error) {
-        match suspect {
-            Suspect::Deadline { .. } => {
-                self.limits.suspect(sent, true);
-            }
-            Suspect::Passage { most } => self.limits.bear(most, true),
-            Suspect::Size { evident } => {
-                self.limits.suspect(sent, evident);
-            }
-        }
+        self.limits.bear(suspect.most, suspect.evident);
         let answer = error.find::<RegistryError>();
-        self.tell_smaller(&match (suspect, answer) {
-            (Suspect::Deadline { after }, Some(answer)) => {
+        self.tell_smaller(&match (suspect.cause, answer) {
+            (Cause::Deadline { after }, Some(answer)) => {
                 format!("{} answers requests of {after:.0?} by {}", whoever_answered(answer), answer.status)
             }
-            (Suspect::Deadline { after }, None) => format!("connections break after {after:.0?}"),
+            (Cause::Deadline { after }, None) => format!("connections break after {after:.0?}"),
             (_, Some(answer)) => {
                 format!("{} answers bodies of {} by {}", whoever_answered(answer), sized(sent), answer.status)
             }

@@ -237,9 +237,7 @@ impl Limits {
         let stated = stated.filter(|stated| (LEAST_STATED..sent).contains(stated));
         let taken = Some(self.lesson.largest_taken).filter(|taken| *taken < sent);
         let next = stated
-            .or_else(|| {
-                LADDER.into_iter().find(|rung| *rung < sent).max(taken.filter(|taken| *taken >= SMALLEST))
-            })
+            .or_else(|| rung_below(sent).max(taken.filter(|taken| *taken >= SMALLEST)))
             // Whoever wants no less has no use for a smaller one.
             .or_else(|| sent.checked_sub(1).filter(|less| self.advertised_least > Some(*less)));
         let Some(next) = next else {
@@ -261,18 +259,15 @@ impl Limits {
         self.possible()
     }
 
-    /// Takes note that connections broke with a body of `sent` bytes, as if it was too large; `evident` if nothing else
-    /// is likely. Returns whether a smaller one can be tried.
-    pub(crate) fn suspect(&mut self, sent: u64, evident: bool) -> bool {
-        let least = self.advertised_least.unwrap_or(0);
-        let next = LADDER.into_iter().find(|rung| *rung < sent).filter(|next| *next >= least);
-        let Some(next) = next else { return false };
-        self.bear(next, evident);
-        true
+    /// Returns the size of the body to try where connections break with one of `sent` bytes as if it was too large, if
+    /// the registry takes one as small.
+    pub(crate) fn smaller(&self, sent: u64) -> Option<u64> {
+        rung_below(sent).filter(|next| *next >= self.advertised_least.unwrap_or(0))
     }
 
-    /// Makes do with bodies of `most` bytes, as long as nothing larger goes through.
-    pub(super) fn bear(&mut self, most: u64, evident: bool) {
+    /// Makes do with bodies of `most` bytes, as long as nothing larger goes through; `evident` if nothing but a limit is
+    /// likely.
+    pub(crate) fn bear(&mut self, most: u64, evident: bool) {
         self.lesson.bearable = Some(self.lesson.bearable.map_or(most, |known| known.min(most)));
         self.lesson.largest_taken = self.lesson.largest_taken.min(most);
         self.unproven = (evident || self.unproven.is_some()).then_some(most);
@@ -417,6 +412,11 @@ impl Limits {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns what to try after a body of `sent` bytes.
+fn rung_below(sent: u64) -> Option<u64> {
+    LADDER.into_iter().find(|rung| *rung < sent)
 }
 
 /// distribution on S3 cuts a PATCH into parts of 10 MiB; a remainder under 5 MiB makes it copy all bytes so
