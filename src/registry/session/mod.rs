@@ -17,15 +17,23 @@ mod patch;
 pub mod range;
 mod recovery;
 mod status;
+mod upload;
 mod words;
 
 use std::{mem, time::Duration};
 
-use self::{breaks::Break, commit::Missing, recovery::Legacy, status::Doubt};
+use self::{
+    breaks::Break,
+    commit::Missing,
+    recovery::Legacy,
+    status::Doubt,
+    upload::{Footing, Upload},
+};
 pub(crate) use self::{breaks::is_lost_behind, chunk::Limits, range::Stored};
 pub use self::{
     chunk::Resized,
     exchange::{Action, Fault, Mount, Outcome, Reply, Request},
+    upload::Held,
 };
 use super::{
     Lesson, Location,
@@ -103,19 +111,6 @@ pub struct Session {
     shrunk: Option<String>,
 }
 
-/// A session that an earlier process has left behind, or this one may.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// Its address.
-    pub location: Location,
-    /// The registry had acknowledged so many bytes.
-    pub offset: u64,
-    /// The size of its chunks.
-    pub chunk: u64,
-    /// All but the last have that size: the registry wants it so, which it may have said only when it was opened.
-    pub equal_parts: bool,
-}
-
 /// Where the upload stands.
 #[derive(Debug, Default)]
 enum Step {
@@ -165,46 +160,6 @@ enum Pending {
     Authenticate,
     Nothing,
     Pause { pause: Duration, why: String },
-}
-
-/// A session that is open at the registry.
-#[derive(Debug)]
-struct Upload {
-    location: Location,
-    /// How much to send at once.
-    chunk: u64,
-    /// The next byte to send: all before it are acknowledged.
-    offset: u64,
-    /// The registry may hold bytes up to here; 0 while it can have none.
-    sent: u64,
-    footing: Footing,
-    /// So many redirects in a row.
-    redirects: u32,
-    /// The size of the chunk that was accepted last.
-    before: Option<u64>,
-}
-
-/// Why `offset` is believed to be the next byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Footing {
-    /// Everything before it was accepted.
-    Acknowledged,
-    /// A chunk at `refused` was refused, and this is where the registry seems to be.
-    Corrected { refused: u64 },
-    /// Nobody knows, and the registry tells only by refusing a chunk.
-    Probing,
-    /// A chunk up to `end` was accepted, but the registry said that it kept less.
-    Short { end: u64 },
-}
-
-impl Upload {
-    /// Goes on at the newest Location; returns whether it is another one.
-    fn follow(&mut self, reply: &Reply) -> bool {
-        let Some(location) = &reply.location else { return false };
-        let moved = self.location != *location;
-        self.location = location.clone();
-        moved
-    }
 }
 
 impl Session {

@@ -6,7 +6,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Upload, Way, chunk::RAISE, retry};
+use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Way, chunk::RAISE, retry};
 use crate::{
     error::{self, Error, ErrorKind, counted, sized},
     registry::RegistryError,
@@ -22,9 +22,6 @@ const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they
 /// (distribution/distribution:registry/handlers/blobupload.go of 2.8, `ResumeBlobUpload`): a chunk that was cut off
 /// costs all chunks before it.
 const BREAKS: &str = "distribution before 3.0 loses an upload when the connection breaks in the middle of a chunk: there each layer needs an unbroken connection from its first byte to its last, so a steadier line, smaller layers or a newer registry would help";
-
-/// More redirects in a row are a circle.
-const MOST_REDIRECTS: u32 = 5;
 
 /// How long a registry gets to make up its mind: between two status requests, and before an upload that seems
 /// lost is looked for once more (replicas take a moment to agree: gh:distribution/distribution#2225).
@@ -169,17 +166,6 @@ impl Session {
 pub(super) fn whoever_answered(answer: &RegistryError) -> String {
     let by = answer.answered_by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default();
     format!("the registry{by}")
-}
-
-impl Upload {
-    /// Sends the same body where the registry redirects it. The transport follows for requests without one.
-    pub(super) fn redirected(mut self, reply: &Reply, error: Error) -> Step {
-        self.redirects += 1;
-        if self.redirects > MOST_REDIRECTS || !self.follow(reply) {
-            return Step::Ended(Err(error));
-        }
-        Step::Send(self)
-    }
 }
 
 #[cfg(test)]
