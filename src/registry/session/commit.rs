@@ -129,9 +129,7 @@ impl Session {
                 self.way = Way::Patches;
                 self.restart(error)
             }
-            Missing::Resume if self.settings.profile.status => {
-                Step::Ask { upload, doubt: Doubt::Uncommitted, missed: false }
-            }
+            Missing::Resume if self.settings.profile.status => Step::ask(upload, Doubt::Uncommitted),
             Missing::Resume => Step::Send(upload),
             Missing::Smaller => Step::Open,
         }

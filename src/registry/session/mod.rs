@@ -132,6 +132,21 @@ enum Step {
     Ended(Result<Outcome, Error>),
 }
 
+impl Step {
+    /// Asks about an upload that the registry has not disowned.
+    const fn ask(upload: Upload, doubt: Doubt) -> Self {
+        Self::Ask { upload, doubt, missed: false }
+    }
+
+    /// Returns the session that is open at the registry, as far as we know.
+    const fn upload(&self) -> Option<&Upload> {
+        match self {
+            Self::Send(upload) | Self::Ask { upload, .. } | Self::Confirm { upload, .. } => Some(upload),
+            Self::Open | Self::Ended(_) => None,
+        }
+    }
+}
+
 /// How the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -198,15 +213,10 @@ impl Session {
         if session.settings.profile.status && session.way != Way::Whole {
             // If it is gone, that may be because the earlier process had it closed.
             session.settings.look_first = true;
-            let Held { location, offset, chunk, equal_parts } = held;
-            if equal_parts {
+            if held.equal_parts {
                 session.limits.keep_equal_parts();
             }
-            // It may hold a part of the chunk that was on its way.
-            let sent = offset.saturating_add(chunk);
-            let footing = Footing::Acknowledged;
-            let upload = Upload { location, chunk, offset, sent, footing, redirects: 0, before: None };
-            session.step = Step::Ask { upload, doubt: Doubt::Resumed, missed: false };
+            session.step = Step::ask(Upload::taken_up(held), Doubt::Resumed);
             session.legacy = Legacy::TakenUp;
         }
         session
@@ -214,19 +224,11 @@ impl Session {
 
     /// Returns what a later process needs to go on where this one is; nothing while there is nothing to gain.
     pub fn held(&self) -> Option<Held> {
-        match &self.step {
-            Step::Send(upload) | Step::Ask { upload, .. } | Step::Confirm { upload, .. }
-                if upload.offset > 0 =>
-            {
-                let Upload { location, offset, chunk, .. } = upload;
-                let (location, equal_parts) = (location.clone(), self.limits.equal_parts());
-                Some(Held { location, offset: *offset, chunk: *chunk, equal_parts })
-            }
-            _ => match &self.legacy {
-                Legacy::Failed(held) => Some(held.clone()),
-                Legacy::None | Legacy::TakenUp => None,
-            },
-        }
+        let held = self.step.upload().and_then(|upload| upload.held(self.limits.equal_parts()));
+        held.or_else(|| match &self.legacy {
+            Legacy::Failed(held) => Some(held.clone()),
+            Legacy::None | Legacy::TakenUp => None,
+        })
     }
 
     /// Returns what to do now. Asked again without an answer in between, it may say the same with more bytes.

@@ -1,6 +1,6 @@
 //! Before any byte: is the blob there, can it be mounted, and where may it be sent to?
 
-use super::{Fault, Footing, Legacy, Outcome, Reply, Session, Step, Upload, retry};
+use super::{Fault, Legacy, Outcome, Reply, Session, Step, Upload, retry};
 use crate::{
     error::{Error, ErrorKind},
     oci::Digest,
@@ -84,15 +84,7 @@ impl Session {
         if let (Profile::ORDINARY, Some(known)) = (self.settings.profile, hosts::recognise(&reply.headers)) {
             self.settings.profile = known;
         }
-        Step::Send(Upload {
-            location,
-            chunk: self.limits.choose(self.size()),
-            offset: 0,
-            sent: 0,
-            footing: Footing::Acknowledged,
-            redirects: 0,
-            before: None,
-        })
+        Step::Send(Upload::new(location, self.limits.choose(self.size())))
     }
 }
 

@@ -174,7 +174,7 @@ impl Session {
             }
             _ if self.settings.profile.status => {
                 let doubt = Doubt::Misplaced { start: range.start, moved };
-                self.again(Step::Ask { upload, doubt, missed: false }, error)
+                self.again(Step::ask(upload, doubt), error)
             }
             _ => self.restart(error),
         }
@@ -184,7 +184,7 @@ impl Session {
     fn in_doubt(&mut self, mut upload: Upload, range: Range<u64>, error: Error) -> Step {
         upload.sent = upload.sent.max(range.end);
         if self.settings.profile.status {
-            let step = Step::Ask { upload, doubt: Doubt::Unknown { range }, missed: false };
+            let step = Step::ask(upload, Doubt::Unknown { range });
             return self.again(step, error);
         }
         // ECR tells only by refusing a chunk which byte it waits for, and 0 is what it waits for in the

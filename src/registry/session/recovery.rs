@@ -68,7 +68,7 @@ impl Session {
             (Step::Send(upload), Request::Patch { range, .. })
                 if upload.offset > 0 && self.settings.profile.status =>
             {
-                Step::Ask { upload, doubt: Doubt::Refused { end: range.end }, missed: false }
+                Step::ask(upload, Doubt::Refused { end: range.end })
             }
             (step, _) => step,
         }

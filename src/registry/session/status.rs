@@ -102,7 +102,7 @@ impl Session {
                     upload.chunk = self.limits.within(upload.chunk);
                     // What the earlier process sent at last may still be on its way.
                     let doubt = Doubt::Unsettled { range: 0..upload.sent, before: Some(held) };
-                    self.soon(Step::Ask { upload, doubt, missed: false }, &surprise())
+                    self.soon(Step::ask(upload, doubt), &surprise())
                 }
                 _ => Step::Open,
             },
@@ -115,14 +115,14 @@ impl Session {
             // that stays the same is one.
             Doubt::Unknown { range } => {
                 let doubt = Doubt::Unsettled { range, before: held };
-                self.soon(Step::Ask { upload, doubt, missed: false }, &surprise())
+                self.soon(Step::ask(upload, doubt), &surprise())
             }
             Doubt::Unsettled { range, before } if before != held => {
                 if let Some(held) = held.filter(|held| (range.start..=range.end).contains(held)) {
                     self.gets_on(&upload, held);
                 }
                 let doubt = Doubt::Unsettled { range, before: held };
-                self.again_settled(Step::Ask { upload, doubt, missed: false }, surprise())
+                self.again_settled(Step::ask(upload, doubt), surprise())
             }
             Doubt::Unsettled { range, .. } => match held {
                 // `0-0` stands for nothing as well, and what was sent may still arrive: gone for good is

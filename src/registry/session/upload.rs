@@ -24,6 +24,26 @@ pub(super) struct Upload {
 }
 
 impl Upload {
+    /// Begins at the first byte.
+    pub(super) const fn new(location: Location, chunk: u64) -> Self {
+        let footing = Footing::Acknowledged;
+        Self { location, chunk, offset: 0, sent: 0, footing, redirects: 0, before: None }
+    }
+
+    /// Goes on where an earlier process was.
+    pub(super) fn taken_up(held: Held) -> Self {
+        let Held { location, offset, chunk, .. } = held;
+        // The registry may hold a part of the chunk that was on its way.
+        Self { offset, sent: offset.saturating_add(chunk), ..Self::new(location, chunk) }
+    }
+
+    /// Returns what a later process needs to go on here; nothing while there is nothing to gain.
+    pub(super) fn held(&self, equal_parts: bool) -> Option<Held> {
+        let Self { location, offset, chunk, .. } = self;
+        let (location, offset, chunk) = (location.clone(), *offset, *chunk);
+        (offset > 0).then_some(Held { location, offset, chunk, equal_parts })
+    }
+
     /// Goes on at the newest Location; returns whether it is another one.
     pub(super) fn follow(&mut self, reply: &Reply) -> bool {
         let Some(location) = &reply.location else { return false };
