@@ -5,13 +5,14 @@
 //! [`Session::on_waited`]; each consumes the session, so that a dead one cannot be used.
 //!
 //! One file per exchange says what its answers mean (`open`, `patch`, `status`, `commit`), `recovery` what ways
-//! back there are, and `breaks` what broken requests have in common; `chunk` knows how much to send, [`range`] and
-//! `words` read what registries say.
+//! back there are, and `breaks` what broken requests have in common; `chunk` knows how much to send within its `limits`,
+//! [`range`] and `words` read what registries say.
 
 mod breaks;
 mod chunk;
 mod commit;
 mod exchange;
+mod limits;
 mod open;
 mod patch;
 pub mod range;
@@ -29,7 +30,7 @@ use self::{
     status::Doubt,
     upload::{Footing, Upload},
 };
-pub(crate) use self::{breaks::is_lost_behind, chunk::Limits, range::Stored};
+pub(crate) use self::{breaks::is_lost_behind, limits::Limits, range::Stored};
 pub use self::{
     chunk::Resized,
     exchange::{Action, Fault, Mount, Outcome, Reply, Request},

@@ -6,7 +6,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Way, chunk::RAISE, retry};
+use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Way, limits::RAISE, retry};
 use crate::{
     error::{self, Error, ErrorKind, counted, sized},
     registry::RegistryError,

@@ -119,6 +119,27 @@ pub(super) fn settings() -> Settings {
     }
 }
 
+/// Settings of which only this counts.
+pub(super) fn wanting(wanted: Option<u64>, profile: Profile) -> Settings {
+    Settings { profile, chunk_size: wanted, ..settings() }
+}
+
+pub(super) fn limits(wanted: Option<u64>, profile: Profile) -> Limits {
+    Limits::new(&wanting(wanted, profile))
+}
+
+pub(super) fn advertised(limits: &mut Limits, least: &str, most: &str) -> Result<Vec<String>, Error> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("OCI-Chunk-Min-Length", least), ("OCI-CHUNK-MAX-LENGTH", most)] {
+        if !value.is_empty() {
+            let name: http::HeaderName = name.parse().unwrap();
+            headers.insert(name, value.parse().unwrap());
+        }
+    }
+    let mut warnings = Vec::new();
+    limits.read(&headers, &mut warnings).map(|()| warnings)
+}
+
 pub(super) fn blob(size: u64) -> Spool {
     Spool::complete(Digest::of(b"blob"), size)
 }
