@@ -38,6 +38,11 @@ const LONGEST_REQUEST_SECS: u64 = 30;
 const MOST_CHUNKS: u64 = 4000;
 
 impl Settings {
+    /// Returns how much an upload will send at once, unless the registry says otherwise when it is opened.
+    pub fn chunk(&self) -> u64 {
+        Limits::new(self).choose(None)
+    }
+
     /// Returns how large the chunks of an upload are before its registry has said a word, and why; no size where
     /// chunks are not to be had.
     pub fn first_chunk(&self) -> (Option<u64>, String) {
@@ -92,7 +97,7 @@ impl Limits {
         Some(Resized {
             message: format!("chunks of {chunk} and not of {asked}, as was asked for: {why}"),
             may_be_tried: most < wanted
-                && ![self.known_most, self.advertised_ceiling()].contains(&Some(most))
+                && ![self.profile.max_chunk, self.advertised_ceiling()].contains(&Some(most))
                 && !self.equal_parts,
         })
     }
@@ -138,7 +143,7 @@ impl Limits {
     /// Returns a chunk that is a little larger, where that leaves fewer on a line that is known: a small rest costs as
     /// many round trips as a chunk.
     fn stretched(&self, chunk: u64, ceiling: u64, rest: u64) -> Option<u64> {
-        let rate = self.lesson.rate.filter(|_| self.wanted.is_none() && self.may_grow)?;
+        let rate = self.lesson.rate.filter(|_| self.wanted.is_none() && self.profile.may_grow)?;
         let stretched = (chunk + chunk / 10 * STRETCH).min(rate.saturating_mul(LONGEST_REQUEST_SECS));
         let most = stretched.min(ceiling);
         let parts = rest.div_ceil(most.max(1));
@@ -156,18 +161,17 @@ impl Limits {
     /// Returns how much to send at once on a line like this one: so much that waiting for the answers costs a
     /// twentieth, and no more than is sent in half a minute, since proxies and zot cut longer requests.
     fn timely(&self) -> u64 {
-        let Lesson { rate: Some(rate), round_trip, largest_taken, .. } = self.lesson else {
-            return self.usual;
-        };
+        let Profile { chunk_size: usual, may_grow, .. } = self.profile;
+        let Lesson { rate: Some(rate), round_trip, largest_taken, .. } = self.lesson else { return usual };
         let wait = u128::from(round_trip.unwrap_or(0));
         let fluent =
             u64::try_from(u128::from(rate).saturating_mul(FLUENCY * wait) / 1_000_000).unwrap_or(u64::MAX);
         // Cloudflare refuses bodies of more than 100 MB, unless it is paid not to
         // (<https://developers.cloudflare.com/workers/platform/limits/>): to find out costs the upload.
         let proven = if self.behind_cloudflare { 0 } else { 2 * largest_taken };
-        let most = if self.may_grow { LARGEST_OWN.max(proven) } else { 0 }.max(self.usual);
-        let fluent = fluent.clamp(self.usual, most) / MIB * MIB;
-        fluent.min(rate.saturating_mul(LONGEST_REQUEST_SECS)).max(SMALLEST_OWN.min(self.usual))
+        let most = if may_grow { LARGEST_OWN.max(proven) } else { 0 }.max(usual);
+        let fluent = fluent.clamp(usual, most) / MIB * MIB;
+        fluent.min(rate.saturating_mul(LONGEST_REQUEST_SECS)).max(SMALLEST_OWN.min(usual))
     }
 }
 

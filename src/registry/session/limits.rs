@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::Settings;
 use crate::{
     error::{Error, ErrorKind, Result, counted},
-    registry::Lesson,
+    registry::{Lesson, hosts::Profile},
 };
 
 const KIB: u64 = 1 << 10;
@@ -37,12 +37,9 @@ const LADDER: [u64; 9] = [60 * MIB, 30 * MIB, 20 * MIB, 16 * MIB, 8 * MIB, 5 * M
 /// Everything that bounds a chunk.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// What the host is called.
-    name: &'static str,
+    pub(super) profile: Profile,
+    /// What the user wants.
     pub(super) wanted: Option<u64>,
-    pub(super) usual: u64,
-    pub(super) may_grow: bool,
-    pub(super) known_most: Option<u64>,
     pub(super) advertised_least: Option<u64>,
     advertised_most: Option<u64>,
     pub(super) lesson: Lesson,
@@ -55,11 +52,8 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) const fn new(settings: &Settings) -> Self {
         Self {
-            name: settings.profile.name,
+            profile: settings.profile,
             wanted: settings.chunk_size,
-            usual: settings.profile.chunk_size,
-            may_grow: settings.profile.may_grow,
-            known_most: settings.profile.max_chunk,
             advertised_least: None,
             advertised_most: None,
             lesson: settings.lesson,
@@ -221,7 +215,7 @@ impl Limits {
 
     /// Returns the size of the largest chunk that may be sent.
     pub(super) fn ceiling(&self) -> u64 {
-        let known = [self.known_most, self.advertised_ceiling(), self.lesson.body_limit];
+        let known = [self.profile.max_chunk, self.advertised_ceiling(), self.lesson.body_limit];
         // What is only suspected gives way to what the registry says.
         let seeming = [self.lesson.seeming_limit, self.lesson.bearable].into_iter().flatten();
         let seeming = seeming.min().map(|most| most.max(self.advertised_least.unwrap_or(0)));
@@ -238,8 +232,8 @@ impl Limits {
     /// Says what holds chunks to the ceiling.
     pub(super) fn why_no_larger(&self) -> String {
         let most = Some(self.ceiling());
-        if self.known_most == most {
-            format!("{} takes no larger ones", self.name)
+        if self.profile.max_chunk == most {
+            format!("{} takes no larger ones", self.profile.name)
         } else if self.advertised_ceiling() == most {
             "the registry announces that it takes no larger ones".to_owned()
         } else if self.lesson.body_limit == most {
@@ -269,10 +263,7 @@ fn rung_below(sent: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{
-        hosts::Profile,
-        session::script::{advertised, limits, wanting},
-    };
+    use crate::registry::session::script::{advertised, limits, wanting};
 
     #[test]
     fn garbage_in_headers_is_told_and_ignored() {

@@ -66,13 +66,6 @@ pub struct Settings {
     pub lesson: Lesson,
 }
 
-impl Settings {
-    /// Returns how much an upload will send at once, unless the registry says otherwise when it is opened.
-    pub fn chunk(&self) -> u64 {
-        Limits::new(self).choose(None)
-    }
-}
-
 /// The upload of one blob, over as many sessions at the registry as it takes.
 #[derive(Debug)]
 #[must_use]
