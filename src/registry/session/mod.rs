@@ -4,8 +4,16 @@
 //! [`Action`] says, and hands the outcome back by [`Session::on_reply`], [`Session::on_fault`] or
 //! [`Session::on_waited`]; each consumes the session, so that a dead one cannot be used.
 //!
-//! One file per exchange says what its answers mean (`open`, `patch`, `status`, `commit`), `recovery` what ways
-//! back there are, and `breaks` what broken requests have in common; `chunk` knows how much to send within its `limits`,
+//! | step | asks by | goes on with | answers are read in |
+//! |---|---|---|---|
+//! | `Open` | HEAD, POST | `Send` | `open` |
+//! | `Send` | PATCH, PATCH, … | `Send`; `Ask`, if nobody knows what was kept; `Open`, if the session is lost | `patch` |
+//! | | PUT | the end; `Confirm`, if it did not plainly succeed | `commit` |
+//! | `Ask` | GET | `Send`, or `Open` | `status` |
+//! | `Confirm` | HEAD | the end, if the blob is there; else `Ask`, `Send` or `Open` | `commit` |
+//!
+//! Between any two there may be a pause or a new token (`Pending`). `upload` is what is known of one session, `recovery` has
+//! the ways back, and `breaks` what broken requests have in common; `chunk` knows how much to send within its `limits`,
 //! [`range`] and `words` read what registries say.
 
 mod breaks;
@@ -105,7 +113,7 @@ pub struct Session {
     shrunk: Option<String>,
 }
 
-/// Where the upload stands.
+/// Where the upload stands, and so what is asked next.
 #[derive(Debug, Default)]
 enum Step {
     /// No session is open: look for the blob, then open one.

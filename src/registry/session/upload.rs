@@ -1,4 +1,7 @@
 //! One session at the registry: its address, and how far it has come.
+//!
+//! What is acknowledged (`offset`) may be less than what the registry holds, and what it holds less than what it was
+//! `sent`; a `Footing` says what the offset stands on. A later process goes on with what is `Held`.
 
 use super::{Location, Reply, Step};
 use crate::error::Error;
