@@ -201,9 +201,9 @@ impl Client {
         let outlive = self.outlive(size);
         let mut url = call.url.clone();
         let (mut redirects, mut asked, mut refused) = (0, false, false);
-        let _permit = transport.permit(call.pool).await;
+        let _permit = transport.restraint.permit(call.pool).await;
         loop {
-            transport.unpaused().await;
+            transport.restraint.unpaused().await;
             if redirects == 0 {
                 transport.catch_up(&mut url);
             }

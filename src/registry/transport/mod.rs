@@ -1,32 +1,35 @@
-//! One HTTP exchange with one registry: connections, TLS, proxies, time limits, and pauses of the whole host.
+//! One HTTP exchange with one registry: connections, TLS, proxies, time limits.
 //!
 //! HTTP/1.1, one connection per exchange under way, or by option HTTP/2; no cookies, no redirects, no repeats: what
-//! an answer means is the client's business. Small requests share a limited number of connections; uploads in chunks are as
-//! many as there are jobs. What went wrong is said as a [`Fault`].
+//! an answer means is the client's business, but for what concerns everybody who speaks to the host (`restraint`,
+//! `warnings`). What went wrong is said as a [`Fault`].
 
 mod fault;
 mod proxy_login;
+mod restraint;
 mod tls;
+mod warnings;
 
 use std::{
-    collections::BTreeSet,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use reqwest::{Proxy, redirect, retry as http_retry};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
+pub use self::restraint::Pool;
 pub(super) use self::tls::NoTls;
 use self::{
     fault::fault,
     proxy_login::{introduce, is_refusal},
+    restraint::Restraint,
+    warnings::Warnings,
 };
 use super::{
     body::{Meter, Payload},
@@ -34,19 +37,14 @@ use super::{
     confidential::Confidential,
     guard::Guard,
     location::nameless,
-    one_line::one_line,
     options::ClientOptions,
     origin::{is_loopback, origin},
     proxies::Proxies,
     rate_limit::RateLimit,
     registry_error::RegistryError,
-    retry::{Pace, is_an_end, retry_after},
     session::Fault,
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
-
-/// Small requests are round trips and little else: many at once hide the latency.
-const SMALL_CONNECTIONS: usize = 24;
 
 /// Idle connections are dropped before the usual 60 s of load balancers: a body sent into one that is just
 /// being closed is lost.
@@ -54,18 +52,6 @@ const IDLE: Duration = Duration::from_secs(25);
 
 /// A host that does not even take the connection is not there.
 const CONNECT: Duration = Duration::from_secs(30);
-
-/// A registry may repeat its warnings with every answer, differently each time; nobody reads more.
-const WARNINGS: usize = 20;
-
-/// Which connections an exchange uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
-    /// Blobs in chunks: the caller limits how many at once.
-    Chunked,
-    /// Questions, manifests and blobs of at most one chunk: limited here, to half after the first 429.
-    Small,
-}
 
 /// One request.
 #[derive(Debug)]
@@ -127,10 +113,8 @@ pub(crate) struct Transport {
     /// To all others: who we are is not their business.
     tls_elsewhere: OnceLock<reqwest::Client>,
     settings: Settings,
-    small: Arc<Semaphore>,
-    halved: AtomicBool,
-    paused: Mutex<Option<Instant>>,
-    warned: Mutex<BTreeSet<String>>,
+    pub(crate) restraint: Restraint,
+    warnings: Warnings,
 }
 
 /// What HTTP clients are made of.
@@ -138,7 +122,6 @@ pub(crate) struct Transport {
 struct Settings {
     user_agent: String,
     timeout: Duration,
-    pace: Pace,
     http2: bool,
     insecure: bool,
     certificates: Certificates,
@@ -159,7 +142,6 @@ impl Transport {
         let settings = Settings {
             user_agent: options.user_agent.clone(),
             timeout: options.timeout,
-            pace: options.pace,
             http2: options.http2,
             insecure: options.insecure,
             certificates: options.certificates.clone(),
@@ -178,10 +160,8 @@ impl Transport {
             moved: AtomicBool::new(false),
             base: Mutex::new(base),
             settings,
-            small: Arc::new(Semaphore::new(SMALL_CONNECTIONS)),
-            halved: AtomicBool::new(false),
-            paused: Mutex::default(),
-            warned: Mutex::default(),
+            restraint: Restraint::new(options.pace),
+            warnings: Warnings::default(),
         })
     }
 
@@ -206,25 +186,6 @@ impl Transport {
         let is_ours = url.host() == base.host() && url.port() == base.port();
         if is_ours && self.moved.load(Ordering::Relaxed) {
             url.set_scheme(base.scheme()).expect("https and http are alike");
-        }
-    }
-
-    /// Waits until there is a connection to spare.
-    pub(crate) async fn permit(&self, pool: Pool) -> Option<SemaphorePermit<'_>> {
-        match pool {
-            Pool::Chunked => None,
-            Pool::Small => self.small.acquire().await.ok(),
-        }
-    }
-
-    /// Waits while the host is paused.
-    pub(crate) async fn unpaused(&self) {
-        loop {
-            let until = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-                _ => return,
-            }
         }
     }
 
@@ -313,7 +274,8 @@ impl Transport {
         let body = body.freeze();
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
-        self.heed(status, &headers, &confidential);
+        self.restraint.heed(status, &headers);
+        self.warnings.tell(&headers, &confidential);
         if status.is_success() && meter.is_short() {
             let why = format!("it was answered {} before all was sent", status.as_u16());
             return Err(Fault::Reset { sent: meter.sent(), elapsed: meter.elapsed(), why });
@@ -330,36 +292,6 @@ impl Transport {
         let proxy =
             self.settings.proxies.of(url).map(|proxy| format!(" through the proxy {}", origin(proxy)));
         format!("{}{sent}{}", origin(url), proxy.unwrap_or_default())
-    }
-
-    /// Draws the consequences that concern everybody.
-    fn heed(&self, status: StatusCode, headers: &HeaderMap, confidential: &Confidential) {
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            && let Some(pause) = retry_after(headers)
-            && !is_an_end(pause)
-        {
-            let until = Instant::now().checked_add(self.settings.pace.pause(pause));
-            let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-            *paused = (*paused).max(until);
-        }
-        if status == StatusCode::TOO_MANY_REQUESTS && !self.halved.swap(true, Ordering::Relaxed) {
-            let small = Arc::clone(&self.small);
-            tokio::spawn(async move {
-                if let Ok(half) = small.acquire_many(SMALL_CONNECTIONS as u32 / 2).await {
-                    half.forget();
-                }
-            });
-        }
-        for warning in headers.get_all(header::WARNING).into_iter().filter_map(|value| value.to_str().ok()) {
-            // distribution-spec: `299 - "text"`, and nothing else is for the user.
-            let text = warning.strip_prefix("299 ").and_then(|rest| rest.trim().split_once('"'));
-            let Some(text) = text.and_then(|(_, rest)| rest.strip_suffix('"')) else { continue };
-            let Some(words) = one_line(&confidential.hide(&text.replace(r#"\""#, "\""))) else { continue };
-            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-            if warned.len() < WARNINGS && warned.insert(words.clone()) {
-                tracing::warn!("the registry says: {words}");
-            }
-        }
     }
 
     fn client(&self, url: &Url) -> Result<&reqwest::Client> {
@@ -444,7 +376,6 @@ fn may_be_other_protocol(outcome: &Result<Incoming, Fault>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::poll_immediate;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -527,39 +458,5 @@ mod tests {
         let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
         let Err(Fault::Reset { why, .. }) = registry.send(question).await else { panic!() };
         assert_eq!(why, "what it answers is no HTTP");
-    }
-
-    #[tokio::test]
-    async fn retry_after_pauses_everybody_and_the_first_429_halves_the_small_pool() {
-        let transport = transport("r.example.com");
-        let hour = HeaderMap::from_iter([(header::RETRY_AFTER, 3600.into())]);
-        transport.heed(StatusCode::OK, &hour, &Confidential::default());
-        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &Confidential::default());
-        assert!(poll_immediate(transport.unpaused()).await.is_some());
-        transport.heed(StatusCode::SERVICE_UNAVAILABLE, &hour, &Confidential::default());
-        assert!(poll_immediate(transport.unpaused()).await.is_none());
-
-        transport.heed(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &Confidential::default());
-        while transport.small.available_permits() == SMALL_CONNECTIONS {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(transport.small.available_permits(), SMALL_CONNECTIONS / 2);
-    }
-
-    #[test]
-    fn a_warning_is_shown_once() {
-        let transport = transport("r.example.com");
-        for warning in [
-            r#"299 - "old API""#,
-            r#"299 - "old API""#,
-            r#"299 registry "new \"API\"""#,
-            "299 - unquoted",
-            r#"199 - "other""#,
-            r#"299 - """#,
-        ] {
-            let headers = HeaderMap::from_iter([(header::WARNING, warning.parse().unwrap())]);
-            transport.heed(StatusCode::OK, &headers, &Confidential::default());
-        }
-        assert_eq!(transport.warned.lock().unwrap().iter().collect::<Vec<_>>(), [r#"new "API""#, "old API"]);
     }
 }
