@@ -60,17 +60,15 @@ impl TokenRequest {
             let words = format!("the token server {} is another host and has no TLS", origin(&realm));
             return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
         }
-        let patience = transport.timeout();
         if let Some(Credential::Identity(token)) = credential {
-            let question = || Ok(Outgoing { patience, ..self.post(realm.clone(), token) });
-            let answer = follow(transport, question).await?;
+            let answer = follow(transport, || Ok(self.post(realm.clone(), token))).await?;
             // Token servers older than OAuth2 know only GET.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
                 return Token::of(&answer, &Method::POST);
             }
         }
-        let question = || Ok(Outgoing { patience, ..self.get(realm.clone(), credential)? });
-        Token::of(&follow(transport, question).await?, &Method::GET)
+        let answer = follow(transport, || self.get(realm.clone(), credential)).await?;
+        Token::of(&answer, &Method::GET)
     }
 
     /// Returns where to ask: a registry behind a proxy that speaks TLS for it may not know that of its realm either.
@@ -100,7 +98,7 @@ impl TokenRequest {
             Some(Credential::Token(_)) | None => {}
         }
         drop(query);
-        Ok(Outgoing { headers, ..ask(Method::GET, url) })
+        Ok(Outgoing { headers, limit: ANSWER_LIMIT, ..Outgoing::new(Method::GET, url) })
     }
 
     fn post(&self, realm: Url, token: &Secret) -> Outgoing {
@@ -115,7 +113,8 @@ impl TokenRequest {
         Outgoing {
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, form_type)]),
             payload: Payload::Bytes(Bytes::from(form)),
-            ..ask(Method::POST, realm)
+            limit: ANSWER_LIMIT,
+            ..Outgoing::new(Method::POST, realm)
         }
     }
 }
@@ -183,20 +182,6 @@ async fn follow(
     }
     let words = "the token server redirects in a circle";
     Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)))
-}
-
-/// A question without headers, body or patience.
-fn ask(method: Method, url: Url) -> Outgoing {
-    let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-    Outgoing {
-        method,
-        url,
-        headers,
-        payload,
-        patience: Duration::ZERO,
-        limit: ANSWER_LIMIT,
-        leaves_body: false,
-    }
 }
 
 /// Reads how long a JWT lives. ACR sends no `expires_in`.

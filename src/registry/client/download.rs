@@ -45,8 +45,9 @@ impl Client {
         url.set_query(query.as_deref());
         let mut call = Call::new(method, url);
         call.headers = headers;
-        let (answer, patience) = self.ask_once(repository, call, doing).await?;
+        let answer = self.ask_once(repository, call, doing).await?;
         let Some(rest) = answer.rest else { return Ok(None) };
+        let patience = self.0.options.timeout;
         let frames = stream::try_unfold(rest, move |mut rest| async move {
             let frame = timeout(patience, rest.chunk()).await.map_err(io::Error::from)?;
             Ok(frame.map_err(io::Error::other)?.map(|frame| (frame, rest)))

@@ -132,12 +132,12 @@ impl Client {
         repository: &str,
         mut call: Call,
         doing: impl Fn() -> String,
-    ) -> Result<(Incoming, Duration)> {
+    ) -> Result<Incoming> {
         let scope = Scope::of(repository);
         call.leaves_body = true;
         let answer = self.round_trip(&scope, &mut call).await.map_err(|fault| given_up(fault, doing()))?;
         if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
-            return Ok((answer, self.0.options.timeout));
+            return Ok(answer);
         }
         let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
         Err(self.explain(repository, error))
@@ -221,7 +221,7 @@ impl Client {
                     url,
                     headers,
                     payload: call.payload.take(),
-                    patience: call.patience.unwrap_or(self.0.options.timeout),
+                    patience: call.patience,
                     limit: call.limit,
                     leaves_body: call.leaves_body,
                 })
@@ -273,20 +273,7 @@ impl Client {
         let mut url = answer.url.clone();
         url.set_path("/v2/");
         url.set_query(None);
-        let base = self
-            .0
-            .transport
-            .send(Outgoing {
-                method: Method::GET,
-                url,
-                headers: HeaderMap::new(),
-                payload: Payload::Empty,
-                patience: self.0.options.timeout,
-                limit: BODY_LIMIT,
-                leaves_body: false,
-            })
-            .await
-            .ok()?;
+        let base = self.0.transport.send(Outgoing::new(Method::GET, url)).await.ok()?;
         (base.status == StatusCode::UNAUTHORIZED).then_some(base.headers)
     }
 

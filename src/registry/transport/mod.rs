@@ -41,7 +41,7 @@ use super::{
     origin::{is_loopback, origin},
     proxies::Proxies,
     rate_limit::RateLimit,
-    registry_error::RegistryError,
+    registry_error::{BODY_LIMIT, RegistryError},
     session::Fault,
 };
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -60,12 +60,20 @@ pub(crate) struct Outgoing {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) payload: Payload,
-    /// How long the answer may take once everything is sent.
-    pub(crate) patience: Duration,
+    /// How long the answer may take once everything is sent, if not as long as any.
+    pub(crate) patience: Option<Duration>,
     /// So much of the answer's body is read.
     pub(crate) limit: usize,
     /// Of a success nothing is read: its body is left to whoever asked.
     pub(crate) leaves_body: bool,
+}
+
+impl Outgoing {
+    /// A request with nothing but an address, whose answer is read as far as refusals go.
+    pub(crate) fn new(method: Method, url: Url) -> Self {
+        let (headers, payload) = (HeaderMap::new(), Payload::Empty);
+        Self { method, url, headers, payload, patience: None, limit: BODY_LIMIT, leaves_body: false }
+    }
 }
 
 /// One answer.
@@ -170,11 +178,6 @@ impl Transport {
         self.settings.rate_limit.as_ref()
     }
 
-    /// Returns how long an answer may take.
-    pub(crate) const fn timeout(&self) -> Duration {
-        self.settings.timeout
-    }
-
     /// Returns the registry's root.
     pub(crate) fn base(&self) -> Url {
         self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -257,7 +260,9 @@ impl Transport {
                 *request.body_mut() = Some(reqwest::Body::wrap_stream(meter.stream(body)));
             }
         }
-        let response = match meter.watch(client.execute(request), self.settings.timeout, patience).await {
+        let timeout = self.settings.timeout;
+        let answer = meter.watch(client.execute(request), timeout, patience.unwrap_or(timeout));
+        let response = match answer.await {
             Some(response) => {
                 response.map_err(|error| fault(error, &meter, &url, &self.base(), &self.place(&url)))
             }
@@ -268,9 +273,7 @@ impl Transport {
         let mut body = BytesMut::new();
         // The head has come, and says most: whoever drags out the rest is not waited for as for the answer.
         let whole = !leaves_body
-            && tokio::time::timeout(self.settings.timeout, read(&mut response, limit, &mut body))
-                .await
-                .unwrap_or(false);
+            && tokio::time::timeout(timeout, read(&mut response, limit, &mut body)).await.unwrap_or(false);
         let body = body.freeze();
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
@@ -415,10 +418,9 @@ mod tests {
         let registry = transport("203.0.113.5");
         for scheme in ["http", "https"] {
             let url = format!("{scheme}://localhost:1/").parse().unwrap();
-            let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-            let (method, patience, limit) = (Method::GET, Duration::from_secs(60), 0);
-            let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
-            let Err(Fault::Fatal(error)) = registry.send(question).await else { panic!("{scheme}") };
+            let Err(Fault::Fatal(error)) = registry.send(Outgoing::new(Method::GET, url)).await else {
+                panic!("{scheme}")
+            };
             assert!(error.message().contains("sends us to `localhost`"), "{error}");
         }
     }
@@ -433,9 +435,8 @@ mod tests {
             let _silent = listener.accept().await;
             std::future::pending::<()>().await;
         });
-        let (url, headers, payload) = (registry.base(), HeaderMap::new(), Payload::Empty);
-        let (method, patience, limit) = (Method::GET, Duration::from_millis(300), 0);
-        let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
+        let patience = Some(Duration::from_millis(300));
+        let question = Outgoing { patience, ..Outgoing::new(Method::GET, registry.base()) };
         registry.send(question).await.unwrap_err();
         assert_eq!(registry.base().scheme(), "http");
     }
@@ -453,9 +454,7 @@ mod tests {
                 }
             }
         });
-        let (url, headers, payload) = (registry.base(), HeaderMap::new(), Payload::Empty);
-        let (method, patience, limit) = (Method::GET, Duration::from_secs(60), 0);
-        let question = Outgoing { method, url, headers, payload, patience, limit, leaves_body: false };
+        let question = Outgoing::new(Method::GET, registry.base());
         let Err(Fault::Reset { why, .. }) = registry.send(question).await else { panic!() };
         assert_eq!(why, "what it answers is no HTTP");
     }
