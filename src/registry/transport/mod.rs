@@ -4,19 +4,14 @@
 //! an answer means is the client's business, but for what concerns everybody who speaks to the host (`restraint`,
 //! `warnings`). What went wrong is said as a [`Fault`].
 
+mod base;
 mod fault;
 mod proxy_login;
 mod restraint;
 mod tls;
 mod warnings;
 
-use std::{
-    sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header};
@@ -26,6 +21,7 @@ use url::Url;
 pub use self::restraint::Pool;
 pub(super) use self::tls::NoTls;
 use self::{
+    base::Base,
     fault::fault,
     proxy_login::{introduce, is_refusal},
     restraint::Restraint,
@@ -38,13 +34,13 @@ use super::{
     guard::Guard,
     location::nameless,
     options::ClientOptions,
-    origin::{is_loopback, origin},
+    origin::origin,
     proxies::Proxies,
     rate_limit::RateLimit,
     registry_error::{BODY_LIMIT, RegistryError},
     session::Fault,
 };
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Idle connections are dropped before the usual 60 s of load balancers: a body sent into one that is just
 /// being closed is lost.
@@ -110,11 +106,7 @@ impl Incoming {
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(crate) guard: Guard,
-    base: Mutex<Url>,
-    /// It is known whether the registry speaks TLS. Only loopback has to be asked, and those that may do without.
-    settled: AtomicBool,
-    /// It is not the one that was tried first.
-    moved: AtomicBool,
+    base: Base,
     plain: reqwest::Client,
     /// To the registry's own host.
     tls: OnceLock<reqwest::Client>,
@@ -139,13 +131,7 @@ struct Settings {
 
 impl Transport {
     pub(crate) fn new(host: &str, options: &ClientOptions) -> Result<Self> {
-        let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
-        let mut base = Url::parse(&format!("https://{host}/"))
-            .context(ErrorKind::Usage, || format!("`{}` is no registry", host.escape_debug()))?;
-        let wants_tls = options.insecure || !options.certificates.is_empty();
-        if options.plain_http || (is_loopback(&base) && !wants_tls) {
-            base.set_scheme("http").expect("https and http are alike");
-        }
+        let base = Base::new(host, options)?;
         options.proxies.check()?;
         let settings = Settings {
             user_agent: options.user_agent.clone(),
@@ -156,17 +142,14 @@ impl Transport {
             proxies: options.proxies.clone(),
             rate_limit: options.rate_limit.clone(),
         };
-        let guard = Guard::new(&base, settings.proxies.clone());
-        let may_do_without_tls = is_loopback(&base) || options.insecure;
+        let guard = Guard::new(&base.url(), settings.proxies.clone());
         Ok(Self {
             // Certificates are read only when they are needed: it takes longer than a push to loopback.
             plain: settings.builder(&guard).http1_only().tls_certs_only([]).build().map_err(unusable)?,
             tls: OnceLock::new(),
             tls_elsewhere: OnceLock::new(),
             guard,
-            settled: AtomicBool::new(options.plain_http || !may_do_without_tls),
-            moved: AtomicBool::new(false),
-            base: Mutex::new(base),
+            base,
             settings,
             restraint: Restraint::new(options.pace),
             warnings: Warnings::default(),
@@ -180,21 +163,17 @@ impl Transport {
 
     /// Returns the registry's root.
     pub(crate) fn base(&self) -> Url {
-        self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.base.url()
     }
 
     /// Changes a URL of the registry's that was made before it was known whether that speaks TLS.
     pub(crate) fn catch_up(&self, url: &mut Url) {
-        let base = self.base();
-        let is_ours = url.host() == base.host() && url.port() == base.port();
-        if is_ours && self.moved.load(Ordering::Relaxed) {
-            url.set_scheme(base.scheme()).expect("https and http are alike");
-        }
+        self.base.catch_up(url);
     }
 
     /// Does one exchange. The first with a host of unknown protocol may take two.
     pub(crate) async fn send(&self, mut request: Outgoing) -> Result<Incoming, Fault> {
-        if self.settled.load(Ordering::Relaxed) || request.payload.is_stream() {
+        if !self.base.is_guessed() || request.payload.is_stream() {
             return self.exchange(request).await;
         }
         let mut again = Outgoing {
@@ -208,7 +187,9 @@ impl Transport {
         again.url.set_scheme(other).expect("https and http are alike");
         let first = self.exchange(request).await;
         if !may_be_other_protocol(&first) {
-            self.settled.store(first.is_ok(), Ordering::Relaxed);
+            if first.is_ok() {
+                self.base.settle();
+            }
             return first;
         }
         let second = self.exchange(again).await;
@@ -216,10 +197,7 @@ impl Transport {
         if may_be_other_protocol(&second) || matches!(second, Err(Fault::Stalled { .. })) {
             return first;
         }
-        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        base.set_scheme(other).expect("https and http are alike");
-        self.moved.store(true, Ordering::Relaxed);
-        self.settled.store(true, Ordering::Relaxed);
+        self.base.correct(other);
         second
     }
 
@@ -385,26 +363,6 @@ mod tests {
 
     fn transport(host: &str) -> Transport {
         Transport::new(host, &ClientOptions::default()).unwrap()
-    }
-
-    #[test]
-    fn only_loopback_is_spoken_to_without_tls_unasked() {
-        for (host, base) in [
-            ("docker.io", "https://registry-1.docker.io/"),
-            ("r.example.com:5000", "https://r.example.com:5000/"),
-            ("10.0.0.1", "https://10.0.0.1/"),
-            ("localhost.example.com", "https://localhost.example.com/"),
-            ("localhost:5000", "http://localhost:5000/"),
-            ("127.0.0.2:5000", "http://127.0.0.2:5000/"),
-            ("[::1]:5000", "http://[::1]:5000/"),
-        ] {
-            assert_eq!(transport(host).base().as_str(), base);
-        }
-        let plain = ClientOptions { plain_http: true, ..ClientOptions::default() };
-        let base = Transport::new("r.example.com", &plain).unwrap().base();
-        assert_eq!(base.as_str(), "http://r.example.com/");
-        let careless = ClientOptions { insecure: true, ..ClientOptions::default() };
-        assert_eq!(Transport::new("localhost", &careless).unwrap().base().scheme(), "https");
     }
 
     #[test]
