@@ -7,14 +7,12 @@
 
 mod host_files;
 pub mod learned;
+mod lesson;
 pub mod sightings;
 
 use http::HeaderMap;
 
-pub use self::{
-    learned::{Learned, Lesson},
-    sightings::Sightings,
-};
+pub use self::{learned::Learned, lesson::Lesson, sightings::Sightings};
 
 /// 1 MiB.
 const MIB: u64 = 1 << 20;
