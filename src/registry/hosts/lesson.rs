@@ -43,7 +43,6 @@ impl Lesson {
     /// large as that body.
     #[must_use]
     pub fn and(self, newer: Self) -> Self {
-        let stricter = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
         let largest_taken = self.largest_taken.max(newer.largest_taken);
         let limit = |a, b| stricter(a, b).filter(|limit| largest_taken <= *limit);
         let (refused, told) =
@@ -62,6 +61,14 @@ impl Lesson {
         }
     }
 
+    /// Takes over the limits that others have met: they hold here too, unless a larger body went through.
+    pub(crate) fn hear(&mut self, others: Self) {
+        let unless_passed = |limit: Option<u64>| limit.filter(|limit| self.largest_taken <= *limit);
+        self.body_limit = stricter(self.body_limit, unless_passed(others.body_limit));
+        self.seeming_limit = stricter(self.seeming_limit, unless_passed(others.seeming_limit));
+        self.bearable = stricter(self.bearable, unless_passed(others.bearable));
+    }
+
     /// What a registry has told.
     pub(super) const fn limits(&self) -> (Option<u64>, bool) {
         (self.body_limit, self.equal_parts)
@@ -71,13 +78,13 @@ impl Lesson {
     #[must_use]
     pub fn no_faster(self, bytes_per_second: u64) -> Self {
         let most = bytes_per_second.max(1);
-        Self { rate: Some(self.rate.map_or(most, |rate| rate.min(most))), ..self }
+        Self { rate: stricter(self.rate, most), ..self }
     }
 
     /// Takes note of how long a request took that carried nothing.
     pub(crate) fn answered(&mut self, elapsed: Duration) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.round_trip = Some(self.round_trip.map_or(micros, |known| known.min(micros)));
+        self.round_trip = stricter(self.round_trip, micros);
     }
 
     /// Takes note that a chunk went through, and how long that took, the answer to it included.
@@ -92,6 +99,11 @@ impl Lesson {
         let rate = u128::from(bytes) * 1_000_000 / micros;
         self.rate = Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1));
     }
+}
+
+/// Returns the smaller of two limits, as far as there are any.
+pub(crate) fn stricter(known: Option<u64>, other: impl Into<Option<u64>>) -> Option<u64> {
+    known.into_iter().chain(other.into()).min()
 }
 
 /// So much, or what took so long, shows how fast a line is.

@@ -12,6 +12,7 @@ pub mod sightings;
 
 use http::HeaderMap;
 
+pub(super) use self::lesson::stricter;
 pub use self::{learned::Learned, lesson::Lesson, sightings::Sightings};
 
 /// 1 MiB.

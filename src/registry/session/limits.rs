@@ -10,7 +10,10 @@ use http::HeaderMap;
 use super::Settings;
 use crate::{
     error::{Error, ErrorKind, Result, counted},
-    registry::{Lesson, hosts::Profile},
+    registry::{
+        Lesson,
+        hosts::{Profile, stricter},
+    },
 };
 
 const KIB: u64 = 1 << 10;
@@ -76,14 +79,7 @@ impl Limits {
 
     /// Takes note of limits that other uploads have met: they hold here too, unless a larger body went through.
     pub(super) fn hear(&mut self, others: Lesson) {
-        let Lesson { body_limit, seeming_limit, bearable, largest_taken, .. } = &mut self.lesson;
-        for (mine, others) in [
-            (body_limit, others.body_limit),
-            (seeming_limit, others.seeming_limit),
-            (bearable, others.bearable),
-        ] {
-            *mine = others.filter(|others| *largest_taken <= *others).into_iter().chain(*mine).min();
-        }
+        self.lesson.hear(others);
     }
 
     /// Takes note of how long a request took that carried nothing.
@@ -186,10 +182,9 @@ impl Limits {
             });
         };
         if stated.is_none() {
-            self.lesson.refused = Some(self.lesson.refused.map_or(sent, |refused| refused.min(sent)));
+            self.lesson.refused = stricter(self.lesson.refused, sent);
         }
-        let learned = &mut self.lesson.body_limit;
-        *learned = Some(learned.map_or(next, |learned| learned.min(next)));
+        self.lesson.body_limit = stricter(self.lesson.body_limit, next);
         self.lesson.largest_taken = self.lesson.largest_taken.min(next);
         self.possible()
     }
@@ -203,7 +198,7 @@ impl Limits {
     /// Makes do with bodies of `most` bytes, as long as nothing larger goes through; `evident` if nothing but a limit is
     /// likely.
     pub(crate) fn bear(&mut self, most: u64, evident: bool) {
-        self.lesson.bearable = Some(self.lesson.bearable.map_or(most, |known| known.min(most)));
+        self.lesson.bearable = stricter(self.lesson.bearable, most);
         self.lesson.largest_taken = self.lesson.largest_taken.min(most);
         self.unproven = (evident || self.unproven.is_some()).then_some(most);
     }
@@ -217,8 +212,8 @@ impl Limits {
     pub(super) fn ceiling(&self) -> u64 {
         let known = [self.profile.max_chunk, self.advertised_ceiling(), self.lesson.body_limit];
         // What is only suspected gives way to what the registry says.
-        let seeming = [self.lesson.seeming_limit, self.lesson.bearable].into_iter().flatten();
-        let seeming = seeming.min().map(|most| most.max(self.advertised_least.unwrap_or(0)));
+        let seeming = stricter(self.lesson.seeming_limit, self.lesson.bearable);
+        let seeming = seeming.map(|most| most.max(self.advertised_least.unwrap_or(0)));
         known.into_iter().chain([seeming]).flatten().min().unwrap_or(u64::MAX).max(SMALLEST)
     }
 
