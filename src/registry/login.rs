@@ -1,4 +1,4 @@
-//! Logging in and out: trying a login at a registry, keeping it in an `auth.json` or `config.json`, forgetting it.
+//! Logging in and out: keeping a login in an `auth.json` or `config.json`, forgetting it.
 //!
 //! Only what concerns the registry is changed; whatever else is in the file stays, understood or not. A file that
 //! names a credential helper for the registry gets no secret: the helper does. Files are written beside their place,
@@ -12,81 +12,18 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{
-    auth::Challenge,
-    client::{Call, Client},
-    credentials::{
-        Secret,
-        auth_file::{Key, read},
-        helper::{PATIENCE, Question},
-    },
-    registry_error::RegistryError,
-    transport::{Incoming, NoTls},
+pub use super::client::Entrance;
+use super::credentials::{
+    Secret,
+    auth_file::{Key, read},
+    helper::{PATIENCE, Question},
 };
 use crate::{
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, ErrorKind, Result},
     lock::Locked,
 };
-
-/// How one was let in.
-#[derive(Debug)]
-pub enum Entrance {
-    /// By what was shown.
-    Guarded,
-    /// Without being asked for anything.
-    Open,
-    /// Not at all: nobody answered.
-    Unreachable(Error),
-}
-
-impl Client {
-    /// Asks to be let in, with whatever the registry demands, and for nothing else.
-    pub async fn enter(&self) -> Result<Entrance> {
-        match self.knock("", "logging in").await {
-            Err(error) if error.kind() == ErrorKind::Network && error.find::<NoTls>().is_none() => {
-                Ok(Entrance::Unreachable(error))
-            }
-            Err(error) => Err(error),
-            Ok(_) if self.auth().challenge().is_some() => Ok(Entrance::Guarded),
-            Ok(_) => Ok(Entrance::Open),
-        }
-    }
-
-    /// Asks for `/v2/`, with the rights for a repository if one is named; what is there is a registry.
-    pub(super) async fn knock(&self, repository: &str, doing: &str) -> Result<Incoming> {
-        let mut url = self.url("", "");
-        url.set_path("/v2/");
-        let answer = self.insist(repository, Call::new(Method::GET, url), || doing.to_owned()).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Err(answer.refusal(&Method::GET).into_error(doing));
-        }
-        Ok(answer)
-    }
-
-    /// Returns what the registry has asked for so far, if anything.
-    pub fn challenge(&self) -> Option<Challenge> {
-        self.auth().challenge()
-    }
-
-    /// Says whose credentials are shown for a repository and where they come from, or where they were looked
-    /// for. Never the secret.
-    pub fn credential_source(&self, repository: &str) -> String {
-        self.auth().source(repository)
-    }
-
-    /// Adds to a refusal of our credentials whose they were, unless it says so already. Hosts that the registry sends
-    /// us to have not seen them.
-    pub fn explain(&self, repository: &str, error: Error) -> Error {
-        let by = error.find::<RegistryError>().and_then(|refusal| refusal.url.parse().ok());
-        if by.is_some_and(|url| !self.may_see_credentials(&url)) {
-            return error;
-        }
-        self.auth().explain(repository, error)
-    }
-}
 
 /// A file of logins, to be changed.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-//! What a registry is and does, found out by asking it, before anything is pushed.
+//! What a registry does, found out by trying it, before anything is pushed.
 //!
-//! [`Client::contact`] only reads. A [`Probe`] opens an upload in a repository, sends zeros in chunks that double, and
+//! A [`Probe`] opens an upload in a repository, sends zeros in chunks that double, and
 //! gives the upload back: neither a blob nor a tag comes of it. What it finds is a [`Verdict`] each, and the
 //! [`Lesson`] that the next push begins with.
 
@@ -15,13 +15,11 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
+pub use super::client::Contact;
 use super::{
     Lesson, Location, RegistryError,
-    auth::Challenge,
     body::UploadBody,
     client::{Call, Client, MANIFEST_LIMIT},
-    origin::origin,
-    registry_error::answered_by,
     retry::is_transient,
     session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, is_lost_behind},
     transport::Pool,
@@ -41,22 +39,6 @@ const SLOW: Duration = Duration::from_secs(15);
 
 /// Zeros are sent by so many.
 const FRAME: u64 = 64 << 10;
-
-/// How a registry was reached.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Contact {
-    /// Scheme, host and port.
-    pub url: String,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// `HTTP/1.1` or `HTTP/2.0`.
-    pub version: String,
-    /// Who says to have answered: a registry, or proxies in front of it.
-    pub server: Option<String>,
-    /// How long a request without a body takes over a connection that is there.
-    pub round_trip: Duration,
-}
 
 /// What came of trying something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,41 +83,6 @@ pub struct Trial {
     pub equal_parts: bool,
     /// What was learned, with what was known before.
     pub lesson: Lesson,
-}
-
-impl Client {
-    /// Reaches the registry, and is let in with the rights for a repository if one is named.
-    pub async fn contact(&self, repository: &str) -> Result<Contact> {
-        let doing = format!("reaching `{}`", self.host());
-        // The first makes the connection and answers the challenge.
-        let mut rights = repository;
-        if let Err(error) = self.knock(rights, &doing).await {
-            if !self.is_token_refused(&error) {
-                return Err(error);
-            }
-            // pulp_container lets in here who has a token for nothing. What ours is good for shows in the repository.
-            rights = "";
-            self.knock(rights, &doing).await.map_err(|_| error)?;
-        }
-        let answer = self.knock(rights, &doing).await?;
-        Ok(Contact {
-            url: origin(&answer.url),
-            tls: answer.url.scheme() == "https",
-            version: format!("{:?}", answer.version),
-            server: answered_by(&answer.headers).map(|who| answer.confidential.hide(&who)),
-            round_trip: answer.elapsed,
-        })
-    }
-}
-
-impl Client {
-    /// Returns whether a token was got, and not taken for `/v2/`.
-    fn is_token_refused(&self, error: &Error) -> bool {
-        matches!(self.challenge(), Some(Challenge::Bearer { .. }))
-            && error
-                .find::<RegistryError>()
-                .is_some_and(|refusal| refusal.status == 401 && refusal.url.ends_with("/v2/"))
-    }
 }
 
 /// Tries things in a repository.

@@ -1,4 +1,4 @@
-//! One registry, and how to ask it something. The verbs are in files of their own: about blobs that may be there, about
+//! One registry, and how to ask it something. The verbs are in files of their own: about being let in, about blobs that may be there, about
 //! manifests, what a registry lists, what is passed on as it comes, the exchanges of an upload.
 //!
 //! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
@@ -8,6 +8,7 @@
 
 mod blobs;
 mod download;
+mod entrance;
 mod listing;
 mod manifests;
 mod uploads;
@@ -27,6 +28,7 @@ use url::Url;
 pub(super) use self::manifests::MANIFEST_LIMIT;
 pub use self::{
     download::{Download, Question},
+    entrance::{Contact, Entrance},
     manifests::{MANIFEST_TYPES, Receipt},
 };
 use super::{
