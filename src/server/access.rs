@@ -31,17 +31,10 @@ use crate::{
 /// Who may use the registry.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
+    /// Where none can log in, nobody has to.
     users: Option<Arc<Users>>,
-    anonymous: Anonymous,
-}
-
-/// What those may do who do not log in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Anonymous {
-    #[default]
-    Everything,
-    Nothing,
-    Pull,
+    /// Those who do not log in may pull, and no more.
+    guests_pull: bool,
 }
 
 /// Those who can log in.
@@ -80,12 +73,12 @@ impl Access {
 
     /// Lets those who do not log in pull, and no more.
     pub fn or_read_only(self) -> Self {
-        Self { anonymous: Anonymous::Pull, ..self }
+        Self { guests_pull: true, ..self }
     }
 
     fn of(file: Option<PathBuf>, known: Known) -> Self {
         let users = Users { file, known: Mutex::new(known), guesses: Semaphore::new(1) };
-        Self { users: Some(Arc::new(users)), anonymous: Anonymous::Nothing }
+        Self { users: Some(Arc::new(users)), guests_pull: false }
     }
 
     /// Refuses a request that does not show what is asked for.
@@ -105,12 +98,11 @@ impl Access {
         let reads = matches!(*method, Method::GET | Method::HEAD);
         // How busy a registry is concerns who runs it.
         let pulls = reads && !greets && path != METRICS;
-        match (self.anonymous, &self.users) {
-            (Anonymous::Everything, _) => Ok(()),
-            (Anonymous::Pull, Some(_)) if pulls => Ok(()),
-            (Anonymous::Pull, None) if reads => Ok(()),
-            (_, Some(_)) => Err(unauthorized()),
-            (_, None) => Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", "this registry is read-only")),
+        match &self.users {
+            Some(_) if self.guests_pull && pulls => Ok(()),
+            Some(_) => Err(unauthorized()),
+            None if reads || !self.guests_pull => Ok(()),
+            None => Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", "this registry is read-only")),
         }
     }
 }
