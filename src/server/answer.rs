@@ -58,16 +58,18 @@ impl Registry {
             (Route::Health, &Method::GET | &Method::HEAD) => self.health().await,
             (Route::Metrics, &Method::GET | &Method::HEAD) => self.get_metrics().await,
             (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
-            (Route::Blob(name, digest), &Method::HEAD) => self.head_blob(name, digest).await,
-            (Route::Blob(name, digest), &Method::GET) => self.get_blob(name, digest, headers).await,
+            (Route::Blob(name, digest), &Method::GET | &Method::HEAD) => {
+                self.get_blob(name, digest, head).await
+            }
             (Route::Blob(name, digest), &Method::DELETE) => self.delete_blob(name, digest).await,
             (Route::Uploads(name), &Method::POST) => self.post_upload(name, query, headers, body).await,
             (Route::Upload(name, id), &Method::PATCH) => self.patch_upload(name, id, headers, body).await,
             (Route::Upload(name, id), &Method::PUT) => self.put_upload(name, id, query, headers, body).await,
             (Route::Upload(name, id), &Method::GET | &Method::HEAD) => self.get_upload(name, id).await,
             (Route::Upload(name, id), &Method::DELETE) => self.delete_upload(name, id).await,
-            (Route::Manifest(name, target), &Method::HEAD) => self.head_manifest(name, target).await,
-            (Route::Manifest(name, target), &Method::GET) => self.get_manifest(name, target).await,
+            (Route::Manifest(name, target), &Method::GET | &Method::HEAD) => {
+                self.get_manifest(name, target).await
+            }
             (Route::Manifest(name, target), &Method::PUT) => {
                 self.put_manifest(name, target, query, headers, body).await
             }

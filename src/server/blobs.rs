@@ -1,4 +1,4 @@
-//! Blobs on their way out: is it there, all of it, a range of it.
+//! Blobs on their way out: all of it, a range of it. To HEAD the answer is that to GET, of which hyper sends the head.
 
 use std::{io, ops::Range};
 
@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::{Stream, stream};
 use http::{
-    HeaderMap, Response, StatusCode,
+    Method, Response, StatusCode,
     header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE},
+    request::Parts,
 };
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
@@ -16,7 +17,7 @@ use hyper::body::Frame;
 use super::{
     Registry,
     names::Name,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, head, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, set},
     storage::Stored,
 };
 #[cfg(feature = "buckets")]
@@ -28,25 +29,19 @@ use crate::{blob::Blob, error::counted, oci::Digest};
 const PIECE: u64 = 256 << 10;
 
 impl Registry {
-    /// `HEAD /v2/<name>/blobs/<digest>`
-    pub(super) async fn head_blob(&self, name: Name, digest: Digest) -> Result<Reply, Refusal> {
-        let blob = self.open_blob(name, digest.clone()).await?;
-        let size = blob.size();
-        Ok(head(sent(blob, &digest, StatusCode::OK, 0..size), size))
-    }
-
     /// `GET /v2/<name>/blobs/<digest>`, whole or the range that is asked for.
     pub(super) async fn get_blob(
         &self,
         name: Name,
         digest: Digest,
-        headers: &HeaderMap,
+        Parts { method, headers, .. }: &Parts,
     ) -> Result<Reply, Refusal> {
-        let blob = self.open_blob(name, digest.clone()).await?;
+        let blob = self.storage.blob(name, digest.clone()).await?.ok_or_else(unknown)?;
         let size = blob.size();
-        // Who has a part of something else wants the whole of this.
+        // Who has a part of something else wants the whole of this, and GET alone knows ranges (RFC 9110, 14.2).
         let goes_on = headers.get(IF_RANGE).is_none_or(|part| *part == etag(&digest));
-        let asked = headers.get(RANGE).filter(|_| goes_on).and_then(|value| value.to_str().ok());
+        let asked = headers.get(RANGE).filter(|_| goes_on && *method == Method::GET);
+        let asked = asked.and_then(|value| value.to_str().ok());
         match asked.and_then(|text| Asked::parse(text, size)) {
             None => Ok(sent(blob, &digest, StatusCode::OK, 0..size)),
             Some(Asked::Bytes(range)) => {
@@ -70,10 +65,6 @@ impl Registry {
         } else {
             Err(unknown())
         }
-    }
-
-    async fn open_blob(&self, name: Name, digest: Digest) -> Result<Stored, Refusal> {
-        self.storage.blob(name, digest).await?.ok_or_else(unknown)
     }
 }
 

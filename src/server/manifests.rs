@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use super::{
     Registry,
     names::{Name, Needed},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, etag, full, head, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, etag, full, set},
     routes::{Target, content_length, parameters},
 };
 use crate::{
@@ -28,13 +28,6 @@ const SMALL: u64 = 64 << 10;
 pub(super) const MOST_LARGE: usize = 16;
 
 impl Registry {
-    /// `HEAD /v2/<name>/manifests/<tag or digest>`
-    pub(super) async fn head_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
-        let manifest = self.find_manifest(name, target).await?;
-        let size = manifest.bytes.len() as u64;
-        Ok(head(sent(manifest), size))
-    }
-
     /// `GET /v2/<name>/manifests/<tag or digest>`
     pub(super) async fn get_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
         self.find_manifest(name, target).await.map(sent)

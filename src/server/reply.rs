@@ -8,7 +8,7 @@ use std::{borrow::Cow, io};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH},
 };
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
@@ -165,14 +165,6 @@ pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
     let mut reply = full("application/json", value.to_string().into());
     *reply.status_mut() = status;
     reply
-}
-
-/// Turns an answer to GET into one to HEAD: the same headers, no body.
-pub(super) fn head(reply: Reply, size: u64) -> Reply {
-    let (mut parts, _) = reply.into_parts();
-    parts.headers.insert(CONTENT_LENGTH, size.into());
-    let (_, body) = empty(StatusCode::OK, &[]).into_parts();
-    Response::from_parts(parts, body)
 }
 
 /// Sets a header; one that cannot be sent (a stored media type with a line break in it) is left out.

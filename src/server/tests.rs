@@ -318,6 +318,9 @@ async fn ranges_of_a_blob_are_served() {
     assert_eq!(reply.bytes().await.unwrap(), bytes[5..=600_000]);
     let reply = registry.request(Method::GET, &path).header("range", "bytes=700000-").send().await.unwrap();
     assert_eq!((reply.status().as_u16(), header(&reply, "content-range")), (416, "bytes */700000"));
+    // HEAD knows none.
+    let reply = registry.request(Method::HEAD, &path).header("range", "bytes=5-9").send().await.unwrap();
+    assert_eq!((reply.status().as_u16(), header(&reply, "content-length")), (200, "700000"));
 }
 
 #[tokio::test]
