@@ -19,10 +19,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::sync::Semaphore;
 
-use super::{
-    reply::{Refusal, blocking},
-    routes::METRICS,
-};
+use super::{reply::Refusal, routes::METRICS, tasks::blocking};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, chain},
     oci::Digest,

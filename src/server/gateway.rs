@@ -20,10 +20,11 @@ use tokio::sync::Semaphore;
 use super::{
     Registry,
     folder::Folder,
-    names::Name,
-    reply::{Refusal, Reply, blocking},
-    routes::{Route, Target},
+    names::{Name, Target},
+    reply::{Refusal, Reply},
+    routes::Route,
     storage::Storage,
+    tasks::blocking,
     turns::Turns,
     upstream::{TAGS, Upstream},
 };

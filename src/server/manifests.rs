@@ -10,9 +10,10 @@ use hyper::body::Incoming;
 
 use super::{
     Registry,
-    names::{Name, Needed},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, blocking, empty, etag, full, set},
-    routes::{Target, content_length, parameters},
+    names::{Name, Needed, Target},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, full, set},
+    routes::{content_length, parameters},
+    tasks::blocking,
 };
 use crate::{
     error::chain,

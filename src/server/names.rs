@@ -1,11 +1,12 @@
-//! What requests and manifests name.
+//! What requests and manifests name, checked: nothing behind this file sees a name, tag or digest that could be anything
+//! else.
 
 use std::{fmt, str::FromStr};
 
 use super::reply::Refusal;
 use crate::{
     layout::{BLOBS, INDEX, OCI_LAYOUT},
-    oci::{Digest, Repository},
+    oci::{Digest, Repository, reference},
 };
 
 /// A repository's name, safe as a path below the root.
@@ -36,6 +37,44 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// How a manifest is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// By what it is.
+    Digest(Digest),
+    /// By what it is called.
+    Tag(String),
+}
+
+impl Target {
+    /// Reads what stands last in a path.
+    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+        if text.contains(':') || text.contains('%') {
+            return digest(text).map(Self::Digest);
+        }
+        match reference::check_tag(text) {
+            Ok(()) => Ok(Self::Tag(text.to_owned())),
+            Err(error) => Err(Refusal::not_found("MANIFEST_UNKNOWN", error.message())),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Digest(digest) => digest.fmt(f),
+            Self::Tag(tag) => f.write_str(tag),
+        }
+    }
+}
+
+/// Reads a digest as paths hold it.
+pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
+    // Some HTTP libraries escape the colon.
+    let text = text.replacen("%3A", ":", 1).replacen("%3a", ":", 1);
+    text.parse().map_err(|error: crate::Error| Refusal::bad_request("DIGEST_INVALID", error.message()))
 }
 
 /// What a manifest names and its repository must have.

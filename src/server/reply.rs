@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
 
 use crate::{
-    error::{Error, ErrorKind, Result, chain},
+    error::{Error, ErrorKind, chain},
     oci::Digest,
 };
 
@@ -173,22 +173,3 @@ pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
         headers.insert(name, value);
     }
 }
-
-/// Runs what waits for the disk or computes for long on a thread that may.
-pub(super) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<Error> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(Error::internal(BROKEN_DOWN).because(error).into()),
-    }
-}
-
-/// What a client hears of a task that panicked.
-pub(super) fn broken_down(error: tokio::task::JoinError) -> Refusal {
-    Error::internal(BROKEN_DOWN).because(error).into()
-}
-
-const BROKEN_DOWN: &str = "a task of the registry broke down";

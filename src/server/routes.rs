@@ -1,7 +1,5 @@
-//! What a request asks for: its path taken apart and checked, so that nothing behind this file sees a name,
-//! tag or digest that could be anything else, and the small things that several verbs read. No I/O.
-
-use std::fmt;
+//! What a request asks for: its path taken apart into checked `names`, and the small things that several verbs read. No
+//! I/O.
 
 use http::{
     HeaderMap, StatusCode,
@@ -9,8 +7,11 @@ use http::{
 };
 use url::form_urlencoded;
 
-use super::{names::Name, reply::Refusal};
-use crate::oci::{Digest, reference};
+use super::{
+    names::{Name, Target, digest},
+    reply::Refusal,
+};
+use crate::oci::Digest;
 
 /// Where processes are asked whether they are well.
 pub(super) const HEALTH: &str = "/healthz";
@@ -41,15 +42,6 @@ pub(super) enum Route {
     Upload(Name, String),
     /// `/v2/<name>/blobs/uploads/`
     Uploads(Name),
-}
-
-/// How a manifest is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// By what it is.
-    Digest(Digest),
-    /// By what it is called.
-    Tag(String),
 }
 
 impl Route {
@@ -121,34 +113,6 @@ impl Route {
             Self::Uploads(_) => "POST",
         }
     }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Digest(digest) => digest.fmt(f),
-            Self::Tag(tag) => f.write_str(tag),
-        }
-    }
-}
-
-impl Target {
-    fn parse(text: &str) -> Result<Self, Refusal> {
-        if text.contains(':') || text.contains('%') {
-            return digest(text).map(Self::Digest);
-        }
-        match reference::check_tag(text) {
-            Ok(()) => Ok(Self::Tag(text.to_owned())),
-            Err(error) => Err(Refusal::not_found("MANIFEST_UNKNOWN", error.message())),
-        }
-    }
-}
-
-/// Reads a digest as paths hold it.
-pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
-    // Some HTTP libraries escape the colon.
-    let text = text.replacen("%3A", ":", 1).replacen("%3a", ":", 1);
-    text.parse().map_err(|error: crate::Error| Refusal::bad_request("DIGEST_INVALID", error.message()))
 }
 
 /// Returns the first value of a query's parameter.

@@ -12,9 +12,8 @@ use bytes::Bytes;
 use super::objects::{self, Objects};
 use super::{
     folder::{self, Folder},
-    names::{Name, Needed},
+    names::{Name, Needed, Target},
     reply::Refusal,
-    routes::Target,
     sessions::Session,
 };
 use crate::{

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep};
 use super::{
     Registry,
     body::Body,
-    names::Name,
+    names::{Name, digest},
     reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, empty, set},
-    routes::{content_length, digest, parameter},
+    routes::{content_length, parameter},
     sessions::Session,
     storage::Upload,
 };

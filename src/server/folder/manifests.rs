@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
-        names::{Name, Needed},
+        names::{Name, Needed, Target},
         reply::Refusal,
-        routes::Target,
         sessions::Session,
     },
     disk::Disk,

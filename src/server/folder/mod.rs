@@ -13,10 +13,10 @@ use tokio::sync::Semaphore;
 use self::disk::Disk;
 pub(super) use self::upload::Upload;
 use super::{
-    names::{Name, Needed},
-    reply::{Refusal, blocking},
-    routes::Target,
+    names::{Name, Needed, Target},
+    reply::Refusal,
     sessions::Session,
+    tasks::blocking,
 };
 use crate::{
     blob::Blob,

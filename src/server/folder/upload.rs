@@ -11,8 +11,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     super::{
         names::Name,
-        reply::{Refusal, blocking},
+        reply::Refusal,
         sessions::{Session, unknown},
+        tasks::blocking,
     },
     Folder,
     disk::Disk,

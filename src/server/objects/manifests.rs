@@ -2,9 +2,8 @@
 
 use super::{
     super::{
-        names::{Name, Needed},
+        names::{Name, Needed, Target},
         reply::Refusal,
-        routes::Target,
     },
     Objects, blob_key,
     store::Document,

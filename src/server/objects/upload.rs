@@ -14,11 +14,7 @@ use tokio::{
 };
 
 use super::{
-    super::{
-        names::Name,
-        reply::{Refusal, blocking},
-        sessions::Session,
-    },
+    super::{names::Name, reply::Refusal, sessions::Session, tasks::blocking},
     Objects,
     body::{Piece, piece_key},
     parts::{PART, Part},
