@@ -8,7 +8,7 @@
 use std::{error::Error as StdError, fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use http::HeaderValue;
 use object_store::{
     Certificate, ClientOptions, Error as StoreError, GetResult, ObjectStore, ObjectStoreExt as _,
@@ -120,7 +120,7 @@ impl Bucket {
         self.in_time(async {
             match self.find(key).await? {
                 Some(found) if found.meta.size > limit => Ok(Some(Bytes::new())),
-                Some(found) => found.bytes().await.map(Some).map_err(|error| failed(&error)),
+                Some(found) => found.bytes().await.map(Some).map_err(failed),
                 None => Ok(None),
             }
         })
@@ -145,7 +145,7 @@ impl Bucket {
                 if Instant::now() > end {
                     return Err(Error::new(ErrorKind::Network, "it is too slow"));
                 }
-                if frames.send(Ok(frame.map_err(|error| failed(&error))?)).await.is_err() {
+                if frames.send(Ok(frame.map_err(failed)?)).await.is_err() {
                     // Nobody wants them any more.
                     return Ok(());
                 }
@@ -160,8 +160,7 @@ impl Bucket {
     pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         let limit = self.allowance(bytes.len() as u64);
         let path = self.path(key)?;
-        let putting = async { self.store.put(&path, bytes.into()).await.map_err(|error| failed(&error)) };
-        self.within(limit, putting).await.map(drop)
+        self.within(limit, self.store.put(&path, bytes.into()).map_err(failed)).await.map(drop)
     }
 
     /// Writes a blob, whole or not at all. Memory is one part.
@@ -173,27 +172,23 @@ impl Bucket {
             return Err(Error::source(format!("{} bytes are too many for one object", blob.size())));
         }
         let path = self.path(key)?;
-        let beginning = async { self.store.put_multipart(&path).await.map_err(|error| failed(&error)) };
-        let mut upload = self.in_time(beginning).await?;
+        let mut upload = self.in_time(self.store.put_multipart(&path).map_err(failed)).await?;
         let sent: Result<()> = async {
             // One buffer for all parts: each thread's allocator would keep one.
             let (mut offset, mut buffer) = (0, BytesMut::new());
             while offset < blob.size() {
                 let part = part(blob, offset, buffer).await?;
                 offset += part.len() as u64;
-                let sending = upload.put_part(part.clone().into());
-                let sending = async { sending.await.map_err(|error| failed(&error)) };
+                let sending = upload.put_part(part.clone().into()).map_err(failed);
                 self.within(self.allowance(PART), sending).await?;
                 buffer = part.try_into_mut().unwrap_or_default();
             }
-            let ending = async { upload.complete().await.map_err(|error| failed(&error)) };
-            self.within(self.allowance(blob.size()), ending).await.map(drop)
+            self.within(self.allowance(blob.size()), upload.complete().map_err(failed)).await.map(drop)
         }
         .await;
         if sent.is_err() {
             // Parts that nobody wants cost their owner money.
-            let aborting = async { upload.abort().await.map_err(|error| failed(&error)) };
-            if let Err(error) = self.in_time(aborting).await {
+            if let Err(error) = self.in_time(upload.abort().map_err(failed)).await {
                 tracing::debug!("parts of `{key}` are left in the bucket: {error}");
             }
         }
@@ -203,7 +198,7 @@ impl Bucket {
     async fn find(&self, key: &str) -> Result<Option<GetResult>> {
         match self.store.get(&self.path(key)?).await {
             Err(StoreError::NotFound { .. }) => Ok(None),
-            found => found.map(Some).map_err(|error| failed(&error)),
+            found => found.map(Some).map_err(failed),
         }
     }
 
@@ -290,8 +285,9 @@ async fn part(blob: &Blob, offset: u64, mut part: BytesMut) -> Result<Bytes> {
 }
 
 /// Returns a failure of the bucket.
-pub(crate) fn failed(error: &StoreError) -> Error {
-    Error::new(ErrorKind::Network, words(error))
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub(crate) fn failed(error: StoreError) -> Error {
+    Error::new(ErrorKind::Network, words(&error))
 }
 
 /// Says what went wrong in the words of the innermost cause, less what those quote and the document that a cloud

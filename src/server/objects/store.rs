@@ -5,10 +5,12 @@
 //! it is opened. Where it does not, a document is looked at right before it is written: two that write it within the
 //! same moment do not notice each other.
 
-use std::{future::Future, ops::Range, sync::Arc, time::SystemTime};
+use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use futures_util::{
+    FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream, stream::BoxStream,
+};
 use object_store::{
     Attribute, Attributes, Error as StoreError, GetOptions, GetRange, ObjectStoreExt as _, PutMode,
     PutOptions, PutResult, UpdateVersion,
@@ -101,7 +103,7 @@ impl Store {
         self.in_time(reading(key), async {
             let found = match self.bucket.objects().get(&path).await {
                 Err(StoreError::NotFound { .. }) => return Ok(None),
-                found => found.map_err(|error| failed(&error))?,
+                found => found.map_err(failed)?,
             };
             if found.meta.size > DOCUMENT_LIMIT {
                 return Err(Error::local("it is no document of a registry"));
@@ -109,7 +111,7 @@ impl Store {
             let version = Version { e_tag: found.meta.e_tag.clone(), number: found.meta.version.clone() };
             let note =
                 found.attributes.get(&Attribute::Metadata(NOTE.into())).map(|note| note.as_ref().to_owned());
-            let bytes = found.bytes().await.map_err(|error| failed(&error))?;
+            let bytes = found.bytes().await.map_err(failed)?;
             Ok(Some(Document { bytes, version, note }))
         })
         .await
@@ -131,7 +133,7 @@ impl Store {
         self.in_time(reading(key), async {
             match self.bucket.objects().head(&path).await {
                 Err(StoreError::NotFound { .. }) => Ok(false),
-                found => found.map(|_| true).map_err(|error| failed(&error)),
+                found => found.map(|_| true).map_err(failed),
             }
         })
         .await
@@ -153,13 +155,13 @@ impl Store {
 
     /// Writes an object, whatever is there.
     pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
-        self.write(key, bytes, PutOptions::default()).await?.map_err(|error| unwritten(key, &error)).map(drop)
+        self.overwrite(key, bytes, PutOptions::default()).await.map(drop)
     }
 
     /// Writes a document with a note.
     pub(super) async fn put_noted(&self, key: &str, bytes: Bytes, note: &str) -> Result<()> {
         let attributes = Attributes::from_iter([(Attribute::Metadata(NOTE.into()), note.to_owned())]);
-        self.write(key, bytes, attributes.into()).await?.map_err(|error| unwritten(key, &error)).map(drop)
+        self.overwrite(key, bytes, attributes.into()).await.map(drop)
     }
 
     /// Writes a document if there is none; nothing if there is one.
@@ -168,7 +170,7 @@ impl Store {
             if self.exists(key).await? {
                 return Ok(None);
             }
-            return self.overwrite(key, bytes).await.map(Some);
+            return self.overwrite(key, bytes, PutOptions::default()).await.map(Some);
         }
         let mut tries = 0;
         loop {
@@ -177,12 +179,10 @@ impl Store {
                 Err(error @ StoreError::AlreadyExists { .. }) => match self.read(key).await? {
                     Some(document) => return Ok(document.version_if(&bytes)),
                     // S3 says the same of a moment in which several write: 409 `ConditionalRequestConflict`.
-                    None if tries == TRIES => return Err(unwritten(key, &error)),
+                    None if tries == TRIES => return Err(unwritten(key)(error)),
                     None => {}
                 },
-                written => {
-                    return written.map(|put| Some(put.into())).map_err(|error| unwritten(key, &error));
-                }
+                written => return written.map(|put| Some(put.into())).map_err(unwritten(key)),
             }
         }
     }
@@ -193,14 +193,14 @@ impl Store {
             if self.read(key).await?.is_none_or(|is| !is.version.is(was)) {
                 return Ok(None);
             }
-            return self.overwrite(key, bytes).await.map(Some);
+            return self.overwrite(key, bytes, PutOptions::default()).await.map(Some);
         }
         let was = UpdateVersion { e_tag: was.e_tag.clone(), version: was.number.clone() };
         match self.write(key, bytes.clone(), PutMode::Update(was).into()).await? {
             Err(StoreError::Precondition { .. } | StoreError::NotFound { .. }) => {
                 Ok(self.read(key).await?.and_then(|document| document.version_if(&bytes)))
             }
-            written => written.map(|put| Some(put.into())).map_err(|error| unwritten(key, &error)),
+            written => written.map(|put| Some(put.into())).map_err(unwritten(key)),
         }
     }
 
@@ -208,9 +208,7 @@ impl Store {
     pub(super) async fn list(&self, key: &str) -> Result<Vec<(String, SystemTime)>> {
         let (path, mut found) = (self.bucket.path(key)?, Vec::new());
         let mut listing = self.bucket.objects().list(Some(&path));
-        let next = async |listing: &mut BoxStream<'_, _>| Ok(listing.next().await);
-        while let Some(object) = self.in_time(reading(key), next(&mut listing)).await? {
-            let object = object.map_err(|error| failed(&error).while_doing(reading(key)))?;
+        while let Some(object) = self.in_time(reading(key), listing.try_next().map_err(failed)).await? {
             if let Some(behind) = object.location.prefix_match(&path) {
                 let behind: Vec<_> = behind.map(|part| part.as_ref().to_owned()).collect();
                 found.push((behind.join("/"), object.last_modified.into()));
@@ -224,11 +222,8 @@ impl Store {
     pub(super) async fn is_any_below(&self, key: &str) -> Result<bool> {
         let path = self.bucket.path(key)?;
         let mut listing = self.bucket.objects().list(Some(&path));
-        let first = self.in_time(reading(key), async { Ok(listing.next().await) }).await?;
-        first
-            .transpose()
-            .map(|first| first.is_some())
-            .map_err(|error| failed(&error).while_doing(reading(key)))
+        let first = self.in_time(reading(key), listing.try_next().map_err(failed)).await?;
+        Ok(first.is_some())
     }
 
     /// Removes objects; those that are not there are gone already.
@@ -237,11 +232,10 @@ impl Store {
         for paths in paths.chunks(1000) {
             let paths = stream::iter(paths.to_vec()).map(Ok).boxed();
             let mut removed = self.bucket.objects().delete_stream(paths);
-            let next = async |removed: &mut BoxStream<'_, _>| Ok(removed.next().await);
-            while let Some(gone) = self.in_time("removing".into(), next(&mut removed)).await? {
+            while let Some(gone) = self.in_time("removing".into(), removed.next().map(Ok)).await? {
                 match gone {
                     Err(StoreError::NotFound { .. }) | Ok(_) => {}
-                    Err(error) => return Err(failed(&error).while_doing("removing")),
+                    Err(error) => return Err(failed(error).while_doing("removing")),
                 }
             }
         }
@@ -254,15 +248,11 @@ impl Store {
         let opened = async move {
             let path = store.bucket.path(&key)?;
             let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-            let found = store.in_time(reading(&key), async {
-                store.bucket.objects().get_opts(&path, options).await.map_err(|error| failed(&error))
-            });
-            let pieces = found.await?.into_stream();
+            let finding = store.bucket.objects().get_opts(&path, options).map_err(failed);
+            let pieces = store.in_time(reading(&key), finding).await?.into_stream();
             Ok::<_, Error>(stream::try_unfold((store, key, pieces), |(store, key, mut pieces)| async move {
-                let piece = store.in_time(reading(&key), async {
-                    pieces.next().await.transpose().map_err(|error| failed(&error))
-                });
-                Ok(piece.await?.map(|piece| (piece, (store, key, pieces))))
+                let piece = store.in_time(reading(&key), pieces.try_next().map_err(failed)).await?;
+                Ok(piece.map(|piece| (piece, (store, key, pieces))))
             }))
         };
         stream::once(opened).try_flatten().boxed()
@@ -271,55 +261,42 @@ impl Store {
     /// Begins an object whose parts come one by one; returns what they are put to.
     pub(super) async fn begin(&self, key: &str) -> Result<String> {
         let path = self.bucket.path(key)?;
-        self.in_time(writing(key), async {
-            self.parts.create_multipart(&path).await.map_err(|error| failed(&error))
-        })
-        .await
+        self.in_time(writing(key), self.parts.create_multipart(&path).map_err(failed)).await
     }
 
     /// Puts one of the parts of an object.
     pub(super) async fn put_part(&self, key: &str, id: &str, index: usize, bytes: Bytes) -> Result<PartId> {
-        let (path, limit) = (self.bucket.path(key)?, self.bucket.allowance(bytes.len() as u64));
-        let id = id.to_owned();
-        let putting = async {
-            let put = self.parts.put_part(&path, &id, index, bytes.into()).await;
-            put.map_err(|error| failed(&error))
-        };
-        self.bucket.within(limit, putting).await.map_err(|error| error.while_doing(writing(key)))
+        let (path, id, size) = (self.bucket.path(key)?, id.to_owned(), bytes.len() as u64);
+        let putting = self.parts.put_part(&path, &id, index, bytes.into()).map_err(failed);
+        self.transfer(key, size, putting).await
     }
 
     /// Makes an object of its parts.
     pub(super) async fn complete(&self, key: &str, id: &str, parts: Vec<PartId>, size: u64) -> Result<()> {
-        let (path, limit) = (self.bucket.path(key)?, self.bucket.allowance(size));
-        let id = id.to_owned();
+        let (path, id) = (self.bucket.path(key)?, id.to_owned());
         let completing = async {
             match self.parts.complete_multipart(&path, &id, parts).await {
                 // The parts are gone, and the object is there: an attempt that nobody answered has made it.
                 Err(StoreError::NotFound { .. }) if self.exists(key).await? => Ok(()),
-                completed => completed.map_err(|error| failed(&error)).map(drop),
+                completed => completed.map_err(failed).map(drop),
             }
         };
-        self.bucket.within(limit, completing).await.map_err(|error| error.while_doing(writing(key)))
+        self.transfer(key, size, completing).await
     }
 
     /// Throws the parts of an object away. They may be gone.
     pub(super) async fn abort(&self, key: &str, id: &str) {
         let aborting = async {
             let path = self.bucket.path(key)?;
-            let aborting = async {
-                let aborted = self.parts.abort_multipart(&path, &id.to_owned()).await;
-                aborted.map_err(|error| failed(&error))
-            };
-            self.bucket.in_time(aborting).await
+            self.bucket.in_time(self.parts.abort_multipart(&path, &id.to_owned()).map_err(failed)).await
         };
         if let Err(error) = aborting.await {
             tracing::debug!("parts of `{key}` are left in the bucket: {error}");
         }
     }
 
-    async fn overwrite(&self, key: &str, bytes: Bytes) -> Result<Version> {
-        let put = self.write(key, bytes, PutOptions::default()).await?;
-        put.map(Into::into).map_err(|error| unwritten(key, &error))
+    async fn overwrite(&self, key: &str, bytes: Bytes, options: PutOptions) -> Result<Version> {
+        self.write(key, bytes, options).await?.map(Into::into).map_err(unwritten(key))
     }
 
     /// Says apart what the bucket did not do in time, and what it answered.
@@ -329,9 +306,15 @@ impl Store {
         bytes: Bytes,
         options: PutOptions,
     ) -> Result<Result<PutResult, StoreError>> {
-        let (path, limit) = (self.bucket.path(key)?, self.bucket.allowance(bytes.len() as u64));
-        let putting = async { Ok(self.bucket.objects().put_opts(&path, bytes.into(), options).await) };
-        self.bucket.within(limit, putting).await.map_err(|error| error.while_doing(writing(key)))
+        let (path, size) = (self.bucket.path(key)?, bytes.len() as u64);
+        let putting = self.bucket.objects().put_opts(&path, bytes.into(), options).map(Ok);
+        self.transfer(key, size, putting).await
+    }
+
+    /// Does what may take as long as so many bytes.
+    async fn transfer<T>(&self, key: &str, size: u64, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let done = self.bucket.within(self.bucket.allowance(size), work).await;
+        done.map_err(|error| error.while_doing(writing(key)))
     }
 
     async fn in_time<T>(&self, doing: String, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -360,6 +343,6 @@ fn writing(key: &str) -> String {
     format!("writing `{key}`")
 }
 
-fn unwritten(key: &str, error: &StoreError) -> Error {
-    failed(error).while_doing(writing(key))
+fn unwritten(key: &str) -> impl FnOnce(StoreError) -> Error {
+    move |error| failed(error).while_doing(writing(key))
 }
