@@ -58,7 +58,7 @@ pub fn open_blob(blobs: &Path, digest: &Digest) -> Result<Option<Blob>> {
 pub fn open_at(path: &Path) -> Result<Option<Blob>> {
     match Blob::open(path) {
         Ok(blob) => Ok(Some(blob)),
-        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         Err(_) if rustix::fs::stat(path).err() == Some(rustix::io::Errno::LOOP) => {
             Err(Error::source(format!("`{}` is a loop of symlinks", path.display())))
         }
@@ -66,7 +66,8 @@ pub fn open_at(path: &Path) -> Result<Option<Blob>> {
     }
 }
 
-fn is_not_found(error: &Error) -> bool {
+/// Returns whether something failed because a file is not there.
+pub fn is_missing(error: &Error) -> bool {
     error.find::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 

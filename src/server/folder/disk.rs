@@ -26,7 +26,7 @@ use super::{
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
-    layout::{BLOBS, INDEX, OCI_LAYOUT, write},
+    layout::{BLOBS, INDEX, OCI_LAYOUT, read, write},
     oci::{Algorithm, Digest, Manifest, manifest::MANIFEST_LIMIT},
 };
 
@@ -109,13 +109,13 @@ impl Disk {
             Some(from) => write::blob_path(&self.folder(from), digest),
             None => self.shared(digest),
         };
-        match existing(Blob::open(&path))? {
+        match read::open_at(&path)? {
             // A hard link to a symlink might lead nowhere.
             Some(blob) if !blob.through_link() => {
                 let linked = self.link(name, digest, |to| staging::link(&path, to));
                 match linked {
                     // It was taken away just now.
-                    Err(error) if is_missing(&error) => Ok(false),
+                    Err(error) if read::is_missing(&error) => Ok(false),
                     linked => linked.map(|()| true),
                 }
             }
@@ -145,7 +145,7 @@ impl Disk {
 
     /// Opens a blob of a repository.
     pub(super) fn blob(&self, name: &Name, digest: &Digest) -> Result<Option<Blob>> {
-        existing(Blob::open(&write::blob_path(&self.folder(name), digest)))
+        read::open_blob(&self.blobs(name), digest)
     }
 
     /// Reads a manifest of a repository. `declared` is its media type, where the index says it.
@@ -294,18 +294,6 @@ fn remove_if_last(shared: &Path) -> Result<()> {
         found if found.as_ref().is_ok_and(|found| found.nlink() > 1) => Ok(()),
         found => found.and_then(|_| fs_err::remove_file(shared)).context(ErrorKind::Local, removing),
     }
-}
-
-fn existing(opened: Result<Blob>) -> Result<Option<Blob>> {
-    match opened {
-        Ok(blob) => Ok(Some(blob)),
-        Err(error) if is_missing(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_missing(error: &Error) -> bool {
-    error.find::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
