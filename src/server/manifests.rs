@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{CONTENT_TYPE, ETAG, LOCATION},
+    header::{CONTENT_TYPE, ETAG},
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use super::{
     Registry,
     names::{Name, Needed, Target},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, full, set},
+    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, created, empty, etag, full, set},
     routes::{content_length, parameters},
     tasks::blocking,
 };
@@ -60,10 +60,7 @@ impl Registry {
             Some(gateway) => gateway.pass_on(&name, &target, &tags, &manifest).await?,
             None => self.check_references(&name, &manifest).await?,
         }
-        let digest = manifest.digest.to_string();
-        let location = format!("/v2/{name}/manifests/{digest}");
-        let mut reply =
-            empty(StatusCode::CREATED, &[(LOCATION, &*location), (DOCKER_CONTENT_DIGEST, &*digest)]);
+        let mut reply = created(&format!("/v2/{name}/manifests/{}", manifest.digest), &manifest.digest);
         if let Some(subject) = &manifest.subject {
             set(reply.headers_mut(), OCI_SUBJECT, &subject.digest.to_string());
         }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, io};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION},
 };
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
@@ -130,6 +130,11 @@ pub(super) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply
         set(reply.headers_mut(), name.clone(), value);
     }
     reply
+}
+
+/// An answer that something is there now, and where.
+pub(super) fn created(location: &str, digest: &Digest) -> Reply {
+    empty(StatusCode::CREATED, &[(LOCATION, location), (DOCKER_CONTENT_DIGEST, &digest.to_string())])
 }
 
 /// Leaves out of an answer what the client says that it has already (RFC 9110, 13.1.2).

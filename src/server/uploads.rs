@@ -17,7 +17,7 @@ use super::{
     Registry,
     body::Body,
     names::{Name, digest},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, empty, set},
+    reply::{Refusal, Reply, UPLOAD_ID, created, empty, set},
     routes::{content_length, parameter},
     sessions::Session,
     storage::Upload,
@@ -43,33 +43,23 @@ impl Registry {
             if self.storage.mount(name.clone(), mount.clone(), from.clone()).await?
                 || self.mount_there(&name, mount, from.as_ref()).await
             {
-                return Ok(created(&name, mount));
+                return Ok(created(&location(&name, mount), mount));
             }
         }
-        let whole = parameter(query, "digest").map(|text| digest(&text)).transpose()?;
-        let algorithm = match (whole.as_ref().or(mount.as_ref()), parameter(query, "digest-algorithm")) {
-            (Some(digest), _) => digest.algorithm(),
+        if let Some(whole) = parameter(query, "digest") {
+            return self.receive(name, digest(&whole)?, headers, body).await;
+        }
+        let algorithm = match (mount, parameter(query, "digest-algorithm")) {
+            (Some(mount), _) => mount.algorithm(),
             (None, None) => Algorithm::Sha256,
             (None, Some(name)) => Algorithm::named(&name)
                 .ok_or_else(|| Refusal::bad_request("UNSUPPORTED", "digests are sha256 or sha512"))?,
         };
-        let Some(digest) = whole else {
-            if self.storage.count_uploads().await? >= self.most_uploads {
-                return Err(too_many());
-            }
-            let session = self.storage.begin(name, algorithm).await?;
-            return Ok(self.progress(&session, StatusCode::ACCEPTED));
-        };
-        let part = Part::of(headers)?;
-        let mut upload = self.storage.receive(name.clone(), algorithm).await?;
-        if let Err(refusal) = self.append(&mut upload, &part, body).await {
-            upload.discard().await;
-            return Err(refusal);
+        if self.storage.count_uploads().await? >= self.most_uploads {
+            return Err(too_many());
         }
-        upload.commit(digest.clone()).await?;
-        let reply = created(&name, &digest);
-        self.send_ahead(&name, digest);
-        Ok(reply)
+        let session = self.storage.begin(name, algorithm).await?;
+        Ok(self.progress(&session, StatusCode::ACCEPTED))
     }
 
     /// `PATCH /v2/<name>/blobs/uploads/<id>`: the next bytes.
@@ -99,9 +89,7 @@ impl Registry {
         let digest = digest(&given)?;
         let upload = self.take(name.clone(), id, headers, body).await?;
         upload.commit(digest.clone()).await?;
-        let reply = created(&name, &digest);
-        self.send_ahead(&name, digest);
-        Ok(reply)
+        Ok(self.arrived(&name, digest))
     }
 
     /// `GET /v2/<name>/blobs/uploads/<id>`: how far is it? A request that is appending is waited for, but not long: its
@@ -121,6 +109,24 @@ impl Registry {
     pub(super) async fn delete_upload(&self, name: Name, id: String) -> Result<Reply, Refusal> {
         self.storage.cancel(name, id).await?;
         Ok(empty(StatusCode::NO_CONTENT, &[]))
+    }
+
+    /// Takes a request's body as a whole blob, or nothing of it.
+    async fn receive(
+        &self,
+        name: Name,
+        digest: Digest,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Result<Reply, Refusal> {
+        let part = Part::of(headers)?;
+        let mut upload = self.storage.receive(name.clone(), digest.algorithm()).await?;
+        if let Err(refusal) = self.append(&mut upload, &part, body).await {
+            upload.discard().await;
+            return Err(refusal);
+        }
+        upload.commit(digest.clone()).await?;
+        Ok(self.arrived(&name, digest))
     }
 
     /// Appends a request's body to a session, if it is the next part of the blob and nobody else is at it. What came
@@ -164,6 +170,13 @@ impl Registry {
         }
         let whole = part.size.is_none_or(|size| size == taken);
         body.finish().and(if whole { Ok(()) } else { Err(part_of_wrong_size()) })
+    }
+
+    /// Says that a blob has come in, to the client and to the gateway.
+    fn arrived(&self, name: &Name, digest: Digest) -> Reply {
+        let reply = created(&location(name, &digest), &digest);
+        self.send_ahead(name, digest);
+        reply
     }
 
     /// Says how far an upload is, and how it likes to go on.
@@ -211,10 +224,8 @@ impl Part {
     }
 }
 
-fn created(name: &Name, digest: &Digest) -> Reply {
-    let digest = digest.to_string();
-    let location = format!("/v2/{name}/blobs/{digest}");
-    empty(StatusCode::CREATED, &[(LOCATION, &*location), (DOCKER_CONTENT_DIGEST, &*digest)])
+fn location(name: &Name, digest: &Digest) -> String {
+    format!("/v2/{name}/blobs/{digest}")
 }
 
 fn part_of_wrong_size() -> Refusal {
