@@ -4,7 +4,8 @@
 //! * [`recipe`]: what is wanted of layers; [`encoder`], [`gzip`], [`mod@zstd`]: the encoders of one block,
 //!   and `deflate`, which the fastest gzip is made by;
 //! * [`transcode()`]: the one pass that encodes a plain layer in blocks on several threads and computes both
-//!   digests; [`prove()`]: the pass that computes both digests of a layer that is encoded already.
+//!   digests; [`prove()`]: the pass that computes both digests of a layer that is encoded already;
+//! * [`Spool`]: what either tells of the bytes that it makes, or has hashed, to whoever sends them meanwhile.
 
 pub mod compression;
 mod deflate;
@@ -12,6 +13,7 @@ pub mod encoder;
 pub mod gzip;
 pub mod prove;
 pub mod recipe;
+mod spool;
 pub mod transcode;
 pub mod zstd;
 
@@ -20,6 +22,7 @@ use std::io;
 pub use compression::Compression;
 pub use prove::prove;
 pub use recipe::{Encoding, Recipe};
+pub use spool::Spool;
 pub use transcode::transcode;
 
 use crate::{
@@ -71,46 +74,5 @@ fn blame(kind: ErrorKind, doing: &str) -> impl FnOnce(io::Error) -> Error {
     move |error| match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(foreign) => Error::new(kind, doing).because(foreign),
-    }
-}
-
-/// How far the bytes of a blob are at hand: what passes between the thread that makes them and the task
-/// that sends them.
-#[derive(Clone, Debug, Default)]
-pub struct Spool {
-    /// So many bytes can be read.
-    pub written: u64,
-    /// So many of them, from the first on, have this digest, where somebody hashes them while he makes them. Each
-    /// is at least twice as long as the one before, so that they are few.
-    pub prefixes: Vec<(u64, Digest)>,
-    /// No more will come: the digest and size of all of them, or why there are none.
-    pub end: Option<Result<(Digest, u64), Error>>,
-}
-
-impl Spool {
-    /// A blob that is complete, of known digest and size.
-    pub const fn complete(digest: Digest, size: u64) -> Self {
-        Self { written: size, prefixes: Vec::new(), end: Some(Ok((digest, size))) }
-    }
-
-    /// Takes note of how far a pass has come.
-    pub fn advance(&mut self, progress: &Progress) {
-        self.written = progress.encoded;
-        if self.prefixes.last().is_none_or(|(size, _)| progress.encoded >= 2 * size) {
-            self.prefixes.push((progress.encoded, progress.prefix.clone()));
-        }
-    }
-
-    /// Returns the longest beginning within the first `size` bytes whose digest is known.
-    pub fn prefix(&self, size: u64) -> Option<&(u64, Digest)> {
-        self.prefixes.iter().rev().find(|(known, _)| *known <= size)
-    }
-
-    /// Returns the digest and size once they are known.
-    pub const fn sealed(&self) -> Option<&(Digest, u64)> {
-        match &self.end {
-            Some(Ok(sealed)) => Some(sealed),
-            _ => None,
-        }
     }
 }
