@@ -131,38 +131,31 @@ pub fn plan(needs: Vec<Need>, facts: &Facts) -> Result<PushPlan> {
     if !nowhere.is_empty() {
         return Err(missing(&nowhere));
     }
-    let mut steps = needs
-        .into_iter()
-        .map(|need| step(&need, facts).map(|step| (need, step)))
-        .collect::<Result<Vec<_>>>()?;
+    let with_step = |need: Need| {
+        let step = step(&need, facts);
+        (need, step)
+    };
+    let mut steps: Vec<_> = needs.into_iter().map(with_step).collect();
     steps.sort_by_key(|(need, _)| Reverse(need.weight));
     Ok(PushPlan { steps })
 }
 
-fn step(need: &Need, facts: &Facts) -> Result<Step> {
-    if need.at_hand == AtHand::Foreign {
-        return Ok(Step::Leave);
-    }
-    if need.at_hand == AtHand::Registry {
-        return Ok(Step::Reuse);
-    }
-    if let AtHand::Shared(entry) = &need.at_hand {
-        let present = facts.present.contains(&entry.digest);
-        return Ok(Step::Fetch { entry: entry.clone(), encoding: facts.encoding, present });
-    }
-    let Some((digest, _)) = &need.identity else {
-        return Ok(match need.at_hand {
-            AtHand::Plain => Step::Transcode { encoding: facts.encoding },
-            _ => Step::Prove,
-        });
-    };
-    if facts.present.contains(digest) {
-        return Ok(Step::Present);
-    }
-    match (need.origins.first(), &need.at_hand) {
-        (Some(from), _) => Ok(Step::Mount { from: from.clone() }),
-        (None, AtHand::Missing(_)) => Err(missing(&[need])),
-        (None, _) => Ok(Step::Upload),
+/// Decides for a need that is somewhere.
+fn step(need: &Need, facts: &Facts) -> Step {
+    match (&need.at_hand, &need.identity) {
+        (AtHand::Foreign, _) => Step::Leave,
+        (AtHand::Registry, _) => Step::Reuse,
+        (AtHand::Shared(entry), _) => {
+            let present = facts.present.contains(&entry.digest);
+            Step::Fetch { entry: entry.clone(), encoding: facts.encoding, present }
+        }
+        (AtHand::Plain, None) => Step::Transcode { encoding: facts.encoding },
+        (_, None) => Step::Prove,
+        (_, Some((digest, _))) if facts.present.contains(digest) => Step::Present,
+        (_, Some(_)) => match need.origins.first() {
+            Some(from) => Step::Mount { from: from.clone() },
+            None => Step::Upload,
+        },
     }
 }
 
