@@ -176,7 +176,7 @@ impl Cache {
     }
 
     fn proven_path(&self, digest: &Digest) -> PathBuf {
-        self.dir.join(PROVEN).join(digest.algorithm().name()).join(format!("{}.json", digest.hex()))
+        self.dir.join(format!("{PROVEN}/{}.json", digest.path()))
     }
 
     /// Reads a small file of ours. One that is not what was written there is dropped.
@@ -257,9 +257,7 @@ struct Proven {
 
 /// Returns where below a cache's root the entry of a layer is: on disk and wherever else layers are kept.
 pub(crate) fn entry_name(diff_id: &DiffId, encoding: Encoding) -> String {
-    let DiffId(digest) = diff_id;
-    let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
-    format!("{ENCODED}/{algorithm}/{hex}/{encoding}-v{ENCODER_VERSION}.json")
+    format!("{ENCODED}/{}/{encoding}-v{ENCODER_VERSION}.json", diff_id.0.path())
 }
 
 /// Beneath the error about a folder in which somebody else could have put blobs.

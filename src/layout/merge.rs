@@ -46,9 +46,7 @@ pub fn take_over(from: &Path, into: &Path) -> Result<()> {
             // Also where there is one: whoever was interrupted may have left half of it, and what comes is whole.
             fs_err::rename(blob.path(), folder.join(blob.file_name())).context(ErrorKind::Local, merging)?;
         }
-        fs_err::File::open(&folder)
-            .and_then(|folder| folder.sync_all())
-            .context(ErrorKind::Local, merging)?;
+        write::sync(&folder).context(ErrorKind::Local, merging)?;
     }
     write::write_atomic(&into.join(INDEX), &bytes)
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     parts::{Part, Parts},
-    write::replaceable,
+    write::{replaceable, sync},
 };
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, counted},
@@ -87,14 +87,14 @@ impl Output {
         let stage = stage.ok_or_else(|| Error::internal("the output was given up"))?;
         let Some(each) = self.split else {
             fs_err::rename(staged(stage.path(), 0), &place).context(ErrorKind::Local, writing)?;
-            self.sync().context(ErrorKind::Local, writing)?;
+            sync(&self.dir).context(ErrorKind::Local, writing)?;
             return Ok(place);
         };
         for (number, part) in self.done.iter().enumerate() {
             let from = staged(stage.path(), number);
             fs_err::rename(from, self.dir.join(&part.name)).context(ErrorKind::Local, writing)?;
         }
-        self.sync().context(ErrorKind::Local, writing)?;
+        sync(&self.dir).context(ErrorKind::Local, writing)?;
         let list = self.dir.join(Parts::list_name(&self.name));
         Parts { size: self.size, each, parts: std::mem::take(&mut self.done) }.replace(&list)?;
         drop(self.lock);
@@ -116,10 +116,6 @@ impl Output {
         self.current = create(&stage, self.done.len())?;
         self.written = 0;
         Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        fs_err::File::open(&self.dir)?.sync_all()
     }
 
     fn unwritten(&self, error: io::Error) -> io::Error {

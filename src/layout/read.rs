@@ -51,7 +51,7 @@ pub fn parse_index(bytes: &[u8]) -> Result<Vec<Descriptor>> {
 
 /// Opens a blob in a folder of blobs, if it is there.
 pub fn open_blob(blobs: &Path, digest: &Digest) -> Result<Option<Blob>> {
-    open_at(&blobs.join(digest.algorithm().name()).join(digest.hex()))
+    open_at(&blobs.join(digest.path()))
 }
 
 /// Opens a file, if it is there.

@@ -3,7 +3,7 @@
 
 use std::{
     fs::Permissions,
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf, absolute},
 };
@@ -36,7 +36,7 @@ pub fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
 
 /// Returns where a layout keeps a blob, from its root.
 pub fn blob_name(digest: &Digest) -> String {
-    format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex())
+    format!("{BLOBS}/{}", digest.path())
 }
 
 /// Refuses to write an index that is too large to be read again.
@@ -98,8 +98,12 @@ pub fn persist(temp: NamedTempFile, path: &Path) -> Result<()> {
     let writing = || format!("writing `{}`", path.display());
     temp.as_file().sync_all().context(ErrorKind::Local, writing)?;
     temp.persist(path).map_err(|error| error.error).context(ErrorKind::Local, writing)?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs_err::File::open(dir).and_then(|dir| dir.sync_all()).context(ErrorKind::Local, writing)
+    sync(path.parent().unwrap_or(Path::new("."))).context(ErrorKind::Local, writing)
+}
+
+/// Makes what a folder lists survive a loss of power.
+pub fn sync(dir: &Path) -> io::Result<()> {
+    fs_err::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -69,6 +69,11 @@ impl Digest {
         &self.hex
     }
 
+    /// Returns `<algorithm>/<hex>`, as layouts and whoever keeps blobs like them call a file.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.algorithm.name(), self.hex)
+    }
+
     /// Returns the first twelve hex digits, as people are used to see them.
     pub fn short(&self) -> &str {
         &self.hex[..12]

@@ -3,11 +3,7 @@
 //! A digest has been parsed before it becomes a path. What is opened is a regular file of the size that its
 //! descriptor says; a document is compared with its digest too.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
@@ -50,7 +46,7 @@ impl Blobs {
 
     /// Blobs as OCI layouts and containerd keep them: `<algorithm>/<hex>`.
     pub(super) fn by_algorithm(dir: impl Into<PathBuf>) -> Self {
-        Self::new(dir, |digest| Path::new(digest.algorithm().name()).join(digest.hex()))
+        Self::new(dir, |digest| digest.path().into())
     }
 
     /// Describes a blob by its digest alone. A size of 0 is said of what is missing.

@@ -245,7 +245,7 @@ impl Disk {
     }
 
     fn shared(&self, digest: &Digest) -> PathBuf {
-        self.root.join("_blobs").join(digest.algorithm().name()).join(digest.hex())
+        self.root.join("_blobs").join(digest.path())
     }
 
     fn uploads(&self) -> PathBuf {
@@ -281,9 +281,7 @@ impl Locked {
 
 /// Makes what a folder lists survive a loss of power.
 fn sync(folder: &Path) -> Result<()> {
-    fs_err::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .context(ErrorKind::Local, || format!("syncing `{}`", folder.display()))
+    write::sync(folder).context(ErrorKind::Local, || format!("syncing `{}`", folder.display()))
 }
 
 /// Removes a blob that has no other name.

@@ -148,7 +148,7 @@ fn parse_tag(document: &Document) -> Result<Digest> {
 
 /// Returns where a repository's manifest lies.
 pub(super) fn key(name: &Name, digest: &Digest) -> String {
-    format!("{name}/_manifests/{}/{}", digest.algorithm().name(), digest.hex())
+    format!("{name}/_manifests/{}", digest.path())
 }
 
 fn tags_key(name: &Name) -> String {

@@ -106,7 +106,7 @@ fn blob_key(name: &Name, digest: &Digest) -> String {
 
 /// Returns where it is said that there is a blob at all.
 fn shared_key(digest: &Digest) -> String {
-    format!("_blobs/{}/{}", digest.algorithm().name(), digest.hex())
+    format!("_blobs/{}", digest.path())
 }
 
 #[cfg(test)]
