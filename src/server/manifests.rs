@@ -67,7 +67,11 @@ impl Registry {
         if !tags.is_empty() {
             set(reply.headers_mut(), OCI_TAG, &tags.join(", "));
         }
-        self.storage.put_manifest(name, target, tags, manifest).await?;
+        let asked = match target {
+            Target::Tag(tag) => Some(tag),
+            Target::Digest(_) => None,
+        };
+        self.storage.put_manifest(name, tags.into_iter().chain(asked).collect(), manifest).await?;
         Ok(reply)
     }
 

@@ -53,7 +53,6 @@ impl Disk {
     pub(super) fn put_manifest(
         &self,
         name: &Name,
-        target: &Target,
         tags: &[String],
         manifest: &Manifest,
     ) -> Result<(), Refusal> {
@@ -65,12 +64,10 @@ impl Disk {
         let mut staging = self.stage(Session::new(name.clone()).id(), manifest.digest.algorithm())?;
         staging.append(std::slice::from_ref(&manifest.bytes))?;
         self.commit(&staging, name, &manifest.digest)?;
-        match target {
-            Target::Tag(tag) => index.tag(manifest, tag),
-            // One that was here and is not listed is the child of an index. What is about another one is found in the list
-            // alone, and whoever stored it may have been killed before it was listed.
-            Target::Digest(_) if !known || manifest.subject.is_some() => index.list(manifest),
-            Target::Digest(_) => {}
+        // One that was here and is not listed is the child of an index. What is about another one is found in the list
+        // alone, and whoever stored it may have been killed before it was listed.
+        if !known || manifest.subject.is_some() {
+            index.list(manifest);
         }
         for tag in tags {
             index.tag(manifest, tag);

@@ -89,15 +89,14 @@ impl Folder {
         self.on_disk(move |disk| disk.find_manifest(&name, &target)).await
     }
 
-    /// Stores a manifest under what it was sent to, and these tags.
+    /// Stores a manifest under its digest and these tags.
     pub(super) async fn put_manifest(
         &self,
         name: Name,
-        target: Target,
         tags: Vec<String>,
         manifest: Manifest,
     ) -> Result<(), Refusal> {
-        self.on_disk(move |disk| disk.put_manifest(&name, &target, &tags, &manifest)).await
+        self.on_disk(move |disk| disk.put_manifest(&name, &tags, &manifest)).await
     }
 
     /// Takes a tag away, or a manifest with all its tags. Returns whether it was there; nothing if there is no such

@@ -41,12 +41,11 @@ impl Objects {
         found.map(|document| parse(document, digest)).transpose()
     }
 
-    /// Stores a manifest under what it was sent to, and these tags. Whoever finds one of those finds all.
+    /// Stores a manifest under its digest and these tags. Whoever finds one of those finds all.
     pub(in crate::server) async fn put_manifest(
         &self,
         name: Name,
-        target: Target,
-        mut tags: Vec<String>,
+        tags: Vec<String>,
         manifest: Manifest,
     ) -> Result<(), Refusal> {
         let Manifest { bytes, digest, media_type, subject, .. } = manifest;
@@ -55,9 +54,6 @@ impl Objects {
         if let Some(subject) = &subject {
             let key = referrer_key(&name, &subject.digest, &digest);
             self.store.put(&key, named.clone().into()).await?;
-        }
-        if let Target::Tag(tag) = target {
-            tags.push(tag);
         }
         for tag in tags {
             self.store.put(&tag_key(&name, &tag), named.clone().into()).await?;

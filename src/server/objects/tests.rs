@@ -281,8 +281,8 @@ async fn a_manifest_keeps_its_type_and_goes_with_its_tags() {
     let digest = Digest::of(&bytes);
     let manifest = Manifest::parse(bytes.clone(), digest.clone(), Some(docker)).unwrap();
     assert_eq!(replica.tags(name.clone()).await.unwrap(), None);
-    let tags = vec!["b".to_owned(), "a".to_owned()];
-    replica.put_manifest(name.clone(), Target::Tag("c".into()), tags, manifest).await.unwrap();
+    let tags = ["b", "a", "c"].map(str::to_owned).to_vec();
+    replica.put_manifest(name.clone(), tags, manifest).await.unwrap();
     let found = replica.manifest(name.clone(), Target::Tag("b".into())).await.unwrap().unwrap();
     assert_eq!((found.bytes, &*found.media_type), (bytes, docker));
     assert_eq!(replica.tags(name.clone()).await.unwrap().unwrap(), ["a", "b", "c"]);
