@@ -75,21 +75,24 @@ pub(super) enum Stored {
     Objects(objects::Stored),
 }
 
-/// Does the same with either.
-macro_rules! each {
-    ($type:ident, $value:expr, $each:ident => $do:expr) => {
-        match $value {
-            $type::Folder($each) => $do,
+/// Does with a folder what its disk does, on a thread that may wait for that, and with a bucket what is done there.
+macro_rules! done {
+    ($storage:expr, $disk:ident => $on_disk:expr, $objects:ident => $in_bucket:expr) => {
+        match $storage {
+            Self::Folder(folder) => folder.on_disk(move |$disk| $on_disk).await,
             #[cfg(feature = "buckets")]
-            $type::Objects($each) => $do,
+            Self::Objects($objects) => $in_bucket.await,
         }
     };
-    // And says which it was.
-    ($type:ident, $value:expr, $each:ident => $do:expr, as $as:ident) => {
+}
+
+/// Does the same with either.
+macro_rules! each {
+    ($value:expr, $each:ident => $do:expr) => {
         match $value {
-            $type::Folder($each) => $as::Folder($do),
+            Self::Folder($each) => $do,
             #[cfg(feature = "buckets")]
-            $type::Objects($each) => $as::Objects($do),
+            Self::Objects($each) => $do,
         }
     };
 }
@@ -108,42 +111,40 @@ impl Storage {
 
     /// Clears what nobody needs, such as uploads that were not touched for `lifetime`.
     pub(super) async fn clear(&self, lifetime: Duration) -> Result<()> {
-        each!(Self, self, storage => storage.clear(lifetime).await)
+        done!(self, disk => disk.clear(lifetime), objects => objects.clear(lifetime))
     }
 
     /// Returns how many uploads there are.
     pub(super) async fn count_uploads(&self) -> Result<usize> {
-        each!(Self, self, storage => storage.count_uploads().await)
+        done!(self, disk => disk.count_uploads(), objects => objects.count_uploads())
     }
 
     /// Opens a blob of a repository.
     pub(super) async fn blob(&self, name: Name, digest: Digest) -> Result<Option<Stored>> {
-        Ok(match self {
-            Self::Folder(folder) => folder.blob(name, digest).await?.map(Stored::Folder),
-            #[cfg(feature = "buckets")]
-            Self::Objects(objects) => objects.blob(name, digest).await?.map(Stored::Objects),
-        })
+        done!(self,
+            disk => Ok(disk.blob(&name, &digest)?.map(Stored::Folder)),
+            objects => async { Ok(objects.blob(name, digest).await?.map(Stored::Objects)) })
     }
 
     /// Makes a blob of one repository (of any, if none is named and that can be found out) one of another, without
     /// copying it. Returns whether there was such a blob.
     pub(super) async fn mount(&self, name: Name, digest: Digest, from: Option<Name>) -> Result<bool> {
-        each!(Self, self, storage => storage.mount(name, digest, from).await)
+        done!(self, disk => disk.mount(&name, &digest, from.as_ref()), objects => objects.mount(name, digest, from))
     }
 
     /// Takes a blob out of a repository. Returns whether it was there.
     pub(super) async fn remove_blob(&self, name: Name, digest: Digest) -> Result<bool, Refusal> {
-        each!(Self, self, storage => storage.remove_blob(name, digest).await)
+        done!(self, disk => disk.remove_blob(&name, &digest), objects => objects.remove_blob(name, digest))
     }
 
     /// Returns the first of these that a repository does not have.
     pub(super) async fn first_missing(&self, name: Name, needed: Vec<Needed>) -> Result<Option<Needed>> {
-        each!(Self, self, storage => storage.first_missing(name, needed).await)
+        done!(self, disk => disk.first_missing(&name, needed), objects => objects.first_missing(name, needed))
     }
 
     /// Finds a manifest.
     pub(super) async fn manifest(&self, name: Name, target: Target) -> Result<Option<Manifest>> {
-        each!(Self, self, storage => storage.manifest(name, target).await)
+        done!(self, disk => disk.find_manifest(&name, &target), objects => objects.manifest(name, target))
     }
 
     /// Stores a manifest under its digest and these tags.
@@ -153,100 +154,104 @@ impl Storage {
         tags: Vec<String>,
         manifest: Manifest,
     ) -> Result<(), Refusal> {
-        each!(Self, self, storage => storage.put_manifest(name, tags, manifest).await)
+        done!(self, disk => disk.put_manifest(&name, &tags, &manifest), objects => objects.put_manifest(name, tags, manifest))
     }
 
     /// Takes a tag away, or a manifest with all its tags. Returns whether it was there; nothing if there is no such
     /// repository.
     pub(super) async fn remove_manifest(&self, name: Name, target: Target) -> Result<Option<bool>> {
-        each!(Self, self, storage => storage.remove_manifest(name, target).await)
+        done!(self, disk => disk.remove_manifest(&name, &target), objects => objects.remove_manifest(name, target))
     }
 
     /// Returns the names of all repositories, sorted; nothing of a bucket, where each would cost a request.
     pub(super) async fn repositories(&self) -> Result<Option<Vec<String>>> {
-        match self {
-            Self::Folder(folder) => folder.repositories().await.map(Some),
-            #[cfg(feature = "buckets")]
-            Self::Objects(_) => Ok(None),
-        }
+        done!(self, disk => Ok(Some(disk.repositories())), _objects => async { Ok(None) })
     }
 
     /// Returns the tags of a repository, sorted; nothing if there is no such repository.
     pub(super) async fn tags(&self, name: Name) -> Result<Option<Vec<String>>> {
-        each!(Self, self, storage => storage.tags(name).await)
+        done!(self, disk => disk.tags(&name), objects => objects.tags(name))
     }
 
     /// Returns the manifests that are about another one.
     pub(super) async fn referrers(&self, name: Name, subject: Digest) -> Result<Vec<Manifest>> {
-        each!(Self, self, storage => storage.referrers(name, subject).await)
+        done!(self, disk => disk.referrers(&name, &subject), objects => objects.referrers(name, subject))
     }
 
     /// Begins an upload that other requests go on with.
     pub(super) async fn begin(&self, name: Name, algorithm: Algorithm) -> Result<Session> {
-        each!(Self, self, storage => storage.begin(name, algorithm).await)
+        done!(self, disk => disk.begin(name, algorithm), objects => objects.begin(name, algorithm))
     }
 
     /// Begins an upload of one request, which commits or discards it.
     pub(super) async fn receive(&self, name: Name, algorithm: Algorithm) -> Result<Upload> {
-        Ok(each!(Self, self, storage => storage.receive(name, algorithm).await?, as Upload))
+        Ok(match self {
+            Self::Folder(folder) => Upload::Folder(folder.receive(name, algorithm).await?),
+            #[cfg(feature = "buckets")]
+            Self::Objects(objects) => Upload::Objects(objects.receive(name, algorithm).await?),
+        })
     }
 
     /// Finds an upload, and whether a request is saving what has come of it.
     pub(super) async fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
-        each!(Self, self, storage => storage.find(name, id).await)
+        done!(self, disk => disk.find(name, id), objects => objects.find(name, id))
     }
 
     /// Goes on with an upload, here or where another process has left it.
     pub(super) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
-        Ok(each!(Self, self, storage => storage.take(name, id).await?, as Upload))
+        Ok(match self {
+            Self::Folder(folder) => Upload::Folder(folder.take(name, id).await?),
+            #[cfg(feature = "buckets")]
+            Self::Objects(objects) => Upload::Objects(objects.take(name, id).await?),
+        })
     }
 
     /// Ends an upload; its bytes are lost.
     pub(super) async fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
-        each!(Self, self, storage => storage.cancel(name, id).await)
+        done!(self, disk => disk.cancel(name, id), objects => objects.cancel(name, id))
     }
 }
 
 impl Upload {
     /// Returns what is known of it.
     pub(super) fn session(&self) -> &Session {
-        each!(Self, self, upload => upload.session())
+        each!(self, upload => upload.session())
     }
 
     /// Waits for its client.
     pub(super) async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
-        each!(Self, self, upload => upload.wait_for(next).await)
+        each!(self, upload => upload.wait_for(next).await)
     }
 
     /// Waits until it may take a batch.
     pub(super) async fn make_room(&mut self) -> Result<(), Refusal> {
-        each!(Self, self, upload => upload.make_room().await)
+        each!(self, upload => upload.make_room().await)
     }
 
     /// Takes the next bytes.
     pub(super) async fn append(&mut self, batch: Vec<Bytes>) -> Result<(), Refusal> {
-        each!(Self, self, upload => upload.append(batch).await)
+        each!(self, upload => upload.append(batch).await)
     }
 
     /// Makes what was appended count, for other requests too.
     pub(super) async fn save(&mut self) -> Result<(), Refusal> {
-        each!(Self, self, upload => upload.save().await)
+        each!(self, upload => upload.save().await)
     }
 
     /// Ends it as a blob of its repository, if its bytes are what `digest` says; otherwise they are lost.
     pub(super) async fn commit(self, digest: Digest) -> Result<(), Refusal> {
-        each!(Self, self, upload => upload.commit(digest).await)
+        each!(self, upload => upload.commit(digest).await)
     }
 
     /// Throws one of a single request away.
     pub(super) async fn discard(self) {
-        each!(Self, self, upload => upload.discard().await);
+        each!(self, upload => upload.discard().await);
     }
 }
 
 impl Stored {
     /// Returns how many bytes it has.
     pub(super) fn size(&self) -> u64 {
-        each!(Self, self, blob => blob.size())
+        each!(self, blob => blob.size())
     }
 }

@@ -32,7 +32,7 @@ use crate::{
 
 /// Everything the registry has.
 #[derive(Clone, Debug)]
-pub(super) struct Disk {
+pub(in crate::server) struct Disk {
     root: PathBuf,
 }
 
@@ -51,7 +51,7 @@ impl Disk {
 
     /// Clears what nobody needs: uploads that were not touched for `lifetime`, what killed processes left, and blobs
     /// of no repository.
-    pub(super) fn clear(&self, lifetime: Duration) -> Result<()> {
+    pub(in crate::server) fn clear(&self, lifetime: Duration) -> Result<()> {
         let clearing = || format!("clearing the registry `{}`", self.root.display());
         let lock = self.open_lock()?;
         lock.lock().context(ErrorKind::Local, clearing)?;
@@ -66,7 +66,7 @@ impl Disk {
     }
 
     /// Returns how many uploads there are.
-    pub(super) fn count_uploads(&self) -> Result<usize> {
+    pub(in crate::server) fn count_uploads(&self) -> Result<usize> {
         Ok(fs_err::read_dir(self.uploads()).context(ErrorKind::Local, || "counting uploads".into())?.count())
     }
 
@@ -104,7 +104,7 @@ impl Disk {
 
     /// Makes a blob of one repository (of any, if none is named) one of another, without copying it. Returns
     /// whether there was such a blob.
-    pub(super) fn mount(&self, name: &Name, digest: &Digest, from: Option<&Name>) -> Result<bool> {
+    pub(in crate::server) fn mount(&self, name: &Name, digest: &Digest, from: Option<&Name>) -> Result<bool> {
         let path = match from {
             Some(from) => write::blob_path(&self.folder(from), digest),
             None => self.shared(digest),
@@ -144,7 +144,7 @@ impl Disk {
     }
 
     /// Opens a blob of a repository.
-    pub(super) fn blob(&self, name: &Name, digest: &Digest) -> Result<Option<Blob>> {
+    pub(in crate::server) fn blob(&self, name: &Name, digest: &Digest) -> Result<Option<Blob>> {
         read::open_blob(&self.blobs(name), digest)
     }
 
@@ -165,7 +165,7 @@ impl Disk {
     }
 
     /// Returns the names of all repositories, sorted.
-    pub(super) fn repositories(&self) -> Vec<String> {
+    pub(in crate::server) fn repositories(&self) -> Vec<String> {
         // What cannot be read is no repository, nor is what a layout holds.
         let is_outside = |entry: &DirEntry| {
             let name = entry.file_name().to_str().unwrap_or("_");

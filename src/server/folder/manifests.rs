@@ -18,7 +18,7 @@ use crate::{
 
 impl Disk {
     /// Takes a blob out of a repository, unless it is a manifest.
-    pub(super) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
+    pub(in crate::server) fn remove_blob(&self, name: &Name, digest: &Digest) -> Result<bool, Refusal> {
         if self.index(name)?.is_some_and(|index| index.listed(digest).is_some()) {
             return Err(Refusal::manifest_as_blob());
         }
@@ -26,7 +26,11 @@ impl Disk {
     }
 
     /// Returns the first of these that a repository does not have. A manifest is a blob like any other.
-    pub(super) fn first_missing(&self, name: &Name, needed: Vec<Needed>) -> Result<Option<Needed>> {
+    pub(in crate::server) fn first_missing(
+        &self,
+        name: &Name,
+        needed: Vec<Needed>,
+    ) -> Result<Option<Needed>> {
         for needed in needed {
             let (Needed::Blob(digest) | Needed::Manifest(digest)) = &needed;
             if self.blob(name, digest)?.is_none() {
@@ -37,7 +41,7 @@ impl Disk {
     }
 
     /// Finds a manifest.
-    pub(super) fn find_manifest(&self, name: &Name, target: &Target) -> Result<Option<Manifest>> {
+    pub(in crate::server) fn find_manifest(&self, name: &Name, target: &Target) -> Result<Option<Manifest>> {
         let Some(index) = self.index(name)? else { return Ok(None) };
         let (digest, entry) = match target {
             Target::Digest(digest) => (digest, index.listed(digest)),
@@ -50,7 +54,7 @@ impl Disk {
     }
 
     /// Stores a manifest and lists it.
-    pub(super) fn put_manifest(
+    pub(in crate::server) fn put_manifest(
         &self,
         name: &Name,
         tags: &[String],
@@ -80,7 +84,7 @@ impl Disk {
     }
 
     /// Takes a tag away, or a manifest with all its tags.
-    pub(super) fn remove_manifest(&self, name: &Name, target: &Target) -> Result<Option<bool>> {
+    pub(in crate::server) fn remove_manifest(&self, name: &Name, target: &Target) -> Result<Option<bool>> {
         let Some(locked) = self.lock(name)? else { return Ok(None) };
         let Some(mut index) = self.index(name)? else { return Ok(None) };
         match target {
@@ -104,12 +108,12 @@ impl Disk {
     }
 
     /// Returns the tags, sorted.
-    pub(super) fn tags(&self, name: &Name) -> Result<Option<Vec<String>>> {
+    pub(in crate::server) fn tags(&self, name: &Name) -> Result<Option<Vec<String>>> {
         Ok(self.index(name)?.map(|index| index.tags().into_iter().map(str::to_owned).collect()))
     }
 
     /// Returns the manifests that are about another one: found by reading what the repository lists.
-    pub(super) fn referrers(&self, name: &Name, subject: &Digest) -> Result<Vec<Manifest>> {
+    pub(in crate::server) fn referrers(&self, name: &Name, subject: &Digest) -> Result<Vec<Manifest>> {
         let Some(index) = self.index(name)? else { return Ok(Vec::new()) };
         let mut referrers = Vec::new();
         for (digest, entry) in index.manifests() {

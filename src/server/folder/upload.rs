@@ -119,14 +119,14 @@ impl Upload {
 
 impl Disk {
     /// Begins an upload that is kept.
-    pub(super) fn begin(&self, name: Name, algorithm: Algorithm) -> Result<Session> {
+    pub(in crate::server) fn begin(&self, name: Name, algorithm: Algorithm) -> Result<Session> {
         let session = Session::new(name);
         self.stage(session.id(), algorithm)?.keep(session.name().to_string())?;
         Ok(session)
     }
 
     /// Finds one, if it belongs to the repository, and whether a request is appending to it.
-    pub(super) fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
+    pub(in crate::server) fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
         let session = Session::named(name, id)?;
         // First: what is saved after that counts.
         let is_busy = staging::is_busy(&self.upload(session.id()));
@@ -157,7 +157,7 @@ impl Disk {
     }
 
     /// Ends it.
-    pub(super) fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
+    pub(in crate::server) fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
         let session = self.known(Session::named(name, id)?)?;
         if staging::cancel(&self.upload(session.id()))? { Ok(()) } else { Err(unknown()) }
     }
@@ -173,9 +173,10 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::server::storage::Storage;
 
-    async fn folder(dir: &tempfile::TempDir) -> Folder {
-        Folder::open(dir.path().to_owned()).await.unwrap()
+    async fn folder(dir: &tempfile::TempDir) -> Storage {
+        Storage::open(dir.path().into()).await.unwrap()
     }
 
     #[tokio::test]
