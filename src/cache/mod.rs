@@ -11,13 +11,15 @@
 
 mod claim;
 mod prune;
+mod seal;
+mod trust;
 mod writer;
 
 use std::{
     collections::HashMap,
     fs::DirBuilder,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -28,8 +30,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use claim::Claim;
 pub use prune::{Freed, Kept};
+pub(crate) use seal::sealed;
 pub use writer::Writer;
 
+use self::{
+    seal::unsealed,
+    trust::{Distrusted, must_be_ours, must_hold_no_images},
+};
 use crate::{
     blob::Blob,
     codec::{ENCODER_VERSION, Encoding},
@@ -186,9 +193,7 @@ impl Cache {
         }
         match Blob::open(path).and_then(|file| file.read_all(ENTRY_LIMIT, "a cache entry")) {
             Ok(bytes) => {
-                if let Ok(Sealed { value, seal }) = serde_json::from_slice(&bytes)
-                    && seal == seal_of(&self.name_of(path), &value)?
-                {
+                if let Some(value) = unsealed(&self.name_of(path), &bytes) {
                     return Ok(Some(value));
                 }
             }
@@ -221,26 +226,6 @@ impl Cache {
     }
 }
 
-/// Returns a small file's bytes: what it says, and its seal.
-pub(crate) fn sealed<T: Serialize>(name: &str, value: &T) -> Result<Vec<u8>> {
-    let sealed = Sealed { value, seal: seal_of(name, value)? };
-    serde_json::to_vec(&sealed).context(ErrorKind::Internal, || format!("writing `{name}`"))
-}
-
-/// Returns the digest of what a small file says together with its name.
-fn seal_of<T: Serialize>(name: &str, value: &T) -> Result<Digest> {
-    let value = serde_json::to_string(value).context(ErrorKind::Internal, || format!("sealing `{name}`"))?;
-    Ok(Digest::of(format!("{name}\n{value}").as_bytes()))
-}
-
-/// What a small file of ours holds.
-#[derive(Serialize, Deserialize)]
-struct Sealed<T> {
-    #[serde(flatten)]
-    value: T,
-    seal: Digest,
-}
-
 /// Notes that something was used. Where this fails it only looks older than it is.
 fn touch(path: &Path) {
     if let Err(error) = fs_err::File::open(path).and_then(|file| file.set_modified(SystemTime::now())) {
@@ -258,48 +243,6 @@ struct Proven {
 /// Returns where below a cache's root the entry of a layer is: on disk and wherever else layers are kept.
 pub(crate) fn entry_name(diff_id: &DiffId, encoding: Encoding) -> String {
     format!("{ENCODED}/{}/{encoding}-v{ENCODER_VERSION}.json", diff_id.0.path())
-}
-
-/// Beneath the error about a folder in which somebody else could have put blobs.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("it is not used")]
-struct Distrusted;
-
-/// Refuses a folder in which somebody else could have put blobs.
-fn must_be_ours(dir: &Path) -> Result<()> {
-    let name = dir.display();
-    let folder = fs_err::metadata(dir).context(ErrorKind::Local, || format!("opening the cache `{name}`"))?;
-    // Whoever owns what we make there is who we are.
-    let ours = tempfile::tempfile_in(dir)
-        .and_then(|file| file.metadata())
-        .context(ErrorKind::Local, || format!("writing to the cache `{name}`"))?;
-    match distrust(folder.mode(), folder.uid(), ours.uid()) {
-        Some(why) => Err(Error::local(format!("{why}: `{name}`")).because(Distrusted)),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a layout whose index names something: a cache's names nothing.
-fn must_hold_no_images(dir: &Path) -> Result<()> {
-    let index = layout::read::open_at(&dir.join(layout::INDEX)).ok().flatten();
-    let bytes = index.and_then(|index| index.read_all(layout::read::INDEX_LIMIT, layout::INDEX).ok());
-    match bytes.and_then(|bytes| layout::read::parse_index(&bytes).ok()) {
-        Some(named) if !named.is_empty() => {
-            Err(Error::usage(format!("`{}` holds images: it is no cache", dir.display()))
-                .with_hint("name another folder with `--cache-dir`"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn distrust(mode: u32, owner: u32, us: u32) -> Option<&'static str> {
-    if owner != us {
-        Some("the cache folder belongs to another user")
-    } else if mode & 0o022 != 0 {
-        Some("others may write to the cache folder")
-    } else {
-        None
-    }
 }
 
 /// Makes way for a file: one is replaced by another, but not a folder that somebody put in its place.
@@ -358,7 +301,7 @@ mod tests {
     use std::{
         fs::Permissions,
         ops::ControlFlow,
-        os::unix::fs::PermissionsExt as _,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
         sync::atomic::{AtomicBool, Ordering},
     };
 
@@ -434,12 +377,6 @@ mod tests {
         let error = Cache::open(&cache.dir).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Local);
         assert!(error.message().starts_with("others may write"), "{error}");
-
-        for (mode, owner, trusted) in
-            [(0o700, 7, true), (0o755, 7, true), (0o720, 7, false), (0o702, 7, false), (0o700, 0, false)]
-        {
-            assert_eq!(distrust(mode, owner, 7).is_none(), trusted, "{mode:o} of {owner}");
-        }
     }
 
     #[test]
