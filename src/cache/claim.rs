@@ -5,7 +5,7 @@
 
 use std::{fs::TryLockError, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
-use super::{CLAIMED, Cache, Keeping};
+use super::{CLAIMED, Cache};
 use crate::{
     codec::Encoding,
     error::{Context as _, Error, ErrorKind, Result},
@@ -20,7 +20,7 @@ pub struct Claim(Option<(fs_err::File, PathBuf)>);
 impl Cache {
     /// Claims a layer; `None` while somebody else has it.
     pub fn claim(&self, diff_id: &DiffId, encoding: Encoding) -> Result<Option<Claim>> {
-        if matches!(self.keeping, Keeping::Run(_)) {
+        if self.is_scratch() {
             return Ok(Some(Claim(None)));
         }
         let claiming = || format!("claiming layer {diff_id} in the cache");

@@ -106,6 +106,11 @@ impl Cache {
         Self { dir: dir.to_owned(), keeping: Keeping::Run(Arc::default()) }
     }
 
+    /// Returns whether nothing in the folder is ours.
+    const fn is_scratch(&self) -> bool {
+        matches!(self.keeping, Keeping::Run(_))
+    }
+
     /// Returns the folder.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -188,7 +193,7 @@ impl Cache {
 
     /// Reads a small file of ours. One that is not what was written there is dropped.
     fn read<T: Serialize + DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
-        if matches!(self.keeping, Keeping::Run(_)) {
+        if self.is_scratch() {
             return Ok(None);
         }
         match Blob::open(path).and_then(|file| file.read_all(ENTRY_LIMIT, "a cache entry")) {
@@ -207,7 +212,7 @@ impl Cache {
     }
 
     fn write<T: Serialize>(&self, path: &Path, value: &T) -> Result<()> {
-        if matches!(self.keeping, Keeping::Run(_)) {
+        if self.is_scratch() {
             return Ok(());
         }
         let writing = || format!("writing `{}`", path.display());

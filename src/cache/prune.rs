@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{CLAIMED, Cache, ENCODED, Entry, Keeping, PROVEN, WRITING, remove};
+use super::{CLAIMED, Cache, ENCODED, Entry, PROVEN, WRITING, remove};
 use crate::{
     codec::{self, Stopped},
     error::{Context as _, ErrorKind, Result},
@@ -72,7 +72,7 @@ impl Cache {
     /// are left; also what no entry names, and proofs that nobody has asked for. What another version's encoder made is
     /// that version's, which may share the cache: it grows old like the rest.
     pub fn prune(&self, limit: u64, unused: Option<Duration>) -> Result<Freed> {
-        if matches!(self.keeping, Keeping::Run(_)) {
+        if self.is_scratch() {
             return Ok(Freed::default());
         }
         let now = SystemTime::now();
@@ -135,8 +135,11 @@ impl Cache {
         Ok(bytes)
     }
 
-    /// Removes everything.
+    /// Removes everything that it keeps.
     pub fn clear(&self) -> Result<Freed> {
+        if self.is_scratch() {
+            return Ok(Freed::default());
+        }
         let kept = self.list()?;
         let mut freed = Freed { entries: kept.len(), bytes: 0 };
         for path in [ENCODED, PROVEN].iter().flat_map(|part| files(&self.dir.join(part))) {
@@ -269,6 +272,7 @@ mod tests {
         assert_eq!(cache.prune(u64::MAX, None).unwrap(), Freed { entries: 0, bytes: 5 });
         fs_err::write(&unnamed, "12345").unwrap();
         Cache::scratch(dir.path()).prune(0, None).unwrap();
+        Cache::scratch(dir.path()).clear().unwrap();
         assert!(unnamed.exists(), "a scratch has nothing to prune");
         fs_err::remove_file(&unnamed).unwrap();
         assert!(new.exists() && !unnamed.exists() && cache.list().unwrap().is_empty());
