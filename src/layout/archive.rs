@@ -99,31 +99,13 @@ pub fn archive_size<N: AsRef<str>>(files: impl IntoIterator<Item = (N, u64)>) ->
     entries.sum::<u64>() + END as u64
 }
 
-/// Writes the layout in `dir` to `file`, whole or not at all; both are on one filesystem. The small documents come first, so
-/// that a reader of a pipe knows what follows.
+/// Writes the layout in `dir` to `file`, whole or not at all; both are on one filesystem.
 pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     let writing = || format!("writing `{}`", file.display());
     let mut temp = write::readable().tempfile_in(dir).context(ErrorKind::Local, writing)?;
-    let mut names = vec![OCI_LAYOUT.to_owned(), INDEX.to_owned()];
-    let mut blobs = Vec::new();
-    for algorithm in fs_err::read_dir(dir.join(BLOBS)).context(ErrorKind::Local, writing)? {
-        let algorithm = algorithm.context(ErrorKind::Local, writing)?;
-        for blob in fs_err::read_dir(algorithm.path()).context(ErrorKind::Local, writing)? {
-            let blob = blob.context(ErrorKind::Local, writing)?;
-            let [algorithm, blob] = [algorithm.file_name(), blob.file_name()];
-            blobs.push(format!("{BLOBS}/{}/{}", algorithm.display(), blob.display()));
-        }
-    }
-    blobs.sort();
-    names.extend(blobs);
-    let mut files = Vec::new();
-    for name in names {
-        let source = fs_err::File::open(dir.join(&name)).context(ErrorKind::Local, writing)?;
-        let size = source.metadata().context(ErrorKind::Local, writing)?.len();
-        if name == INDEX {
-            write::check_index(size)?;
-        }
-        files.push((name, size));
+    let files = files(dir).context(ErrorKind::Local, writing)?;
+    if let Some((_, size)) = files.iter().find(|(name, _)| name == INDEX) {
+        write::check_index(*size)?;
     }
     if let (Some(place), Some(name)) = (file.parent(), file.file_name()) {
         let size = archive_size(files.iter().map(|(name, size)| (name, *size)));
@@ -136,6 +118,23 @@ pub fn write_archive(dir: &Path, file: &Path) -> Result<()> {
     }
     archive.finish().map_err(|error| error.while_doing(writing()))?;
     write::persist(temp, file)
+}
+
+/// Lists the files of a layout with their sizes, as an archive has them: the small documents first, so that a reader of a
+/// pipe knows what follows.
+fn files(dir: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut blobs = Vec::new();
+    for algorithm in fs_err::read_dir(dir.join(BLOBS))? {
+        let algorithm = algorithm?;
+        for blob in fs_err::read_dir(algorithm.path())? {
+            let [algorithm, blob] = [algorithm.file_name(), blob?.file_name()];
+            blobs.push(format!("{BLOBS}/{}/{}", algorithm.display(), blob.display()));
+        }
+    }
+    blobs.sort();
+    let names = [OCI_LAYOUT, INDEX].map(str::to_owned).into_iter().chain(blobs);
+    let sized = |name: String| fs_err::metadata(dir.join(&name)).map(|file| (name, file.len()));
+    names.map(sized).collect()
 }
 
 /// Whether a name is too long for a header, as that of a blob by SHA-512 is: it stands in an entry of its own before.

@@ -1,6 +1,6 @@
 //! Takes the images of one layout over into another: its blobs move, its entries come beside those that are there.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, io, path::Path};
 
 use serde_json::Value;
 
@@ -37,18 +37,23 @@ pub fn take_over(from: &Path, into: &Path) -> Result<()> {
     there.extend(come.iter().cloned());
     let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, merging)?;
     write::check_index(bytes.len() as u64)?;
-    for algorithm in fs_err::read_dir(from.join(BLOBS)).context(ErrorKind::Local, merging)? {
-        let algorithm = algorithm.context(ErrorKind::Local, merging)?;
-        let folder = into.join(BLOBS).join(algorithm.file_name());
-        fs_err::create_dir_all(&folder).context(ErrorKind::Local, merging)?;
-        for blob in fs_err::read_dir(algorithm.path()).context(ErrorKind::Local, merging)? {
-            let blob = blob.context(ErrorKind::Local, merging)?;
-            // Also where there is one: whoever was interrupted may have left half of it, and what comes is whole.
-            fs_err::rename(blob.path(), folder.join(blob.file_name())).context(ErrorKind::Local, merging)?;
-        }
-        write::sync(&folder).context(ErrorKind::Local, merging)?;
-    }
+    move_blobs(&from.join(BLOBS), &into.join(BLOBS)).context(ErrorKind::Local, merging)?;
     write::write_atomic(&into.join(INDEX), &bytes)
+}
+
+fn move_blobs(from: &Path, into: &Path) -> io::Result<()> {
+    for algorithm in fs_err::read_dir(from)? {
+        let algorithm = algorithm?;
+        let folder = into.join(algorithm.file_name());
+        fs_err::create_dir_all(&folder)?;
+        for blob in fs_err::read_dir(algorithm.path())? {
+            let blob = blob?;
+            // Also where there is one: whoever was interrupted may have left half of it, and what comes is whole.
+            fs_err::rename(blob.path(), folder.join(blob.file_name()))?;
+        }
+        write::sync(&folder)?;
+    }
+    Ok(())
 }
 
 fn read(dir: &Path) -> Result<Value> {
