@@ -117,17 +117,16 @@ impl Server {
     pub async fn start(options: Options) -> Result<Self> {
         let Options { place, listen, access, names, chunk_min, chunk_max, most_uploads, patience, .. } =
             options;
-        let (lifetime, tls) = (options.upload_lifetime, options.tls);
+        let (lifetime, tls, upstream) = (options.upload_lifetime, options.tls, options.upstream);
         let binding = || format!("listening on `{listen}`");
         let storage = Storage::open(place).await?;
-        let gateway =
-            options.upstream.map(|upstream| Gateway::new(upstream, &storage)).transpose()?.map(Arc::new);
+        let gateway = upstream.map(|upstream| Gateway::new(upstream, &storage)).transpose()?.map(Arc::new);
         let is_picky = listen.ip().to_canonical().is_loopback() || gateway.is_some() || !names.is_empty();
         let gate = is_picky.then(|| Gate::new(listen.ip(), &names));
         storage.clear(lifetime).await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
-        let registry = Registry {
+        let registry = Arc::new(Registry {
             storage,
             gate,
             access,
@@ -139,9 +138,8 @@ impl Server {
             gateway,
             large_manifests: Semaphore::new(MOST_LARGE),
             metrics: Metrics::default(),
-        };
+        });
         let (stopping, stopped) = watch::channel(false);
-        let registry = Arc::new(registry);
         let accepting = tokio::spawn(async move {
             tokio::select! {
                 () = accept(listener, Arc::clone(&registry), stopped) => {}
