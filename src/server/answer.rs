@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use http::{Method, Request, StatusCode, header::EXPECT};
+use http::{Method, Request, StatusCode, header::EXPECT, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
@@ -40,8 +40,8 @@ impl Registry {
         reply
     }
 
-    async fn dispatch(&self, head: &http::request::Parts, body: &mut Incoming) -> Result<Reply, Refusal> {
-        let (headers, query, path) = (&head.headers, head.uri.query(), head.uri.path());
+    async fn dispatch(&self, head: &Parts, body: &mut Incoming) -> Result<Reply, Refusal> {
+        let (headers, path) = (&head.headers, head.uri.path());
         if let Some(gate) = &self.gate {
             gate.check(&head.uri, headers)?;
         }
@@ -62,22 +62,22 @@ impl Registry {
                 self.get_blob(name, digest, head).await
             }
             (Route::Blob(name, digest), &Method::DELETE) => self.delete_blob(name, digest).await,
-            (Route::Uploads(name), &Method::POST) => self.post_upload(name, query, headers, body).await,
-            (Route::Upload(name, id), &Method::PATCH) => self.patch_upload(name, id, headers, body).await,
-            (Route::Upload(name, id), &Method::PUT) => self.put_upload(name, id, query, headers, body).await,
+            (Route::Uploads(name), &Method::POST) => self.post_upload(name, head, body).await,
+            (Route::Upload(name, id), &Method::PATCH) => self.patch_upload(name, id, head, body).await,
+            (Route::Upload(name, id), &Method::PUT) => self.put_upload(name, id, head, body).await,
             (Route::Upload(name, id), &Method::GET | &Method::HEAD) => self.get_upload(name, id).await,
             (Route::Upload(name, id), &Method::DELETE) => self.delete_upload(name, id).await,
             (Route::Manifest(name, target), &Method::GET | &Method::HEAD) => {
                 self.get_manifest(name, target).await
             }
             (Route::Manifest(name, target), &Method::PUT) => {
-                self.put_manifest(name, target, query, headers, body).await
+                self.put_manifest(name, target, head, body).await
             }
             (Route::Manifest(name, target), &Method::DELETE) => self.delete_manifest(name, target).await,
-            (Route::Catalog, &Method::GET | &Method::HEAD) => self.get_catalog(query).await,
-            (Route::Tags(name), &Method::GET | &Method::HEAD) => self.get_tags(name, query).await,
+            (Route::Catalog, &Method::GET | &Method::HEAD) => self.get_catalog(head).await,
+            (Route::Tags(name), &Method::GET | &Method::HEAD) => self.get_tags(name, head).await,
             (Route::Referrers(name, digest), &Method::GET | &Method::HEAD) => {
-                self.get_referrers(name, digest, query).await
+                self.get_referrers(name, digest, head).await
             }
             _ => Err(no_such_method(methods)),
         }

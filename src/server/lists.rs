@@ -1,6 +1,6 @@
 //! What a registry lists, sorted and in pages: its repositories, and the tags of one.
 
-use http::{StatusCode, header::LINK};
+use http::{StatusCode, header::LINK, request::Parts};
 
 use super::{
     Registry,
@@ -12,8 +12,8 @@ use super::{
 
 impl Registry {
     /// `GET /v2/_catalog`, all of it or `n` repositories after `last`.
-    pub(super) async fn get_catalog(&self, query: Option<&str>) -> Result<Reply, Refusal> {
-        let page = Page::parse(query)?;
+    pub(super) async fn get_catalog(&self, head: &Parts) -> Result<Reply, Refusal> {
+        let page = Page::parse(head)?;
         // What has been pushed through a gateway is the least of what there is.
         let names = if self.gateway.is_some() { None } else { self.storage.repositories().await? };
         let names = names.ok_or_else(|| {
@@ -25,8 +25,8 @@ impl Registry {
     }
 
     /// `GET /v2/<name>/tags/list`, all of it or `n` tags after `last`.
-    pub(super) async fn get_tags(&self, name: Name, query: Option<&str>) -> Result<Reply, Refusal> {
-        let page = Page::parse(query)?;
+    pub(super) async fn get_tags(&self, name: Name, head: &Parts) -> Result<Reply, Refusal> {
+        let page = Page::parse(head)?;
         let tags = self.storage.tags(name.clone()).await?.ok_or_else(unknown_name)?;
         let (tags, next) = page.of(&tags);
         let reply = json(StatusCode::OK, &serde_json::json!({ "name": name.to_string(), "tags": tags }));
@@ -41,13 +41,13 @@ struct Page {
 }
 
 impl Page {
-    fn parse(query: Option<&str>) -> Result<Self, Refusal> {
-        let most = match parameter(query, "n").map(|n| n.parse::<usize>()) {
+    fn parse(head: &Parts) -> Result<Self, Refusal> {
+        let most = match parameter(head, "n").map(|n| n.parse::<usize>()) {
             None => usize::MAX,
             Some(Ok(most)) => most,
             Some(Err(_)) => return Err(Refusal::bad_request("UNSUPPORTED", "`n` is a number")),
         };
-        Ok(Self { most, last: parameter(query, "last").unwrap_or_default() })
+        Ok(Self { most, last: parameter(head, "last").unwrap_or_default() })
     }
 
     /// Returns this part of sorted names, and the query of the next one.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
     header::{CONTENT_TYPE, ETAG},
+    request::Parts,
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -39,20 +40,20 @@ impl Registry {
         &self,
         name: Name,
         target: Target,
-        query: Option<&str>,
-        headers: &HeaderMap,
+        head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let tags = parameters(query, "tag");
+        let tags = parameters(head, "tag");
         for tag in &tags {
             check_tag(tag).map_err(|error| Refusal::bad_request("MANIFEST_INVALID", error.message()))?;
         }
         // The specification has its parameters ignored.
-        let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+        let declared =
+            head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
         let declared = declared.map(|media_type| media_type.trim().to_owned());
-        let is_small = content_length(headers).is_some_and(|length| length <= SMALL);
+        let is_small = content_length(&head.headers).is_some_and(|length| length <= SMALL);
         let _leave = if is_small { None } else { self.large_manifests.acquire().await.ok() };
-        let reading = tokio::time::timeout(self.patience, read(headers, body));
+        let reading = tokio::time::timeout(self.patience, read(&head.headers, body));
         let bytes = reading.await.map_err(|_| Refusal::too_slow())??;
         let sent_to = target.clone();
         let manifest = blocking(move || parse(bytes, &sent_to, declared.as_deref())).await?;

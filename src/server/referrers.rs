@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, StatusCode, header::CONTENT_TYPE, request::Parts};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -24,9 +24,9 @@ impl Registry {
         &self,
         name: Name,
         subject: Digest,
-        query: Option<&str>,
+        head: &Parts,
     ) -> Result<Reply, Refusal> {
-        let wanted = parameter(query, "artifactType");
+        let wanted = parameter(head, "artifactType");
         let found = self.storage.referrers(name, subject).await?;
         let mut referrers: Vec<_> = found.into_iter().filter_map(Referrer::new).collect();
         if let Some(wanted) = &wanted {

@@ -4,6 +4,7 @@
 use http::{
     HeaderMap, StatusCode,
     header::{ALLOW, CONTENT_LENGTH},
+    request::Parts,
 };
 use url::form_urlencoded;
 
@@ -116,14 +117,14 @@ impl Route {
 }
 
 /// Returns the first value of a query's parameter.
-pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
-    parameters(query, name).into_iter().next()
+pub(super) fn parameter(head: &Parts, name: &str) -> Option<String> {
+    parameters(head, name).into_iter().next()
 }
 
 /// Returns every value of a query's parameter. A plus is one: clients write media types as they are, and nothing that
 /// is asked for has a space in it.
-pub(super) fn parameters(query: Option<&str>, name: &str) -> Vec<String> {
-    let query = query.unwrap_or_default().replace('+', "%2B");
+pub(super) fn parameters(head: &Parts, name: &str) -> Vec<String> {
+    let query = head.uri.query().unwrap_or_default().replace('+', "%2B");
     let pairs = form_urlencoded::parse(query.as_bytes());
     pairs.filter_map(|(key, value)| (key == name).then(|| value.into_owned())).collect()
 }
@@ -141,6 +142,8 @@ pub(super) fn no_such_method(methods: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     #[test]
@@ -197,12 +200,13 @@ mod tests {
 
     #[test]
     fn parameters_are_unescaped() {
-        let query = Some("a=1&digest=sha256%3Aab&digest=2");
-        assert_eq!(parameter(query, "digest").as_deref(), Some("sha256:ab"));
-        assert_eq!(parameters(query, "digest"), ["sha256:ab", "2"]);
-        assert_eq!(parameter(Some("a=x/y+z"), "a").as_deref(), Some("x/y+z"));
-        assert_eq!(parameter(Some("a=x%2Fy%2Bz"), "a").as_deref(), Some("x/y+z"));
-        assert_eq!(parameter(query, "b"), None);
-        assert_eq!(parameter(None, "a"), None);
+        let asked = |path: &str| Request::get(path).body(()).unwrap().into_parts().0;
+        let head = asked("/?a=1&digest=sha256%3Aab&digest=2");
+        assert_eq!(parameter(&head, "digest").as_deref(), Some("sha256:ab"));
+        assert_eq!(parameters(&head, "digest"), ["sha256:ab", "2"]);
+        assert_eq!(parameter(&asked("/?a=x/y+z"), "a").as_deref(), Some("x/y+z"));
+        assert_eq!(parameter(&asked("/?a=x%2Fy%2Bz"), "a").as_deref(), Some("x/y+z"));
+        assert_eq!(parameter(&head, "b"), None);
+        assert_eq!(parameter(&asked("/"), "a"), None);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{
     HeaderMap, HeaderName, StatusCode,
     header::{CONTENT_RANGE, LOCATION, RANGE, RETRY_AFTER},
+    request::Parts,
 };
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
@@ -33,23 +34,22 @@ impl Registry {
     pub(super) async fn post_upload(
         &self,
         name: Name,
-        query: Option<&str>,
-        headers: &HeaderMap,
+        head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let mount = parameter(query, "mount").map(|text| digest(&text)).transpose()?;
+        let mount = parameter(head, "mount").map(|text| digest(&text)).transpose()?;
         if let Some(mount) = &mount {
-            let from = parameter(query, "from").map(|from| from.parse::<Name>()).transpose()?;
+            let from = parameter(head, "from").map(|from| from.parse::<Name>()).transpose()?;
             if self.storage.mount(name.clone(), mount.clone(), from.clone()).await?
                 || self.mount_there(&name, mount, from.as_ref()).await
             {
                 return Ok(created(&location(&name, mount), mount));
             }
         }
-        if let Some(whole) = parameter(query, "digest") {
-            return self.receive(name, digest(&whole)?, headers, body).await;
+        if let Some(whole) = parameter(head, "digest") {
+            return self.receive(name, digest(&whole)?, head, body).await;
         }
-        let algorithm = match (mount, parameter(query, "digest-algorithm")) {
+        let algorithm = match (mount, parameter(head, "digest-algorithm")) {
             (Some(mount), _) => mount.algorithm(),
             (None, None) => Algorithm::Sha256,
             (None, Some(name)) => Algorithm::named(&name)
@@ -67,10 +67,10 @@ impl Registry {
         &self,
         name: Name,
         id: String,
-        headers: &HeaderMap,
+        head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let upload = self.take(name, id, headers, body).await?;
+        let upload = self.take(name, id, head, body).await?;
         Ok(self.progress(upload.session(), StatusCode::ACCEPTED))
     }
 
@@ -80,14 +80,13 @@ impl Registry {
         &self,
         name: Name,
         id: String,
-        query: Option<&str>,
-        headers: &HeaderMap,
+        head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let given = parameter(query, "digest")
+        let given = parameter(head, "digest")
             .ok_or_else(|| Refusal::bad_request("DIGEST_INVALID", "the blob's digest must be given"))?;
         let digest = digest(&given)?;
-        let upload = self.take(name.clone(), id, headers, body).await?;
+        let upload = self.take(name.clone(), id, head, body).await?;
         upload.commit(digest.clone()).await?;
         Ok(self.arrived(&name, digest))
     }
@@ -116,10 +115,10 @@ impl Registry {
         &self,
         name: Name,
         digest: Digest,
-        headers: &HeaderMap,
+        head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let part = Part::of(headers)?;
+        let part = Part::of(&head.headers)?;
         let mut upload = self.storage.receive(name.clone(), digest.algorithm()).await?;
         if let Err(refusal) = self.append(&mut upload, &part, body).await {
             upload.discard().await;
@@ -135,10 +134,10 @@ impl Registry {
         &self,
         name: Name,
         id: String,
-        headers: &HeaderMap,
+        head: &Parts,
         body: &mut Incoming,
     ) -> Result<Upload, Refusal> {
-        let part = Part::of(headers)?;
+        let part = Part::of(&head.headers)?;
         let mut upload = self.storage.take(name, id).await?;
         if part.first.is_some_and(|first| first != upload.session().offset) {
             return Err(upload.session().out_of_order("the bytes are not the next ones"));
