@@ -54,31 +54,27 @@ impl Registry {
             return Ok(reply);
         }
         let methods = route.methods();
-        match (route, &head.method) {
-            (Route::Health, &Method::GET | &Method::HEAD) => self.health().await,
-            (Route::Metrics, &Method::GET | &Method::HEAD) => self.get_metrics().await,
-            (Route::Root, &Method::GET | &Method::HEAD) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
-            (Route::Blob(name, digest), &Method::GET | &Method::HEAD) => {
-                self.get_blob(name, digest, head).await
-            }
+        // hyper sends the head alone of what answers HEAD.
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        match (route, method) {
+            (Route::Health, &Method::GET) => self.health().await,
+            (Route::Metrics, &Method::GET) => self.get_metrics().await,
+            (Route::Root, &Method::GET) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
+            (Route::Blob(name, digest), &Method::GET) => self.get_blob(name, digest, head).await,
             (Route::Blob(name, digest), &Method::DELETE) => self.delete_blob(name, digest).await,
             (Route::Uploads(name), &Method::POST) => self.post_upload(name, head, body).await,
             (Route::Upload(name, id), &Method::PATCH) => self.patch_upload(name, id, head, body).await,
             (Route::Upload(name, id), &Method::PUT) => self.put_upload(name, id, head, body).await,
-            (Route::Upload(name, id), &Method::GET | &Method::HEAD) => self.get_upload(name, id).await,
+            (Route::Upload(name, id), &Method::GET) => self.get_upload(name, id).await,
             (Route::Upload(name, id), &Method::DELETE) => self.delete_upload(name, id).await,
-            (Route::Manifest(name, target), &Method::GET | &Method::HEAD) => {
-                self.get_manifest(name, target).await
-            }
+            (Route::Manifest(name, target), &Method::GET) => self.get_manifest(name, target).await,
             (Route::Manifest(name, target), &Method::PUT) => {
                 self.put_manifest(name, target, head, body).await
             }
             (Route::Manifest(name, target), &Method::DELETE) => self.delete_manifest(name, target).await,
-            (Route::Catalog, &Method::GET | &Method::HEAD) => self.get_catalog(head).await,
-            (Route::Tags(name), &Method::GET | &Method::HEAD) => self.get_tags(name, head).await,
-            (Route::Referrers(name, digest), &Method::GET | &Method::HEAD) => {
-                self.get_referrers(name, digest, head).await
-            }
+            (Route::Catalog, &Method::GET) => self.get_catalog(head).await,
+            (Route::Tags(name), &Method::GET) => self.get_tags(name, head).await,
+            (Route::Referrers(name, digest), &Method::GET) => self.get_referrers(name, digest, head).await,
             _ => Err(no_such_method(methods)),
         }
     }

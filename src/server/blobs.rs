@@ -1,4 +1,4 @@
-//! Blobs on their way out: all of it, a range of it. To HEAD the answer is that to GET, of which hyper sends the head.
+//! Blobs on their way out: all of it, a range of it.
 
 use std::{io, ops::Range};
 
