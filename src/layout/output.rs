@@ -185,14 +185,22 @@ fn create(stage: &Path, number: usize) -> io::Result<fs_err::File> {
 /// have left there under the same prefix goes.
 pub fn workplace(dir: &Path, prefix: &str) -> io::Result<(TempDir, fs_err::File)> {
     sweep(dir, prefix);
-    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(dir)?;
-    let lock = fs_err::File::open(temp.path())?;
-    // Where the file system knows no locks, nothing is ever swept.
-    lock.file().lock().ok();
-    Ok((temp, lock))
+    loop {
+        let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(dir)?;
+        let lock = match fs_err::File::open(temp.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock?,
+        };
+        // Where the file system knows no locks, nothing is ever swept.
+        lock.file().lock().ok();
+        // Somebody's sweep may have been quicker than our lock.
+        if temp.path().exists() {
+            return Ok((temp, lock));
+        }
+    }
 }
 
-/// Removes what nobody locks.
+/// Removes what killed processes have left in `dir`: what nobody locks.
 fn sweep(dir: &Path, prefix: &str) {
     let Ok(entries) = fs_err::read_dir(dir) else { return };
     let ours = |name: &str| {
@@ -201,8 +209,8 @@ fn sweep(dir: &Path, prefix: &str) {
     };
     for entry in entries.filter_map(Result::ok).filter(|entry| entry.file_name().to_str().is_some_and(ours)) {
         let path = entry.path();
-        let lock = fs_err::File::open(&path);
-        if path.is_dir() && lock.is_ok_and(|lock| lock.file().try_lock().is_ok()) {
+        let Ok(lock) = fs_err::File::open(&path) else { continue };
+        if path.is_dir() && lock.file().try_lock().is_ok() {
             // What stays takes room, and harms nobody.
             fs_err::remove_dir_all(path).ok();
         }
@@ -230,6 +238,8 @@ fn no_room(dir: &Path, name: &str, size: u64) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::{blob::Blob, error::chain};
 
@@ -292,6 +302,19 @@ mod tests {
         assert_eq!(names(dir.path()).len(), 3);
         drop((working, other));
         assert_eq!(names(dir.path()), [".f.toolong"]);
+    }
+
+    #[test]
+    fn who_makes_a_folder_while_others_sweep_has_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || {
+            for _ in 0..200 {
+                let (stage, _lock) = workplace(dir.path(), ".f.").unwrap();
+                fs_err::write(stage.path().join("file"), "").unwrap();
+            }
+        };
+        thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(make))));
+        assert_eq!(names(dir.path()), Vec::<String>::new());
     }
 
     #[test]
