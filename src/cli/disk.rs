@@ -12,7 +12,12 @@ use std::{
 use longshore::{
     Error, ErrorKind, Result,
     error::{Context as _, similar},
-    layout::{archive::write_archive, merge::take_over, output::workplace, write::replaceable},
+    layout::{
+        archive::write_archive,
+        merge::take_over,
+        output::{sweep, workplace},
+        write::replaceable,
+    },
     oci::{Digest, Reference},
     source::{SourceSpec, spec::Location},
 };
@@ -78,11 +83,13 @@ impl Disk {
     /// Makes the folder in which the image is put together, on the filesystem of the destination. It is somebody's as long
     /// as the file is open.
     pub(super) fn stage(&self) -> Result<(TempDir, fs_err::File)> {
-        let dir = match self.kind {
-            Kind::Folder if self.path.is_dir() => &self.path,
-            _ => self.path.parent().unwrap_or(&self.path),
-        };
-        workplace(dir, ".longshore-").context(ErrorKind::Local, || format!("writing to `{}`", dir.display()))
+        let mut dir = self.path.parent().unwrap_or(&self.path);
+        if self.kind == Kind::Folder && self.path.is_dir() {
+            // What was killed before there was a folder lies beside it.
+            sweep(dir, STAGE);
+            dir = &self.path;
+        }
+        workplace(dir, STAGE).context(ErrorKind::Local, || format!("writing to `{}`", dir.display()))
     }
 
     /// Refuses to read one image of a file and put nothing but that into its place.
@@ -128,6 +135,9 @@ impl Disk {
         format!("{kind}:{}", self.path.display())
     }
 }
+
+/// How the name of a stage begins.
+const STAGE: &str = ".longshore-";
 
 /// The repository of the stage.
 const REPOSITORY: &str = "image";

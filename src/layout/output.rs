@@ -201,7 +201,7 @@ pub fn workplace(dir: &Path, prefix: &str) -> io::Result<(TempDir, fs_err::File)
 }
 
 /// Removes what killed processes have left in `dir`: what nobody locks.
-fn sweep(dir: &Path, prefix: &str) {
+pub fn sweep(dir: &Path, prefix: &str) {
     let Ok(entries) = fs_err::read_dir(dir) else { return };
     let ours = |name: &str| {
         let rest = name.strip_prefix(prefix);

@@ -76,8 +76,13 @@ fn what_a_killed_push_has_left_goes_with_the_next() {
     let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
     let source = Archive::of(&[1000]);
     let layout = dir.path().join("layout");
-    for (to, place) in [("oci:layout", dir.path()), ("oci:layout", &layout), ("oci-archive:file", dir.path())]
-    {
+    // Beside the layout before there is one, in it, and beside it again.
+    for (to, place) in [
+        ("oci:layout", dir.path()),
+        ("oci:layout", &layout),
+        ("oci:layout", dir.path()),
+        ("oci-archive:file", dir.path()),
+    ] {
         let (left, other) = (place.join(".longshore-abcDEF"), place.join(".longshore-mine"));
         fs_err::create_dir_all(left.join("image/blobs")).unwrap();
         fs_err::create_dir_all(&other).unwrap();
