@@ -226,9 +226,8 @@ pub(crate) async fn give_back(client: &Client, repository: &str, location: &Loca
 
 /// Returns what an upload is remembered by.
 pub(super) fn key(client: &Client, repository: &str, blob: String) -> Key {
-    let (host, repository, account) =
-        (client.host(), repository.to_owned(), client.credential_source(repository));
-    Key { host: host.to_owned(), repository, account, blob }
+    let (host, account) = (client.host().to_owned(), client.account(repository));
+    Key { host, repository: repository.to_owned(), account, blob }
 }
 
 /// Returns whether the bytes at hand begin with those that were sent. Bytes that are still being made must be shown

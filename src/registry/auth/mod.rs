@@ -107,6 +107,15 @@ impl Authenticator {
         self.known(repository).map_or_else(|error| error.to_string(), |login| login.source)
     }
 
+    /// Says whose credentials are shown for a repository, and where they come from, or that they are nobody's.
+    pub(crate) fn account(&self, repository: &str) -> String {
+        match self.known(repository) {
+            Ok(Login { credential: None, .. }) => "nobody".to_owned(),
+            Ok(login) => login.source,
+            Err(error) => error.to_string(),
+        }
+    }
+
     /// Takes note that the registry has answered what our login asked about a repository.
     pub(crate) fn answered(&self, repository: &str) {
         self.answered_to().insert(repository.to_owned());

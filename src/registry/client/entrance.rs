@@ -89,6 +89,12 @@ impl Client {
         self.auth().source(repository)
     }
 
+    /// Says whose credentials are shown for a repository, and where they come from; of nobody's it says no more than
+    /// that, wherever they were looked for.
+    pub(crate) fn account(&self, repository: &str) -> String {
+        self.auth().account(repository)
+    }
+
     /// Adds to a refusal of our credentials whose they were, unless it says so already. Hosts that the registry sends
     /// us to have not seen them.
     pub fn explain(&self, repository: &str, error: Error) -> Error {

@@ -430,6 +430,25 @@ fn rule_38_a_blob_that_is_closed_after_a_kill_is_sent_no_second_time() {
 }
 
 #[test]
+fn rule_38_whoever_logs_in_elsewhere_meanwhile_is_nobody_still() {
+    let layout = Layout::of(&[LARGE]);
+    let registry = with_configs(&layout, held_at_chunk(4, Script::new()));
+    let (user, destination) = (Longshore::new(), format!("{}/{REPOSITORY}:1", registry.host()));
+    let push = ["push", "--chunk-size=64KiB", layout.path().to_str().unwrap(), &destination];
+    let running = user.start(push);
+    registry.wait_for(Route::Patch, 4);
+    running.kill();
+    registry.release();
+    let docker = user.home().join(".docker");
+    fs_err::create_dir(&docker).unwrap();
+    fs_err::write(docker.join("config.json"), r#"{"auths": {"r.example": {"auth": "bWU6cGFzcw=="}}}"#)
+        .unwrap();
+    user.run(push).pushed().unwrap();
+    assert_arrived(&layout, &registry);
+    assert_eq!(registry.calls(Route::Open), 1, "{}", story(&registry));
+}
+
+#[test]
 fn rule_38_a_registry_that_answers_no_questions_is_asked_none() {
     let (layout, state) = (Layout::of(&[LARGE]), tempfile::tempdir().unwrap());
     let deaf = Script::new().manners(Manners { status: false, ..Manners::default() });
