@@ -200,9 +200,16 @@ fn a_disk_that_is_full_is_this_machines() {
     let words = format!("no space left in `{}`: `image` needs", disk.path().display());
     assert!(run.stderr.contains(&words) && run.stderr.contains("hint: "), "{run:?}");
     assert_eq!(fs_err::read_dir(disk.path()).unwrap().count(), 0);
-    let into = disk.path().join("registry").display().to_string();
-    let run = Longshore::new().run(["push", layout.path().to_str().unwrap(), "demo", "--into", &into]);
+    // What is open at once is given back, that which fails and those beside it: nobody else could go on with them.
+    let (many, longshore) = (Layout::of(&[3 << 20; 4]), Longshore::new());
+    let into = disk.path().join("registry");
+    let push = ["push", many.path().to_str().unwrap(), "demo", "--into", into.to_str().unwrap()];
+    let run = longshore.run(push.into_iter().chain(["--chunk-size=256KiB"]));
     assert_eq!(run.code, Some(8), "{run:?}");
+    let left = names(&into.join("_uploads"));
+    let bytes =
+        |name: &String| fs_err::metadata(into.join("_uploads").join(name).join("data")).unwrap().len();
+    assert_eq!(left.iter().map(bytes).sum::<u64>(), 0, "{run:?}");
 }
 
 #[test]

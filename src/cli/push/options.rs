@@ -21,8 +21,8 @@ pub(super) fn options(args: &Args, hosts: &[&str], embedded: bool, context: &Con
     }
     let usual = args.transfer.options(context);
     let resume = match usual.resume {
-        _ if embedded => Resume::Never,
-        _ if args.no_resume => Resume::GiveBack(OpenSessions::default()),
+        // The embedded registry has another address each time: nobody could go on.
+        _ if embedded || args.no_resume => Resume::GiveBack(OpenSessions::default()),
         resume => resume,
     };
     let companions = match (args.referrers, args.remove_signatures) {

@@ -144,7 +144,12 @@ impl<'a> Order<'a> {
             // Starting makes the folder.
             let nothing = (args.dry_run && !dir.is_dir()).then(embedded::empty).transpose()?;
             let place = nothing.as_ref().map_or(dir.as_path(), TempDir::path);
-            let work = async |client: Client| goods.ship(args, goal, |_| Ok(client.clone())).await;
+            let work = async |client: Client| {
+                let done = goods.ship(args, goal, |_| Ok(client.clone())).await;
+                // What a failure broke off beside itself nobody else can give back.
+                shared.open.cancel().await;
+                done
+            };
             let done = with_registry(place, rate_limit, work).await?;
             return Ok(done.on_our_disk(&dir.display().to_string()));
         }
