@@ -82,7 +82,7 @@ impl Bucket {
             .with_timeout_disabled()
             .with_user_agent(HeaderValue::from_static(concat!("longshore/", env!("CARGO_PKG_VERSION"))));
         let store = connect(&url, variables, &clients);
-        // As in registry/transport.rs: a machine may trust nobody.
+        // As in registry/transport: a machine may trust nobody.
         let store = store.or_else(|_| connect(&url, variables, &trusting_mozilla(clients)));
         let (store, parts) = store.map_err(|error| {
             Error::local(format!("setting up the bucket `{url}`: {}", words(&error)))

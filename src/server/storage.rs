@@ -154,7 +154,9 @@ impl Storage {
         tags: Vec<String>,
         manifest: Manifest,
     ) -> Result<(), Refusal> {
-        done!(self, disk => disk.put_manifest(&name, &tags, &manifest), objects => objects.put_manifest(name, tags, manifest))
+        done!(self,
+            disk => disk.put_manifest(&name, &tags, &manifest),
+            objects => objects.put_manifest(name, tags, manifest))
     }
 
     /// Takes a tag away, or a manifest with all its tags. Returns whether it was there; nothing if there is no such

@@ -1,5 +1,5 @@
-//! One registry, and how to ask it something. The verbs are in files of their own: about being let in, about blobs that may be there, about
-//! manifests, what a registry lists, what is passed on as it comes, the exchanges of an upload.
+//! One registry, and how to ask it something. The verbs are in files of their own: about being let in, about blobs that
+//! may be there, about manifests, what a registry lists, what is passed on as it comes, the exchanges of an upload.
 //!
 //! Verbs without an upload are repeated here until they succeed or the registry has refused for good. An upload
 //! is not: [`Client::exchange`] does one exchange and reports, since only its session knows what a lost answer
