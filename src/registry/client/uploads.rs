@@ -1,7 +1,5 @@
 //! The verb of an upload: one exchange that its session has asked for.
 
-use std::time::Instant;
-
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{Call, Client, Inner, TOKEN_MARGIN, no_registry};
@@ -82,7 +80,7 @@ impl Client {
             Some(self.refusal(&scope, &call.method, &answer).await)
         };
         let (status, elapsed) = (answer.status.as_u16(), answer.elapsed);
-        Ok(Reply { status, headers: answer.headers, location, error, elapsed, now: Instant::now() })
+        Ok(Reply { status, headers: answer.headers, location, error, elapsed })
     }
 
     /// Does one exchange without a body of which nobody knows yet whether it is wanted. Returns an answer that settles

@@ -1,9 +1,6 @@
 //! What passes between the session and its driver: what to do, what to send, what came back.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, time::Duration};
 
 use http::HeaderMap;
 
@@ -136,8 +133,6 @@ pub struct Reply {
     pub error: Option<RegistryError>,
     /// How long the exchange took, for sizing chunks by time.
     pub elapsed: Duration,
-    /// When it came.
-    pub now: Instant,
 }
 
 impl Reply {

@@ -2,11 +2,7 @@
 //!
 //! Bytes are numbers here: an upload is right when each piece begins where the one before ended.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use http::HeaderMap;
 
@@ -328,8 +324,7 @@ fn reply(status: u16) -> Reply {
         retry_after: None,
         page: false,
     });
-    let (headers, now) = (HeaderMap::new(), Instant::now());
-    Reply { status, headers, location: None, error, elapsed: Duration::ZERO, now }
+    Reply { status, headers: HeaderMap::new(), location: None, error, elapsed: Duration::ZERO }
 }
 
 fn with(mut reply: Reply, name: &'static str, value: &str) -> Reply {

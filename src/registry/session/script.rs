@@ -1,6 +1,6 @@
 //! Scripts for the tests: a session is played against a list of answers, and what it did is read in one line.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -33,14 +33,7 @@ pub(super) fn status(status: u16) -> Answer {
         retry_after: None,
         page: false,
     });
-    R(Reply {
-        status,
-        headers: HeaderMap::new(),
-        location: None,
-        error,
-        elapsed: Duration::ZERO,
-        now: Instant::now(),
-    })
+    R(Reply { status, headers: HeaderMap::new(), location: None, error, elapsed: Duration::ZERO })
 }
 
 impl Answer {
