@@ -26,7 +26,7 @@ use crate::{
     plan::{self, Need},
     registry::{
         Action, Client, Fault, Lesson, Location, Pool, Reply, Request, Session, UploadBody,
-        session::{Mount, Outcome, Resized, Settings},
+        session::{Mount, News, Outcome, Resized, Settings},
     },
 };
 
@@ -170,8 +170,9 @@ impl Uploader {
                 }
             };
             self.traffic.learn(self.client.host(), session.lesson());
-            self.tell_news(&mut session);
-            if let Some(location) = session.take_given_up() {
+            let News { given_up, shrunk, warnings } = session.take_news();
+            self.tell(&session, shrunk, warnings);
+            if let Some(location) = given_up {
                 trail.give_up(&location).await;
             }
             trail.follow(session.location());
@@ -200,23 +201,23 @@ impl Uploader {
     }
 
     /// Says what the user should know of a session by now; also that chunks are not as large as was asked for.
-    fn tell_news(&self, session: &mut Session) {
-        for message in session.take_warnings() {
+    fn tell(&self, session: &Session, shrunk: Option<String>, warnings: Vec<String>) {
+        for message in warnings {
             self.reporter.event(Event::Warning { message });
         }
-        if let Some(message) = session.take_shrunk() {
-            self.tell(session.most(), message);
+        if let Some(message) = shrunk {
+            self.tell_once(session.most(), message);
         }
         if let Some(Resized { message, may_be_tried }) = session.resized() {
             let host = self.client.host();
             let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
             let again = if may_be_tried { &again } else { "" };
-            self.tell(session.most(), format!("`{host}` gets {message}{again}"));
+            self.tell_once(session.most(), format!("`{host}` gets {message}{again}"));
         }
     }
 
     /// Says something about chunks of at most this size, unless it is no news.
-    fn tell(&self, most: u64, message: String) {
+    fn tell_once(&self, most: u64, message: String) {
         self.told.once(self.client.host(), most, || self.reporter.event(Event::Warning { message }));
     }
 

@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(done, format!("{first}, {then}"), "{code}");
             let words =
                 format!("the registry answers bodies of 8 MiB by {code}; going on with chunks of 5 MiB");
-            assert_eq!(session.take_shrunk(), Some(words));
+            assert_eq!(session.take_news().shrunk, Some(words));
             // It may have been an accident each time: the next push begins as large again.
             assert_eq!((session.lesson().body_limit, session.lesson().seeming_limit), (None, None));
         }
@@ -398,11 +398,11 @@ mod tests {
         let (mut session, done) = play_with(large(), &blob(40 * MIB), answers);
         assert!(done.ends_with(&format!("GET, {}..{}", 7 * MIB, 15 * MIB)), "{done}");
         let words = "the registry answers requests of 3s by 408; going on with chunks of 8 MiB";
-        assert_eq!(session.take_shrunk().as_deref(), Some(words));
+        assert_eq!(session.take_news().shrunk.as_deref(), Some(words));
         // Not those whose kind came through in between.
         let first = [opened(), late()].into_iter().chain(held(5));
         let answers = first.chain([holds(21 * MIB), late()]).chain(held(22)).collect();
-        assert_eq!(play_with(large(), &blob(100 * MIB), answers).0.take_shrunk(), None);
+        assert_eq!(play_with(large(), &blob(100 * MIB), answers).0.take_news().shrunk, None);
     }
 
     #[test]
@@ -422,12 +422,12 @@ mod tests {
             let whole = format!("POST, PUT {}", 12 * MIB);
             assert_eq!(done, format!("{whole}, wait, HEAD, {whole}, HEAD, POST, 0..{}", 8 * MIB));
             let words = format!("{words}; going on with chunks of 8 MiB");
-            assert_eq!(session.take_shrunk(), Some(words));
+            assert_eq!(session.take_news().shrunk, Some(words));
         }
         // Not at a registry that takes none.
         let whole = Settings { profile: hosts::profile("gcr.io"), ..large() };
         let answers = vec![opened(), late(), status(404), opened(), late(), status(404)];
-        assert_eq!(play_with(whole, &blob(12 * MIB), answers).0.take_shrunk(), None);
+        assert_eq!(play_with(whole, &blob(12 * MIB), answers).0.take_news().shrunk, None);
     }
 
     #[test]
@@ -445,7 +445,7 @@ mod tests {
         let (mut same, done) = session(&[10_000_000, 20_000_000, 30_000_000], 502);
         assert!(done.ends_with("30000000..40000000, 40000000..50000000"), "{done}");
         let words = "the registry answers bodies of 16 MiB by 502; going on with chunks of 10000000 bytes";
-        assert_eq!(same.take_shrunk().as_deref(), Some(words));
+        assert_eq!(same.take_news().shrunk.as_deref(), Some(words));
         assert_eq!(same.lesson().seeming_limit, Some(10_000_000));
         // Whoever cuts bodies there by a reset is taken at that as well.
         let cut = |held: [u64; 3]| {

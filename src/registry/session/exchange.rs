@@ -44,6 +44,17 @@ pub enum Outcome {
     Uploaded,
 }
 
+/// What came to light on the way.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Where the registry may have an upload that was given up for another one.
+    pub given_up: Option<Location>,
+    /// Why chunks have become smaller. Other uploads may have said so.
+    pub shrunk: Option<String>,
+    /// What the user should know besides.
+    pub warnings: Vec<String>,
+}
+
 /// One HTTP exchange of an upload. None is repeated by anybody but the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {

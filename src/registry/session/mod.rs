@@ -13,9 +13,10 @@
 //! | `Confirm` | HEAD | the end, if the blob is there; else `Ask`, `Send` or `Open` | `commit` |
 //!
 //! Between any two there may be a pause or a new token (`Pending`). `upload` is what is known of one session, `recovery` has
-//! the ways back, and `breaks` what broken requests have in common; `chunk` knows how much to send within its `limits`,
-//! [`range`] and `words` read what registries say.
+//! the ways back and `attempts` counts them, and `breaks` is what broken requests have in common; `chunk` knows how much to
+//! send within its `limits`, [`range`] and `words` read what registries say.
 
+mod attempts;
 mod breaks;
 mod chunk;
 mod commit;
@@ -32,6 +33,7 @@ mod words;
 use std::{mem, time::Duration};
 
 use self::{
+    attempts::Attempts,
     breaks::Break,
     commit::Missing,
     recovery::Legacy,
@@ -41,13 +43,13 @@ use self::{
 pub(crate) use self::{breaks::is_lost_behind, limits::Limits, range::Stored};
 pub use self::{
     chunk::Resized,
-    exchange::{Action, Fault, Mount, Outcome, Reply, Request},
+    exchange::{Action, Fault, Mount, News, Outcome, Reply, Request},
     upload::Held,
 };
 use super::{
     Lesson, Location,
     hosts::Profile,
-    retry::{self, Backoff, Budget, Pace},
+    retry::{self, Pace},
 };
 use crate::{
     codec::Spool,
@@ -87,17 +89,12 @@ pub struct Session {
     /// The blob's digest and size, once known.
     sealed: Option<(Digest, u64)>,
     limits: Limits,
-    budget: Budget,
-    backoff: Backoff,
-    /// Sessions lost so far.
-    losses: u32,
+    attempts: Attempts,
     /// How often the registry has said that it knows no such upload.
     disowned: u32,
     way: Way,
     /// The `Range` of a success is believed.
     trust_range: bool,
-    /// A token was fetched anew, and nothing has been accepted since.
-    reauthenticated: bool,
     /// So many POSTs that asked to mount the blob have failed.
     failed_mounts: u32,
     /// The registry has once put the bytes together wrongly.
@@ -107,10 +104,7 @@ pub struct Session {
     acknowledged: u64,
     legacy: Legacy,
     location: Option<Location>,
-    given_up: Option<Location>,
-    warnings: Vec<String>,
-    /// Why chunks have become smaller, until it is told.
-    shrunk: Option<String>,
+    news: News,
 }
 
 /// Where the upload stands, and so what is asked next.
@@ -188,22 +182,17 @@ impl Session {
             asked: None,
             sealed: None,
             limits: Limits::new(&settings),
-            budget: Budget::new(settings.retries),
-            backoff: Backoff::new(settings.pace),
-            losses: 0,
+            attempts: Attempts::new(&settings),
             disowned: 0,
             way: Way::first(&settings),
             trust_range: settings.profile.trust_range,
-            reauthenticated: false,
             failed_mounts: 0,
             misassembled: false,
             last_break: None,
             acknowledged: 0,
             legacy: Legacy::None,
             location: None,
-            given_up: None,
-            warnings: Vec::new(),
-            shrunk: None,
+            news: News::default(),
             settings,
         }
     }
@@ -228,7 +217,7 @@ impl Session {
     pub fn held(&self) -> Option<Held> {
         let held = self.step.upload().and_then(|upload| upload.held(self.limits.equal_parts()));
         held.or_else(|| match &self.legacy {
-            Legacy::Failed(held) => Some(held.clone()),
+            Legacy::Forsaken(held) => Some(held.clone()),
             Legacy::None | Legacy::TakenUp => None,
         })
     }
@@ -318,7 +307,7 @@ impl Session {
             (Step::Open, Request::Exists { .. }, Fault::Fatal(_)) => {
                 // Whether it is there is unknown: send it.
                 self.settings.look_first = false;
-                self.warnings.push(error::chain(&error));
+                self.news.warnings.push(error::chain(&error));
                 Step::Open
             }
             (_, _, Fault::Fatal(_)) => Step::Ended(Err(error)),
@@ -361,24 +350,14 @@ impl Session {
         self.location.as_ref()
     }
 
-    /// Returns where the registry may have an upload that was given up for another one, and forgets it.
-    pub fn take_given_up(&mut self) -> Option<Location> {
-        self.given_up.take()
-    }
-
     /// Returns what is known about the host by now.
     pub const fn lesson(&self) -> Lesson {
         self.limits.lesson()
     }
 
-    /// Returns what the user should know, and forgets it.
-    pub fn take_warnings(&mut self) -> Vec<String> {
-        mem::take(&mut self.warnings)
-    }
-
-    /// Returns why chunks have become smaller, and forgets it. Others may have said so.
-    pub fn take_shrunk(&mut self) -> Option<String> {
-        self.shrunk.take()
+    /// Returns what has come to light since it was asked last.
+    pub fn take_news(&mut self) -> News {
+        mem::take(&mut self.news)
     }
 
     /// Returns the size of the largest chunk that may be sent, as far as is known by now.
@@ -467,7 +446,7 @@ impl Session {
                     self.legacy = Legacy::None;
                 }
                 self.acknowledged = 0;
-                self.given_up = self.location.take();
+                self.news.given_up = self.location.take();
             }
             Step::Send(upload) | Step::Ask { upload, .. } | Step::Confirm { upload, .. } => {
                 self.acknowledged = upload.offset;

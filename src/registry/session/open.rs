@@ -75,10 +75,10 @@ impl Session {
             let message = "the registry opened an upload without a `Location` to send it to";
             return Step::Ended(Err(Error::new(ErrorKind::Refused, message)));
         };
-        if let Err(impossible) = self.limits.read(&reply.headers, &mut self.warnings) {
+        if let Err(impossible) = self.limits.read(&reply.headers, &mut self.news.warnings) {
             return Step::Ended(Err(impossible));
         }
-        self.reauthenticated = false;
+        self.attempts.let_in();
         self.legacy = Legacy::None;
         self.settings.mount_from = None;
         if let (Profile::ORDINARY, Some(known)) = (self.settings.profile, hosts::recognise(&reply.headers)) {
@@ -117,8 +117,8 @@ mod tests {
         let fatal = Answer::Fault(Fault::Fatal(Error::new(ErrorKind::Refused, "a redirect to http")));
         let (mut session, done) = play_with(look(), &blob(5), vec![fatal, opened(), status(201)]);
         assert_eq!(done, "HEAD, POST, PUT 5, uploaded");
-        assert_eq!(session.take_warnings().len(), 1);
-        assert!(session.take_warnings().is_empty());
+        assert_eq!(session.take_news().warnings.len(), 1);
+        assert!(session.take_news().warnings.is_empty());
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         let (mut session, done) =
             play_with(settings(), &blob(15), vec![garbage, kept(10), kept(15), status(201)]);
         assert_eq!(done, "POST, 0..10, 10..15, PUT, uploaded");
-        assert!(session.take_warnings()[0].contains("oci-chunk-min-length"));
+        assert!(session.take_news().warnings[0].contains("oci-chunk-min-length"));
     }
 
     #[test]

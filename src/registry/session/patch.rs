@@ -114,21 +114,14 @@ impl Session {
     /// Takes note that the registry holds the bytes before `offset`.
     pub(super) fn stand(&mut self, upload: &mut Upload, offset: u64) {
         upload.offset = offset;
-        self.gets_on(upload, offset);
-    }
-
-    /// Takes note that the registry has come so far.
-    pub(super) fn gets_on(&mut self, upload: &Upload, offset: u64) {
-        if self.budget.acknowledge(offset, upload.chunk, self.size()) {
-            self.backoff.reset();
-        }
+        self.attempts.get_on(offset, upload.chunk, self.size());
     }
 
     fn accepted(&mut self, mut upload: Upload, range: &Range<u64>, reply: &Reply) -> Step {
         upload.follow(reply);
         upload.sent = upload.sent.max(range.end);
         upload.redirects = 0;
-        self.reauthenticated = false;
+        self.attempts.let_in();
         self.legacy = Legacy::None;
         self.last_break = None;
         let length = range.end - range.start;
@@ -205,7 +198,7 @@ impl Session {
             return Step::Ended(Err(error));
         }
         self.way = Way::Whole;
-        self.warnings.push(format!("going on with the blob in one piece: {}", error::chain(&error)));
+        self.news.warnings.push(format!("going on with the blob in one piece: {}", error::chain(&error)));
         self.restart(error)
     }
 }
@@ -224,7 +217,7 @@ mod tests {
         let (mut session, done) = play_with(large(), &blob(40 * MIB), answers);
         assert_eq!(done, format!("POST, 0..{}, POST, 0..{} @b", 16 * MIB, 8 * MIB));
         assert_eq!(session.lesson().body_limit, Some(8 * MIB));
-        assert!(session.take_shrunk().is_some() && session.most() == 8 * MIB);
+        assert!(session.take_news().shrunk.is_some() && session.most() == 8 * MIB);
         // Even if one of that size went through before.
         let asked = Settings { chunk_size: Some(16 * MIB), ..settings() };
         let answers = vec![opened(), holds(16 * MIB), status(413), opened()];

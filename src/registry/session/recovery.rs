@@ -4,16 +4,15 @@
 //! However a registry behaves, the machine ends: every way back spends an attempt of the budget, loses one of
 //! [`MOST_LOSSES`] sessions, makes the chunks smaller, or may be gone only so often without progress.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
-use super::{Doubt, Held, Pending, Reply, Request, Session, Step, Way, limits::RAISE, retry};
+use super::{
+    Doubt, Held, Pending, Reply, Request, Session, Step, Way, attempts::MOST_LOSSES, limits::RAISE, retry,
+};
 use crate::{
     error::{self, Error, ErrorKind, counted, sized},
     registry::RegistryError,
 };
-
-/// A registry that loses uploads again and again will not keep the next one either.
-const MOST_LOSSES: u32 = 5;
 
 /// Whoever loses uploads may be several.
 const REPLICAS: &str = "replicas behind a load balancer lose uploads unless they share storage and secret, or sessions stick to one";
@@ -30,8 +29,8 @@ pub(super) const SETTLE: Duration = Duration::from_secs(1);
 /// What becomes of a session that may be of no use: one that an earlier process has left, or about which nobody answers.
 #[derive(Debug)]
 pub(super) enum Legacy {
-    /// It was of none, and no other one is open yet.
-    Failed(Held),
+    /// It was of none. Until another one is open, a later process may still have more luck with it.
+    Forsaken(Held),
     /// There is none, or it is lost, or has shown that it is good.
     None,
     /// Nothing was accepted in it yet.
@@ -49,18 +48,18 @@ impl Session {
                 "an earlier push has sent"
             }
             // The replica that has it may be away, and others there.
-            (_, ErrorKind::Network) if asked_about && self.losses < MOST_LOSSES => {
-                self.losses += 1;
+            (_, ErrorKind::Network) if asked_about && !self.attempts.is_last_session() => {
+                self.attempts.lose_session();
                 "was sent"
             }
             _ => return,
         };
-        self.warnings.push(format!("what {sender} is sent again: {}", error::chain(error)));
-        (self.step, self.legacy) = (Step::Open, held.map_or(Legacy::None, Legacy::Failed));
+        self.news.warnings.push(format!("what {sender} is sent again: {}", error::chain(error)));
+        (self.step, self.legacy) = (Step::Open, held.map_or(Legacy::None, Legacy::Forsaken));
     }
 
     pub(super) fn unauthorized(&mut self, step: Step, asked: &Request, error: Error) -> Step {
-        if mem::replace(&mut self.reauthenticated, true) {
+        if !self.attempts.take_token() {
             return Step::Ended(Err(error));
         }
         self.pending = Pending::Authenticate;
@@ -91,21 +90,23 @@ impl Session {
         if asked.is_some_and(retry::is_an_end) {
             return Err(error);
         }
-        if !self.budget.spend() {
-            let retries = self.settings.retries;
-            let doing = format!("giving up after {} without progress", counted(retries, "attempt"));
-            return Err(match retries {
-                0 => error,
-                _ if self.disowned > 0 => {
-                    let doing = format!("{doing} at a registry that loses uploads");
-                    self.lost(error.while_doing(doing))
-                }
-                _ => error.while_doing(doing),
-            });
-        }
-        self.pending =
-            Pending::Pause { pause: self.backoff.pause(asked.or(otherwise)), why: error::chain(&error) };
+        let Some(pause) = self.attempts.pause(asked.or(otherwise)) else { return Err(self.used_up(error)) };
+        self.pending = Pending::Pause { pause, why: error::chain(&error) };
         Ok(())
+    }
+
+    /// Adds to the last of many errors that there were as many as may be.
+    fn used_up(&self, error: Error) -> Error {
+        let retries = self.settings.retries;
+        let doing = format!("giving up after {} without progress", counted(retries, "attempt"));
+        match retries {
+            0 => error,
+            _ if self.disowned > 0 => {
+                let doing = format!("{doing} at a registry that loses uploads");
+                self.lost(error.while_doing(doing))
+            }
+            _ => error.while_doing(doing),
+        }
     }
 
     /// Goes on with `step` when the registry has had a moment.
@@ -116,12 +117,12 @@ impl Session {
 
     /// Begins anew in another session: this one is lost.
     pub(super) fn restart(&mut self, error: Error) -> Step {
-        self.losses += 1;
-        if self.losses > MOST_LOSSES {
+        if self.attempts.is_last_session() {
             let error = error.while_doing(format!("giving up after {MOST_LOSSES} lost uploads"));
             return Step::Ended(Err(self.lost(error)));
         }
-        if self.losses == MOST_LOSSES && self.may_go_whole() {
+        self.attempts.lose_session();
+        if self.attempts.is_last_session() && self.may_go_whole() {
             self.way = Way::Whole;
         }
         Step::Open
@@ -154,7 +155,7 @@ impl Session {
     /// Has the user know that smaller chunks are chosen by now.
     pub(super) fn tell_smaller(&mut self, why: &str) {
         let chunk = sized(self.limits.choose(self.size()));
-        self.shrunk = Some(format!("{why}; going on with chunks of {chunk}"));
+        self.news.shrunk = Some(format!("{why}; going on with chunks of {chunk}"));
     }
 
     /// Returns whether chunks that do not work can give way to one PUT.

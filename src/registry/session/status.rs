@@ -36,7 +36,7 @@ impl Session {
         match reply.status {
             200..=204 => {
                 upload.follow(reply);
-                if let Err(impossible) = self.limits.read(&reply.headers, &mut self.warnings) {
+                if let Err(impossible) = self.limits.read(&reply.headers, &mut self.news.warnings) {
                     return Step::Ended(Err(impossible));
                 }
                 let rest = self.size().map_or(u64::MAX, |size| size.saturating_sub(upload.offset));
@@ -119,7 +119,7 @@ impl Session {
             }
             Doubt::Unsettled { range, before } if before != held => {
                 if let Some(held) = held.filter(|held| (range.start..=range.end).contains(held)) {
-                    self.gets_on(&upload, held);
+                    self.attempts.get_on(held, upload.chunk, self.size());
                 }
                 let doubt = Doubt::Unsettled { range, before: held };
                 self.again_settled(Step::ask(upload, doubt), surprise())
@@ -438,7 +438,7 @@ mod tests {
             let (mut session, done) = play_with(settings(), &blob(25), answers().chain([silent()]).collect());
             assert!(done.starts_with(&format!("{asked}, POST, network: giving up")), "{done}");
             assert_eq!(session.held().map(|held| held.offset), Some(10));
-            assert_eq!(session.take_warnings().len(), 1);
+            assert_eq!(session.take_news().warnings.len(), 1);
             // Five times at most, however far it comes in between.
             let session = |number: u64| {
                 let kept = (1..=number).map(|count| kept(count * 10));
