@@ -90,8 +90,8 @@ pub struct Session {
     sealed: Option<(Digest, u64)>,
     limits: Limits,
     attempts: Attempts,
-    /// How often the registry has said that it knows no such upload.
-    disowned: u32,
+    /// The registry has once said that it knows no such upload.
+    disowned: bool,
     way: Way,
     /// The `Range` of a success is believed.
     trust_range: bool,
@@ -183,7 +183,7 @@ impl Session {
             sealed: None,
             limits: Limits::new(&settings),
             attempts: Attempts::new(&settings),
-            disowned: 0,
+            disowned: false,
             way: Way::first(&settings),
             trust_range: settings.profile.trust_range,
             failed_mounts: 0,
@@ -277,7 +277,7 @@ impl Session {
         if let (404, Request::Commit { .. } | Request::Patch { .. } | Request::Status { .. }) =
             (reply.status, &asked)
         {
-            self.disowned += 1;
+            self.disowned = true;
         }
         match (step, asked) {
             // A mount from a repository that we may not read is answered by 401 and worse instead of 202:

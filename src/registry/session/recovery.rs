@@ -101,7 +101,7 @@ impl Session {
         let doing = format!("giving up after {} without progress", counted(retries, "attempt"));
         match retries {
             0 => error,
-            _ if self.disowned > 0 => {
+            _ if self.disowned => {
                 let doing = format!("{doing} at a registry that loses uploads");
                 self.lost(error.while_doing(doing))
             }
