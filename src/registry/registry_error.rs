@@ -101,6 +101,20 @@ impl RegistryError {
         }
     }
 
+    /// Returns whether the same may be taken when it is asked again.
+    pub(super) fn is_transient(&self) -> bool {
+        is_transient(self.status) || self.doubts_manifest()
+    }
+
+    /// Returns whether a manifest is said to have another digest. It has what was sent: before 3.0 distribution says so
+    /// when it looks for a blob that another client is just storing, and finds an empty link (`PutContent` in
+    /// distribution/distribution:registry/storage/driver/filesystem/driver.go of 2.8 writes in place).
+    fn doubts_manifest(&self) -> bool {
+        self.code.as_deref() == Some("DIGEST_INVALID")
+            && self.method == "PUT"
+            && self.url.contains("/manifests/")
+    }
+
     /// Returns whether it was an upload that was not to be opened.
     pub(super) fn opens_upload(&self) -> bool {
         self.method == "POST" && self.url.ends_with("/blobs/uploads/")

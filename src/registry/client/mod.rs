@@ -40,7 +40,7 @@ use super::{
     origin::{is_same_server, origin},
     rate_limit::RateLimit,
     registry_error::BODY_LIMIT,
-    retry::{Backoff, Budget, is_an_end, is_transient},
+    retry::{Backoff, Budget, is_an_end},
     session::Fault,
     transport::{Incoming, Outgoing, Pool, Transport},
 };
@@ -177,8 +177,10 @@ impl Client {
                     return Ok(answer);
                 }
                 Ok(answer) => {
-                    let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
-                    if !is_transient(answer.status.as_u16()) {
+                    let refusal = self.refusal(&scope, &call.method, &answer).await;
+                    let is_transient = refusal.is_transient();
+                    let error = refusal.into_error(doing());
+                    if !is_transient {
                         return Err(self.explain(repository, error));
                     }
                     error

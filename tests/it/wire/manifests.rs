@@ -277,6 +277,20 @@ fn rule_41_a_blob_that_was_said_to_be_there_is_sent_after_all() {
 }
 
 #[test]
+fn a_manifest_that_is_said_to_have_another_digest_is_put_again() {
+    let body = r#"{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match uploaded content"}]}"#;
+    let doubt = || Fault::status(400).body("application/json", body);
+    let registry = pushed(&Layout::of(&[1000]), Script::new().on(Route::ManifestPut, 1, doubt()));
+    assert_eq!((registry.calls(Route::ManifestPut), registry.calls(Route::Open)), (2, 2));
+    // Not for ever.
+    let registry = Registry::start(Script::new().always(Route::ManifestPut, doubt()));
+    let error = Pusher::new().push(Layout::of(&[1000]).path(), &registry).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(chain(&error).contains("DIGEST_INVALID"), "{}", chain(&error));
+    assert!(registry.tags(REPOSITORY).is_empty());
+}
+
+#[test]
 fn rule_41_only_what_the_error_names_is_sent_again() {
     let layout = Layout::of(&[LARGE, 1000]);
     let named = &layout.blobs[0];
