@@ -17,10 +17,11 @@ use super::{
     head_start::HeadStart,
     resume::{Opening, Resume, Trail, give_back, key},
     runtime::blocking,
-    traffic::Traffic,
+    traffic::{Place, Traffic},
 };
 use crate::{
-    error::{ErrorKind, Result},
+    codec::Spool,
+    error::{Error, ErrorKind, Result},
     event::{Event, How, Reporter},
     oci::Digest,
     plan::{self, Need},
@@ -119,106 +120,20 @@ impl Uploader {
         settings.lesson = settings.lesson.and(self.lesson());
         let one_chunk = settings.chunk_size.unwrap_or(settings.profile.chunk_size).min(settings.chunk());
         let blob = blob.filter(|_| feed.spool().sealed().is_none_or(|(_, size)| *size > one_chunk));
-        let (mut trail, held) =
+        let (trail, held) =
             Trail::pick_up(&self.resume, &self.client, &self.repository, blob, &mut feed).await?;
-        let mut session = match held {
+        let session = match held {
             Some(held) => Session::resume(settings, held),
             None => Session::new(settings),
         };
-        let mut place = None;
-        let mut acknowledged = 0;
-        let outcome = loop {
-            let spool = feed.spool();
-            let size = spool.sealed().map(|(_, size)| *size);
-            session = match session.next(&spool) {
-                Action::Done(outcome) => break outcome,
-                Action::Fail(error) => {
-                    // The registry is well: it need not keep what will never be finished.
-                    if matches!(error.kind(), ErrorKind::Local | ErrorKind::Source) {
-                        self.abandon(&session).await;
-                        trail.finish();
-                    } else if let Some(location) = session.location() {
-                        trail.give_up(location).await;
-                    }
-                    let error = self.client.explain(&self.repository, error);
-                    return Err(error.while_doing(format!("uploading `{name}`")));
-                }
-                Action::More => {
-                    feed.more().await?;
-                    continue;
-                }
-                Action::Wait { pause, why } => {
-                    self.reporter.event(Event::Waiting { blob: name.to_owned(), pause, why });
-                    tokio::time::sleep(pause).await;
-                    session.on_waited()
-                }
-                Action::Authenticate => {
-                    self.client.reauthenticate(&self.repository).await;
-                    session.on_waited()
-                }
-                Action::Send(request) => {
-                    if place.is_none() {
-                        place = Some(self.traffic.place(size.filter(|size| *size <= one_chunk)).await?);
-                    }
-                    let pool = place.as_ref().map_or(Pool::Chunked, |place| place.pool);
-                    let outcome = self.exchange(name, &feed, &request, pool).await;
-                    session.hear(self.lesson());
-                    match outcome {
-                        Ok(reply) => session.on_reply(reply),
-                        Err(fault) => session.on_fault(fault),
-                    }
-                }
-            };
-            self.traffic.learn(self.client.host(), session.lesson());
-            let News { given_up, shrunk, warnings } = session.take_news();
-            self.tell(&session, shrunk, warnings);
-            if let Some(location) = given_up {
-                trail.give_up(&location).await;
-            }
-            trail.follow(session.location());
-            if session.acknowledged() != acknowledged {
-                acknowledged = session.acknowledged();
-                trail.note(session.held(), &spool);
-                let (blob, offset) = (name.to_owned(), acknowledged);
-                self.reporter.event(Event::Acknowledged { blob, offset, size });
-            }
-        };
-        trail.finish();
-        let (digest, size) = feed.sealed().await?;
-        let how = match outcome {
-            Outcome::Mounted => How::Mounted,
-            Outcome::Present => How::Present,
-            Outcome::Uploaded => How::Uploaded,
-        };
-        self.confirmed(name, &digest, how, size);
-        Ok((digest, size))
+        let sending = Sending { uploader: self, name, feed, trail, one_chunk, place: None, acknowledged: 0 };
+        sending.finish(session).await
     }
 
     /// Tells that the registry has a blob.
     fn confirmed(&self, name: &str, digest: &Digest, how: How, size: u64) {
         let (blob, digest) = (name.to_owned(), digest.to_string());
         self.reporter.event(Event::Confirmed { blob, digest, how, size });
-    }
-
-    /// Says what the user should know of a session by now; also that chunks are not as large as was asked for.
-    fn tell(&self, session: &Session, shrunk: Option<String>, warnings: Vec<String>) {
-        for message in warnings {
-            self.reporter.event(Event::Warning { message });
-        }
-        if let Some(message) = shrunk {
-            self.tell_once(session.most(), message);
-        }
-        if let Some(Resized { message, may_be_tried }) = session.resized() {
-            let host = self.client.host();
-            let again = format!("; `longshore doctor {host}/{}` tries larger ones again", self.repository);
-            let again = if may_be_tried { &again } else { "" };
-            self.tell_once(session.most(), format!("`{host}` gets {message}{again}"));
-        }
-    }
-
-    /// Says something about chunks of at most this size, unless it is no news.
-    fn tell_once(&self, most: u64, message: String) {
-        self.told.once(self.client.host(), most, || self.reporter.event(Event::Warning { message }));
     }
 
     /// Returns what the blobs so far have taught about the host: in force for all that are on their way.
@@ -257,45 +172,163 @@ impl Uploader {
         Ok(false)
     }
 
-    async fn exchange(&self, name: &str, feed: &Feed, request: &Request, pool: Pool) -> Result<Reply, Fault> {
-        if let (Request::Open { mount: None, .. }, Some((digest, _))) = (request, feed.spool().sealed())
-            && let Some((outcome, trail)) = self.head_start.take(|opened| opened == digest).await
+    async fn cancel(&self, location: &Location) {
+        give_back(&self.client, &self.repository, location, Pool::Chunked).await;
+    }
+}
+
+/// One blob on its way.
+struct Sending<'a> {
+    uploader: &'a Uploader,
+    name: &'a str,
+    feed: Feed,
+    trail: Trail,
+    /// What has no more bytes than this is small.
+    one_chunk: u64,
+    place: Option<Place>,
+    acknowledged: u64,
+}
+
+impl Sending<'_> {
+    /// Does what the session says, to the end. A place is waited for when the first request is due.
+    async fn finish(mut self, mut session: Session) -> Result<(Digest, u64)> {
+        loop {
+            let spool = self.feed.spool();
+            session = match session.next(&spool) {
+                Action::Done(outcome) => return self.arrived(outcome).await,
+                Action::Fail(error) => return Err(self.failed(&session, error).await),
+                Action::More => {
+                    self.feed.more().await?;
+                    continue;
+                }
+                Action::Wait { pause, why } => {
+                    let blob = self.name.to_owned();
+                    self.uploader.reporter.event(Event::Waiting { blob, pause, why });
+                    tokio::time::sleep(pause).await;
+                    session.on_waited()
+                }
+                Action::Authenticate => {
+                    self.uploader.client.reauthenticate(&self.uploader.repository).await;
+                    session.on_waited()
+                }
+                Action::Send(request) => {
+                    let pool = self.place(&spool).await?;
+                    let outcome = self.exchange(&request, pool).await;
+                    session.hear(self.uploader.lesson());
+                    match outcome {
+                        Ok(reply) => session.on_reply(reply),
+                        Err(fault) => session.on_fault(fault),
+                    }
+                }
+            };
+            self.note(&mut session, &spool).await;
+        }
+    }
+
+    async fn place(&mut self, spool: &Spool) -> Result<Pool> {
+        if let Some(place) = &self.place {
+            return Ok(place.pool);
+        }
+        let small = spool.sealed().map(|(_, size)| *size).filter(|size| *size <= self.one_chunk);
+        let place = self.uploader.traffic.place(small).await?;
+        Ok(self.place.insert(place).pool)
+    }
+
+    async fn exchange(&self, request: &Request, pool: Pool) -> Result<Reply, Fault> {
+        let Uploader { client, repository, head_start, .. } = self.uploader;
+        if let (Request::Open { mount: None, .. }, Some((digest, _))) = (request, self.feed.spool().sealed())
+            && let Some((outcome, trail)) = head_start.take(|opened| opened == digest).await
         {
             // Whoever sends the blob has one of its own.
             trail.finish();
             return outcome;
         }
-        let body: Option<UploadBody> = match request {
-            Request::Patch { range, .. } => Some(feed.body(range.start, range.end)),
-            Request::Commit { body: Some(size), .. } if *size > 0 => Some(feed.body(0, *size)),
+        let body = match request {
+            Request::Patch { range, .. } => Some(self.feed.body(range.start, range.end)),
+            Request::Commit { body: Some(size), .. } if *size > 0 => Some(self.feed.body(0, *size)),
             Request::Commit { .. } => {
-                feed.prove().await.map_err(Fault::Fatal)?;
+                self.feed.prove().await.map_err(Fault::Fatal)?;
                 None
             }
             _ => None,
         };
-        let body = body.map(|body| self.counted(name, body));
-        self.client.exchange(&self.repository, request, body, pool).await
+        let body = body.map(|body| self.counted(body));
+        client.exchange(repository, request, body, pool).await
     }
 
     /// Tells of every frame that leaves.
-    fn counted(&self, name: &str, body: UploadBody) -> UploadBody {
-        let (name, sent, reporter) = (name.to_owned(), Arc::clone(&self.sent), Arc::clone(&self.reporter));
+    fn counted(&self, body: UploadBody) -> UploadBody {
+        let (sent, reporter) = (Arc::clone(&self.uploader.sent), Arc::clone(&self.uploader.reporter));
+        let blob = self.name.to_owned();
         let frames = body.frames.inspect_ok(move |frame| {
             let size = frame.len() as u64;
             let bytes = sent.fetch_add(size, Ordering::Relaxed) + size;
-            reporter.event(Event::Sent { blob: name.clone(), bytes });
+            reporter.event(Event::Sent { blob: blob.clone(), bytes });
         });
         UploadBody { size: body.size, frames: Box::pin(frames) }
     }
 
-    async fn abandon(&self, session: &Session) {
-        if let Some(location) = session.location() {
-            self.cancel(location).await;
+    /// Passes on what the session knows by now: to other uploads, to the user, to a later process.
+    async fn note(&mut self, session: &mut Session, spool: &Spool) {
+        let Uploader { client, reporter, traffic, .. } = self.uploader;
+        traffic.learn(client.host(), session.lesson());
+        let News { given_up, shrunk, warnings } = session.take_news();
+        for message in warnings {
+            reporter.event(Event::Warning { message });
+        }
+        self.tell_of_chunks(session, shrunk);
+        if let Some(location) = given_up {
+            self.trail.give_up(&location).await;
+        }
+        self.trail.follow(session.location());
+        if session.acknowledged() != self.acknowledged {
+            self.acknowledged = session.acknowledged();
+            self.trail.note(session.held(), spool);
+            let (blob, offset) = (self.name.to_owned(), self.acknowledged);
+            let size = spool.sealed().map(|(_, size)| *size);
+            reporter.event(Event::Acknowledged { blob, offset, size });
         }
     }
 
-    async fn cancel(&self, location: &Location) {
-        give_back(&self.client, &self.repository, location, Pool::Chunked).await;
+    /// Says that chunks have shrunk, and that they are not as large as was asked for.
+    fn tell_of_chunks(&self, session: &Session, shrunk: Option<String>) {
+        let Uploader { client, repository, reporter, told, .. } = self.uploader;
+        let host = client.host();
+        let tell = |message| told.once(host, session.most(), || reporter.event(Event::Warning { message }));
+        if let Some(message) = shrunk {
+            tell(message);
+        }
+        if let Some(Resized { message, may_be_tried }) = session.resized() {
+            let again = format!("; `longshore doctor {host}/{repository}` tries larger ones again");
+            let again = if may_be_tried { &again } else { "" };
+            tell(format!("`{host}` gets {message}{again}"));
+        }
+    }
+
+    async fn arrived(mut self, outcome: Outcome) -> Result<(Digest, u64)> {
+        self.trail.finish();
+        let (digest, size) = self.feed.sealed().await?;
+        let how = match outcome {
+            Outcome::Mounted => How::Mounted,
+            Outcome::Present => How::Present,
+            Outcome::Uploaded => How::Uploaded,
+        };
+        self.uploader.confirmed(self.name, &digest, how, size);
+        Ok((digest, size))
+    }
+
+    /// Leaves nothing behind that nobody will go on with.
+    async fn failed(self, session: &Session, error: Error) -> Error {
+        let Uploader { client, repository, .. } = self.uploader;
+        // The registry is well: it need not keep what will never be finished.
+        if matches!(error.kind(), ErrorKind::Local | ErrorKind::Source) {
+            if let Some(location) = session.location() {
+                self.uploader.cancel(location).await;
+            }
+            self.trail.finish();
+        } else if let Some(location) = session.location() {
+            self.trail.give_up(location).await;
+        }
+        client.explain(repository, error).while_doing(format!("uploading `{}`", self.name))
     }
 }
