@@ -66,6 +66,38 @@ struct Document {
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
+impl Document {
+    /// Says what the fields describe, and so what kind of document has them; of empty ones its media type decides, be
+    /// it its own or the one that is declared.
+    fn content(
+        self,
+        own: Option<DocumentKind>,
+        declared: Option<DocumentKind>,
+    ) -> Result<(Content, DocumentKind), &'static str> {
+        let Self { config, layers, manifests, blobs, .. } = self;
+        Ok(match (layers, manifests, blobs) {
+            (None, Some(manifests), None) if config.is_none() => {
+                (Content::Index { manifests }, DocumentKind::Index)
+            }
+            (Some(_), None, None) if config.is_none() => return Err("it has layers and no config"),
+            (Some(layers), None, None) => (Content::Image { config, layers }, DocumentKind::Manifest),
+            // Go programs write `null` for nothing.
+            (None, None, blobs) if config.is_none() => match own.or(declared) {
+                Some(DocumentKind::Artifact) => {
+                    let layers = blobs.unwrap_or_default();
+                    (Content::Image { config: None, layers }, DocumentKind::Artifact)
+                }
+                Some(DocumentKind::Index) if own.is_some() && blobs.is_none() => {
+                    (Content::Index { manifests: Vec::new() }, DocumentKind::Index)
+                }
+                _ => return Err("it names neither layers nor manifests"),
+            },
+            (None, None, None) => (Content::Image { config, layers: Vec::new() }, DocumentKind::Manifest),
+            _ => return Err("ambiguous: it could be read as a manifest and as an index"),
+        })
+    }
+}
+
 impl Manifest {
     /// Reads a document. `declared` is the media type its descriptor gives; `digest` names the bytes, which
     /// the caller has checked.
@@ -76,69 +108,41 @@ impl Manifest {
                 bytes.len()
             )));
         }
-        let wrong = |what: String| Error::source(format!("manifest {digest}: {what}"));
-        let unsupported =
-            |media_type: &str| wrong(format!("unsupported media type: `{}`", media_type.escape_debug()));
-        // Before the JSON: a schema 1 manifest or a foreign type deserves its own words.
-        let declared_kind = match declared {
-            Some(declared) => match media_type::document_kind(declared) {
-                Some(DocumentKind::Schema1) | None => return Err(unsupported(declared)),
-                kind => kind,
-            },
-            None => None,
+        let wrong = |what: &str| Error::source(format!("manifest {digest}: {what}"));
+        let kind_of = |media_type: Option<&str>| {
+            let Some(media_type) = media_type else { return Ok(None) };
+            match media_type::document_kind(media_type) {
+                Some(DocumentKind::Schema1) | None => {
+                    Err(wrong(&format!("unsupported media type: `{}`", media_type.escape_debug())))
+                }
+                kind => Ok(kind),
+            }
         };
-        let document: Document = serde_json::from_slice(&bytes)
-            .map_err(|error| wrong("not a valid manifest".into()).because(error))?;
+        // Before the JSON: a schema 1 manifest or a foreign type deserves its own words.
+        let declared_kind = kind_of(declared)?;
+        let mut document: Document =
+            serde_json::from_slice(&bytes).map_err(|error| wrong("not a valid manifest").because(error))?;
         if document.schema_version == Some(1) || document.fs_layers.is_some() {
-            return Err(wrong("unsupported: Docker schema 1".into())
+            return Err(wrong("unsupported: Docker schema 1")
                 .with_hint("pull and push the image once with a current tool to convert it"));
         }
-        let own_kind = match document.media_type.as_deref() {
-            Some(own) => match media_type::document_kind(own) {
-                Some(DocumentKind::Schema1) | None => return Err(unsupported(own)),
-                kind => kind,
-            },
-            None => None,
-        };
-        if let (Some(declared), Some(own)) = (declared, document.media_type.as_deref())
+        let own = document.media_type.take();
+        let own_kind = kind_of(own.as_deref())?;
+        if let (Some(declared), Some(own)) = (declared, &own)
             && declared != own
         {
-            return Err(wrong(format!("its media type is `{own}`, its descriptor says `{declared}`")));
+            return Err(wrong(&format!("its media type is `{own}`, its descriptor says `{declared}`")));
         }
-        let (content, kind) = match (document.layers, document.manifests, document.blobs) {
-            (None, Some(manifests), None) if document.config.is_none() => {
-                (Content::Index { manifests }, DocumentKind::Index)
-            }
-            (Some(layers), None, None) => {
-                let config = document.config.ok_or_else(|| wrong("it has layers and no config".into()))?;
-                (Content::Image { config: Some(config), layers }, DocumentKind::Manifest)
-            }
-            // Go programs write `null` for nothing.
-            (None, None, blobs) if document.config.is_none() => match own_kind.or(declared_kind) {
-                Some(DocumentKind::Artifact) => {
-                    let layers = blobs.unwrap_or_default();
-                    (Content::Image { config: None, layers }, DocumentKind::Artifact)
-                }
-                Some(DocumentKind::Index) if own_kind.is_some() && blobs.is_none() => {
-                    (Content::Index { manifests: Vec::new() }, DocumentKind::Index)
-                }
-                _ => return Err(wrong("it names neither layers nor manifests".into())),
-            },
-            (None, None, None) => {
-                (Content::Image { config: document.config, layers: Vec::new() }, DocumentKind::Manifest)
-            }
-            _ => return Err(wrong("ambiguous: it could be read as a manifest and as an index".into())),
-        };
+        let subject = document.subject.take();
+        let (content, kind) = document.content(own_kind, declared_kind).map_err(wrong)?;
         if own_kind.or(declared_kind).is_some_and(|said| said != kind) {
-            return Err(wrong("its media type says one kind of document, its fields another".into()));
+            return Err(wrong("its media type says one kind of document, its fields another"));
         }
-        let media_type = match (document.media_type, declared) {
-            (Some(own), _) => own,
-            (None, Some(declared)) => declared.to_owned(),
-            (None, None) if kind == DocumentKind::Index => MediaType::ImageIndex.to_string(),
-            (None, None) => MediaType::ImageManifest.to_string(),
-        };
-        Ok(Self { bytes, digest, media_type, content, subject: document.subject })
+        let media_type = own.or(declared.map(str::to_owned)).unwrap_or_else(|| match kind {
+            DocumentKind::Index => MediaType::ImageIndex.to_string(),
+            _ => MediaType::ImageManifest.to_string(),
+        });
+        Ok(Self { bytes, digest, media_type, content, subject })
     }
 
     /// Returns the config that an image names.
