@@ -25,54 +25,48 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     }
     args.report.check()?;
     let mut problems = Problems::of(list);
-    let mut pushes = Vec::new();
     // Where rootless podman's storage is listed, this process is the second one, and the first has read the list.
     let lost = list == "-" && context.environment.is_in_user_namespace();
-    let entries = entries::read(list, &mut problems)
+    let typed = entries::read(list, &mut problems)
         .map_err(|error| if lost { error.with_hint("give the list as a file") } else { error })?;
-    for entry in entries {
+    let mut pushes = Vec::new();
+    for entry in typed {
         let line = entry.line;
         let args = context.push_args(&entry.destinations);
         pushes.extend(problems.sift(line, args).map(|args| (line, entry.over(args))));
     }
-    let mut orders = Vec::new();
-    // By whom each name is given.
-    let mut named: HashMap<String, (usize, usize)> = HashMap::new();
-    for (at, (line, args)) in pushes.iter().enumerate() {
-        let Some(order) = problems.sift(*line, Order::new(args, context)) else { continue };
-        for name in order.names() {
-            let words = format!("`{}` is", name.escape_debug());
-            if let Some((_, other)) = named.insert(name, (at, *line)).filter(|(other, _)| *other != at) {
-                let error = Error::usage(format!("{words} where the entry of line {other} goes too"));
-                problems.sift(*line, Err::<(), _>(error));
-            }
+    let mut entries = Vec::new();
+    for (line, args) in &pushes {
+        if let Some(order) = problems.sift(*line, Order::new(args, context)) {
+            entries.push(Listed { line: *line, job: job(&order), order });
         }
-        orders.push((*line, job(&order), order));
     }
+    tell_apart(&entries, &mut problems);
     problems.check()?;
     let mut journal = journal(list, args, context);
-    for (line, job, order) in &orders {
-        if done(journal.as_ref(), job.as_ref()).is_none() {
-            problems.sift(*line, look_into(order));
-        }
+    let is_done = |entry: &Listed<'_>| entry.done(journal.as_ref()).is_some();
+    for entry in entries.iter().filter(|entry| !is_done(entry)) {
+        problems.sift(entry.line, look_into(&entry.order));
     }
     problems.check()?;
-    let before = orders.iter().filter(|(_, job, _)| done(journal.as_ref(), job.as_ref()).is_some()).count();
+    let before = entries.iter().filter(|entry| is_done(entry)).count();
     if before > 0 {
-        let words = format!("{before} of {} done before; `--no-resume` does them again", orders.len());
+        let words = format!("{before} of {} done before; `--no-resume` does them again", entries.len());
         context.printer.status(&words);
     }
-    let embedded = orders.iter().all(|(_, _, order)| order.is_embedded());
+    let embedded = entries.iter().all(|entry| entry.order.is_embedded());
     let shared = Shared::begin(args, embedded, context)?;
     let push = async |shared: &Shared<'_>| {
         let mut all = Done::none(args.dry_run);
-        for (_, job, order) in orders {
-            match done(journal.as_ref(), job.as_ref()) {
+        for entry in entries {
+            match entry.done(journal.as_ref()) {
                 Some(_) if args.dry_run => {}
-                Some(arrived) => all.extend(Done::before(&order.args.image(), arrived)),
+                Some(arrived) => all.extend(Done::before(&entry.order.args.image(), arrived)),
                 None => {
-                    let done = carry_out(order, shared, context).await;
-                    if let (Some(journal), Some(job), Some(arrived)) = (&mut journal, job, done.arrived()) {
+                    let done = carry_out(entry.order, shared, context).await;
+                    if let (Some(journal), Some(job), Some(arrived)) =
+                        (&mut journal, entry.job, done.arrived())
+                    {
                         journal.note(job, arrived);
                     }
                     all.extend(done);
@@ -90,6 +84,34 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     }
 }
 
+/// One push of the list.
+struct Listed<'a> {
+    line: usize,
+    order: Order<'a>,
+    job: Option<Job>,
+}
+
+impl Listed<'_> {
+    /// Returns what an earlier run has done of it.
+    fn done<'a>(&self, journal: Option<&'a Journal>) -> Option<&'a [(String, Pushed)]> {
+        journal?.done(self.job.as_ref()?)
+    }
+}
+
+/// Makes sure that no two entries give the same name.
+fn tell_apart(entries: &[Listed<'_>], problems: &mut Problems) {
+    let mut given: HashMap<String, (usize, usize)> = HashMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        for name in entry.order.names() {
+            let words = format!("`{}` is", name.escape_debug());
+            if let Some((_, other)) = given.insert(name, (at, entry.line)).filter(|(by, _)| *by != at) {
+                let error = Error::usage(format!("{words} where the entry of line {other} goes too"));
+                problems.sift(entry.line, Err::<(), _>(error));
+            }
+        }
+    }
+}
+
 /// Returns what is kept of an earlier run.
 fn journal(list: &str, args: &Args, context: &Context) -> Option<Journal> {
     let dir = context.environment.state_dir()?.join("lists");
@@ -103,10 +125,6 @@ fn journal(list: &str, args: &Args, context: &Context) -> Option<Journal> {
         journal.forget();
     }
     None
-}
-
-fn done<'a>(journal: Option<&'a Journal>, job: Option<&Job>) -> Option<&'a [(String, Pushed)]> {
-    journal?.done(job?)
 }
 
 /// Returns by what a push is known to a later run; by nothing, if its destination can be looked at for nothing, or
