@@ -316,9 +316,7 @@ impl Probe {
     async fn referrers(&self, subject: &Digest) -> Verdict {
         let call = Call::new(Method::GET, self.url(&format!("referrers/{subject}")));
         match self.client.insist(&self.repository, call, || "listing referrers".to_owned()).await {
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
-                Verdict::No(refused(&answer.refusal(&Method::GET)))
-            }
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => Verdict::No(refused(&answer.refusal())),
             Ok(_) => Verdict::Yes,
             Err(error) => match error.find::<RegistryError>() {
                 Some(refusal) => Verdict::No(refused(refusal)),

@@ -22,7 +22,7 @@ use crate::{
     registry::{
         body::Payload,
         credentials::{Credential, Secret},
-        location::{REDIRECTS, keep_origin, redirected},
+        location::{REDIRECTS, keep_origin},
         origin::{is_same_server, origin},
         retry::is_transient,
         session::Fault,
@@ -64,11 +64,11 @@ impl TokenRequest {
             let answer = follow(transport, || Ok(self.post(realm.clone(), token))).await?;
             // Token servers older than OAuth2 know only GET.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
-                return Token::of(&answer, &Method::POST);
+                return Token::of(&answer);
             }
         }
         let answer = follow(transport, || self.get(realm.clone(), credential)).await?;
-        Token::of(&answer, &Method::GET)
+        Token::of(&answer)
     }
 
     /// Returns where to ask: a registry behind a proxy that speaks TLS for it may not know that of its realm either.
@@ -132,9 +132,9 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    fn of(answer: &Incoming, method: &Method) -> Result<Self, Fault> {
+    fn of(answer: &Incoming) -> Result<Self, Fault> {
         if !answer.status.is_success() {
-            let refusal = answer.refusal(method);
+            let refusal = answer.refusal();
             if is_transient(refusal.status) {
                 return Err(Fault::Connect { why: refusal.to_string() });
             }
@@ -171,11 +171,9 @@ async fn follow(
     for _ in 0..=REDIRECTS {
         let mut asked = question()?;
         asked.url = moved.take().unwrap_or(asked.url);
-        let (method, url) = (asked.method.clone(), asked.url.clone());
         let answer = transport.send(asked).await?;
-        let target = redirected(&method, &url, answer.status, &answer.headers, &transport.guard);
-        let Some(target) = target.map_err(Fault::Fatal)? else { return Ok(answer) };
-        if !is_same_server(&target, &url) {
+        let Some(target) = answer.redirect(&transport.guard)? else { return Ok(answer) };
+        if !is_same_server(&target, &answer.url) {
             return Ok(answer);
         }
         moved = Some(target);

@@ -111,7 +111,7 @@ impl Client {
         url.set_path("/v2/");
         let answer = self.insist(repository, Call::new(Method::GET, url), || doing.to_owned()).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Err(answer.refusal(&Method::GET).into_error(doing));
+            return Err(answer.refusal().into_error(doing));
         }
         Ok(answer)
     }

@@ -35,7 +35,7 @@ use super::{
     RegistryError,
     auth::{Authenticator, Challenge, Scope, is_basic},
     body::Payload,
-    location::{REDIRECTS, redirected},
+    location::REDIRECTS,
     options::ClientOptions,
     origin::{is_same_server, origin},
     rate_limit::RateLimit,
@@ -141,7 +141,7 @@ impl Client {
         if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
             return Ok(answer);
         }
-        let error = self.refusal(&scope, &call.method, &answer).await.into_error(doing());
+        let error = self.refusal(&scope, &answer).await.into_error(doing());
         Err(self.explain(repository, error))
     }
 
@@ -168,16 +168,16 @@ impl Client {
                 // question gets lost with it, and nothing is wrong.
                 Err(Fault::Reset { .. }) if std::mem::take(&mut may_be_lost) => continue,
                 // Who asked to read something gets all of it, or another try.
-                Ok(answer) if call.method == Method::GET && answer.is_cut_off(call.limit) => {
+                Ok(answer) if answer.method == Method::GET && answer.is_cut_off(call.limit) => {
                     let why = format!("{} broke its answer off", origin(&answer.url));
                     given_up(Fault::Connect { why }, doing())
                 }
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
-                Ok(answer) if answer.status == StatusCode::NOT_FOUND && call.method != Method::PUT => {
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND && answer.method != Method::PUT => {
                     return Ok(answer);
                 }
                 Ok(answer) => {
-                    let refusal = self.refusal(&scope, &call.method, &answer).await;
+                    let refusal = self.refusal(&scope, &answer).await;
                     let is_transient = refusal.is_transient();
                     let error = refusal.into_error(doing());
                     if !is_transient {
@@ -240,18 +240,14 @@ impl Client {
                     continue;
                 }
             }
-            let (method, guard) = (&call.method, &transport.guard);
             if shown.is_some()
-                && matches!(*method, Method::GET | Method::HEAD)
+                && matches!(answer.method, Method::GET | Method::HEAD)
                 && (answer.status.is_success() || answer.status == StatusCode::NOT_FOUND)
                 && answer.url.path().starts_with(&format!("/v2/{}/", scope.repository))
             {
                 auth.answered(&scope.repository);
             }
-            if repeatable
-                && let Some(target) = redirected(method, &answer.url, answer.status, &answer.headers, guard)
-                    .map_err(Fault::Fatal)?
-            {
+            if repeatable && let Some(target) = answer.redirect(&transport.guard)? {
                 redirects += 1;
                 if redirects > REDIRECTS {
                     let words = format!("more than {REDIRECTS} redirects, the last to {}", origin(&target));
@@ -297,16 +293,18 @@ impl Client {
     }
 
     /// Reads a refusal. That of a HEAD has no words: where they matter most, GET asks for them.
-    async fn refusal(&self, scope: &Scope, method: &Method, answer: &Incoming) -> RegistryError {
+    async fn refusal(&self, scope: &Scope, answer: &Incoming) -> RegistryError {
         let denied = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        if denied && method == Method::HEAD {
+        if denied && answer.method == Method::HEAD {
             let mut question = Call::new(Method::GET, answer.url.clone());
             match self.round_trip(scope, &mut question).await {
-                Ok(told) if told.status == answer.status => return told.refusal(method),
+                Ok(told) if told.status == answer.status => {
+                    return Incoming { method: Method::HEAD, ..told }.refusal();
+                }
                 _ => {}
             }
         }
-        answer.refusal(method)
+        answer.refusal()
     }
 }
 

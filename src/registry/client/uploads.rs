@@ -10,7 +10,6 @@ use crate::{
         Location,
         auth::Scope,
         body::{Payload, UploadBody},
-        location::redirected,
         session::{Fault, Reply, Request},
         transport::Pool,
     },
@@ -60,11 +59,7 @@ impl Client {
                 let words = format!("opened an upload by {status} without a `Location` to send it to");
                 return Err(Fault::Fatal(no_registry(&answer.url, &words)));
             }
-            _ if streams && answer.status.is_redirection() => {
-                redirected(&call.method, &answer.url, answer.status, &answer.headers, guard)
-                    .map_err(Fault::Fatal)?
-                    .map(Location)
-            }
+            _ if streams && answer.status.is_redirection() => answer.redirect(guard)?.map(Location),
             // Where a blob can be pulled from is nothing to us.
             Request::Cancel { .. } | Request::Commit { .. } | Request::Exists { .. } => None,
             Request::Open { .. } | Request::Patch { .. } | Request::Status { .. } => {
@@ -74,11 +69,7 @@ impl Client {
                 }
             }
         };
-        let error = if answer.status.is_success() {
-            None
-        } else {
-            Some(self.refusal(&scope, &call.method, &answer).await)
-        };
+        let error = if answer.status.is_success() { None } else { Some(self.refusal(&scope, &answer).await) };
         let (status, elapsed) = (answer.status.as_u16(), answer.elapsed);
         Ok(Reply { status, headers: answer.headers, location, error, elapsed })
     }

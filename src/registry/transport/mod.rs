@@ -32,7 +32,7 @@ use super::{
     certificates::Certificates,
     confidential::Confidential,
     guard::Guard,
-    location::nameless,
+    location::{nameless, redirected},
     options::ClientOptions,
     origin::origin,
     proxies::Proxies,
@@ -76,6 +76,7 @@ impl Outgoing {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     /// What was asked in the end.
+    pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
@@ -96,9 +97,15 @@ impl Incoming {
         self.status.is_success() && !self.whole && self.rest.is_none() && self.body.len() < limit
     }
 
+    /// Returns where the same is to be asked again, if the answer is a redirect that its method may follow.
+    pub(crate) fn redirect(&self, guard: &Guard) -> Result<Option<Url>, Fault> {
+        redirected(&self.method, &self.url, self.status, &self.headers, guard).map_err(Fault::Fatal)
+    }
+
     /// Reads the answer as a refusal.
-    pub(crate) fn refusal(&self, method: &Method) -> RegistryError {
-        RegistryError::new(method, &self.url, self.status, &self.headers, &self.body, &self.confidential)
+    pub(crate) fn refusal(&self) -> RegistryError {
+        let Self { method, url, status, headers, body, confidential, .. } = self;
+        RegistryError::new(method, url, *status, headers, body, confidential)
     }
 }
 
@@ -216,7 +223,7 @@ impl Transport {
         let carries = !matches!(method, Method::GET | Method::HEAD);
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
         let confidential = Confidential::of(&url, &headers, &payload, self.settings.proxies.of(&url));
-        let mut request = reqwest::Request::new(method, url.clone());
+        let mut request = reqwest::Request::new(method.clone(), url.clone());
         *request.headers_mut() = headers;
         let meter = Meter::new(if let Payload::Stream(body) = &payload { body.size } else { 0 });
         match payload {
@@ -263,7 +270,7 @@ impl Transport {
         }
         let rest = leaves_body.then_some(response);
         let elapsed = meter.elapsed();
-        Ok(Incoming { url, status, version, headers, body, whole, rest, elapsed, confidential })
+        Ok(Incoming { method, url, status, version, headers, body, whole, rest, elapsed, confidential })
     }
 
     /// Names a place for messages: it is not always the user who has named it.
