@@ -56,6 +56,11 @@ impl Payload {
     pub(crate) const fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }
+
+    /// Returns how many bytes it streams: none, where it can be sent again.
+    pub(crate) const fn streamed(&self) -> u64 {
+        if let Self::Stream(body) = self { body.size } else { 0 }
+    }
 }
 
 /// Watches one request. Dropping it stops the body.

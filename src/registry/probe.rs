@@ -13,13 +13,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, StatusCode};
 use serde_json::Value;
-use url::Url;
 
 pub use super::client::Contact;
 use super::{
     Lesson, Location, RegistryError,
     body::UploadBody,
-    client::{Call, Client, MANIFEST_LIMIT},
+    client::{Client, MANIFEST_LIMIT},
     retry::is_transient,
     session::{Fault, Limits, Mount, Reply, Request, Settings, Stored, is_lost_behind},
     transport::Pool,
@@ -260,12 +259,11 @@ impl Probe {
 
     /// Returns the digests of an image in the repository and of its config, if there is one.
     async fn image(&self) -> Result<Option<(Digest, Digest)>> {
-        let mut url = self.url("tags/list");
-        url.set_query(Some("n=1"));
-        let mut call = Call::new(Method::GET, url);
+        let mut call = self.client.call(Method::GET, &self.repository, "tags/list");
+        call.request.url.set_query(Some("n=1"));
         // Not everybody stops after one.
-        call.limit = MANIFEST_LIMIT;
-        let answer = self.client.insist(&self.repository, call, || "listing tags".to_owned()).await?;
+        call.request.limit = MANIFEST_LIMIT;
+        let answer = self.client.insist(call, || "listing tags".to_owned()).await?;
         if !answer.whole {
             return Err(Error::new(ErrorKind::Refused, "the list of tags is too long"));
         }
@@ -314,8 +312,8 @@ impl Probe {
     }
 
     async fn referrers(&self, subject: &Digest) -> Verdict {
-        let call = Call::new(Method::GET, self.url(&format!("referrers/{subject}")));
-        match self.client.insist(&self.repository, call, || "listing referrers".to_owned()).await {
+        let call = self.client.call(Method::GET, &self.repository, &format!("referrers/{subject}"));
+        match self.client.insist(call, || "listing referrers".to_owned()).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => Verdict::No(refused(&answer.refusal())),
             Ok(_) => Verdict::Yes,
             Err(error) => match error.find::<RegistryError>() {
@@ -331,10 +329,6 @@ impl Probe {
 
     fn hold(&self, location: &Location) {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(location.clone());
-    }
-
-    fn url(&self, rest: &str) -> Url {
-        self.client.url(&self.repository, rest)
     }
 }
 

@@ -26,7 +26,7 @@ struct Found {
 impl Client {
     /// Returns the size of a blob, if the repository has it.
     pub async fn head_blob(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
-        let call = Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}")));
+        let call = self.call(Method::HEAD, repository, &format!("blobs/{digest}"));
         match self.find_blob(repository, digest, call).await? {
             // Without a length answer proxies that compress, and whatever makes a HEAD of a GET (django-oci 0.0.17); with
             // that of no body, whatever counts its own.
@@ -43,10 +43,10 @@ impl Client {
 
     /// Returns the size and the first bytes of a blob, if the repository has it.
     pub async fn peek_blob(&self, repository: &str, digest: &Digest) -> Result<Option<(u64, Bytes)>> {
-        let mut call = Call::new(Method::GET, self.url(repository, &format!("blobs/{digest}")));
-        call.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-15"));
+        let mut call = self.call(Method::GET, repository, &format!("blobs/{digest}"));
+        call.request.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-15"));
         // A registry that knows no ranges sends everything: the rest is not read.
-        call.limit = HEAD;
+        call.request.limit = HEAD;
         let Some(Found { size, start, .. }) = self.find_blob(repository, digest, call).await? else {
             return Ok(None);
         };
@@ -63,9 +63,9 @@ impl Client {
     /// Returns a blob of at most `limit` bytes, if the repository has it: a config. Its digest has been checked.
     pub async fn get_blob(&self, repository: &str, digest: &Digest, limit: usize) -> Result<Option<Bytes>> {
         let doing = || format!("reading blob {} of `{}/{repository}`", digest.short(), self.host());
-        let mut call = Call::new(Method::GET, self.url(repository, &format!("blobs/{digest}")));
-        call.limit = limit;
-        let answer = self.insist(repository, call, doing).await?;
+        let mut call = self.call(Method::GET, repository, &format!("blobs/{digest}"));
+        call.request.limit = limit;
+        let answer = self.insist(call, doing).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl Client {
 
     async fn find_blob(&self, repository: &str, digest: &Digest, call: Call) -> Result<Option<Found>> {
         let doing = || format!("looking for blob {} in `{}/{repository}`", digest.short(), self.host());
-        let answer = match self.insist(repository, call, doing).await {
+        let answer = match self.insist(call, doing).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
             Ok(answer) => answer,
             Err(error) if error.find::<Unsafe>().is_some() => {

@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::{Call, Client};
+use super::Client;
 use crate::error::Result;
 
 /// A request that changes nothing.
@@ -41,11 +41,10 @@ impl Client {
     pub async fn download(&self, repository: &str, question: Question) -> Result<Option<Download>> {
         let Question { method, path, query, headers } = question;
         let doing = || format!("reading `{path}` of `{}/{repository}`", self.host());
-        let mut url = self.url(repository, &path);
-        url.set_query(query.as_deref());
-        let mut call = Call::new(method, url);
-        call.headers = headers;
-        let answer = self.ask_once(repository, call, doing).await?;
+        let mut call = self.call(method, repository, &path);
+        call.request.url.set_query(query.as_deref());
+        call.request.headers = headers;
+        let answer = self.ask_once(call, doing).await?;
         let Some(rest) = answer.rest else { return Ok(None) };
         let patience = self.0.options.timeout;
         let frames = stream::try_unfold(rest, move |mut rest| async move {

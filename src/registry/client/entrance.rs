@@ -107,9 +107,8 @@ impl Client {
 
     /// Asks for `/v2/`, with the rights for a repository if one is named; what is there is a registry.
     async fn knock(&self, repository: &str, doing: &str) -> Result<Incoming> {
-        let mut url = self.url("", "");
-        url.set_path("/v2/");
-        let answer = self.insist(repository, Call::new(Method::GET, url), || doing.to_owned()).await?;
+        let call = Call::new(Method::GET, repository, self.url(""));
+        let answer = self.insist(call, || doing.to_owned()).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Err(answer.refusal().into_error(doing));
         }

@@ -28,8 +28,7 @@ impl Client {
     /// Returns all repositories, if the registry lists them.
     pub async fn repositories(&self) -> Result<Option<Vec<String>>> {
         let doing = || format!("listing the repositories of `{}`", self.host());
-        let url = self.url("_catalog", "");
-        let names = self.list("", url, "repositories").await;
+        let names = self.list("", self.url("_catalog"), "repositories").await;
         let names = names.map_err(|error| error.while_doing(doing()))?;
         Ok(names.map(|names| sane(names, |name| Repository::new("", name).is_ok())))
     }
@@ -37,22 +36,20 @@ impl Client {
     /// Returns the tags of a repository, if there is one.
     pub async fn tags(&self, repository: &str) -> Result<Option<Vec<String>>> {
         let doing = || format!("listing the tags of `{}/{repository}`", self.host());
-        let names = self.list(repository, self.url(repository, "tags/list"), "tags").await;
+        let names = self.list(repository, self.url(&format!("{repository}/tags/list")), "tags").await;
         let names = names.map_err(|error| error.while_doing(doing()))?;
         Ok(names.map(|names| sane(names, |name| check_tag(name).is_ok())))
     }
 
     async fn list(&self, repository: &str, mut url: Url, key: &str) -> Result<Option<Vec<String>>> {
         let refused = |words: &str| Error::new(ErrorKind::Refused, words);
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
         url.set_query(Some(&format!("n={PAGE}")));
         let mut names = Vec::new();
         let (mut asked, mut empty) = (HashSet::new(), 0);
         for page_number in 0..NAME_LIMIT {
-            let mut call = Call::new(Method::GET, url.clone());
-            call.limit = PAGE_LIMIT;
-            let answer = match self.insist(repository, call, || "asking for a page".to_owned()).await {
+            let mut call = Call::new(Method::GET, repository, url.clone());
+            call.request.limit = PAGE_LIMIT;
+            let answer = match self.insist(call, || "asking for a page".to_owned()).await {
                 // distribution gives fewer where it is told to, and no smaller page in the place of a larger one.
                 Err(error) if page_number == 0 && is_bad_request(&error) => {
                     url.set_query(None);

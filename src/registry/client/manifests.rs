@@ -40,8 +40,7 @@ impl Client {
     /// Returns the digest of the manifest that a tag or digest names, if there is one.
     pub async fn head_manifest(&self, repository: &str, reference: &str) -> Result<Option<Digest>> {
         let doing = || format!("looking for `{}`", self.named(repository, reference));
-        let answer =
-            self.insist(repository, self.manifest(Method::HEAD, repository, reference), doing).await?;
+        let answer = self.insist(self.manifest(Method::HEAD, repository, reference), doing).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -55,8 +54,8 @@ impl Client {
     pub async fn get_manifest(&self, repository: &str, reference: &str) -> Result<Option<(String, Bytes)>> {
         let doing = || format!("reading `{}`", self.named(repository, reference));
         let mut call = self.manifest(Method::GET, repository, reference);
-        call.limit = MANIFEST_LIMIT;
-        let answer = self.insist(repository, call, doing).await?;
+        call.request.limit = MANIFEST_LIMIT;
+        let answer = self.insist(call, doing).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -87,14 +86,13 @@ impl Client {
         let doing = || format!("pushing the manifest to `{}`", self.named(repository, reference));
         let content_type = HeaderValue::from_str(media_type)
             .map_err(|_| Error::source(format!("invalid media type: `{}`", media_type.escape_debug())))?;
-        let mut url = self.url(repository, &format!("manifests/{reference}"));
+        let mut call = self.call(Method::PUT, repository, &format!("manifests/{reference}"));
         if !tags.is_empty() {
-            url.query_pairs_mut().extend_pairs(tags.iter().map(|tag| ("tag", tag)));
+            call.request.url.query_pairs_mut().extend_pairs(tags.iter().map(|tag| ("tag", tag)));
         }
-        let mut call = Call::new(Method::PUT, url);
-        call.headers.insert(header::CONTENT_TYPE, content_type);
-        call.payload = Payload::Bytes(bytes.clone());
-        let answer = self.insist(repository, call, doing).await;
+        call.request.headers.insert(header::CONTENT_TYPE, content_type);
+        call.request.payload = Payload::Bytes(bytes.clone());
+        let answer = self.insist(call, doing).await;
         let answer = answer.map_err(|error| offer_format(error, media_type, &bytes))?;
         let digest = content_digest(&answer.headers);
         if let Some(theirs) = &digest {
@@ -113,9 +111,9 @@ impl Client {
     }
 
     fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {
-        let mut call = Call::new(method, self.url(repository, &format!("manifests/{reference}")));
+        let mut call = self.call(method, repository, &format!("manifests/{reference}"));
         for media_type in MANIFEST_TYPES {
-            call.headers.append(header::ACCEPT, HeaderValue::from_static(media_type));
+            call.request.headers.append(header::ACCEPT, HeaderValue::from_static(media_type));
         }
         call
     }

@@ -34,12 +34,10 @@ pub use self::{
 use super::{
     RegistryError,
     auth::{Authenticator, Challenge, Scope, is_basic},
-    body::Payload,
     location::REDIRECTS,
     options::ClientOptions,
     origin::{is_same_server, origin},
     rate_limit::RateLimit,
-    registry_error::BODY_LIMIT,
     retry::{Backoff, Budget, is_an_end},
     session::Fault,
     transport::{Incoming, Outgoing, Pool, Transport},
@@ -89,27 +87,20 @@ impl Client {
     }
 }
 
-/// One request of a verb, before it has been authenticated and redirected.
+/// What a verb asks, before it has been authenticated and redirected.
 #[derive(Debug)]
 pub(super) struct Call {
-    method: Method,
-    url: Url,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Payload,
-    patience: Option<Duration>,
-    pub(super) limit: usize,
-    leaves_body: bool,
+    pub(super) request: Outgoing,
+    scope: Scope,
     pool: Pool,
     /// Where a password would have to be shown it is not made: many at once with a wrong one lock an account.
     shows_no_password: bool,
 }
 
 impl Call {
-    pub(super) fn new(method: Method, url: Url) -> Self {
-        let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-        let (limit, leaves_body) = (BODY_LIMIT, false);
-        let (pool, shows_no_password) = (Pool::Small, false);
-        Self { method, url, headers, payload, patience: None, limit, leaves_body, pool, shows_no_password }
+    fn new(method: Method, repository: &str, url: Url) -> Self {
+        let (request, scope) = (Outgoing::new(method, url), Scope::of(repository));
+        Self { request, scope, pool: Pool::Small, shows_no_password: false }
     }
 }
 
@@ -129,46 +120,40 @@ impl Client {
     }
 
     /// Asks once, however that ends, and leaves the body of a success to be read.
-    pub(super) async fn ask_once(
-        &self,
-        repository: &str,
-        mut call: Call,
-        doing: impl Fn() -> String,
-    ) -> Result<Incoming> {
-        let scope = Scope::of(repository);
-        call.leaves_body = true;
-        let answer = self.round_trip(&scope, &mut call).await.map_err(|fault| given_up(fault, doing()))?;
+    async fn ask_once(&self, mut call: Call, doing: impl Fn() -> String) -> Result<Incoming> {
+        call.request.leaves_body = true;
+        let answer = self.round_trip(&mut call).await.map_err(|fault| given_up(fault, doing()))?;
         if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
             return Ok(answer);
         }
-        let error = self.refusal(&scope, &answer).await.into_error(doing());
+        let repository = &call.scope.repository;
+        let error = self.refusal(repository, &answer).await.into_error(doing());
         Err(self.explain(repository, error))
     }
 
-    pub(super) fn url(&self, repository: &str, rest: &str) -> Url {
+    /// Prepares a request for what a repository has under `rest`.
+    pub(super) fn call(&self, method: Method, repository: &str, rest: &str) -> Call {
+        Call::new(method, repository, self.url(&format!("{repository}/{rest}")))
+    }
+
+    fn url(&self, path: &str) -> Url {
         let mut url = self.0.transport.base();
-        url.set_path(&format!("/v2/{repository}/{rest}"));
+        url.set_path(&format!("/v2/{path}"));
         url
     }
 
     /// Repeats a call until there is a definite answer: a success, or for a question "not there".
-    pub(super) async fn insist(
-        &self,
-        repository: &str,
-        mut call: Call,
-        doing: impl Fn() -> String,
-    ) -> Result<Incoming> {
-        let scope = Scope::of(repository);
+    pub(super) async fn insist(&self, mut call: Call, doing: impl Fn() -> String) -> Result<Incoming> {
         let mut backoff = Backoff::new(self.0.options.pace);
         let mut budget = Budget::new(self.0.options.retries);
-        let mut may_be_lost = matches!(call.method, Method::GET | Method::HEAD);
+        let mut may_be_lost = matches!(call.request.method, Method::GET | Method::HEAD);
         loop {
-            let error = match self.round_trip(&scope, &mut call).await {
+            let error = match self.round_trip(&mut call).await {
                 // Some close a connection behind an answer without saying so (jlsalvador/simple-registry): the next
                 // question gets lost with it, and nothing is wrong.
                 Err(Fault::Reset { .. }) if std::mem::take(&mut may_be_lost) => continue,
                 // Who asked to read something gets all of it, or another try.
-                Ok(answer) if answer.method == Method::GET && answer.is_cut_off(call.limit) => {
+                Ok(answer) if answer.method == Method::GET && answer.is_cut_off(call.request.limit) => {
                     let why = format!("{} broke its answer off", origin(&answer.url));
                     given_up(Fault::Connect { why }, doing())
                 }
@@ -177,7 +162,8 @@ impl Client {
                     return Ok(answer);
                 }
                 Ok(answer) => {
-                    let refusal = self.refusal(&scope, &answer).await;
+                    let repository = &call.scope.repository;
+                    let refusal = self.refusal(repository, &answer).await;
                     let is_transient = refusal.is_transient();
                     let error = refusal.into_error(doing());
                     if !is_transient {
@@ -198,12 +184,13 @@ impl Client {
     }
 
     /// Makes one call, answering a challenge once, a refusal once, and following redirects where the body allows it.
-    async fn round_trip(&self, scope: &Scope, call: &mut Call) -> Result<Incoming, Fault> {
+    async fn round_trip(&self, call: &mut Call) -> Result<Incoming, Fault> {
         let Inner { transport, auth, .. } = &*self.0;
-        let size = if let Payload::Stream(body) = &call.payload { body.size } else { 0 };
+        let scope = &call.scope;
+        let size = call.request.payload.streamed();
         let repeatable = size == 0;
         let outlive = self.outlive(size);
-        let mut url = call.url.clone();
+        let mut url = call.request.url.clone();
         let (mut redirects, mut asked, mut refused) = (0, false, false);
         let _permit = transport.restraint.permit(call.pool).await;
         loop {
@@ -217,19 +204,9 @@ impl Client {
                 let words = "the registry wants a password first";
                 return Err(Fault::Fatal(Error::new(ErrorKind::Denied, words)));
             }
-            let mut headers = call.headers.clone();
-            headers.extend(shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone())));
-            let answer = transport
-                .send(Outgoing {
-                    method: call.method.clone(),
-                    url,
-                    headers,
-                    payload: call.payload.take(),
-                    patience: call.patience,
-                    limit: call.limit,
-                    leaves_body: call.leaves_body,
-                })
-                .await?;
+            let mut request = Outgoing { url, ..call.request.take() };
+            request.headers.extend(shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone())));
+            let answer = transport.send(request).await?;
             if answer.status == StatusCode::UNAUTHORIZED && ours {
                 let at_base = self.challenge_at_base(&answer, shown.is_some()).await;
                 let headers = at_base.as_ref().unwrap_or(&answer.headers);
@@ -293,11 +270,11 @@ impl Client {
     }
 
     /// Reads a refusal. That of a HEAD has no words: where they matter most, GET asks for them.
-    async fn refusal(&self, scope: &Scope, answer: &Incoming) -> RegistryError {
+    async fn refusal(&self, repository: &str, answer: &Incoming) -> RegistryError {
         let denied = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         if denied && answer.method == Method::HEAD {
-            let mut question = Call::new(Method::GET, answer.url.clone());
-            match self.round_trip(scope, &mut question).await {
+            let mut question = Call::new(Method::GET, repository, answer.url.clone());
+            match self.round_trip(&mut question).await {
                 Ok(told) if told.status == answer.status => {
                     return Incoming { method: Method::HEAD, ..told }.refusal();
                 }

@@ -10,7 +10,7 @@ use crate::{
         Location,
         auth::Scope,
         body::{Payload, UploadBody},
-        session::{Fault, Reply, Request},
+        session::{Fault, Mount, Reply, Request},
         transport::Pool,
     },
 };
@@ -33,21 +33,12 @@ impl Client {
     ) -> Result<Reply, Fault> {
         let mut call = self.upload(repository, request, body).map_err(Fault::Fatal)?;
         call.pool = pool;
-        self.exchange_call(repository, request, call).await
+        self.exchange_call(request, call).await
     }
 
-    async fn exchange_call(
-        &self,
-        repository: &str,
-        request: &Request,
-        mut call: Call,
-    ) -> Result<Reply, Fault> {
-        let mut scope = Scope::of(repository);
-        if let Request::Open { mount: Some(mount), .. } = request {
-            scope.from = Some(mount.from.clone());
-        }
-        let streams = call.payload.is_stream();
-        let answer = self.round_trip(&scope, &mut call).await?;
+    async fn exchange_call(&self, request: &Request, mut call: Call) -> Result<Reply, Fault> {
+        let streams = call.request.payload.is_stream();
+        let answer = self.round_trip(&mut call).await?;
         let guard = &self.0.transport.guard;
         let location = match request {
             Request::Open { mount, .. }
@@ -69,7 +60,11 @@ impl Client {
                 }
             }
         };
-        let error = if answer.status.is_success() { None } else { Some(self.refusal(&scope, &answer).await) };
+        let error = if answer.status.is_success() {
+            None
+        } else {
+            Some(self.refusal(&call.scope.repository, &answer).await)
+        };
         let (status, elapsed) = (answer.status.as_u16(), answer.elapsed);
         Ok(Reply { status, headers: answer.headers, location, error, elapsed })
     }
@@ -79,7 +74,7 @@ impl Client {
     pub async fn ask_ahead(&self, repository: &str, request: &Request) -> Option<Reply> {
         let mut call = self.upload(repository, request, None).ok()?;
         call.shows_no_password = true;
-        let reply = self.exchange_call(repository, request, call).await.ok()?;
+        let reply = self.exchange_call(request, call).await.ok()?;
         (matches!(reply.status, 200..=204 | 404)).then_some(reply)
     }
 
@@ -100,50 +95,51 @@ impl Client {
     }
 
     fn upload(&self, repository: &str, request: &Request, body: Option<UploadBody>) -> Result<Call> {
+        let to = |method, location: &Location| Call::new(method, repository, location.0.clone());
         let carried = body.as_ref().map(|body| body.size);
         let (expected, mut call) = match request {
-            Request::Cancel { location } => (None, Call::new(Method::DELETE, location.0.clone())),
+            Request::Cancel { location } => (None, to(Method::DELETE, location)),
             Request::Commit { location, digest, body } => {
-                let mut call = Call::new(Method::PUT, location.with_digest(digest));
-                call.patience = Some(self.0.options.timeout.saturating_mul(CLOSING));
+                let mut call = Call::new(Method::PUT, repository, location.with_digest(digest));
+                call.request.patience = Some(self.0.options.timeout.saturating_mul(CLOSING));
                 (*body, call)
             }
             Request::Exists { digest } => {
-                (None, Call::new(Method::HEAD, self.url(repository, &format!("blobs/{digest}"))))
+                (None, self.call(Method::HEAD, repository, &format!("blobs/{digest}")))
             }
             Request::Open { mount, algorithm } => {
-                let mut url = self.url(repository, "blobs/uploads/");
-                if let Some(mount) = mount {
-                    url.query_pairs_mut()
-                        .append_pair("mount", &mount.digest.to_string())
-                        .append_pair("from", &mount.from);
+                let mut call = self.call(Method::POST, repository, "blobs/uploads/");
+                let url = &mut call.request.url;
+                if let Some(Mount { digest, from }) = mount {
+                    url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
+                    call.scope.from = Some(from.clone());
                 }
                 if *algorithm != Algorithm::Sha256 {
                     // gh:opencontainers/distribution-spec#543
                     url.query_pairs_mut().append_pair("digest-algorithm", algorithm.name());
                 }
-                (None, Call::new(Method::POST, url))
+                (None, call)
             }
             Request::Patch { location, range } => {
-                let mut call = Call::new(Method::PATCH, location.0.clone());
+                let mut call = to(Method::PATCH, location);
                 let last = range.end.checked_sub(1).filter(|last| *last >= range.start);
                 let last = last.ok_or_else(|| Error::internal("a chunk without bytes"))?;
                 let content_range = HeaderValue::try_from(format!("{}-{last}", range.start));
                 let content_range = content_range.map_err(|_| Error::internal("digits fit a header"))?;
-                call.headers.insert(header::CONTENT_RANGE, content_range);
+                call.request.headers.insert(header::CONTENT_RANGE, content_range);
                 (Some(range.end - range.start), call)
             }
-            Request::Status { location } => (None, Call::new(Method::GET, location.0.clone())),
+            Request::Status { location } => (None, to(Method::GET, location)),
         };
         if carried.unwrap_or(0) != expected.unwrap_or(0) {
             let words = format!("a request for {expected:?} bytes was given {carried:?}");
             return Err(Error::internal(words));
         }
-        if matches!(call.method, Method::PATCH | Method::PUT) {
+        if matches!(call.request.method, Method::PATCH | Method::PUT) {
             let octets = HeaderValue::from_static("application/octet-stream");
-            call.headers.insert(header::CONTENT_TYPE, octets);
+            call.request.headers.insert(header::CONTENT_TYPE, octets);
         }
-        call.payload = match body {
+        call.request.payload = match body {
             Some(body) if body.size > 0 => Payload::Stream(body),
             _ => Payload::Empty,
         };

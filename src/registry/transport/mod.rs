@@ -70,6 +70,12 @@ impl Outgoing {
         let (headers, payload) = (HeaderMap::new(), Payload::Empty);
         Self { method, url, headers, payload, patience: None, limit: BODY_LIMIT, leaves_body: false }
     }
+
+    /// Returns the request for one attempt; a body that streams is gone after the first.
+    pub(crate) fn take(&mut self) -> Self {
+        let (method, url, headers) = (self.method.clone(), self.url.clone(), self.headers.clone());
+        Self { method, url, headers, payload: self.payload.take(), ..*self }
+    }
 }
 
 /// One answer.
@@ -183,13 +189,7 @@ impl Transport {
         if !self.base.is_guessed() || request.payload.is_stream() {
             return self.exchange(request).await;
         }
-        let mut again = Outgoing {
-            method: request.method.clone(),
-            url: request.url.clone(),
-            headers: request.headers.clone(),
-            payload: request.payload.take(),
-            ..request
-        };
+        let mut again = request.take();
         let other = if request.url.scheme() == "http" { "https" } else { "http" };
         again.url.set_scheme(other).expect("https and http are alike");
         let first = self.exchange(request).await;
@@ -225,7 +225,7 @@ impl Transport {
         let confidential = Confidential::of(&url, &headers, &payload, self.settings.proxies.of(&url));
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         *request.headers_mut() = headers;
-        let meter = Meter::new(if let Payload::Stream(body) = &payload { body.size } else { 0 });
+        let meter = Meter::new(payload.streamed());
         match payload {
             // Without it proxies answer 411, and the HTTP client leaves it out where there is no body.
             Payload::Empty if carries => {
