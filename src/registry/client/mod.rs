@@ -61,7 +61,7 @@ struct Inner {
     host: String,
     transport: Transport,
     auth: Authenticator,
-    options: ClientOptions,
+    options: Arc<ClientOptions>,
     /// Bytes per second of the newest body, to guess how long the next one takes.
     speed: AtomicU64,
 }
@@ -69,7 +69,8 @@ struct Inner {
 impl Client {
     /// Prepares to speak with `host`, as a reference names it. No connection is made yet.
     pub fn new(host: &str, options: ClientOptions) -> Result<Self> {
-        let transport = Transport::new(host, &options)?;
+        let options = Arc::new(options);
+        let transport = Transport::new(host, Arc::clone(&options))?;
         Ok(Self(Arc::new(Inner {
             host: host.to_owned(),
             transport,
@@ -81,7 +82,7 @@ impl Client {
 
     /// Returns a client that knows nothing of who was let in and who was not, and reads again what credentials there are.
     pub fn anew(&self) -> Result<Self> {
-        let mut options = self.0.options.clone();
+        let mut options = ClientOptions::clone(&self.0.options);
         options.credentials = options.credentials.reread();
         Self::new(self.host(), options)
     }
@@ -112,7 +113,7 @@ impl Client {
 
     /// Returns how fast blobs may be sent, if there is a limit.
     pub fn rate_limit(&self) -> Option<&RateLimit> {
-        self.0.transport.rate_limit()
+        self.0.options.rate_limit.as_ref()
     }
 
     pub(super) fn auth(&self) -> &Authenticator {

@@ -1,27 +1,27 @@
-//! One HTTP exchange with one registry: connections, TLS, proxies, time limits.
+//! One HTTP exchange with one registry, over connections of our own, within time limits.
 //!
-//! HTTP/1.1, one connection per exchange under way, or by option HTTP/2; no cookies, no redirects, no repeats: what
-//! an answer means is the client's business, but for what concerns everybody who speaks to the host (`restraint`,
+//! No redirects, no repeats: what an answer means is the client's business, but for what concerns everybody who speaks to the host (`restraint`,
 //! `warnings`). What went wrong is said as a [`Fault`].
 
 mod base;
+mod connections;
 mod fault;
 mod proxy_login;
 mod restraint;
 mod tls;
 mod warnings;
 
-use std::{sync::OnceLock, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header};
-use reqwest::{Proxy, redirect, retry as http_retry};
 use url::Url;
 
 pub use self::restraint::Pool;
 pub(super) use self::tls::NoTls;
 use self::{
     base::Base,
+    connections::Connections,
     fault::fault,
     proxy_login::{introduce, is_refusal},
     restraint::Restraint,
@@ -29,25 +29,15 @@ use self::{
 };
 use super::{
     body::{Meter, Payload},
-    certificates::Certificates,
     confidential::Confidential,
     guard::Guard,
     location::{nameless, redirected},
     options::ClientOptions,
     origin::origin,
-    proxies::Proxies,
-    rate_limit::RateLimit,
     registry_error::{BODY_LIMIT, RegistryError},
     session::Fault,
 };
-use crate::error::{Error, Result};
-
-/// Idle connections are dropped before the usual 60 s of load balancers: a body sent into one that is just
-/// being closed is lost.
-const IDLE: Duration = Duration::from_secs(25);
-
-/// A host that does not even take the connection is not there.
-const CONNECT: Duration = Duration::from_secs(30);
+use crate::error::Result;
 
 /// One request.
 #[derive(Debug)]
@@ -120,58 +110,25 @@ impl Incoming {
 pub(crate) struct Transport {
     pub(crate) guard: Guard,
     base: Base,
-    plain: reqwest::Client,
-    /// To the registry's own host.
-    tls: OnceLock<reqwest::Client>,
-    /// To all others: who we are is not their business.
-    tls_elsewhere: OnceLock<reqwest::Client>,
-    settings: Settings,
+    connections: Connections,
+    options: Arc<ClientOptions>,
     pub(crate) restraint: Restraint,
     warnings: Warnings,
 }
 
-/// What HTTP clients are made of.
-#[derive(Debug)]
-struct Settings {
-    user_agent: String,
-    timeout: Duration,
-    http2: bool,
-    insecure: bool,
-    certificates: Certificates,
-    proxies: Proxies,
-    rate_limit: Option<RateLimit>,
-}
-
 impl Transport {
-    pub(crate) fn new(host: &str, options: &ClientOptions) -> Result<Self> {
-        let base = Base::new(host, options)?;
+    pub(crate) fn new(host: &str, options: Arc<ClientOptions>) -> Result<Self> {
+        let base = Base::new(host, &options)?;
         options.proxies.check()?;
-        let settings = Settings {
-            user_agent: options.user_agent.clone(),
-            timeout: options.timeout,
-            http2: options.http2,
-            insecure: options.insecure,
-            certificates: options.certificates.clone(),
-            proxies: options.proxies.clone(),
-            rate_limit: options.rate_limit.clone(),
-        };
-        let guard = Guard::new(&base.url(), settings.proxies.clone());
+        let guard = Guard::new(&base.url(), options.proxies.clone());
         Ok(Self {
-            // Certificates are read only when they are needed: it takes longer than a push to loopback.
-            plain: settings.builder(&guard).http1_only().tls_certs_only([]).build().map_err(unusable)?,
-            tls: OnceLock::new(),
-            tls_elsewhere: OnceLock::new(),
+            connections: Connections::new(&base.url(), &guard, Arc::clone(&options))?,
             guard,
             base,
-            settings,
             restraint: Restraint::new(options.pace),
             warnings: Warnings::default(),
+            options,
         })
-    }
-
-    /// Returns how fast blobs may be sent, if there is a limit.
-    pub(crate) fn rate_limit(&self) -> Option<&RateLimit> {
-        self.settings.rate_limit.as_ref()
     }
 
     /// Returns the registry's root.
@@ -213,16 +170,16 @@ impl Transport {
         let refused = |outcome: &Result<Incoming, Fault>| {
             is_refusal(&url, outcome.as_ref().map(|answer| answer.status))
         };
-        introduce(&self.settings.proxies, &url, Box::pin(self.pass(outgoing)), refused, || self.place(&url))
+        introduce(&self.options.proxies, &url, Box::pin(self.pass(outgoing)), refused, || self.place(&url))
             .await
     }
 
     async fn pass(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
         let Outgoing { method, url, headers, payload, patience, limit, leaves_body } = outgoing;
-        let client = self.client(&url).map_err(Fault::Fatal)?;
+        let client = self.connections.to(&url).map_err(Fault::Fatal)?;
         let carries = !matches!(method, Method::GET | Method::HEAD);
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
-        let confidential = Confidential::of(&url, &headers, &payload, self.settings.proxies.of(&url));
+        let confidential = Confidential::of(&url, &headers, &payload, self.options.proxies.of(&url));
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         *request.headers_mut() = headers;
         let meter = Meter::new(payload.streamed());
@@ -238,14 +195,14 @@ impl Transport {
             }
             Payload::Stream(body) => {
                 request.headers_mut().insert(header::CONTENT_LENGTH, body.size.into());
-                let body = match &self.settings.rate_limit {
+                let body = match &self.options.rate_limit {
                     Some(limit) => limit.pace(body),
                     None => body,
                 };
                 *request.body_mut() = Some(reqwest::Body::wrap_stream(meter.stream(body)));
             }
         }
-        let timeout = self.settings.timeout;
+        let timeout = self.options.timeout;
         let answer = meter.watch(client.execute(request), timeout, patience.unwrap_or(timeout));
         let response = match answer.await {
             Some(response) => {
@@ -277,58 +234,8 @@ impl Transport {
     fn place(&self, url: &Url) -> String {
         let sent = if url.host() == self.base().host() { "" } else { " (where the registry sends us)" };
         // Which of both does not answer, only who has asked for the proxy can tell.
-        let proxy =
-            self.settings.proxies.of(url).map(|proxy| format!(" through the proxy {}", origin(proxy)));
+        let proxy = self.options.proxies.of(url).map(|proxy| format!(" through the proxy {}", origin(proxy)));
         format!("{}{sent}{}", origin(url), proxy.unwrap_or_default())
-    }
-
-    fn client(&self, url: &Url) -> Result<&reqwest::Client> {
-        // A proxy may want TLS for itself.
-        if url.scheme() == "http" && self.settings.proxies.of(url).is_none() {
-            return Ok(&self.plain);
-        }
-        let Certificates { identity, .. } = &self.settings.certificates;
-        let (client, identity) = match identity {
-            Some(_) if url.host() != self.base().host() => (&self.tls_elsewhere, None),
-            identity => (&self.tls, identity.as_ref()),
-        };
-        if client.get().is_none() {
-            let Settings { certificates, insecure, http2, .. } = &self.settings;
-            let mut tls = tls::config(certificates, *insecure, identity)?;
-            let mut builder = self.settings.builder(&self.guard);
-            if *http2 {
-                tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-                // The HTTP client takes 16 KiB otherwise, and many times that by HTTP/1.1.
-                builder = builder.http2_max_header_list_size(128 * 1024);
-            } else {
-                builder = builder.http1_only();
-            }
-            let builder = builder.tls_backend_preconfigured(tls);
-            // Somebody else may be faster: then theirs is used.
-            client.set(builder.build().map_err(unusable)?).unwrap_or_default();
-        }
-        client.get().ok_or_else(|| Error::internal("the TLS client has just been set"))
-    }
-}
-
-impl Settings {
-    fn builder(&self, guard: &Guard) -> reqwest::ClientBuilder {
-        let proxies = self.proxies.clone();
-        let builder = reqwest::Client::builder()
-            .user_agent(&self.user_agent)
-            .redirect(redirect::Policy::none())
-            .retry(http_retry::never())
-            .referer(false)
-            // Neither the system's proxies nor the HTTP client's own opinion of who is exempt.
-            .no_proxy()
-            .proxy(Proxy::custom(move |url| proxies.of(url).cloned()))
-            .dns_resolver(guard.clone())
-            .tcp_nodelay(true)
-            .connect_timeout(self.timeout.min(CONNECT))
-            .pool_idle_timeout(IDLE);
-        #[cfg(target_os = "linux")]
-        let builder = builder.tcp_user_timeout(self.timeout);
-        builder
     }
 }
 
@@ -344,10 +251,6 @@ async fn read(response: &mut reqwest::Response, limit: usize, body: &mut BytesMu
         body.extend_from_slice(&bytes);
     }
     false
-}
-
-fn unusable(error: reqwest::Error) -> Error {
-    Error::local("setting up the HTTP client").because(error)
 }
 
 /// A server that speaks TLS answers plain HTTP with 400 (Go, nginx) or with a TLS alert; one that does not
@@ -369,13 +272,7 @@ mod tests {
     use super::*;
 
     fn transport(host: &str) -> Transport {
-        Transport::new(host, &ClientOptions::default()).unwrap()
-    }
-
-    #[test]
-    fn the_tls_client_can_be_made() {
-        let transport = transport("r.example.com");
-        transport.client(&transport.base()).unwrap();
+        Transport::new(host, Arc::default()).unwrap()
     }
 
     #[tokio::test]

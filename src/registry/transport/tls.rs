@@ -26,21 +26,18 @@ use crate::{
     registry::{
         certificates::{Certificates, Identity},
         one_line::one_line,
+        options::ClientOptions,
         origin::origin,
     },
 };
 
-/// Returns the settings for connections that trust these certificates too, or everybody, and show `identity`.
-pub(super) fn config(
-    certificates: &Certificates,
-    insecure: bool,
-    identity: Option<&Identity>,
-) -> Result<ClientConfig> {
+/// Returns the settings for connections that trust whom the user trusts, and show `identity`.
+pub(super) fn config(options: &ClientOptions, identity: Option<&Identity>) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if insecure {
+    let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(Anybody(Arc::clone(&provider)))
     } else {
-        Arc::new(Known::new(certificates, &provider)?)
+        Arc::new(Known::new(&options.certificates, &provider)?)
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -53,7 +50,8 @@ pub(super) fn config(
             .with_client_auth_cert(chain.clone(), key.clone_key())
             .context(ErrorKind::Local, || format!("`{}` cannot be used with its key", file.display()))?,
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols.extend(options.http2.then(|| b"h2".to_vec()));
+    config.alpn_protocols.push(b"http/1.1".to_vec());
     Ok(config)
 }
 
@@ -363,9 +361,9 @@ mod tests {
         let (mine, other) = (ends(), ends());
         let right = identity(mine.cert, &mine.signing_key);
         let wrong = identity(other.cert, &mine.signing_key);
-        let none = Certificates::default();
-        assert_eq!(config(&none, true, Some(&right)).unwrap().alpn_protocols, [b"http/1.1"]);
-        let error = config(&none, true, Some(&wrong)).unwrap_err();
+        let options = ClientOptions { insecure: true, ..ClientOptions::default() };
+        assert_eq!(config(&options, Some(&right)).unwrap().alpn_protocols, [b"http/1.1"]);
+        let error = config(&options, Some(&wrong)).unwrap_err();
         assert!(error.message().contains("`me.cert`"), "{error:?}");
     }
 }
