@@ -65,10 +65,7 @@ impl Client {
         let doing = || format!("reading blob {} of `{}/{repository}`", digest.short(), self.host());
         let mut call = self.call(Method::GET, repository, &format!("blobs/{digest}"));
         call.request.limit = limit;
-        let answer = self.insist(call, doing).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
+        let Some(answer) = self.find(call, doing).await? else { return Ok(None) };
         let mut hasher = Hasher::new(digest.algorithm());
         hasher.update(&answer.body);
         if !answer.whole || hasher.finish() != *digest {
@@ -92,9 +89,9 @@ impl Client {
 
     async fn find_blob(&self, repository: &str, digest: &Digest, call: Call) -> Result<Option<Found>> {
         let doing = || format!("looking for blob {} in `{}/{repository}`", digest.short(), self.host());
-        let answer = match self.insist(call, doing).await {
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
-            Ok(answer) => answer,
+        let answer = match self.find(call, doing).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Ok(None),
             Err(error) if error.find::<Unsafe>().is_some() => {
                 tracing::warn!("{}, taken for missing", chain(&error));
                 return Ok(None);

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, header};
 use serde_json::value::RawValue;
 use url::Url;
 
@@ -49,7 +49,7 @@ impl Client {
         for page_number in 0..NAME_LIMIT {
             let mut call = Call::new(Method::GET, repository, url.clone());
             call.request.limit = PAGE_LIMIT;
-            let answer = match self.insist(call, || "asking for a page".to_owned()).await {
+            let answer = match self.find(call, || "asking for a page".to_owned()).await {
                 // distribution gives fewer where it is told to, and no smaller page in the place of a larger one.
                 Err(error) if page_number == 0 && is_bad_request(&error) => {
                     url.set_query(None);
@@ -57,9 +57,7 @@ impl Client {
                 }
                 answer => answer?,
             };
-            if answer.status == StatusCode::NOT_FOUND {
-                return Ok(None);
-            }
+            let Some(answer) = answer else { return Ok(None) };
             if !answer.whole {
                 return Err(refused(&format!("a page is larger than {PAGE_LIMIT} bytes, or was cut off")));
             }

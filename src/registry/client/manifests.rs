@@ -1,7 +1,7 @@
 //! The verbs about manifests: small, read as a whole.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, header};
 
 use super::{Call, Client, no_registry};
 use crate::{
@@ -40,10 +40,8 @@ impl Client {
     /// Returns the digest of the manifest that a tag or digest names, if there is one.
     pub async fn head_manifest(&self, repository: &str, reference: &str) -> Result<Option<Digest>> {
         let doing = || format!("looking for `{}`", self.named(repository, reference));
-        let answer = self.insist(self.manifest(Method::HEAD, repository, reference), doing).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
+        let question = self.manifest(Method::HEAD, repository, reference);
+        let Some(answer) = self.find(question, doing).await? else { return Ok(None) };
         if let Some(digest) = content_digest(&answer.headers) {
             return Ok(Some(digest));
         }
@@ -55,10 +53,7 @@ impl Client {
         let doing = || format!("reading `{}`", self.named(repository, reference));
         let mut call = self.manifest(Method::GET, repository, reference);
         call.request.limit = MANIFEST_LIMIT;
-        let answer = self.insist(call, doing).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
+        let Some(answer) = self.find(call, doing).await? else { return Ok(None) };
         if !answer.whole {
             let words = format!("the manifest is larger than {MANIFEST_LIMIT} bytes, or was cut off");
             return Err(Error::new(ErrorKind::Refused, words).while_doing(doing()));

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
 pub(super) use self::manifests::MANIFEST_LIMIT;
@@ -172,27 +172,32 @@ impl Client {
                     }
                     error
                 }
-                Err(Fault::Fatal(error)) => return Err(given_up(Fault::Fatal(error), doing())),
+                Err(fault @ Fault::Fatal(_)) => return Err(given_up(fault, doing())),
                 Err(fault) => given_up(fault, doing()),
             };
-            if RegistryError::pause(&error).is_some_and(is_an_end) || !budget.spend() {
+            let wanted = RegistryError::pause(&error);
+            if wanted.is_some_and(is_an_end) || !budget.spend() {
                 return Err(error);
             }
-            let pause = backoff.pause(RegistryError::pause(&error));
+            let pause = backoff.pause(wanted);
             tracing::warn!("{}; trying again in {:.1} s", chain(&error), pause.as_secs_f64());
             tokio::time::sleep(pause).await;
         }
     }
 
+    /// Insists on a question, and returns the answer if what is asked for is there.
+    async fn find(&self, question: Call, doing: impl Fn() -> String) -> Result<Option<Incoming>> {
+        let answer = self.insist(question, doing).await?;
+        Ok((answer.status != StatusCode::NOT_FOUND).then_some(answer))
+    }
+
     /// Makes one call, answering a challenge once, a refusal once, and following redirects where the body allows it.
     async fn round_trip(&self, call: &mut Call) -> Result<Incoming, Fault> {
         let Inner { transport, auth, .. } = &*self.0;
-        let scope = &call.scope;
         let size = call.request.payload.streamed();
-        let repeatable = size == 0;
         let outlive = self.outlive(size);
         let mut url = call.request.url.clone();
-        let (mut redirects, mut asked, mut refused) = (0, false, false);
+        let (mut redirects, mut challenged, mut refused) = (0, false, false);
         let _permit = transport.restraint.permit(call.pool).await;
         loop {
             transport.restraint.unpaused().await;
@@ -200,7 +205,7 @@ impl Client {
                 transport.catch_up(&mut url);
             }
             let ours = self.may_see_credentials(&url);
-            let shown = if ours { auth.authorization(transport, scope, outlive).await? } else { None };
+            let shown = if ours { auth.authorization(transport, &call.scope, outlive).await? } else { None };
             if call.shows_no_password && shown.as_ref().is_some_and(is_basic) {
                 let words = "the registry wants a password first";
                 return Err(Fault::Fatal(Error::new(ErrorKind::Denied, words)));
@@ -208,38 +213,35 @@ impl Client {
             let mut request = Outgoing { url, ..call.request.take() };
             request.headers.extend(shown.iter().map(|shown| (header::AUTHORIZATION, shown.clone())));
             let answer = transport.send(request).await?;
-            if answer.status == StatusCode::UNAUTHORIZED && ours {
-                let at_base = self.challenge_at_base(&answer, shown.is_some()).await;
-                let headers = at_base.as_ref().unwrap_or(&answer.headers);
-                let more = auth.refused(scope, shown.as_ref(), headers).await;
-                let before = if shown.is_some() { &mut refused } else { &mut asked };
-                if more && repeatable && !std::mem::replace(before, true) {
-                    url = answer.url;
-                    continue;
-                }
+            let may_show_more = ours
+                && answer.status == StatusCode::UNAUTHORIZED
+                && self.may_show_more(&call.scope, shown.as_ref(), &answer).await;
+            if size > 0 {
+                self.note_speed(size, &answer);
+                return Ok(answer);
             }
-            if shown.is_some()
-                && matches!(answer.method, Method::GET | Method::HEAD)
-                && (answer.status.is_success() || answer.status == StatusCode::NOT_FOUND)
-                && answer.url.path().starts_with(&format!("/v2/{}/", scope.repository))
-            {
-                auth.answered(&scope.repository);
-            }
-            if repeatable && let Some(target) = answer.redirect(&transport.guard)? {
-                redirects += 1;
-                if redirects > REDIRECTS {
-                    let words = format!("more than {REDIRECTS} redirects, the last to {}", origin(&target));
-                    return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
-                }
-                url = target;
+            let before = if shown.is_some() { &mut refused } else { &mut challenged };
+            if may_show_more && !std::mem::replace(before, true) {
+                url = answer.url;
                 continue;
             }
-            if size > 0 && answer.status.is_success() {
-                let speed = u128::from(size) * 1000 / answer.elapsed.as_millis().max(1);
-                self.0.speed.store(u64::try_from(speed).unwrap_or(u64::MAX), Ordering::Relaxed);
+            if shown.is_some() && answers_about(&call.scope.repository, &answer) {
+                auth.answered(&call.scope.repository);
             }
-            return Ok(answer);
+            let Some(target) = answer.redirect(&transport.guard)? else { return Ok(answer) };
+            redirects += 1;
+            if redirects > REDIRECTS {
+                let words = format!("more than {REDIRECTS} redirects, the last to {}", origin(&target));
+                return Err(Fault::Fatal(Error::new(ErrorKind::Refused, words)));
+            }
+            url = target;
         }
+    }
+
+    /// Takes note of a 401; returns whether there is now something else to show.
+    async fn may_show_more(&self, scope: &Scope, shown: Option<&HeaderValue>, answer: &Incoming) -> bool {
+        let at_base = self.challenge_at_base(answer, shown.is_some()).await;
+        self.0.auth.refused(scope, shown, at_base.as_ref().unwrap_or(&answer.headers)).await
     }
 
     /// Asks `/v2/` for the challenge that a 401 has not brought: other clients begin there, and so there are registries
@@ -262,6 +264,14 @@ impl Client {
         }
         let expected = size.checked_div(self.0.speed.load(Ordering::Relaxed)).unwrap_or(0);
         Duration::from_secs(expected.saturating_mul(2)).max(TOKEN_MARGIN_WITH_BODY)
+    }
+
+    /// Takes note of how fast a body was taken.
+    fn note_speed(&self, size: u64, answer: &Incoming) {
+        if answer.status.is_success() {
+            let speed = u128::from(size) * 1000 / answer.elapsed.as_millis().max(1);
+            self.0.speed.store(u64::try_from(speed).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
     }
 
     /// The registry itself, or itself with TLS; beside its own paths there somebody else may be.
@@ -290,6 +300,13 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.0.host).finish()
     }
+}
+
+/// Returns whether a question about a repository was answered, by the registry itself.
+fn answers_about(repository: &str, answer: &Incoming) -> bool {
+    matches!(answer.method, Method::GET | Method::HEAD)
+        && (answer.status.is_success() || answer.status == StatusCode::NOT_FOUND)
+        && answer.url.path().starts_with(&format!("/v2/{repository}/"))
 }
 
 /// Says what a server does that no registry would do.
