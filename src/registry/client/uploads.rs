@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{Call, Client, Inner, TOKEN_MARGIN, no_registry};
+use super::{Call, Client, Inner, no_registry, round_trip::TOKEN_MARGIN};
 use crate::{
     error::{Error, Result},
     oci::Algorithm,

@@ -6,7 +6,10 @@ mod manifests;
 mod redirects;
 mod uploads;
 
-use std::sync::Mutex;
+use std::{
+    sync::{Mutex, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -23,6 +26,7 @@ use crate::{
         credentials::{Credential, Credentials, Secret},
         retry::Pace,
         session::{Mount, Request},
+        transport::Pool,
     },
 };
 
