@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header};
+use tokio::time::timeout;
 use url::Url;
 
 pub use self::restraint::Pool;
@@ -34,6 +35,7 @@ use super::{
     location::{nameless, redirected},
     options::ClientOptions,
     origin::origin,
+    rate_limit::RateLimit,
     registry_error::{BODY_LIMIT, RegistryError},
     session::Fault,
 };
@@ -65,6 +67,28 @@ impl Outgoing {
     pub(crate) fn take(&mut self) -> Self {
         let (method, url, headers) = (self.method.clone(), self.url.clone(), self.headers.clone());
         Self { method, url, headers, payload: self.payload.take(), ..*self }
+    }
+
+    /// Makes what the HTTP client sends: `meter` watches a body that streams, which comes no faster than `rate_limit`.
+    fn into_request(self, meter: &Meter, rate_limit: Option<&RateLimit>) -> reqwest::Request {
+        let (length, body) = match self.payload {
+            Payload::Empty if matches!(self.method, Method::GET | Method::HEAD) => (None, None),
+            // Without it proxies answer 411, and the HTTP client leaves it out where there is no body.
+            Payload::Empty => (Some(0.into()), None),
+            Payload::Bytes(bytes) => (Some(bytes.len().into()), Some(bytes.into())),
+            Payload::Stream(body) => {
+                let length = body.size.into();
+                let body = if let Some(limit) = rate_limit { limit.pace(body) } else { body };
+                (Some(length), Some(reqwest::Body::wrap_stream(meter.stream(body))))
+            }
+        };
+        let mut request = reqwest::Request::new(self.method, self.url);
+        *request.headers_mut() = self.headers;
+        if let Some(length) = length {
+            request.headers_mut().insert(header::CONTENT_LENGTH, length);
+        }
+        *request.body_mut() = body;
+        request
     }
 }
 
@@ -165,6 +189,7 @@ impl Transport {
         second
     }
 
+    /// Does one exchange, unless a proxy on its way has refused our login.
     async fn exchange(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
         let url = outgoing.url.clone();
         let refused = |outcome: &Result<Incoming, Fault>| {
@@ -175,35 +200,16 @@ impl Transport {
     }
 
     async fn pass(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
-        let Outgoing { method, url, headers, payload, patience, limit, leaves_body } = outgoing;
+        let Outgoing { patience, limit, leaves_body, .. } = outgoing;
+        let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
         let client = self.connections.to(&url).map_err(Fault::Fatal)?;
-        let carries = !matches!(method, Method::GET | Method::HEAD);
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
-        let confidential = Confidential::of(&url, &headers, &payload, self.options.proxies.of(&url));
-        let mut request = reqwest::Request::new(method.clone(), url.clone());
-        *request.headers_mut() = headers;
-        let meter = Meter::new(payload.streamed());
-        match payload {
-            // Without it proxies answer 411, and the HTTP client leaves it out where there is no body.
-            Payload::Empty if carries => {
-                request.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
-            }
-            Payload::Empty => {}
-            Payload::Bytes(bytes) => {
-                request.headers_mut().insert(header::CONTENT_LENGTH, bytes.len().into());
-                *request.body_mut() = Some(bytes.into());
-            }
-            Payload::Stream(body) => {
-                request.headers_mut().insert(header::CONTENT_LENGTH, body.size.into());
-                let body = match &self.options.rate_limit {
-                    Some(limit) => limit.pace(body),
-                    None => body,
-                };
-                *request.body_mut() = Some(reqwest::Body::wrap_stream(meter.stream(body)));
-            }
-        }
-        let timeout = self.options.timeout;
-        let answer = meter.watch(client.execute(request), timeout, patience.unwrap_or(timeout));
+        let proxy = self.options.proxies.of(&url);
+        let confidential = Confidential::of(&url, &outgoing.headers, &outgoing.payload, proxy);
+        let meter = Meter::new(outgoing.payload.streamed());
+        let request = outgoing.into_request(&meter, self.options.rate_limit.as_ref());
+        let quiet = self.options.timeout;
+        let answer = meter.watch(client.execute(request), quiet, patience.unwrap_or(quiet));
         let response = match answer.await {
             Some(response) => {
                 response.map_err(|error| fault(error, &meter, &url, &self.base(), &self.place(&url)))
@@ -212,11 +218,8 @@ impl Transport {
         };
         let mut response = response.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
         let leaves_body = leaves_body && response.status().is_success();
-        let mut body = BytesMut::new();
-        // The head has come, and says most: whoever drags out the rest is not waited for as for the answer.
-        let whole = !leaves_body
-            && tokio::time::timeout(timeout, read(&mut response, limit, &mut body)).await.unwrap_or(false);
-        let body = body.freeze();
+        let (body, whole) =
+            if leaves_body { (Bytes::new(), false) } else { read(&mut response, limit, quiet).await };
         let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
         tracing::debug!("{line}: {status} after {:?}", meter.elapsed());
         self.restraint.heed(status, &headers);
@@ -239,18 +242,23 @@ impl Transport {
     }
 }
 
-/// Reads so much of an answer's body; returns whether that is all of it. A 413 is often followed by a reset.
-async fn read(response: &mut reqwest::Response, limit: usize, body: &mut BytesMut) -> bool {
-    while let Ok(chunk) = response.chunk().await {
-        let Some(bytes) = chunk else { return true };
-        let room = limit - body.len();
-        if bytes.len() > room {
-            body.extend_from_slice(&bytes[..room]);
-            return false;
+/// Reads so much of an answer's body, and says whether that is all of it. A 413 is often followed by a reset. The head
+/// says most: whoever drags out the rest is not waited for as for the answer.
+async fn read(response: &mut reqwest::Response, limit: usize, patience: Duration) -> (Bytes, bool) {
+    let mut body = BytesMut::new();
+    let reading = async {
+        while let Ok(chunk) = response.chunk().await {
+            let Some(bytes) = chunk else { return true };
+            let room = limit - body.len();
+            body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            if bytes.len() > room {
+                return false;
+            }
         }
-        body.extend_from_slice(&bytes);
-    }
-    false
+        false
+    };
+    let whole = timeout(patience, reading).await.unwrap_or(false);
+    (body.freeze(), whole)
 }
 
 /// A server that speaks TLS answers plain HTTP with 400 (Go, nginx) or with a TLS alert; one that does not
