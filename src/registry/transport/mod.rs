@@ -1,133 +1,40 @@
 //! One HTTP exchange with one registry, over connections of our own, within time limits.
 //!
-//! No redirects, no repeats: what an answer means is the client's business, but for what concerns everybody who speaks to the host (`restraint`,
-//! `warnings`). What went wrong is said as a [`Fault`].
+//! No redirects, no repeats: what an answer means is the client's business, but for what concerns everybody who speaks
+//! to the host (`restraint`, `warnings`). What went wrong is said as a [`Fault`].
 
 mod base;
 mod connections;
 mod fault;
+mod incoming;
+mod outgoing;
 mod proxy_login;
 mod restraint;
 mod tls;
 mod warnings;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Version, header};
-use tokio::time::timeout;
+use bytes::Bytes;
+use http::StatusCode;
 use url::Url;
 
 pub use self::restraint::Pool;
-pub(super) use self::tls::NoTls;
 use self::{
     base::Base,
     connections::Connections,
     fault::fault,
+    incoming::read,
     proxy_login::{introduce, is_refusal},
     restraint::Restraint,
     warnings::Warnings,
 };
+pub(super) use self::{incoming::Incoming, outgoing::Outgoing, tls::NoTls};
 use super::{
-    body::{Meter, Payload},
-    confidential::Confidential,
-    guard::Guard,
-    location::{nameless, redirected},
-    options::ClientOptions,
-    origin::origin,
-    rate_limit::RateLimit,
-    registry_error::{BODY_LIMIT, RegistryError},
-    session::Fault,
+    body::Meter, confidential::Confidential, guard::Guard, location::nameless, options::ClientOptions,
+    origin::origin, session::Fault,
 };
 use crate::error::Result;
-
-/// One request.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) headers: HeaderMap,
-    pub(crate) payload: Payload,
-    /// How long the answer may take once everything is sent, if not as long as any.
-    pub(crate) patience: Option<Duration>,
-    /// So much of the answer's body is read.
-    pub(crate) limit: usize,
-    /// Of a success nothing is read: its body is left to whoever asked.
-    pub(crate) leaves_body: bool,
-}
-
-impl Outgoing {
-    /// A request with nothing but an address, whose answer is read as far as refusals go.
-    pub(crate) fn new(method: Method, url: Url) -> Self {
-        let (headers, payload) = (HeaderMap::new(), Payload::Empty);
-        Self { method, url, headers, payload, patience: None, limit: BODY_LIMIT, leaves_body: false }
-    }
-
-    /// Returns the request for one attempt; a body that streams is gone after the first.
-    pub(crate) fn take(&mut self) -> Self {
-        let (method, url, headers) = (self.method.clone(), self.url.clone(), self.headers.clone());
-        Self { method, url, headers, payload: self.payload.take(), ..*self }
-    }
-
-    /// Makes what the HTTP client sends: `meter` watches a body that streams, which comes no faster than `rate_limit`.
-    fn into_request(self, meter: &Meter, rate_limit: Option<&RateLimit>) -> reqwest::Request {
-        let (length, body) = match self.payload {
-            Payload::Empty if matches!(self.method, Method::GET | Method::HEAD) => (None, None),
-            // Without it proxies answer 411, and the HTTP client leaves it out where there is no body.
-            Payload::Empty => (Some(0.into()), None),
-            Payload::Bytes(bytes) => (Some(bytes.len().into()), Some(bytes.into())),
-            Payload::Stream(body) => {
-                let length = body.size.into();
-                let body = if let Some(limit) = rate_limit { limit.pace(body) } else { body };
-                (Some(length), Some(reqwest::Body::wrap_stream(meter.stream(body))))
-            }
-        };
-        let mut request = reqwest::Request::new(self.method, self.url);
-        *request.headers_mut() = self.headers;
-        if let Some(length) = length {
-            request.headers_mut().insert(header::CONTENT_LENGTH, length);
-        }
-        *request.body_mut() = body;
-        request
-    }
-}
-
-/// One answer.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    /// What was asked in the end.
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) status: StatusCode,
-    pub(crate) version: Version,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    /// The body ended by itself, within the limit.
-    pub(crate) whole: bool,
-    /// What can still be read, where the body was left.
-    pub(crate) rest: Option<reqwest::Response>,
-    pub(crate) elapsed: Duration,
-    /// What it must not be shown to repeat.
-    pub(super) confidential: Confidential,
-}
-
-impl Incoming {
-    /// Returns whether a body ended before it was over, and before so many bytes.
-    pub(crate) fn is_cut_off(&self, limit: usize) -> bool {
-        self.status.is_success() && !self.whole && self.rest.is_none() && self.body.len() < limit
-    }
-
-    /// Returns where the same is to be asked again, if the answer is a redirect that its method may follow.
-    pub(crate) fn redirect(&self, guard: &Guard) -> Result<Option<Url>, Fault> {
-        redirected(&self.method, &self.url, self.status, &self.headers, guard).map_err(Fault::Fatal)
-    }
-
-    /// Reads the answer as a refusal.
-    pub(crate) fn refusal(&self) -> RegistryError {
-        let Self { method, url, status, headers, body, confidential, .. } = self;
-        RegistryError::new(method, url, *status, headers, body, confidential)
-    }
-}
 
 /// The way to one registry.
 #[derive(Debug)]
@@ -242,25 +149,6 @@ impl Transport {
     }
 }
 
-/// Reads so much of an answer's body, and says whether that is all of it. A 413 is often followed by a reset. The head
-/// says most: whoever drags out the rest is not waited for as for the answer.
-async fn read(response: &mut reqwest::Response, limit: usize, patience: Duration) -> (Bytes, bool) {
-    let mut body = BytesMut::new();
-    let reading = async {
-        while let Ok(chunk) = response.chunk().await {
-            let Some(bytes) = chunk else { return true };
-            let room = limit - body.len();
-            body.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            if bytes.len() > room {
-                return false;
-            }
-        }
-        false
-    };
-    let whole = timeout(patience, reading).await.unwrap_or(false);
-    (body.freeze(), whole)
-}
-
 /// A server that speaks TLS answers plain HTTP with 400 (Go, nginx) or with a TLS alert; one that does not
 /// answers TLS with nonsense. The connection is refused where another port is meant. A certificate, good or bad,
 /// only a TLS server has.
@@ -275,6 +163,9 @@ fn may_be_other_protocol(outcome: &Result<Incoming, Fault>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::Method;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
