@@ -1,5 +1,7 @@
 //! The verb of an upload: one exchange that its session has asked for.
 
+use std::ops::Range;
+
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{Call, Client, Inner, no_registry, round_trip::TOKEN_MARGIN};
@@ -11,7 +13,7 @@ use crate::{
         auth::Scope,
         body::{Payload, UploadBody},
         session::{Fault, Mount, Reply, Request},
-        transport::Pool,
+        transport::{Incoming, Pool},
     },
 };
 
@@ -39,26 +41,10 @@ impl Client {
     async fn exchange_call(&self, request: &Request, mut call: Call) -> Result<Reply, Fault> {
         let streams = call.request.payload.is_stream();
         let answer = self.round_trip(&mut call).await?;
-        let guard = &self.0.transport.guard;
-        let location = match request {
-            Request::Open { mount, .. }
-                if answer.status.is_success()
-                    && answer.headers.get(header::LOCATION).is_none_or(HeaderValue::is_empty)
-                    && (mount.is_none() || answer.status != StatusCode::CREATED) =>
-            {
-                let status = answer.status.as_u16();
-                let words = format!("opened an upload by {status} without a `Location` to send it to");
-                return Err(Fault::Fatal(no_registry(&answer.url, &words)));
-            }
-            _ if streams && answer.status.is_redirection() => answer.redirect(guard)?.map(Location),
-            // Where a blob can be pulled from is nothing to us.
-            Request::Cancel { .. } | Request::Commit { .. } | Request::Exists { .. } => None,
-            Request::Open { .. } | Request::Patch { .. } | Request::Status { .. } => {
-                match Location::of(&answer.headers, &answer.url, guard) {
-                    Err(error) if answer.status.is_success() => return Err(Fault::Fatal(error)),
-                    location => location.unwrap_or_default(),
-                }
-            }
+        let location = if streams && answer.status.is_redirection() {
+            answer.redirect(&self.0.transport.guard)?.map(Location)
+        } else {
+            self.location(request, &answer).map_err(Fault::Fatal)?
         };
         let error = if answer.status.is_success() {
             None
@@ -67,6 +53,30 @@ impl Client {
         };
         let (status, elapsed) = (answer.status.as_u16(), answer.elapsed);
         Ok(Reply { status, headers: answer.headers, location, error, elapsed })
+    }
+
+    /// Returns where an upload goes on after an answer, if that says so.
+    fn location(&self, request: &Request, answer: &Incoming) -> Result<Option<Location>> {
+        let is_success = answer.status.is_success();
+        match request {
+            Request::Open { mount, .. }
+                if is_success
+                    && answer.headers.get(header::LOCATION).is_none_or(HeaderValue::is_empty)
+                    && (mount.is_none() || answer.status != StatusCode::CREATED) =>
+            {
+                let status = answer.status.as_u16();
+                let words = format!("opened an upload by {status} without a `Location` to send it to");
+                Err(no_registry(&answer.url, &words))
+            }
+            // Where a blob can be pulled from is nothing to us.
+            Request::Cancel { .. } | Request::Commit { .. } | Request::Exists { .. } => Ok(None),
+            Request::Open { .. } | Request::Patch { .. } | Request::Status { .. } => {
+                match Location::of(&answer.headers, &answer.url, &self.0.transport.guard) {
+                    Err(_) if !is_success => Ok(None),
+                    location => location,
+                }
+            }
+        }
     }
 
     /// Does one exchange without a body of which nobody knows yet whether it is wanted. Returns an answer that settles
@@ -94,19 +104,21 @@ impl Client {
         may_do_without || location.0.scheme() == "https"
     }
 
+    /// Prepares a request of an upload, with the body that it says.
     fn upload(&self, repository: &str, request: &Request, body: Option<UploadBody>) -> Result<Call> {
+        let (expected, carried) = (request.size(), body.as_ref().map_or(0, |body| body.size));
+        if carried != expected {
+            return Err(Error::internal(format!("a request for {expected} bytes was given {carried}")));
+        }
         let to = |method, location: &Location| Call::new(method, repository, location.0.clone());
-        let carried = body.as_ref().map(|body| body.size);
-        let (expected, mut call) = match request {
-            Request::Cancel { location } => (None, to(Method::DELETE, location)),
-            Request::Commit { location, digest, body } => {
+        let mut call = match request {
+            Request::Cancel { location } => to(Method::DELETE, location),
+            Request::Commit { location, digest, .. } => {
                 let mut call = Call::new(Method::PUT, repository, location.with_digest(digest));
                 call.request.patience = Some(self.0.options.timeout.saturating_mul(CLOSING));
-                (*body, call)
+                call
             }
-            Request::Exists { digest } => {
-                (None, self.call(Method::HEAD, repository, &format!("blobs/{digest}")))
-            }
+            Request::Exists { digest } => self.call(Method::HEAD, repository, &format!("blobs/{digest}")),
             Request::Open { mount, algorithm } => {
                 let mut call = self.call(Method::POST, repository, "blobs/uploads/");
                 let url = &mut call.request.url;
@@ -118,31 +130,27 @@ impl Client {
                     // gh:opencontainers/distribution-spec#543
                     url.query_pairs_mut().append_pair("digest-algorithm", algorithm.name());
                 }
-                (None, call)
+                call
             }
             Request::Patch { location, range } => {
                 let mut call = to(Method::PATCH, location);
-                let last = range.end.checked_sub(1).filter(|last| *last >= range.start);
-                let last = last.ok_or_else(|| Error::internal("a chunk without bytes"))?;
-                let content_range = HeaderValue::try_from(format!("{}-{last}", range.start));
-                let content_range = content_range.map_err(|_| Error::internal("digits fit a header"))?;
-                call.request.headers.insert(header::CONTENT_RANGE, content_range);
-                (Some(range.end - range.start), call)
+                call.request.headers.insert(header::CONTENT_RANGE, content_range(range)?);
+                call
             }
-            Request::Status { location } => (None, to(Method::GET, location)),
+            Request::Status { location } => to(Method::GET, location),
         };
-        if carried.unwrap_or(0) != expected.unwrap_or(0) {
-            let words = format!("a request for {expected:?} bytes was given {carried:?}");
-            return Err(Error::internal(words));
-        }
         if matches!(call.request.method, Method::PATCH | Method::PUT) {
             let octets = HeaderValue::from_static("application/octet-stream");
             call.request.headers.insert(header::CONTENT_TYPE, octets);
         }
-        call.request.payload = match body {
-            Some(body) if body.size > 0 => Payload::Stream(body),
-            _ => Payload::Empty,
-        };
+        call.request.payload = body.filter(|body| body.size > 0).map_or(Payload::Empty, Payload::Stream);
         Ok(call)
     }
+}
+
+fn content_range(range: &Range<u64>) -> Result<HeaderValue> {
+    let last = range.end.checked_sub(1).filter(|last| *last >= range.start);
+    let last = last.ok_or_else(|| Error::internal("a chunk without bytes"))?;
+    let header = HeaderValue::try_from(format!("{}-{last}", range.start));
+    header.map_err(|_| Error::internal("digits fit a header"))
 }

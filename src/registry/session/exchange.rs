@@ -104,6 +104,15 @@ impl Request {
         matches!(self, Self::Exists { .. } | Self::Open { .. } | Self::Status { .. })
     }
 
+    /// Returns how many bytes it carries.
+    pub(in crate::registry) const fn size(&self) -> u64 {
+        match self {
+            Self::Commit { body: Some(size), .. } => *size,
+            Self::Patch { range, .. } => range.end.saturating_sub(range.start),
+            _ => 0,
+        }
+    }
+
     /// Says what is being done, for messages.
     pub(crate) fn doing(&self) -> String {
         match self {
