@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 pub use super::client::Contact;
@@ -314,7 +314,7 @@ impl Probe {
     async fn referrers(&self, subject: &Digest) -> Verdict {
         let call = self.client.call(Method::GET, &self.repository, &format!("referrers/{subject}"));
         match self.client.insist(call, || "listing referrers".to_owned()).await {
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => Verdict::No(refused(&answer.refusal())),
+            Ok(answer) if answer.is_absence() => Verdict::No(refused(&answer.refusal())),
             Ok(_) => Verdict::Yes,
             Err(error) => match error.find::<RegistryError>() {
                 Some(refusal) => Verdict::No(refused(refusal)),

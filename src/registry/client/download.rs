@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::Client;
+use super::{Client, given_up};
 use crate::error::Result;
 
 /// A request that changes nothing.
@@ -44,7 +44,12 @@ impl Client {
         let mut call = self.call(method, repository, &path);
         call.request.url.set_query(query.as_deref());
         call.request.headers = headers;
-        let answer = self.ask_once(call, doing).await?;
+        call.request.leaves_body = true;
+        let answer = self.round_trip(&mut call).await.map_err(|fault| given_up(fault, doing()))?;
+        if !answer.status.is_success() && !answer.is_absence() {
+            let error = self.refusal(repository, &answer).await.into_error(doing());
+            return Err(self.explain(repository, error));
+        }
         let Some(rest) = answer.rest else { return Ok(None) };
         let patience = self.0.options.timeout;
         let frames = stream::try_unfold(rest, move |mut rest| async move {

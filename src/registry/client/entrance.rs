@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
 
 use super::{Call, Client};
 use crate::{
@@ -109,7 +109,7 @@ impl Client {
     async fn knock(&self, repository: &str, doing: &str) -> Result<Incoming> {
         let call = Call::new(Method::GET, repository, self.url(""));
         let answer = self.insist(call, || doing.to_owned()).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        if answer.is_absence() {
             return Err(answer.refusal().into_error(doing));
         }
         Ok(answer)

@@ -18,7 +18,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use http::{Method, StatusCode};
+use http::Method;
 use url::Url;
 
 pub(super) use self::manifests::MANIFEST_LIMIT;
@@ -93,18 +93,6 @@ impl Client {
         &self.0.auth
     }
 
-    /// Asks once, however that ends, and leaves the body of a success to be read.
-    async fn ask_once(&self, mut call: Call, doing: impl Fn() -> String) -> Result<Incoming> {
-        call.request.leaves_body = true;
-        let answer = self.round_trip(&mut call).await.map_err(|fault| given_up(fault, doing()))?;
-        if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
-            return Ok(answer);
-        }
-        let repository = &call.scope.repository;
-        let error = self.refusal(repository, &answer).await.into_error(doing());
-        Err(self.explain(repository, error))
-    }
-
     /// Prepares a request for what a repository has under `rest`.
     pub(super) fn call(&self, method: Method, repository: &str, rest: &str) -> Call {
         Call::new(method, repository, self.url(&format!("{repository}/{rest}")))
@@ -131,10 +119,7 @@ impl Client {
                     let why = format!("{} broke its answer off", origin(&answer.url));
                     given_up(Fault::Connect { why }, doing())
                 }
-                Ok(answer) if answer.status.is_success() => return Ok(answer),
-                Ok(answer) if answer.status == StatusCode::NOT_FOUND && answer.method != Method::PUT => {
-                    return Ok(answer);
-                }
+                Ok(answer) if answer.status.is_success() || answer.is_absence() => return Ok(answer),
                 Ok(answer) => {
                     let repository = &call.scope.repository;
                     let refusal = self.refusal(repository, &answer).await;
@@ -161,7 +146,7 @@ impl Client {
     /// Insists on a question, and returns the answer if what is asked for is there.
     async fn find(&self, question: Call, doing: impl Fn() -> String) -> Result<Option<Incoming>> {
         let answer = self.insist(question, doing).await?;
-        Ok((answer.status != StatusCode::NOT_FOUND).then_some(answer))
+        Ok((!answer.is_absence()).then_some(answer))
     }
 }
 

@@ -152,6 +152,6 @@ impl Client {
 /// Returns whether a question about a repository was answered, by the registry itself.
 fn answers_about(repository: &str, answer: &Incoming) -> bool {
     matches!(answer.method, Method::GET | Method::HEAD)
-        && (answer.status.is_success() || answer.status == StatusCode::NOT_FOUND)
+        && (answer.status.is_success() || answer.is_absence())
         && answer.url.path().starts_with(&format!("/v2/{repository}/"))
 }

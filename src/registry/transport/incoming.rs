@@ -35,6 +35,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// Returns whether it says that what was asked for is not there: to a PUT that is a refusal.
+    pub(crate) fn is_absence(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND && self.method != Method::PUT
+    }
+
     /// Returns whether a body ended before it was over, and before so many bytes.
     pub(crate) fn is_cut_off(&self, limit: usize) -> bool {
         self.status.is_success() && !self.whole && self.rest.is_none() && self.body.len() < limit
