@@ -4,7 +4,7 @@ use std::io;
 
 use url::Url;
 
-use super::{proxy_login::wants_login, tls::NoTls};
+use super::{no_tls::NoTls, proxy_login::wants_login};
 use crate::{
     error::Error,
     registry::{body::Meter, one_line::one_line, session::Fault},

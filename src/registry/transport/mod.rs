@@ -7,6 +7,7 @@ mod base;
 mod connections;
 mod fault;
 mod incoming;
+mod no_tls;
 mod outgoing;
 mod proxy_login;
 mod restraint;
@@ -29,7 +30,7 @@ use self::{
     restraint::Restraint,
     warnings::Warnings,
 };
-pub(super) use self::{incoming::Incoming, outgoing::Outgoing, tls::NoTls};
+pub(super) use self::{incoming::Incoming, no_tls::NoTls, outgoing::Outgoing};
 use super::{
     body::Meter, confidential::Confidential, guard::Guard, location::nameless, options::ClientOptions,
     origin::origin, session::Fault,
