@@ -2,10 +2,10 @@
 //!
 //! Nothing is shown before the registry asks: a 401 brings a [`Challenge`], which is remembered and from then
 //! on answered in advance, per scope. Basic shows the login; Bearer fetches a token from the realm, once for
-//! all who wait, and again before it is too old for the body it shall carry. Credential helpers are asked once, and
-//! once more when what they gave is refused. Refusals name where the credential came from, never the credential.
+//! all who wait, and again before it is too old for the body it shall carry. Refusals name where the credential came from, never the credential.
 
 mod challenge;
+mod logins;
 mod token;
 
 use std::{
@@ -15,18 +15,21 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue};
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+use tokio::sync::Mutex as AsyncMutex;
 
 pub use self::challenge::Challenge;
 pub(super) use self::token::is_basic;
-use self::token::{Token, TokenRequest, basic, bearer, joined};
+use self::{
+    logins::Logins,
+    token::{Token, TokenRequest, basic, bearer, joined},
+};
 use super::{
-    credentials::{Answers, Credential, Credentials, Login},
+    credentials::{Credential, Credentials, Login},
     registry_error::RegistryError,
     session::Fault,
     transport::Transport,
 };
-use crate::error::{Error, ErrorKind, Result, chain};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What a request needs to be allowed to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,13 +58,7 @@ impl Scope {
 /// Answers the challenges of one registry.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
-    /// As the user wrote it.
-    host: String,
-    credentials: Credentials,
-    /// What credential helpers have said.
-    answers: Mutex<Answers>,
-    /// One helper is asked at a time, and each question once.
-    asking: AsyncMutex<()>,
+    logins: Logins,
     /// The newest challenge: repositories that were not yet asked for will be asked the same.
     challenge: Mutex<Option<Challenge>>,
     grants: Mutex<HashMap<Scope, Arc<AsyncMutex<Grant>>>>,
@@ -81,15 +78,9 @@ struct Grant {
 }
 
 impl Authenticator {
-    /// Fails if a file of logins is broken that would count: that is told before anything is sent, though nobody may ask
-    /// for a login.
     pub(crate) fn new(host: &str, credentials: Credentials) -> Result<Self> {
-        credentials.find(host, "", &Answers::new())?;
         Ok(Self {
-            host: host.to_owned(),
-            credentials,
-            answers: Mutex::default(),
-            asking: AsyncMutex::default(),
+            logins: Logins::new(host, credentials)?,
             challenge: Mutex::default(),
             grants: Mutex::default(),
             answered: Mutex::default(),
@@ -104,12 +95,12 @@ impl Authenticator {
     /// Says whose credentials are shown for a repository and where they come from, or where they were looked
     /// for. Never the secret.
     pub(crate) fn source(&self, repository: &str) -> String {
-        self.known(repository).map_or_else(|error| error.to_string(), |login| login.source)
+        self.logins.known(repository).map_or_else(|error| error.to_string(), |login| login.source)
     }
 
     /// Says whose credentials are shown for a repository, and where they come from, or that they are nobody's.
     pub(crate) fn account(&self, repository: &str) -> String {
-        match self.known(repository) {
+        match self.logins.known(repository) {
             Ok(Login { credential: None, .. }) => "nobody".to_owned(),
             Ok(login) => login.source,
             Err(error) => error.to_string(),
@@ -123,7 +114,7 @@ impl Authenticator {
 
     /// Adds to a refusal of our credentials whose they were, unless it says so already, and what to do.
     pub(crate) fn explain(&self, repository: &str, error: Error) -> Error {
-        let Ok(login) = self.known(repository) else { return error };
+        let Ok(login) = self.logins.known(repository) else { return error };
         let refusal = error.find::<RegistryError>();
         let status = refusal.map(|refusal| refusal.status);
         // A page is a proxy's, which may mind something else.
@@ -147,12 +138,12 @@ impl Authenticator {
         if is_let_in {
             error.with_hint(format!(
                 "the registry knows this login, but does not let it push to `{}/{repository}`",
-                self.host
+                self.logins.host
             ))
         } else if status == Some(403) || repository.is_empty() {
             error
         } else {
-            error.with_hint(format!("log in by `longshore login {}`", self.host))
+            error.with_hint(format!("log in by `longshore login {}`", self.logins.host))
         }
     }
 
@@ -176,7 +167,7 @@ impl Authenticator {
             grant.challenge = self.challenge().map(Challenge::without_scopes);
         }
         let Some(challenge) = grant.challenge.clone() else { return Ok(None) };
-        let login = self.login(&scope.repository).await.map_err(Fault::Fatal)?;
+        let login = self.logins.find(&scope.repository).await.map_err(Fault::Fatal)?;
         match (challenge, &login.credential) {
             (_, Some(Credential::Token(token))) => Ok(Some(bearer(token.reveal())?)),
             (Challenge::Basic, Some(Credential::Login { user, password })) => {
@@ -219,58 +210,16 @@ impl Authenticator {
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
         grant.challenge = Some(challenge.clone());
         // Why a helper fails is said when its credential is wanted.
-        let Ok(login) = self.login(&scope.repository).await else { return shown.is_none() };
+        let Ok(login) = self.logins.find(&scope.repository).await else { return shown.is_none() };
         match (&challenge, &login.credential) {
             (Challenge::Basic, Some(Credential::Login { user, password })) => {
                 let other = basic(user, password).is_ok_and(|newest| Some(&newest) != shown);
-                other || self.renew(&login).await
+                other || self.logins.renew(&login).await
             }
             (_, Some(Credential::Token(_))) => shown.is_none(),
             (Challenge::Basic, _) => false,
             (Challenge::Bearer { .. }, _) => true,
         }
-    }
-
-    /// Finds what is to be shown for a repository; asks helpers for it.
-    async fn login(&self, repository: &str) -> Result<Login> {
-        let mut failure = None;
-        loop {
-            let login = self.known(repository)?;
-            let Some(question) = login.next else {
-                if let (Some(error), Some(_)) = (failure, &login.credential) {
-                    tracing::warn!("{}; going on with {}", chain(&error), login.source);
-                }
-                return Ok(login);
-            };
-            let _asking = self.asking.lock().await;
-            if !self.answers().contains_key(&question) {
-                let answer = question.get(self.credentials.helper_timeout).await;
-                failure = failure.or(answer.as_ref().err().cloned());
-                self.answers().insert(question, answer);
-            }
-        }
-    }
-
-    /// Asks a helper whose credential was refused once more: those that make tokens may have a new one. Returns
-    /// whether it has.
-    async fn renew(&self, login: &Login) -> bool {
-        let Some(question) = &login.helper else { return false };
-        let _asking = self.asking.lock().await;
-        let Ok(answer) = question.get(self.credentials.helper_timeout).await else { return false };
-        let is_new = answer.is_some() && answer != login.credential;
-        if is_new {
-            self.answers().insert(question.clone(), Ok(answer));
-        }
-        is_new
-    }
-
-    /// Finds what is to be shown for a repository, as far as it is known without asking anybody.
-    fn known(&self, repository: &str) -> Result<Login> {
-        self.credentials.find(&self.host, repository, &self.answers())
-    }
-
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answered_to(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -286,7 +235,7 @@ impl Authenticator {
         &self,
         transport: &Transport,
         repository: &str,
-        grant: &mut AsyncMutexGuard<'_, Grant>,
+        grant: &mut Grant,
         wanted: &TokenRequest,
         outlive: Duration,
     ) -> Result<HeaderValue, Fault> {
@@ -298,12 +247,12 @@ impl Authenticator {
         {
             return Ok(token.header.clone());
         }
-        let mut login = self.login(repository).await.map_err(Fault::Fatal)?;
+        let mut login = self.logins.find(repository).await.map_err(Fault::Fatal)?;
         let mut answer = wanted.fetch(transport, login.credential.as_ref()).await;
         if matches!(&answer, Err(Fault::Fatal(error)) if error.kind() == ErrorKind::Denied)
-            && self.renew(&login).await
+            && self.logins.renew(&login).await
         {
-            login = self.login(repository).await.map_err(Fault::Fatal)?;
+            login = self.logins.find(repository).await.map_err(Fault::Fatal)?;
             answer = wanted.fetch(transport, login.credential.as_ref()).await;
         }
         match answer {
