@@ -1,6 +1,7 @@
 //! What a client says over its socket, and what it makes of the answers.
 
 mod authentication;
+mod blobs;
 mod connections;
 mod manifests;
 mod redirects;
