@@ -114,6 +114,9 @@ impl Authenticator {
 
     /// Adds to a refusal of our credentials whose they were, unless it says so already, and what to do.
     pub(crate) fn explain(&self, repository: &str, error: Error) -> Error {
+        if error.kind() != ErrorKind::Denied {
+            return error;
+        }
         let Ok(login) = self.logins.known(repository) else { return error };
         let refusal = error.find::<RegistryError>();
         let status = refusal.map(|refusal| refusal.status);
@@ -130,7 +133,7 @@ impl Authenticator {
             }
             _ => login.hint(),
         };
-        if error.kind() != ErrorKind::Denied || error.hints().contains(&hint.as_str()) {
+        if error.hints().contains(&hint.as_str()) {
             return error;
         }
         let error = error.with_hint(hint);
