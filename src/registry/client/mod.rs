@@ -76,9 +76,7 @@ impl Client {
         options.credentials = options.credentials.reread();
         Self::new(self.host(), options)
     }
-}
 
-impl Client {
     /// Returns the host, as references name it.
     pub fn host(&self) -> &str {
         &self.0.host

@@ -50,7 +50,7 @@ impl Client {
         let size = call.request.payload.streamed();
         let outlive = self.outlive(size);
         let mut url = call.request.url.clone();
-        let (mut redirects, mut challenged, mut refused) = (0, false, false);
+        let (mut redirects, mut was_asked, mut was_refused) = (0, false, false);
         let _permit = transport.restraint.permit(call.pool).await;
         loop {
             transport.restraint.unpaused().await;
@@ -68,12 +68,12 @@ impl Client {
             let answer = transport.send(request).await?;
             let may_show_more = ours
                 && answer.status == StatusCode::UNAUTHORIZED
-                && self.may_show_more(&call.scope, shown.as_ref(), &answer).await;
+                && self.unauthorized(&call.scope, shown.as_ref(), &answer).await;
             if size > 0 {
                 self.note_speed(size, &answer);
                 return Ok(answer);
             }
-            let before = if shown.is_some() { &mut refused } else { &mut challenged };
+            let before = if shown.is_some() { &mut was_refused } else { &mut was_asked };
             if may_show_more && !std::mem::replace(before, true) {
                 url = answer.url;
                 continue;
@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// Takes note of a 401; returns whether there is now something else to show.
-    async fn may_show_more(&self, scope: &Scope, shown: Option<&HeaderValue>, answer: &Incoming) -> bool {
+    async fn unauthorized(&self, scope: &Scope, shown: Option<&HeaderValue>, answer: &Incoming) -> bool {
         let at_base = self.challenge_at_base(answer, shown.is_some()).await;
         self.0.auth.refused(scope, shown, at_base.as_ref().unwrap_or(&answer.headers)).await
     }
@@ -127,7 +127,7 @@ impl Client {
         }
     }
 
-    /// The registry itself, or itself with TLS; beside its own paths there somebody else may be.
+    /// Returns whether a URL leads to the registry, or to it with TLS: there somebody else may be beside its own paths.
     pub(super) fn may_see_credentials(&self, url: &Url) -> bool {
         let base = self.0.transport.base();
         is_same_server(url, &base) && (url.scheme() == base.scheme() || url.path().starts_with("/v2/"))

@@ -107,6 +107,7 @@ impl Transport {
             .await
     }
 
+    /// Makes the request, and reads its answer.
     async fn pass(&self, outgoing: Outgoing) -> Result<Incoming, Fault> {
         let Outgoing { patience, limit, leaves_body, .. } = outgoing;
         let (method, url) = (outgoing.method.clone(), outgoing.url.clone());
