@@ -43,7 +43,7 @@ impl Outgoing {
     pub(super) fn into_request(self, meter: &Meter, rate_limit: Option<&RateLimit>) -> reqwest::Request {
         let (length, body) = match self.payload {
             Payload::Empty if matches!(self.method, Method::GET | Method::HEAD) => (None, None),
-            // Without it proxies answer 411, and the HTTP client leaves it out where there is no body.
+            // Without a length proxies answer 411, and the HTTP client leaves it out where there is no body.
             Payload::Empty => (Some(0.into()), None),
             Payload::Bytes(bytes) => (Some(bytes.len().into()), Some(bytes.into())),
             Payload::Stream(body) => {

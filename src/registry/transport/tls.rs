@@ -215,6 +215,14 @@ mod tests {
     }
 
     #[test]
+    fn http2_is_offered_where_it_is_wanted() {
+        for (http2, offered) in [(false, &[&b"http/1.1"[..]][..]), (true, &[b"h2", b"http/1.1"])] {
+            let options = ClientOptions { http2, ..ClientOptions::default() };
+            assert_eq!(config(&options, None).unwrap().alpn_protocols, offered);
+        }
+    }
+
+    #[test]
     fn a_key_of_another_certificate_is_refused() {
         let ends = || rcgen::generate_simple_self_signed(["me".to_owned()]).unwrap();
         let identity = |certificate: rcgen::Certificate, key: &KeyPair| Identity {
@@ -226,7 +234,7 @@ mod tests {
         let right = identity(mine.cert, &mine.signing_key);
         let wrong = identity(other.cert, &mine.signing_key);
         let options = ClientOptions { insecure: true, ..ClientOptions::default() };
-        assert_eq!(config(&options, Some(&right)).unwrap().alpn_protocols, [b"http/1.1"]);
+        config(&options, Some(&right)).unwrap();
         let error = config(&options, Some(&wrong)).unwrap_err();
         assert!(error.message().contains("`me.cert`"), "{error:?}");
     }
