@@ -114,7 +114,10 @@ impl Unfinished {
         let file = options.open(&path).context(ErrorKind::Local, opening)?;
         let Ok(file) = Locked::alone(file) else { return Ok(None) };
         let mut text = String::new();
-        Read::take(&*file, TEXT_LIMIT).read_to_string(&mut text).context(ErrorKind::Local, opening)?;
+        // A FIFO would wait for its writer, who is none but us.
+        if file.metadata().context(ErrorKind::Local, opening)?.is_file() {
+            Read::take(&*file, TEXT_LIMIT).read_to_string(&mut text).context(ErrorKind::Local, opening)?;
+        }
         let progress = serde_json::from_str::<Text>(&text).ok().and_then(|text| text.progress(&key));
         Ok(Some((Record { file, path, key }, progress)))
     }
@@ -126,7 +129,8 @@ impl Unfinished {
             let age = fs_err::metadata(&path).and_then(|data| data.modified()).ok();
             let is_old = age.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > KEPT);
             if is_old
-                && let Ok(file) = fs_err::File::open(&path)
+                // For writing too: a FIFO that somebody put there would otherwise wait for its writer.
+                && let Ok(file) = fs_err::OpenOptions::new().read(true).write(true).open(&path)
                 && file.file().try_lock().is_ok()
             {
                 forget(&path);
@@ -217,6 +221,8 @@ const TEXT_LIMIT: u64 = 64 << 10;
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
+
     use super::*;
 
     fn key(blob: &str) -> Key {
@@ -274,6 +280,27 @@ mod tests {
         let (theirs, _) = unfinished.take(key("a")).unwrap();
         drop(ours);
         assert!(theirs.path.exists());
+    }
+
+    #[test]
+    fn a_record_waits_for_no_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let unfinished = Unfinished::new(dir.path());
+        let path = unfinished.path(&key("a")).unwrap();
+        let pipe = || mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        pipe();
+        let (mut record, found) = unfinished.take(key("a")).unwrap();
+        assert!(found.is_none());
+        record.write(progress());
+        drop(record);
+        assert!(!path.exists(), "gone with the record");
+        pipe();
+        let old = (SystemTime::now() - 2 * KEPT).duration_since(UNIX_EPOCH).unwrap();
+        let old = Timespec { tv_sec: old.as_secs().cast_signed(), tv_nsec: 0 };
+        let times = Timestamps { last_access: old, last_modification: old };
+        utimensat(CWD, &path, &times, AtFlags::empty()).unwrap();
+        unfinished.sweep();
+        assert!(!path.exists());
     }
 
     #[test]
