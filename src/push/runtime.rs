@@ -80,10 +80,11 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
     spawn_blocking(work).await.map_err(|error| Error::internal("a worker thread failed").because(error))?
 }
 
-/// The signals that end a run.
+/// The signals that end a run, but for those that whoever started this process has ignored: under `nohup`, or behind the
+/// `&` of a script.
 pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
     hangup: Option<Signal>,
 }
 
@@ -91,32 +92,37 @@ impl Signals {
     /// Takes them over from the system, which would end the process at once.
     pub(crate) fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context(ErrorKind::Local, || "listening for signals".to_owned());
-        // `nohup` has it ignored.
-        let hangup = (!is_ignored(SignalKind::hangup())).then(|| listen(SignalKind::hangup())).transpose()?;
-        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let unless_ignored = |kind| (!is_ignored(kind)).then(|| listen(kind)).transpose();
+        let signals = Self {
+            interrupt: unless_ignored(SignalKind::interrupt())?,
+            terminate: unless_ignored(SignalKind::terminate())?,
+            hangup: unless_ignored(SignalKind::hangup())?,
+        };
         // So a write beyond `ulimit -f` is an error, and not the end of the process; tokio keeps the signal.
         drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
-        Ok(Self { interrupt, terminate, hangup })
+        Ok(signals)
     }
 
     /// Waits for one; returns its number.
     pub(crate) async fn next(&mut self) -> u8 {
         let Self { interrupt, terminate, hangup } = self;
-        let hung_up = async {
-            match hangup {
-                Some(hangup) => hangup.recv().await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
-            _ = interrupt.recv() => 2,
-            _ = terminate.recv() => 15,
-            _ = hung_up => {
+            () = arrival(interrupt) => 2,
+            () = arrival(terminate) => 15,
+            () = arrival(hangup) => {
                 // The shell and the kernel both tell that a terminal is gone.
                 self.hangup = None;
                 1
             }
         }
+    }
+}
+
+/// Waits for a signal, if anybody listens for it.
+async fn arrival(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
     }
 }
 

@@ -236,20 +236,12 @@ fn json_says_why_it_failed() {
 #[test]
 fn json_says_that_a_signal_ended_it() {
     let (layout, registry, longshore) = (Layout::of(&LAYERS), slow(), Longshore::new());
-    let mut command = longshore.prepare(arguments(&layout, &registry, &["--progress=json"]));
-    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let log = Log::follow(process.stderr.take().unwrap());
+    let running = longshore.start(arguments(&layout, &registry, &["--progress=json"]));
     registry.wait_for(Route::Patch, LAYERS.len());
-    let process_id = rustix::process::Pid::from_child(&process);
-    rustix::process::kill_process(process_id, rustix::process::Signal::INT).unwrap();
-    assert_eq!(process.wait().unwrap().code(), Some(130));
-    let mut last = String::new();
-    log.find(|line| {
-        line.clone_into(&mut last);
-        None::<()>
-    });
-    let last: Value = serde_json::from_str(&last).unwrap();
-    assert_eq!(last["event"], "interrupted");
+    running.interrupt();
+    let run = running.finish();
+    assert_eq!(run.code, Some(130), "{run:?}");
+    assert_eq!(json_lines(&run).pop().unwrap()["event"], "interrupted");
 }
 
 fn json_lines(run: &Run) -> Vec<Value> {

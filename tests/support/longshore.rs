@@ -108,9 +108,9 @@ impl Longshore {
         I::Item: AsRef<OsStr>,
     {
         let prepared = self.prepare(arguments);
-        // It may be that whoever runs the tests will not be told when the terminal goes away.
+        // Whoever runs the tests may have these ignored, by `nohup` or behind the `&` of a script.
         let mut command = self.command("env");
-        command.arg("--default-signal=HUP").arg(prepared.get_program()).args(prepared.get_args());
+        command.arg("--default-signal=HUP,INT,TERM").arg(prepared.get_program()).args(prepared.get_args());
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
         let started = Instant::now();
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();

@@ -32,10 +32,13 @@ impl Login {
         let before = tcgetattr(&terminal).unwrap();
         let end = || Stdio::from(std::fs::OpenOptions::new().read(true).write(true).open(&name).unwrap());
 
-        // A session of its own, so that this terminal is its.
+        // A session of its own, so that this terminal is its; and no signal is ignored because the tests' caller does.
         let inner = user.command(env!("CARGO_BIN_EXE_longshore"));
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .args(["--ctty", "--wait", "env", "--default-signal=HUP,INT,TERM"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.env_clear().envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.args(["login", host]).stdin(end()).stdout(end()).stderr(end());
         Self { child: command.spawn().unwrap(), terminal, before, seen: String::new() }

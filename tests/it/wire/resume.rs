@@ -204,23 +204,27 @@ fn rule_37_every_signal_that_ends_it_is_an_interruption() {
 }
 
 #[test]
-fn a_terminal_may_go_away_under_nohup() {
+fn a_signal_that_the_caller_has_ignored_stays_ignored() {
     let layout = Layout::of(&[LARGE]);
     let held = Fault::Await { route: Route::Other, calls: usize::MAX };
-    let registry = with_configs(&layout, Script::new().on(Route::Patch, 3, held));
-    let destination = format!("{}/{REPOSITORY}:1", registry.host());
-    let longshore = Longshore::new();
-    let push =
-        longshore.prepare(["push", "--chunk-size=64KiB", layout.path().to_str().unwrap(), &destination]);
-    let mut nohup = Command::new("nohup");
-    nohup.arg(push.get_program()).args(push.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
-    nohup.env_clear().envs(push.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut process = nohup.stdin(Stdio::null()).spawn().unwrap();
-    registry.wait_for(Route::Patch, 3);
-    kill_process(Pid::from_child(&process), Signal::HUP).unwrap();
-    registry.release();
-    assert!(process.wait().unwrap().success());
-    assert_arrived(&layout, &registry);
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT), ("TERM", Signal::TERM)] {
+        let registry = with_configs(&layout, Script::new().on(Route::Patch, 3, held.clone()));
+        let destination = format!("{}/{REPOSITORY}:1", registry.host());
+        let longshore = Longshore::new();
+        let push =
+            longshore.prepare(["push", "--chunk-size=64KiB", layout.path().to_str().unwrap(), &destination]);
+        // As `nohup` does, and a shell for what stands before an `&` of a script.
+        let mut ignoring = Command::new("env");
+        ignoring.arg(format!("--ignore-signal={name}")).arg(push.get_program()).args(push.get_args());
+        ignoring.env_clear().envs(push.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        ignoring.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = ignoring.spawn().unwrap();
+        registry.wait_for(Route::Patch, 3);
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        registry.release();
+        assert!(process.wait().unwrap().success(), "{name}");
+        assert_arrived(&layout, &registry);
+    }
 }
 
 #[test]
