@@ -7,7 +7,9 @@
 
 mod misfit;
 
-use std::{any::Any, borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, error::Error as StdError, fmt, io, sync::Arc};
+
+use rustix::io::Errno;
 
 use self::misfit::Misfit;
 
@@ -90,9 +92,12 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// Adds what lies beneath.
+    /// Adds what lies beneath. A source that cannot be opened because too many files are open is not to blame.
     pub fn because(self, source: impl StdError + Send + Sync + 'static) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
+        if inner.kind == ErrorKind::Source && has_too_many_open(&source) {
+            inner.kind = ErrorKind::Local;
+        }
         let json = (&source as &dyn Any).downcast_ref().and_then(Misfit::of);
         let source: Arc<dyn StdError + Send + Sync> = match json {
             Some(misfit) => Arc::new(misfit),
@@ -200,6 +205,13 @@ pub fn chain(error: &dyn StdError) -> String {
     line
 }
 
+/// Returns whether something failed because this process, or this machine, has as many files open as it may. It is known by
+/// its words: the number of an error is not to be had from what names the file.
+fn has_too_many_open(error: &dyn StdError) -> bool {
+    let words = chain(error);
+    [Errno::MFILE, Errno::NFILE].map(io::Error::from).iter().any(|lack| words.ends_with(&lack.to_string()))
+}
+
 /// Says a number of bytes by its unit where that is exact, since one byte may be what is too much.
 pub fn sized(bytes: u64) -> String {
     match bytes {
@@ -261,6 +273,16 @@ mod tests {
         assert_eq!(chain(&error), "encoding layer 3: writing the cache: no space left");
         assert_eq!(error.kind(), ErrorKind::Local);
         assert!(error.find::<std::io::Error>().is_some());
+    }
+
+    #[test]
+    fn a_source_is_not_to_blame_for_too_many_open_files() {
+        let open = |errno: Errno| {
+            let named = io::Error::other(format!("failed to open file `x`: {}", io::Error::from(errno)));
+            Error::source("`x` cannot be opened").because(named).while_doing("reading it").kind()
+        };
+        assert_eq!([Errno::MFILE, Errno::NFILE].map(open), [ErrorKind::Local; 2]);
+        assert_eq!(open(Errno::IO), ErrorKind::Source);
     }
 
     #[test]

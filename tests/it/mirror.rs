@@ -382,13 +382,19 @@ fn a_folder_may_hold_more_archives_than_files_may_usually_be_open() {
     for number in 0..100 {
         fs_err::copy(multi().path, dir.path().join(format!("{number}.tar"))).unwrap();
     }
-    let script = r#"ulimit -Sn 64 && exec "$0" inspect --json "$1""#;
-    let output = std::process::Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_longshore"), dir.path().to_str().unwrap()])
-        .output()
-        .unwrap();
+    let inspect = |limit: &str| {
+        let script = format!(r#"ulimit {limit} && exec "$0" inspect --json "$1""#);
+        std::process::Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_longshore"), dir.path().to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    let output = inspect("-Sn 64");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // All of them hold the same images.
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["images"].as_array().unwrap().len(), 4);
+    // Where no more is allowed at all, that is not the archives' fault.
+    let output = inspect("-n 64");
+    assert_eq!(output.status.code(), Some(8), "{}", String::from_utf8_lossy(&output.stderr));
 }
