@@ -14,8 +14,8 @@ use crate::{
     oci::{Descriptor, Digest},
 };
 
-/// Larger lists of images are refused, like larger manifests.
-pub const INDEX_LIMIT: u64 = 4 << 20;
+/// Some 35,000 tags, which take as much memory as the most entries of an archive: larger lists of images are refused.
+pub const INDEX_LIMIT: u64 = 8 << 20;
 /// [`OCI_LAYOUT`] holds thirty bytes.
 pub const OCI_LAYOUT_LIMIT: u64 = 4 << 10;
 

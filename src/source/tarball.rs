@@ -27,6 +27,7 @@ use crate::{
         INDEX, OCI_LAYOUT,
         left_out::{LEFT_OUT, LEFT_OUT_LIMIT},
         parts::{LIST_LIMIT, Parts},
+        read::INDEX_LIMIT,
     },
     oci::manifest::MANIFEST_LIMIT,
 };
@@ -39,6 +40,7 @@ pub(super) const HEAD: usize = 512;
 pub fn document_limit(name: &str) -> u64 {
     match normalized(name).as_str() {
         MANIFEST => docker_archive::MANIFEST_LIMIT,
+        INDEX => INDEX_LIMIT,
         LEFT_OUT => LEFT_OUT_LIMIT,
         _ => MANIFEST_LIMIT,
     }

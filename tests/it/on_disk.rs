@@ -6,7 +6,9 @@ use std::{
     process::Command,
 };
 
+use longshore::layout::REF_NAME;
 use rustix::fs::{CWD, FileType, mknodat};
+use serde_json::Value;
 
 use crate::{
     support::{longshore::Longshore, samples::Sample, small_disk::SmallDisk},
@@ -43,6 +45,47 @@ fn a_layout_takes_one_image_beside_the_other() {
     }
     assert_eq!(names(&layout), ["blobs", "index.json", "oci-layout"]);
     assert_ne!(found(&format!("oci:{}:a", layout.display())), found(&format!("oci:{}:b", layout.display())));
+}
+
+#[test]
+fn what_a_registry_lists_can_be_read_as_a_layout() {
+    let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
+    let (source, index) = (Archive::of(&[1000]), dir.path().join("demo/index.json"));
+    let push = |tag: &str| {
+        let destination = format!("demo:{tag}");
+        let source = source.path();
+        longshore.run([
+            "push",
+            source.to_str().unwrap(),
+            &destination,
+            "--into",
+            dir.path().to_str().unwrap(),
+        ])
+    };
+    push("0").pushed().unwrap();
+    let mut listed: Value = serde_json::from_slice(&fs_err::read(&index).unwrap()).unwrap();
+    let entry = listed["manifests"][0].clone();
+    let mut list = |tags: usize| {
+        let entries = (0..tags).map(|tag| {
+            let mut entry = entry.clone();
+            entry["annotations"][REF_NAME] = tag.to_string().into();
+            entry
+        });
+        listed["manifests"] = entries.collect();
+        fs_err::write(&index, listed.to_string()).unwrap();
+    };
+    list(25_000);
+    push("new").pushed().unwrap();
+    let layout = format!("oci:{}:new", index.parent().unwrap().display());
+    assert_eq!(longshore.run(["inspect", &layout]).code, Some(0));
+
+    // More than that nobody would read again.
+    list(45_000);
+    let before = fs_err::read(&index).unwrap();
+    let run = push("more");
+    assert_eq!(run.code, Some(5), "{run:?}");
+    assert!(run.stderr.contains("`index.json` would be over the limit"), "{run:?}");
+    assert_eq!(fs_err::read(&index).unwrap(), before);
 }
 
 #[test]

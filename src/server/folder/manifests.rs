@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    layout::write,
     oci::{Content, Digest, Manifest},
 };
 
@@ -78,6 +79,8 @@ impl Disk {
         }
         self.adopt_children(name, &mut index, manifest)?;
         if index != before {
+            write::check_index(index.to_bytes().len() as u64)
+                .map_err(|error| Refusal::bad_request("UNSUPPORTED", error.message()))?;
             locked.write(&index)?;
         }
         Ok(())
