@@ -68,7 +68,10 @@ impl Upstream {
             let body = StreamBody::new(download.frames.map_ok(Frame::data));
             if is_otherwise_called { renamed(body, name).await? } else { Response::new(body.boxed_unsync()) }
         };
-        *reply.status_mut() = download.status;
+        *reply.status_mut() = match download.status {
+            StatusCode::NO_CONTENT if head.method == Method::HEAD => StatusCode::OK,
+            status => status,
+        };
         for name in PASSED_ON {
             if let Some(value) = download.headers.get(&name) {
                 reply.headers_mut().insert(name, value.clone());
@@ -76,6 +79,14 @@ impl Upstream {
         }
         if is_otherwise_called {
             reply.headers_mut().remove(CONTENT_LENGTH);
+        }
+        // Whoever asks whether a blob is there has to hear how large it is.
+        if head.method == Method::HEAD
+            && !reply.headers().contains_key(CONTENT_LENGTH)
+            && let Some(digest) = path.strip_prefix("blobs/").and_then(|digest| digest.parse().ok())
+        {
+            let Some((size, _)) = self.client.peek_blob(&repository, &digest).await? else { return Ok(None) };
+            reply.headers_mut().insert(CONTENT_LENGTH, size.into());
         }
         if let Some(next) = download.headers.get(LINK).and_then(|link| next(link.to_str().ok()?, name, path))
         {

@@ -433,6 +433,18 @@ fn what_comes_encoded_says_so() {
 }
 
 #[test]
+fn what_is_there_is_told_by_200_and_its_size() {
+    let no_content = Script::new().always(Route::BlobHead, Fault::status(204));
+    let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(no_content));
+    let digest = registry.seed("demo", b"there");
+    let serve = gateway(dir.path(), &registry.host(), &[]);
+    let ask = |digest: &Digest| send(serve.host(), "HEAD", &format!("/v2/demo/blobs/{digest}"), &[], b"");
+    let there = ask(&digest);
+    assert_eq!((there.status, there.header("Content-Length")), (200, Some("5")), "{there:?}");
+    assert_eq!(ask(&Digest::of(b"none")).status, 404);
+}
+
+#[test]
 fn a_page_of_tags_leads_to_the_next_one_here() {
     let (dirs, layout) = ([(); 2].map(|()| tempfile::tempdir().unwrap()), Layout::of(&[1000]));
     let upstream = Serve::start(dirs[0].path());
