@@ -48,8 +48,8 @@ impl Guard {
     /// Returns an error if `target` may not be asked for anything. `named_by` is the URL of the answer.
     pub(crate) fn check(&self, target: &Url, named_by: &Url) -> Result<()> {
         if !matches!((named_by.scheme(), target.scheme()), (_, "https") | ("http", "http")) {
-            let words = format!("{} names `{}://` there", origin(named_by), target.scheme());
-            return Err(refused(target.host_str().unwrap_or_default(), words));
+            let words = format!("from {} it leads down to `{}://`", origin(named_by), target.scheme());
+            return Err(refused(target.host_str().unwrap_or_default(), words).with_hint(SECURE));
         }
         let host = target.host_str().unwrap_or_default();
         // Behind the proxy's own name or address lies whatever else that machine has.
@@ -175,9 +175,14 @@ fn refused(host: &str, why: String) -> Error {
         .because(Unsafe(why))
 }
 
+/// What helps where a registry names plain http.
+const SECURE: &str =
+    "what a registry names has to begin with `https://` as its own address does: who runs it sets that";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::chain;
 
     fn url(text: &str) -> Url {
         text.parse().unwrap()
@@ -270,7 +275,11 @@ mod tests {
         let registry = url("https://registry.example.com/");
         let guard = Guard::new(&registry, Proxies::default());
         for target in ["http://cdn.example.net/", "http://registry.example.com/", "file:///etc/passwd"] {
-            assert!(guard.check(&url(target), &registry).is_err(), "{target}");
+            let error = guard.check(&url(target), &registry).unwrap_err();
+            let scheme = target.split(':').next().unwrap();
+            let why = format!("from https://registry.example.com it leads down to `{scheme}://`");
+            assert!(chain(&error).ends_with(&why), "{error:?}");
+            assert_eq!(error.hints(), [SECURE]);
         }
         guard.check(&url("http://cdn.example.net/"), &url("http://registry.example.com/")).unwrap();
     }
