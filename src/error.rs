@@ -268,11 +268,11 @@ mod tests {
 
     #[test]
     fn the_chain_reads_from_what_was_done_to_why() {
-        let disk = std::io::Error::other("no space left");
+        let disk = io::Error::other("no space left");
         let error = Error::local("writing the cache").because(disk).while_doing("encoding layer 3");
         assert_eq!(chain(&error), "encoding layer 3: writing the cache: no space left");
         assert_eq!(error.kind(), ErrorKind::Local);
-        assert!(error.find::<std::io::Error>().is_some());
+        assert!(error.find::<io::Error>().is_some());
     }
 
     #[test]
