@@ -370,7 +370,7 @@ mod tests {
         let gone = need("gone", 1, true, AtHand::Missing(vec!["fetch it".into()]));
         let error = plan(vec![gone.clone()], &Facts::default()).unwrap_err();
         assert!(error.message().contains("missing"), "{error}");
-        assert!(error.find::<Missing>().is_some());
+        assert!(Missing::is_cause_of(&error));
         assert_eq!(error.hints(), ["fetch it"]);
         let also = need("also gone", 1, true, AtHand::Missing(vec!["fetch it".into()]));
         let error = plan(vec![gone.clone(), also], &Facts::default()).unwrap_err();

@@ -161,7 +161,7 @@ async fn require_left_out(cargo: &Cargo, consignments: &[Consignment], mut place
             let delivery = cargo.delivery(image, target);
             places.settle(image, &delivery.kept().await.unwrap_or_default(), &repository, &fate);
             match Box::pin(delivery.require_left_out()).await {
-                Err(error) if error.find::<Missing>().is_some() => missing.push((name, error)),
+                Err(error) if Missing::is_cause_of(&error) => missing.push((name, error)),
                 result => result?,
             }
         }

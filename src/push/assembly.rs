@@ -260,7 +260,7 @@ fn entries_of(index: &Manifest) -> Result<Vec<Entry>> {
 /// Returns the platform that an image's config says, if the source holds it.
 fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
     match tree::platform(source, image) {
-        Err(error) if error.find::<Missing>().is_some() => Ok(None),
+        Err(error) if Missing::is_cause_of(&error) => Ok(None),
         said => said,
     }
 }

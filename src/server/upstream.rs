@@ -127,7 +127,7 @@ impl Upstream {
                     None => refusal,
                 }
             }
-            ErrorKind::Source if error.find::<Missing>().is_some() => {
+            ErrorKind::Source if Missing::is_cause_of(&error) => {
                 Refusal::not_found("MANIFEST_BLOB_UNKNOWN", advised())
             }
             ErrorKind::Source => Refusal::bad_request("MANIFEST_INVALID", advised()),

@@ -397,7 +397,7 @@ mod tests {
             assert_eq!(read(&index, name).unwrap(), "3", "{name}");
         }
         assert!(read(&index, "x").unwrap_err().message().contains("duplicate"));
-        assert!(read(&index, "outside").unwrap_err().find::<Missing>().is_some());
+        assert!(Missing::is_cause_of(&read(&index, "outside").unwrap_err()));
         assert_eq!(index.names().count(), 5);
     }
 
@@ -419,7 +419,7 @@ mod tests {
         let data = index.find("in").unwrap();
         assert_eq!((data.size(), data.digest().unwrap()), (5, Digest::of(b"layer")));
         assert!(matches!(data.clone().into_data().unwrap(), Data::Stored(_)));
-        assert!(read(&index, "out").unwrap_err().find::<Missing>().is_some());
+        assert!(Missing::is_cause_of(&read(&index, "out").unwrap_err()));
         assert!(read(&index, "x").unwrap_err().message().contains("unsupported"));
     }
 
@@ -438,10 +438,10 @@ mod tests {
         }
         let error = read(&index, "out").unwrap_err();
         assert_eq!(error.message(), "`../../etc/passwd`, to which `out` links, is missing from the archive");
-        assert!(error.find::<Missing>().is_some());
+        assert!(Missing::is_cause_of(&error));
         assert!(read(&index, "loop").unwrap_err().message().contains("loop"));
         assert!(read(&index, "sparse").unwrap_err().message().contains("unsupported"));
-        assert!(read(&index, "nothing").unwrap_err().find::<Missing>().is_some());
+        assert!(Missing::is_cause_of(&read(&index, "nothing").unwrap_err()));
         assert_eq!(read(&index, "").unwrap_err().message(), "the manifest names an empty path");
     }
 

@@ -89,7 +89,7 @@ impl Blobs {
     fn look_up(&self, digest: &Digest) -> Result<Option<EntryData>> {
         match self {
             Self::Archive(index) => match index.find(&blob_name(digest)) {
-                Err(error) if error.find::<Missing>().is_some() => Ok(None),
+                Err(error) if Missing::is_cause_of(&error) => Ok(None),
                 found => found.cloned().map(Some),
             },
             Self::Folder { dir, place } => {

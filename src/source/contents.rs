@@ -214,7 +214,7 @@ impl<'a> Examiner<'a> {
                 Err(_) if !descriptor.media_type.as_deref().is_some_and(is_image_config) => Ok(None),
                 config => config.map(Some),
             },
-            Err(error) if error.find::<Missing>().is_some() => Ok(None),
+            Err(error) if Missing::is_cause_of(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -227,7 +227,7 @@ impl<'a> Examiner<'a> {
                 digest = digest.or(found);
                 (size.or(stated).or_else(|| self.plain_size(&layer)), State::Held(compression))
             }
-            Err(error) if error.find::<Missing>().is_none() => (stated, State::Broken(error)),
+            Err(error) if !Missing::is_cause_of(&error) => (stated, State::Broken(error)),
             Err(_) if layer.descriptor.as_ref().is_some_and(|layer| !layer.urls.is_empty()) => {
                 (stated, State::Foreign)
             }

@@ -141,7 +141,7 @@ impl DockerArchive {
                 // A base of Windows: docker <= 24 says where it can be had, and it must not be pushed.
                 let foreign = sources.get(&diff_id).filter(|source| !source.urls.is_empty()).cloned();
                 match self.index.find(&name) {
-                    Err(error) if foreign.is_none() || error.find::<Missing>().is_none() => Err(error),
+                    Err(error) if foreign.is_none() || !Missing::is_cause_of(&error) => Err(error),
                     _ => Ok(Layer { name, descriptor: foreign, diff_id: Some(diff_id) }),
                 }
             })

@@ -55,8 +55,8 @@ pub trait Source: Send + Sync {
     /// Lists the images, in the order of the source.
     fn images(&self) -> Result<Vec<Image>>;
 
-    /// Reads a manifest or index by descriptor. Its size and digest have been checked. An error of
-    /// [`Missing`] means that the source names it and does not hold it: where images are configs and layers, any.
+    /// Reads a manifest or index by descriptor. Its size and digest have been checked. What the source names and does not
+    /// hold is [`Missing`], and where images are configs and layers, all is; any other error says that it is broken.
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
         Err(Error::source(format!("manifest {} is missing", descriptor.digest)).because(Missing))
     }
@@ -159,7 +159,14 @@ pub struct Origin {
     pub repositories: Vec<Repository>,
 }
 
-/// The cause beneath an error about something that a source names and does not hold.
+/// The cause beneath an error about something that a source names and does not hold; without it, it is broken.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the source does not hold it")]
 pub struct Missing;
+
+impl Missing {
+    /// Returns whether an error is about something that is missing, and not broken.
+    pub fn is_cause_of(error: &Error) -> bool {
+        error.find::<Self>().is_some()
+    }
+}

@@ -78,7 +78,7 @@ impl OciLayout {
 
     /// Says what to do about a blob that was left out on purpose.
     fn explained(&self, error: Error, descriptor: Option<&Descriptor>) -> Error {
-        if error.find::<Missing>().is_none() || self.absent(descriptor).is_none() {
+        if !Missing::is_cause_of(&error) || self.absent(descriptor).is_none() {
             return error;
         }
         error.with_hint(
@@ -377,7 +377,7 @@ mod tests {
         assert!(layout.document(&right).unwrap_err().message().contains("digest mismatch"));
         fs_err::remove_file(write::blob_path(dir.path(), &right.digest)).unwrap();
         let error = layout.open(&Layer::named(&right)).unwrap_err();
-        assert!(chain(&error).contains("missing") && error.find::<Missing>().is_some(), "{error:?}");
+        assert!(chain(&error).contains("missing") && Missing::is_cause_of(&error), "{error:?}");
     }
 
     #[test]

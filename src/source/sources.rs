@@ -86,7 +86,7 @@ impl Sources {
         let mut missing: Option<Error> = None;
         for source in &self.holders {
             match ask(&**source) {
-                Err(error) if error.find::<Missing>().is_some() => {
+                Err(error) if Missing::is_cause_of(&error) => {
                     // One that knows why it is missing says more.
                     if missing.as_ref().is_none_or(|missing| missing.hints().is_empty()) {
                         missing = Some(error);

@@ -139,7 +139,7 @@ impl Walk<'_> {
         }
         check_limits(depth, self.seen.len())?;
         let manifest = match read(self.source, descriptor) {
-            Err(error) if depth > 0 && error.find::<Missing>().is_some() => {
+            Err(error) if depth > 0 && Missing::is_cause_of(&error) => {
                 self.tree.missing.push(descriptor.clone());
                 return Ok(());
             }
@@ -199,7 +199,7 @@ impl Search<'_> {
         }
         let manifest = match read(self.source, descriptor) {
             // A child that does not say what it is for, and is not there, cannot be the one.
-            Err(error) if depth > 0 && descriptor.platform.is_none() && error.find::<Missing>().is_some() => {
+            Err(error) if depth > 0 && descriptor.platform.is_none() && Missing::is_cause_of(&error) => {
                 return Ok(None);
             }
             read => read?,
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(order(&tree), [&two.digest, &inner.digest, &root.digest]);
         assert_eq!(tree.missing, [one]);
         documents.0.remove(&root.digest);
-        assert!(resolve(&documents, &root, None).unwrap_err().find::<Missing>().is_some());
+        assert!(Missing::is_cause_of(&resolve(&documents, &root, None).unwrap_err()));
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn check_manifest(source: &dyn Source, manifest: &Manifest, expected: &Value) {
         if expected["missing"] == true {
             assert_eq!(layer.digest.to_string(), expected["digest"]);
             assert_eq!(layer.urls, strings(&expected["urls"]));
-            assert!(opened.unwrap_err().find::<Missing>().is_some());
+            assert!(Missing::is_cause_of(&opened.unwrap_err()));
             continue;
         }
         let bytes = all(opened.unwrap());

@@ -145,7 +145,7 @@ fn holds(source: &dyn Source, blob: &Descriptor) -> bool {
     match source.open(&Layer::named(blob)) {
         Ok(_) => true,
         Err(error) => {
-            if error.find::<Missing>().is_none() {
+            if !Missing::is_cause_of(&error) {
                 tracing::warn!("{}; it is not listed", chain(&error));
             }
             false

@@ -77,7 +77,7 @@ impl Delivery {
             let present = survey::present(client, repository, &needs).await?;
             // Without all of it, the layers are encoded.
             match self.plan(needs, present).await {
-                Err(error) if error.find::<Missing>().is_some() => {}
+                Err(error) if Missing::is_cause_of(&error) => {}
                 plan => return Ok(self.told(digest, names, Some(&plan?))),
             }
         }

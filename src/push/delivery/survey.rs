@@ -173,7 +173,7 @@ pub(crate) fn check_at_hand(
                 blob.verify(&Descriptor::new("", digest.clone(), *size))?;
             }
             Ok(_) => {}
-            Err(error) if error.find::<Missing>().is_some() => {
+            Err(error) if Missing::is_cause_of(&error) => {
                 need.at_hand = AtHand::Missing(error.hints().into_iter().map(str::to_owned).collect());
             }
             Err(error) => return Err(error),

@@ -231,7 +231,7 @@ impl Listing<'_> {
             return Ok(None);
         }
         let config = match read_config(self.source, config) {
-            Err(error) if error.find::<Missing>().is_some() => return Ok(None),
+            Err(error) if Missing::is_cause_of(&error) => return Ok(None),
             bytes => ImageConfig::parse(&bytes?, &config.digest.to_string())?,
         };
         if config.diff_ids.len() != layers.len() {
@@ -254,7 +254,7 @@ impl Listing<'_> {
         } else {
             match self.layer(&layer, true) {
                 // The registry may have it, as it is.
-                Err(error) if error.find::<Missing>().is_some() => None,
+                Err(error) if Missing::is_cause_of(&error) => None,
                 slot => slot?,
             }
         };

@@ -128,7 +128,7 @@ impl Source for Containerd {
 
     fn open(&self, layer: &Layer) -> Result<Data> {
         self.blobs.open(layer, &self.name).map_err(|error| {
-            if error.find::<Missing>().is_none() {
+            if !Missing::is_cause_of(&error) {
                 return error;
             }
             error.with_hint(
