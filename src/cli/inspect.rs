@@ -9,7 +9,7 @@ use longshore::{
     oci::{Content, Descriptor, Platform},
     source::{
         Choice, Image, Input, Source, choose,
-        contents::{Contents, Document, Examiner, Part, State},
+        contents::{Contents, Describer, Document, Part, State, verify},
         detect,
         passed::{self, Passed},
     },
@@ -54,15 +54,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     };
     let source = source.as_ref();
     let images = images(source, &spec.choice)?;
-    let mut examiner = Examiner::new(source, &passed);
+    let mut describer = Describer::new(source, &passed);
     let describe = |(at, image)| {
-        let contents = examiner.describe(&image);
+        let contents = describer.describe(&image);
         (at, image, contents)
     };
     let mut described: Vec<Described> = images.into_iter().map(describe).collect();
     let mut all: Vec<&mut Contents> = described.iter_mut().map(|(_, _, contents)| contents).collect();
     let mut problems = if args.verify {
-        examiner.verify(&mut all, thread::available_parallelism().map_or(1, NonZero::get))
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        verify(source, &passed, &mut all, workers)
     } else {
         all.iter().flat_map(|contents| contents.problems()).collect()
     };

@@ -38,7 +38,7 @@ pub struct Contents {
 }
 
 /// A manifest or index with what it names; or an image for which the source has no manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Document {
     /// The manifest or index.
     pub manifest: Option<Manifest>,
@@ -78,21 +78,19 @@ pub enum State {
     Missing,
 }
 
-/// Looks at the images of one source.
+/// Describes the images of one source.
 #[derive(Debug)]
-pub struct Examiner<'a> {
+pub struct Describer<'a> {
     source: &'a dyn Source,
     passed: &'a Passed,
-    /// What was found by reading blobs, by the names that the source has for them.
-    read: HashMap<String, Result<Encoded>>,
     /// What is on record of layers that would have to be produced, by their names.
     plain_sizes: HashMap<String, Option<u64>>,
 }
 
-impl<'a> Examiner<'a> {
-    /// Looks at `source`; `passed` is what was learned when it was an archive that can be read once.
+impl<'a> Describer<'a> {
+    /// Describes what is in `source`; `passed` is what was learned when it was an archive that can be read once.
     pub fn new(source: &'a dyn Source, passed: &'a Passed) -> Self {
-        Self { source, passed, read: HashMap::new(), plain_sizes: HashMap::new() }
+        Self { source, passed, plain_sizes: HashMap::new() }
     }
 
     /// Describes an image.
@@ -102,7 +100,6 @@ impl<'a> Examiner<'a> {
                 Contents { problem: Some(error.clone()), ..Contents::default() }
             }
             ImageContent::Layers { config, layers, .. } => {
-                let layers = layers.iter().map(|layer| self.part(layer.clone())).collect();
                 let digest = Digest::of(config);
                 let config = Part {
                     layer: Layer { name: digest.to_string(), descriptor: None, diff_id: None },
@@ -111,11 +108,10 @@ impl<'a> Examiner<'a> {
                     state: State::Held(Compression::None),
                 };
                 let document = Document {
-                    manifest: None,
                     platform: image.platform.clone(),
                     config: Some(config),
-                    layers,
-                    problem: None,
+                    layers: layers.iter().map(|layer| self.part(layer.clone())).collect(),
+                    ..Document::default()
                 };
                 Contents { documents: vec![document], ..Contents::default() }
             }
@@ -143,55 +139,8 @@ impl<'a> Examiner<'a> {
         }
     }
 
-    /// Reads all blobs of some images, `workers` at a time, and returns what is wrong, in the order of the images.
-    pub fn verify(&mut self, images: &mut [&mut Contents], workers: usize) -> Vec<Error> {
-        self.read_all(images, workers);
-        let mut problems = Vec::new();
-        for contents in images {
-            problems.extend(contents.problems());
-            for part in contents.documents.iter_mut().flat_map(Document::blobs) {
-                match self.check(part) {
-                    Ok(Some(read)) => {
-                        part.size.get_or_insert(read.size);
-                        part.digest.get_or_insert(read.digest);
-                    }
-                    Ok(None) => {}
-                    Err(problem) => problems.push(problem),
-                }
-            }
-        }
-        problems
-    }
-
-    /// Reads each blob once, the largest first.
-    fn read_all(&mut self, images: &mut [&mut Contents], workers: usize) {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut known: HashSet<String> = self.read.keys().cloned().collect();
-        for part in images.iter_mut().flat_map(|contents| &mut contents.documents).flat_map(Document::blobs) {
-            if matches!(part.state, State::Held(_)) && known.insert(part.layer.name.clone()) {
-                parts.push(part.clone());
-            }
-        }
-        parts.sort_by_key(|part| part.size);
-        let (left, read) = (Mutex::new(parts), Mutex::new(HashMap::new()));
-        // The lock is let go before the reading.
-        let next = || lock(&left).pop();
-        thread::scope(|scope| {
-            for _ in 0..workers.max(1) {
-                scope.spawn(|| {
-                    while let Some(Part { layer, .. }) = next() {
-                        let result = self.read(&layer);
-                        lock(&read).insert(layer.name, result);
-                    }
-                });
-            }
-        });
-        self.read.extend(read.into_inner().unwrap_or_else(PoisonError::into_inner));
-    }
-
     fn document(&mut self, manifest: Manifest) -> Document {
-        let mut document =
-            Document { manifest: None, platform: None, config: None, layers: Vec::new(), problem: None };
+        let mut document = Document::default();
         if let Content::Image { config, layers } = &manifest.content {
             document.config = config.as_ref().map(|config| self.part(Layer::named(config)));
             document.layers = layers.iter().map(Layer::named).map(|layer| self.part(layer)).collect();
@@ -260,69 +209,6 @@ impl<'a> Examiner<'a> {
             .context(ErrorKind::Source, || "reading a blob".into())?;
         Ok(Looked { size, digest: None, compression: Compression::detect(&magic) })
     }
-
-    /// Compares a blob that has been read with what is said about it; returns what it is, if it could be read.
-    fn check(&self, part: &Part) -> Result<Option<Encoded>> {
-        let layer = &part.layer;
-        match &part.state {
-            State::Broken(_) | State::Foreign => return Ok(None),
-            State::Missing => {
-                return Err(
-                    Error::source(format!("`{}` is missing", layer.name.escape_debug())).because(Missing)
-                );
-            }
-            State::Held(_) => {}
-        }
-        let read = self.read.get(&layer.name).cloned();
-        let read = read.unwrap_or_else(|| Err(Error::internal("nobody has read it")));
-        let read =
-            read.map_err(|error| error.while_doing(format!("reading `{}`", layer.name.escape_debug())))?;
-        if let Some(descriptor) = &layer.descriptor {
-            let is_other =
-                descriptor.digest.algorithm() == Algorithm::Sha256 && descriptor.digest != read.digest;
-            if is_other || descriptor.size != read.size {
-                return Err(mismatch(&layer.name, descriptor, read.size, &read.digest));
-            }
-        }
-        match &layer.diff_id {
-            Some(diff_id) if *diff_id != read.diff_id => {
-                let layer = format!("layer `{}`", layer.name.escape_debug());
-                Err(diff_id.mismatch(&read.diff_id).while_doing(layer))
-            }
-            _ => Ok(Some(read)),
-        }
-    }
-
-    fn read(&self, layer: &Layer) -> Result<Encoded> {
-        if let Some(descriptor) = &layer.descriptor
-            && descriptor.digest.algorithm() != Algorithm::Sha256
-        {
-            self.check_digest(layer, descriptor)?;
-        }
-        match self.source.open(layer)? {
-            Data::Absorbed(digest) => self.passed.blob(&digest).map(|(_, encoded)| encoded.clone()),
-            Data::Stored(blob) => prove(&blob, &|_| ControlFlow::Continue(())),
-            Data::Stream(stream) => {
-                prove_stream(stream, &|_| ControlFlow::Continue(())).map(|(_, encoded)| encoded)
-            }
-        }
-    }
-
-    /// Compares a blob with its digest, where that is none that every pass computes.
-    fn check_digest(&self, layer: &Layer, descriptor: &Descriptor) -> Result<()> {
-        let mut hasher = Hasher::new(descriptor.digest.algorithm());
-        let mut input: Box<dyn std::io::Read> = match self.source.open(layer)? {
-            Data::Absorbed(_) => {
-                return Err(Error::source("its digest is not sha256 and cannot be checked in passing")
-                    .with_hint("unpack the archive first"));
-            }
-            Data::Stored(blob) => Box::new(blob.reader()),
-            Data::Stream(stream) => stream,
-        };
-        let size = copy(&mut input, &mut hasher).context(ErrorKind::Source, || "reading a blob".into())?;
-        let found = hasher.finish();
-        if found == descriptor.digest { Ok(()) } else { Err(mismatch(&layer.name, descriptor, size, &found)) }
-    }
 }
 
 /// What is seen of a blob without reading it.
@@ -330,10 +216,6 @@ struct Looked {
     size: Option<u64>,
     digest: Option<Digest>,
     compression: Compression,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Contents {
@@ -383,6 +265,121 @@ impl Document {
         for (part, diff_id) in self.layers.iter_mut().zip(config.diff_ids) {
             part.layer.diff_id = Some(diff_id);
         }
+    }
+}
+
+/// Reads all blobs of some images, `workers` at a time, and returns what is wrong, in the order of the images.
+pub fn verify(
+    source: &dyn Source,
+    passed: &Passed,
+    images: &mut [&mut Contents],
+    workers: usize,
+) -> Vec<Error> {
+    let read = read_all(source, passed, images, workers);
+    let mut problems = Vec::new();
+    for contents in images {
+        problems.extend(contents.problems());
+        for part in contents.documents.iter_mut().flat_map(Document::blobs) {
+            match check(part, &read) {
+                Ok(Some(read)) => {
+                    part.size.get_or_insert(read.size);
+                    part.digest.get_or_insert(read.digest);
+                }
+                Ok(None) => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+    problems
+}
+
+/// What was found by reading blobs, by the names that the source has for them.
+type Found = HashMap<String, Result<Encoded>>;
+
+/// Reads each blob once, the largest first.
+fn read_all(source: &dyn Source, passed: &Passed, images: &mut [&mut Contents], workers: usize) -> Found {
+    let mut parts: Vec<Part> = Vec::new();
+    let mut known = HashSet::new();
+    for part in images.iter_mut().flat_map(|contents| &mut contents.documents).flat_map(Document::blobs) {
+        if matches!(part.state, State::Held(_)) && known.insert(part.layer.name.clone()) {
+            parts.push(part.clone());
+        }
+    }
+    parts.sort_by_key(|part| part.size);
+    let (left, found) = (Mutex::new(parts), Mutex::new(Found::new()));
+    // The lock is let go before the reading.
+    let next = || lock(&left).pop();
+    thread::scope(|scope| {
+        for _ in 0..workers.max(1) {
+            scope.spawn(|| {
+                while let Some(Part { layer, .. }) = next() {
+                    let result = read(source, passed, &layer);
+                    lock(&found).insert(layer.name, result);
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read(source: &dyn Source, passed: &Passed, layer: &Layer) -> Result<Encoded> {
+    if let Some(descriptor) = &layer.descriptor
+        && descriptor.digest.algorithm() != Algorithm::Sha256
+    {
+        check_digest(source, layer, descriptor)?;
+    }
+    match source.open(layer)? {
+        Data::Absorbed(digest) => passed.blob(&digest).map(|(_, encoded)| encoded.clone()),
+        Data::Stored(blob) => prove(&blob, &|_| ControlFlow::Continue(())),
+        Data::Stream(stream) => {
+            prove_stream(stream, &|_| ControlFlow::Continue(())).map(|(_, encoded)| encoded)
+        }
+    }
+}
+
+/// Compares a blob with its digest, where that is none that every pass computes.
+fn check_digest(source: &dyn Source, layer: &Layer, descriptor: &Descriptor) -> Result<()> {
+    let mut hasher = Hasher::new(descriptor.digest.algorithm());
+    let mut input: Box<dyn std::io::Read> = match source.open(layer)? {
+        Data::Absorbed(_) => {
+            return Err(Error::source("its digest is not sha256 and cannot be checked in passing")
+                .with_hint("unpack the archive first"));
+        }
+        Data::Stored(blob) => Box::new(blob.reader()),
+        Data::Stream(stream) => stream,
+    };
+    let size = copy(&mut input, &mut hasher).context(ErrorKind::Source, || "reading a blob".into())?;
+    let found = hasher.finish();
+    if found == descriptor.digest { Ok(()) } else { Err(mismatch(&layer.name, descriptor, size, &found)) }
+}
+
+/// Compares a blob that has been read with what is said about it; returns what it is, if it could be read.
+fn check(part: &Part, found: &Found) -> Result<Option<Encoded>> {
+    let layer = &part.layer;
+    let named = layer.name.escape_debug();
+    match &part.state {
+        State::Broken(_) | State::Foreign => return Ok(None),
+        State::Missing => return Err(Error::source(format!("`{named}` is missing")).because(Missing)),
+        State::Held(_) => {}
+    }
+    let read = found.get(&layer.name).cloned();
+    let read = read.unwrap_or_else(|| Err(Error::internal("nobody has read it")));
+    let read = read.map_err(|error| error.while_doing(format!("reading `{named}`")))?;
+    if let Some(descriptor) = &layer.descriptor {
+        let is_other = descriptor.digest.algorithm() == Algorithm::Sha256 && descriptor.digest != read.digest;
+        if is_other || descriptor.size != read.size {
+            return Err(mismatch(&layer.name, descriptor, read.size, &read.digest));
+        }
+    }
+    match &layer.diff_id {
+        Some(diff_id) if *diff_id != read.diff_id => {
+            Err(diff_id.mismatch(&read.diff_id).while_doing(format!("layer `{named}`")))
+        }
+        _ => Ok(Some(read)),
     }
 }
 
@@ -449,14 +446,13 @@ mod tests {
             companion: false,
         };
         let (source, passed) = (Together::default(), Passed::default());
-        let mut examiner = Examiner::new(&source, &passed);
-        let mut contents = examiner.describe(&image);
+        let mut contents = Describer::new(&source, &passed).describe(&image);
         let sizes = |contents: &Contents| -> Vec<Option<u64>> {
             contents.documents[0].layers.iter().map(|layer| layer.size).collect()
         };
         assert_eq!(sizes(&contents), [Some(1), None, None, None]);
         let mut again = contents.clone();
-        let problems = examiner.verify(&mut [&mut contents, &mut again], 2);
+        let problems = verify(&source, &passed, &mut [&mut contents, &mut again], 2);
         let problems: Vec<_> = problems.iter().map(|problem| problem.message().split('`').nth(1)).collect();
         assert_eq!(problems, [Some("bb"), Some("dddd"), Some("bb"), Some("dddd")]);
         assert_eq!(sizes(&contents), [Some(1), None, Some(3), None]);
