@@ -9,9 +9,10 @@ use longshore::{
     oci::{Content, Descriptor, Platform},
     source::{
         Choice, Image, Input, Source, choose,
-        contents::{Contents, Describer, Document, Part, State, verify},
+        contents::{Contents, Describer, Document, Part, State},
         detect,
         passed::{self, Passed},
+        verify::verify,
     },
 };
 use serde_json::{Value, json};

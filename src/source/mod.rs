@@ -4,7 +4,7 @@
 //! that holds manifests hands them out as they are; one that holds configs and layers says so, and the
 //! manifest is made later. [`spec`] is what a user types; [`detect`] finds out by content what it leads to;
 //! [`choose`](mod@choose) picks one of several images; [`tree`] walks from an image to everything that has to
-//! be pushed for it.
+//! be pushed for it. [`contents`] describes an image, and [`verify`] checks it, for whoever does not push.
 
 pub mod archive;
 mod blobs;
@@ -29,6 +29,7 @@ pub mod stores;
 mod tar_reader;
 pub mod tarball;
 pub mod tree;
+pub mod verify;
 
 use std::{fmt, io::Read};
 
