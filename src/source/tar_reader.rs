@@ -126,37 +126,22 @@ pub(super) fn read_head(input: &mut impl Read, at: u64) -> Result<Option<(EntryH
             return Err(wrong("wrong checksum"));
         }
         let size = header.size().map_err(wrong)?;
-        if !matches!(header.flag(), b'L' | b'K' | b'x' | b'g') {
+        if !header.is_extension() {
             let length = offset + BLOCK as u64 + skip_sparse_map(input, &header, offset)? - at;
             return Ok(Some((extensions.head(&header, size), length)));
         }
-        if size > EXTENDED_LIMIT {
+        if size > EXTENSION_LIMIT {
             return Err(wrong(&format!(
-                "an extended header is over the limit of {EXTENDED_LIMIT} bytes: {size}"
+                "an extended header is over the limit of {EXTENSION_LIMIT} bytes: {size}"
             )));
         }
         let padded = size + padding(size);
-        let mut payload = Vec::new();
-        input
-            .take(padded)
-            .read_to_end(&mut payload)
-            .context(ErrorKind::Source, || "reading the archive".into())?;
+        let mut payload = read_up_to(input, padded)?;
         if (payload.len() as u64) < padded {
             return Err(truncated(offset));
         }
         payload.truncate(size as usize);
-        match header.flag() {
-            b'L' => extensions.long_name = word(text(&payload)),
-            b'K' => extensions.long_link = word(text(&payload)),
-            // As for Go's archive/tar, the last one counts: who adds them up reads another archive than the others do.
-            b'x' => {
-                let Extensions { long_name, long_link, .. } = extensions;
-                extensions = Extensions { long_name, long_link, ..Extensions::default() };
-                extensions.take_pax(&payload).map_err(wrong)?;
-            }
-            // Defaults for all entries; nobody puts names or sizes there. What stands before them belongs to nothing.
-            _ => extensions = Extensions::default(),
-        }
+        extensions.take(header.typeflag(), &payload).map_err(wrong)?;
         offset += BLOCK as u64 + padded;
     }
 }
@@ -182,7 +167,22 @@ const BLOCK: usize = 512;
 const LARGEST: u64 = i64::MAX as u64;
 /// For long names and PAX records: a path has at most 4 KiB, and extended attributes are not for images'
 /// outer archives.
-const EXTENDED_LIMIT: u64 = 1 << 20;
+const EXTENSION_LIMIT: u64 = 1 << 20;
+
+/// What a header is of. A regular file had no typeflag in v7; POSIX allows a contiguous one to be taken for one.
+mod typeflag {
+    pub(super) const V7_FILE: u8 = 0;
+    pub(super) const FILE: u8 = b'0';
+    pub(super) const HARDLINK: u8 = b'1';
+    pub(super) const SYMLINK: u8 = b'2';
+    pub(super) const FIFO: u8 = b'6';
+    pub(super) const CONTIGUOUS_FILE: u8 = b'7';
+    pub(super) const GNU_LONG_LINK: u8 = b'K';
+    pub(super) const GNU_LONG_NAME: u8 = b'L';
+    pub(super) const GNU_SPARSE: u8 = b'S';
+    pub(super) const PAX_GLOBAL: u8 = b'g';
+    pub(super) const PAX: u8 = b'x';
+}
 
 /// A block of fields, each at its place.
 struct Header([u8; BLOCK]);
@@ -204,8 +204,8 @@ impl Header {
         stated.is_some_and(|stated| stated == unsigned || Ok(stated) == u64::try_from(signed))
     }
 
-    /// Returns the name that stands here. ustar splits long ones; star has a shorter field for their beginning, and
-    /// GNU two times in it, which Go wrote over before its version 1.8 and still reads as a name where they are none.
+    /// Returns the name that stands here. ustar splits the prefix off long ones; star's is shorter, and GNU has two times
+    /// in its place, which Go wrote over before its version 1.8 and still reads as a prefix where they are none.
     fn name(&self) -> String {
         let block = &self.0;
         let name = text(&block[..100]);
@@ -226,13 +226,19 @@ impl Header {
         number(&self.0[124..136])
     }
 
-    /// Returns the letter that says what follows.
-    const fn flag(&self) -> u8 {
+    /// Returns what it is a header of.
+    const fn typeflag(&self) -> u8 {
         self.0[156]
     }
 
+    /// Returns whether it is no entry's own, but says more of the entry behind it.
+    const fn is_extension(&self) -> bool {
+        use typeflag::{GNU_LONG_LINK, GNU_LONG_NAME, PAX, PAX_GLOBAL};
+        matches!(self.typeflag(), GNU_LONG_LINK | GNU_LONG_NAME | PAX | PAX_GLOBAL)
+    }
+
     /// Returns where a link leads.
-    fn link(&self) -> String {
+    fn linkname(&self) -> String {
         text(&self.0[157..257])
     }
 
@@ -242,13 +248,19 @@ impl Header {
     }
 }
 
-/// What the headers before the last one say about an entry.
+/// What the headers before an entry's own say about it.
 #[derive(Default)]
 struct Extensions {
-    long_name: Option<String>,
-    long_link: Option<String>,
+    gnu_long_name: Option<String>,
+    gnu_long_link: Option<String>,
+    pax: Pax,
+}
+
+/// The PAX records of an entry.
+#[derive(Default)]
+struct Pax {
     path: Option<String>,
-    link_path: Option<String>,
+    linkpath: Option<String>,
     size: Option<u64>,
     sparse_map: bool,
     sparse_name: Option<String>,
@@ -256,9 +268,49 @@ struct Extensions {
 }
 
 impl Extensions {
-    /// Takes PAX records: `LENGTH KEY=VALUE\n`, where the length counts all of it.
-    fn take_pax(&mut self, mut records: &[u8]) -> std::result::Result<(), &'static str> {
+    /// Takes what one more header says.
+    fn take(&mut self, typeflag: u8, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        match typeflag {
+            typeflag::GNU_LONG_NAME => self.gnu_long_name = word(text(payload)),
+            typeflag::GNU_LONG_LINK => self.gnu_long_link = word(text(payload)),
+            // As for Go's archive/tar, the last one counts: who adds them up reads another archive than the others do.
+            typeflag::PAX => self.pax = Pax::parse(payload)?,
+            // Defaults for all entries; nobody puts names or sizes there. What stands before them belongs to nothing.
+            _ => *self = Self::default(),
+        }
+        Ok(())
+    }
+
+    /// Puts an entry's head together. Where several headers name it, GNU's win over PAX's over the entry's
+    /// own, as in Go's archive/tar, which wrote and will read most images. A sparse file's own name is made up.
+    fn head(self, header: &Header, size: u64) -> EntryHead {
+        let Self { gnu_long_name, gnu_long_link, pax } = self;
+        let sparse = pax.is_sparse();
+        let sparse_name = pax.sparse_name.filter(|_| sparse);
+        let name = sparse_name.or(gnu_long_name).or(pax.path).unwrap_or_else(|| header.name());
+        let target = gnu_long_link.or(pax.linkpath).unwrap_or_else(|| header.linkname());
+        let kind = match header.typeflag() {
+            typeflag::FILE | typeflag::V7_FILE | typeflag::CONTIGUOUS_FILE if sparse => EntryKind::Sparse,
+            // v7 knew no folders but by this.
+            typeflag::V7_FILE if name.ends_with('/') => EntryKind::Other,
+            typeflag::FILE | typeflag::V7_FILE | typeflag::CONTIGUOUS_FILE => EntryKind::File,
+            typeflag::HARDLINK => EntryKind::Hardlink(target),
+            typeflag::SYMLINK => EntryKind::Symlink(target),
+            typeflag::GNU_SPARSE => EntryKind::Sparse,
+            _ => EntryKind::Other,
+        };
+        // Links, devices, folders and FIFOs have no payload, whatever their size says.
+        let is_empty = (typeflag::HARDLINK..=typeflag::FIFO).contains(&header.typeflag());
+        let size = if is_empty { 0 } else { pax.size.unwrap_or(size) };
+        EntryHead { name, kind, size }
+    }
+}
+
+impl Pax {
+    /// Reads records: `LENGTH KEY=VALUE\n`, where the length counts all of it.
+    fn parse(mut records: &[u8]) -> std::result::Result<Self, &'static str> {
         const BROKEN: &str = "a PAX record is broken";
+        let mut pax = Self::default();
         while !records.is_empty() {
             let space = records.iter().position(|&byte| byte == b' ').ok_or(BROKEN)?;
             let length = std::str::from_utf8(&records[..space])
@@ -269,22 +321,26 @@ impl Extensions {
             let (record, rest) = records.split_at(length);
             let record = record[space + 1..].strip_suffix(b"\n").ok_or(BROKEN)?;
             let equals = record.iter().position(|&byte| byte == b'=').ok_or(BROKEN)?;
-            let (key, value) = (&record[..equals], &record[equals + 1..]);
-            let word = || word(String::from_utf8_lossy(value).into_owned());
-            match key {
-                b"path" => self.path = word(),
-                b"linkpath" => self.link_path = word(),
-                b"size" if value.is_empty() => self.size = None,
-                b"size" => self.size = Some(decimal(value).ok_or("a PAX size is not a number")?),
-                b"GNU.sparse.major" => self.sparse_version[0] = word(),
-                b"GNU.sparse.minor" => self.sparse_version[1] = word(),
-                b"GNU.sparse.name" => self.sparse_name = word(),
-                b"GNU.sparse.map" | b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                    self.sparse_map = !value.is_empty();
-                }
-                _ => {}
-            }
+            pax.take(&record[..equals], &record[equals + 1..])?;
             records = rest;
+        }
+        Ok(pax)
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), &'static str> {
+        let word = || word(String::from_utf8_lossy(value).into_owned());
+        match key {
+            b"path" => self.path = word(),
+            b"linkpath" => self.linkpath = word(),
+            b"size" if value.is_empty() => self.size = None,
+            b"size" => self.size = Some(decimal(value).ok_or("a PAX size is not a number")?),
+            b"GNU.sparse.major" => self.sparse_version[0] = word(),
+            b"GNU.sparse.minor" => self.sparse_version[1] = word(),
+            b"GNU.sparse.name" => self.sparse_name = word(),
+            b"GNU.sparse.map" | b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
+                self.sparse_map = !value.is_empty();
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -298,34 +354,12 @@ impl Extensions {
             _ => false,
         }
     }
-
-    /// Puts an entry's head together. Where several headers name it, GNU's win over PAX's over the entry's
-    /// own, as in Go's archive/tar, which wrote and will read most images. A sparse file's own name is made up.
-    fn head(self, header: &Header, size: u64) -> EntryHead {
-        let sparse = self.is_sparse();
-        let sparse_name = self.sparse_name.filter(|_| sparse);
-        let name = sparse_name.or(self.long_name).or(self.path).unwrap_or_else(|| header.name());
-        let target = self.long_link.or(self.link_path).unwrap_or_else(|| header.link());
-        let kind = match header.flag() {
-            b'0' | 0 | b'7' if sparse => EntryKind::Sparse,
-            // v7 knew no folders but by this.
-            0 if name.ends_with('/') => EntryKind::Other,
-            b'0' | 0 | b'7' => EntryKind::File,
-            b'1' => EntryKind::Hardlink(target),
-            b'2' => EntryKind::Symlink(target),
-            b'S' => EntryKind::Sparse,
-            _ => EntryKind::Other,
-        };
-        // Links, devices, folders and FIFOs have no payload, whatever their size says.
-        let size = if matches!(header.flag(), b'1'..=b'6') { 0 } else { self.size.unwrap_or(size) };
-        EntryHead { name, kind, size }
-    }
 }
 
 /// Skips the rest of an old GNU sparse file's map, which stands between header and payload.
 fn skip_sparse_map(input: &mut impl Read, header: &Header, offset: u64) -> Result<u64> {
     let mut length = 0;
-    let mut more = header.flag() == b'S' && header.0[482] != 0;
+    let mut more = header.typeflag() == typeflag::GNU_SPARSE && header.0[482] != 0;
     while more {
         length += BLOCK as u64;
         let block = read_block(input, offset + length)?.ok_or_else(|| truncated(offset + length))?;
@@ -336,16 +370,20 @@ fn skip_sparse_map(input: &mut impl Read, header: &Header, offset: u64) -> Resul
 
 /// Reads one block; none if the input ends right here.
 fn read_block(input: &mut impl Read, offset: u64) -> Result<Option<[u8; BLOCK]>> {
-    let mut block = Vec::with_capacity(BLOCK);
-    input
-        .take(BLOCK as u64)
-        .read_to_end(&mut block)
-        .context(ErrorKind::Source, || "reading the archive".into())?;
-    match <[u8; BLOCK]>::try_from(block) {
+    match <[u8; BLOCK]>::try_from(read_up_to(input, BLOCK as u64)?) {
         Ok(block) => Ok(Some(block)),
         Err(block) if block.is_empty() => Ok(None),
         Err(_) => Err(truncated(offset)),
     }
+}
+
+/// Reads as many bytes, or as many as there are.
+fn read_up_to(input: &mut impl Read, size: u64) -> Result<Vec<u8>> {
+    // A name or a few records fit in a block, too.
+    let mut bytes = Vec::with_capacity(BLOCK);
+    let read = input.take(size).read_to_end(&mut bytes);
+    read.context(ErrorKind::Source, || "reading the archive".into())?;
+    Ok(bytes)
 }
 
 /// Reads a number: octal digits between spaces and NULs, on either side as Go's archive/tar takes them, or base-256
