@@ -14,10 +14,14 @@ use std::{
 use bytes::Bytes;
 use walkdir::WalkDir;
 
-pub use super::tar_reader::{Entries, EntryHead, EntryKind};
 use super::{
     Data, Missing,
-    tar_reader::{padding, read_head, truncated},
+    tar_entry::read_head,
+    tar_header::{padding, truncated},
+};
+pub use super::{
+    tar_entry::{EntryHead, EntryKind},
+    tar_reader::Entries,
 };
 use crate::{
     blob::Blob,

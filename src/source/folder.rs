@@ -22,7 +22,7 @@ use super::{
     no_image,
     oci_layout::OciLayout,
     sources::Sources,
-    tar_reader::is_tar,
+    tar_header::is_tar,
     tarball::{self, HEAD},
 };
 use crate::{

@@ -26,6 +26,8 @@ pub mod passed;
 pub mod sources;
 pub mod spec;
 pub mod stores;
+mod tar_entry;
+mod tar_header;
 mod tar_reader;
 pub mod tarball;
 pub mod tree;

@@ -17,7 +17,7 @@ use super::{
     imgpkg, no_image,
     oci_layout::OciLayout,
     spec::Transport,
-    tar_reader::is_tar,
+    tar_header::is_tar,
 };
 use crate::{
     blob::Blob,
