@@ -23,9 +23,9 @@ use longshore::{
         archive::{Entries, EntryData, EntryKind, Index},
         choose,
         detect::{SourceOptions, open},
+        documents::read_config,
         resolve,
         tarball::from_index,
-        tree::read_config,
     },
 };
 use serde_json::Value;

@@ -17,7 +17,7 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Content, Descriptor, Digest, ImageConfig, Manifest, Platform, media_type::Family},
     source::{
-        Image, ImageContent, Input, Missing, Source, SourceSpec, choose, resolve, sources::Sources, tree,
+        Image, ImageContent, Input, Missing, Source, SourceSpec, choose, platforms, resolve, sources::Sources,
     },
 };
 
@@ -259,7 +259,7 @@ fn entries_of(index: &Manifest) -> Result<Vec<Entry>> {
 
 /// Returns the platform that an image's config says, if the source holds it.
 fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
-    match tree::platform(source, image) {
+    match platforms::platform(source, image) {
         Err(error) if Missing::is_cause_of(&error) => Ok(None),
         said => said,
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     Data, Layer, Missing,
     archive::{EntryData, Index},
-    tree::check,
+    documents::check,
 };
 use crate::{
     blob::mismatch,

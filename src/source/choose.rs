@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::{Choice, Image, ImageContent, Source, tree};
+use super::{Choice, Image, ImageContent, Source, platforms::platforms};
 use crate::{
     error::{Error, Result, printable, similar},
     oci::{Digest, Platform},
@@ -143,7 +143,7 @@ impl Candidate {
     fn platforms(&self, source: &dyn Source) -> Vec<Platform> {
         let of = |image: &Image| match (&image.platform, &image.content) {
             (Some(platform), _) => vec![platform.clone()],
-            (None, ImageContent::Manifest(root)) => tree::platforms(source, root),
+            (None, ImageContent::Manifest(root)) => platforms(source, root),
             (None, _) => Vec::new(),
         };
         self.image.parts().iter().flat_map(of).collect()

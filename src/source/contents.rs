@@ -5,7 +5,9 @@
 
 use std::{collections::HashMap, io::Read as _};
 
-use super::{Data, Image, ImageContent, Layer, Missing, Source, passed::Passed, resolve, tree::read_config};
+use super::{
+    Data, Image, ImageContent, Layer, Missing, Source, documents::read_config, passed::Passed, resolve,
+};
 use crate::{
     codec::{Compression, Encoded},
     error::{Context as _, Error, ErrorKind, Result, counted},

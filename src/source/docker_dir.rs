@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Source, blobs::Blobs, docker_archive::MANIFEST, signatures_stay,
-    tree::read_config,
+    Data, Image, ImageContent, Layer, Source, blobs::Blobs, docker_archive::MANIFEST, documents::read_config,
+    signatures_stay,
 };
 use crate::{
     blob::Blob,

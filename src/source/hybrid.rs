@@ -16,8 +16,9 @@ use bytes::Bytes;
 use super::{
     Data, Image, ImageContent, Layer, Source,
     docker_archive::{DockerArchive, MANIFEST, Saved},
+    documents::read_config,
     oci_layout::OciLayout,
-    tree::{self, read_config},
+    resolve,
 };
 use crate::{
     codec::Compression,
@@ -45,7 +46,7 @@ impl Hybrid {
             if let ImageContent::Manifest(descriptor) = &image.content {
                 // What cannot be read is an error for whoever asks for this image, and nothing else stands
                 // in for it.
-                match tree::resolve(&hybrid.layout, descriptor, None) {
+                match resolve(&hybrid.layout, descriptor, None) {
                     Ok(tree) => {
                         listed.extend(
                             tree.manifests.iter().filter_map(Manifest::config).map(|c| c.digest.clone()),

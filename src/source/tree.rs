@@ -4,21 +4,17 @@
 //! to it. What the source names and does not hold is listed: the destination may have it. For one platform
 //! out of an index, that child takes the index's place.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read as _,
+use std::collections::HashMap;
+
+use super::{
+    Missing, Source,
+    documents::{check_limits, read_manifest},
+    platforms::pick,
 };
-
-use bytes::Bytes;
-
-use super::{Data, Layer, Missing, Source};
 use crate::{
     blob::mismatch,
-    error::{Context as _, Error, ErrorKind, Result},
-    oci::{
-        Content, Descriptor, Digest, Hasher, ImageConfig, Manifest, Platform, config::CONFIG_LIMIT,
-        media_type,
-    },
+    error::{Error, Result},
+    oci::{Content, Descriptor, Digest, Manifest, Platform},
 };
 
 /// A manifest or index with all that it leads to.
@@ -53,70 +49,6 @@ pub fn resolve(source: &dyn Source, root: &Descriptor, platform: Option<&Platfor
     Ok(walk.tree)
 }
 
-/// Returns the platforms of the images that `root` leads to, as far as they can be read.
-pub fn platforms(source: &dyn Source, root: &Descriptor) -> Vec<Platform> {
-    let mut search = Search { source, wanted: None, seen: HashSet::new(), offered: Vec::new() };
-    if let Err(error) = search.visit(root, 0) {
-        // Who needs what cannot be read is told then.
-        tracing::debug!(%error, "not all platforms are known");
-    }
-    let mut known = HashSet::new();
-    search.offered.retain(|platform| known.insert(platform.clone()));
-    search.offered
-}
-
-/// Reads the config that a manifest of this source names, and checks its digest.
-pub fn read_config(source: &dyn Source, descriptor: &Descriptor) -> Result<Bytes> {
-    let what = format!("image config {}", descriptor.digest);
-    let bytes = match source.open(&Layer::named(descriptor))? {
-        Data::Stored(blob) => blob.read_all(CONFIG_LIMIT, &what)?,
-        Data::Absorbed(_) => return Err(Error::source(format!("{what} is not a JSON document"))),
-        Data::Stream(stream) => {
-            let mut bytes = Vec::new();
-            stream
-                .take(CONFIG_LIMIT + 1)
-                .read_to_end(&mut bytes)
-                .context(ErrorKind::Source, || format!("reading {what}"))?;
-            if bytes.len() as u64 > CONFIG_LIMIT {
-                return Err(Error::source(format!("{what} is over the limit of {CONFIG_LIMIT} bytes")));
-            }
-            bytes
-        }
-    };
-    check(&bytes, descriptor).map_err(|error| error.while_doing(format!("reading {}", source.name())))?;
-    Ok(bytes.into())
-}
-
-/// Returns the platform that an image's config says. An artifact's config says nothing of platforms.
-pub fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
-    let config = image.config().map(|config| read_config(source, config)).transpose()?;
-    let config = config.and_then(|config| ImageConfig::parse(&config, "").ok());
-    Ok(config.and_then(|config| config.platform))
-}
-
-/// Returns an error unless an image for `found` is what somebody who asks for `wanted` wants.
-pub fn require_platform(found: Option<&Platform>, wanted: &Platform, what: &str) -> Result<()> {
-    if found.is_some_and(|found| found.satisfies(wanted)) {
-        return Ok(());
-    }
-    Err(wanted.not_offered(found.as_slice(), what))
-}
-
-/// Compares bytes with what a descriptor promises.
-pub(super) fn check(bytes: &[u8], descriptor: &Descriptor) -> Result<()> {
-    let mut hasher = Hasher::new(descriptor.digest.algorithm());
-    hasher.update(bytes);
-    let found = hasher.finish();
-    if bytes.len() as u64 == descriptor.size && found == descriptor.digest {
-        return Ok(());
-    }
-    Err(mismatch(&descriptor.digest.to_string(), descriptor, bytes.len() as u64, &found))
-}
-
-/// Nobody nests deeper than three; more is an attack.
-const DEPTH_LIMIT: usize = 16;
-/// The largest multi-platform images have a few dozen.
-const DOCUMENT_LIMIT: usize = 10_000;
 /// All documents of a tree are held at once until it is pushed.
 const BYTES_LIMIT: u64 = 64 << 20;
 
@@ -138,7 +70,7 @@ impl Walk<'_> {
             }
         }
         check_limits(depth, self.seen.len())?;
-        let manifest = match read(self.source, descriptor) {
+        let manifest = match read_manifest(self.source, descriptor) {
             Err(error) if depth > 0 && Missing::is_cause_of(&error) => {
                 self.tree.missing.push(descriptor.clone());
                 return Ok(());
@@ -161,102 +93,17 @@ impl Walk<'_> {
     }
 }
 
-fn pick(source: &dyn Source, root: &Descriptor, wanted: &Platform) -> Result<Descriptor> {
-    let name = source.name();
-    let mut offered = Vec::new();
-    // Of several variants the usual one is meant, wherever in the list it stands.
-    for wanted in wanted.with_usual_variant().iter().chain([wanted]) {
-        let mut search = Search { source, wanted: Some(wanted), seen: HashSet::new(), offered: Vec::new() };
-        let found = search.visit(root, 0).map_err(|error| error.while_doing(format!("reading {name}")))?;
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        offered = search.offered;
-    }
-    Err(wanted.not_offered(&offered, &name))
-}
-
-/// Looks for the image for one platform, or only at what there is.
-struct Search<'a> {
-    source: &'a dyn Source,
-    wanted: Option<&'a Platform>,
-    seen: HashSet<Digest>,
-    offered: Vec<Platform>,
-}
-
-impl Search<'_> {
-    fn visit(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
-        if is_attestation(descriptor) || !self.seen.insert(descriptor.digest.clone()) {
-            return Ok(None);
-        }
-        check_limits(depth, self.seen.len())?;
-        let names_document = |name: &str| media_type::document_kind(name).is_some();
-        if depth > 0 && !descriptor.media_type.as_deref().is_none_or(names_document) {
-            return Ok(None);
-        }
-        if descriptor.platform.as_ref().is_some_and(|platform| !self.fits(platform)) {
-            return Ok(None);
-        }
-        let manifest = match read(self.source, descriptor) {
-            // A child that does not say what it is for, and is not there, cannot be the one.
-            Err(error) if depth > 0 && descriptor.platform.is_none() && Missing::is_cause_of(&error) => {
-                return Ok(None);
-            }
-            read => read?,
-        };
-        match &manifest.content {
-            Content::Index { manifests } => {
-                for child in manifests {
-                    if let Some(found) = self.visit(child, depth + 1)? {
-                        return Ok(Some(found));
-                    }
-                }
-                Ok(None)
-            }
-            Content::Image { .. } if descriptor.platform.is_some() => Ok(Some(descriptor.clone())),
-            Content::Image { .. } => {
-                let fits = platform(self.source, &manifest)?.is_some_and(|platform| self.fits(&platform));
-                Ok(fits.then(|| descriptor.clone()))
-            }
-        }
-    }
-
-    fn fits(&mut self, platform: &Platform) -> bool {
-        self.offered.push(platform.clone());
-        self.wanted.is_some_and(|wanted| platform.satisfies(wanted))
-    }
-}
-
-/// Reads a manifest, whose size and digest the source checks.
-fn read(source: &dyn Source, descriptor: &Descriptor) -> Result<Manifest> {
-    let bytes = source.document(descriptor)?;
-    Manifest::parse(bytes, descriptor.digest.clone(), descriptor.media_type.as_deref())
-}
-
-fn check_limits(depth: usize, documents: usize) -> Result<()> {
-    if depth > DEPTH_LIMIT {
-        return Err(Error::source(format!("indexes nest over the limit of {DEPTH_LIMIT} levels")));
-    }
-    if documents > DOCUMENT_LIMIT {
-        return Err(Error::source(format!("the image is over the limit of {DOCUMENT_LIMIT} manifests")));
-    }
-    Ok(())
-}
-
-/// Returns whether an entry of an index is BuildKit's attestation for another one.
-fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
-        || descriptor.annotation("vnd.docker.reference.type").is_some()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use bytes::Bytes;
 
     use super::*;
     use crate::{
-        error::chain,
-        source::{Image, Source},
+        error::{ErrorKind, chain},
+        source::{
+            Data, Image, Layer,
+            documents::{DEPTH_LIMIT, read_config},
+        },
     };
 
     /// Documents and configs by digest.

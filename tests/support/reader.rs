@@ -14,7 +14,7 @@ use std::{
 use longshore::{
     codec::Compression,
     oci::{Content, Descriptor, DiffId, Digest, Hasher, ImageConfig, Manifest},
-    source::{Data, Image, ImageContent, Layer, Missing, Source, resolve, tree::read_config},
+    source::{Data, Image, ImageContent, Layer, Missing, Source, documents::read_config, resolve},
 };
 use serde_json::Value;
 use tempfile::TempDir;

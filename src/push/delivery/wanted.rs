@@ -16,8 +16,8 @@ use crate::{
     plan::{self, AtHand, Need},
     push::{Cargo, Format, Options, absorb::Absorbed},
     source::{
-        self, Data, Image, ImageContent, Layer, Missing, Source,
-        tree::{read_config, require_platform},
+        self, Data, Image, ImageContent, Layer, Missing, Source, documents::read_config,
+        platforms::require_platform,
     },
 };
 
