@@ -16,6 +16,7 @@ use super::{
     Data, Image, ImageContent, Layer, Missing, Origin, Source,
     archive::{EntryData, Index},
     blobs::Blobs,
+    documents::read_manifest,
 };
 use crate::{
     blob::Blob,
@@ -25,7 +26,7 @@ use crate::{
         left_out::{Absent, LEFT_OUT, LEFT_OUT_LIMIT, LeftOut},
         read::{self, INDEX_LIMIT, OCI_LAYOUT_LIMIT},
     },
-    oci::{Descriptor, Digest, Manifest, Platform, Repository, media_type::is_image_config},
+    oci::{Descriptor, Digest, Platform, Repository, media_type::is_image_config},
 };
 
 /// An OCI layout.
@@ -104,12 +105,7 @@ impl OciLayout {
         artifact
             || descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
             // What cannot be read is somebody else's error.
-            || self
-                .document(descriptor)
-                .and_then(|bytes| {
-                    Manifest::parse(bytes, descriptor.digest.clone(), descriptor.media_type.as_deref())
-                })
-                .is_ok_and(|manifest| manifest.subject.is_some())
+            || read_manifest(self, descriptor).is_ok_and(|manifest| manifest.subject.is_some())
     }
 }
 
