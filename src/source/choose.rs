@@ -28,33 +28,22 @@ pub fn choose(source: &dyn Source, choice: &Choice, platform: Option<&Platform>)
     let candidates = merged(images);
     let mut found = meant(&candidates, choice);
     if let (Some(wanted), true) = (platform, found.len() > 1) {
-        let mut offered = Vec::new();
-        found.retain(|candidate| {
-            let platforms = candidate.platforms(source);
-            let fits = platforms.iter().any(|platform| platform.satisfies(wanted));
-            offered.extend(platforms);
-            fits
-        });
-        if found.is_empty() {
-            return Err(wanted.not_offered(&offered, &what));
-        }
+        retain_for(wanted, &mut found, source, |platforms| fits(platforms, wanted))?;
     }
-    match (<[Candidate; 1]>::try_from(found), choice) {
-        (Ok([candidate]), _) => Ok(candidate.image),
-        (Err(none), Choice::Digest(digest)) if none.is_empty() => {
-            Err(unknown(source, &candidates, &digest.to_string()))
-        }
-        (Err(none), Choice::Name(name)) if none.is_empty() => Err(unknown(source, &candidates, name)),
-        (Err(several), Choice::Name(name)) => {
-            let name = printable(name);
-            let several_called = format!("{what} holds {} images called `{name}`", several.len());
-            Err(listed(Error::usage(several_called), source, &several))
-        }
-        (Err(several), _) => {
-            let several_unchosen = format!("{what} holds {} images and none was chosen", several.len());
-            Err(listed(Error::usage(several_unchosen), source, &several))
-        }
-    }
+    let found = match <[Candidate; 1]>::try_from(found) {
+        Ok([candidate]) => return Ok(candidate.image),
+        Err(found) => found,
+    };
+    let several = |which: &str| {
+        let words = format!("{what} holds {} images {which}", found.len());
+        listed(Error::usage(words), source, &found)
+    };
+    Err(match choice {
+        Choice::Digest(digest) if found.is_empty() => unknown(source, &candidates, &digest.to_string()),
+        Choice::Name(name) if found.is_empty() => unknown(source, &candidates, name),
+        Choice::Name(name) => several(&format!("called `{}`", printable(name))),
+        Choice::Digest(_) | Choice::Index(_) | Choice::Only => several("and none was chosen"),
+    })
 }
 
 /// Returns every image of `source` once, whatever the number of its names; with `platform`, only those that are for it
@@ -68,19 +57,32 @@ pub fn all(source: &dyn Source, platform: Option<&Platform>) -> Result<Vec<Image
         let nameless = Error::source(format!("{} holds only images without a name", source.name()));
         return Err(listed(nameless, source, &unnamed));
     }
-    if let Some(wanted) = platform {
-        let mut offered = Vec::new();
-        meant.retain(|candidate| {
-            let platforms = candidate.platforms(source);
-            let fits = platforms.is_empty() || platforms.iter().any(|platform| platform.satisfies(wanted));
-            offered.extend(platforms);
-            fits
-        });
-        if meant.is_empty() && !offered.is_empty() {
-            return Err(wanted.not_offered(&offered, &source.name()));
-        }
+    if let (Some(wanted), false) = (platform, meant.is_empty()) {
+        let unsaid_or_for = |platforms: &[Platform]| platforms.is_empty() || fits(platforms, wanted);
+        retain_for(wanted, &mut meant, source, unsaid_or_for)?;
     }
     Ok(meant.into_iter().map(|candidate| candidate.image).collect())
+}
+
+/// Keeps the candidates whose platforms will do; an error if that is none of them.
+fn retain_for(
+    wanted: &Platform,
+    candidates: &mut Vec<Candidate>,
+    source: &dyn Source,
+    will_do: impl Fn(&[Platform]) -> bool,
+) -> Result<()> {
+    let mut offered = Vec::new();
+    candidates.retain(|candidate| {
+        let platforms = candidate.platforms(source);
+        let is_kept = will_do(&platforms);
+        offered.extend(platforms);
+        is_kept
+    });
+    if candidates.is_empty() { Err(wanted.not_offered(&offered, &source.name())) } else { Ok(()) }
+}
+
+fn fits(platforms: &[Platform], wanted: &Platform) -> bool {
+    platforms.iter().any(|platform| platform.satisfies(wanted))
 }
 
 /// Returns the images that `choice` may mean.
