@@ -1,13 +1,16 @@
 //! Picking one image of a source, as the user asked for it or because there is no other.
 //!
-//! Names are matched as their producers meant them: in full, as Docker abbreviates them (`tiny` is
-//! `docker.io/library/tiny:latest`), or by tag alone where a layout says no more. One image under many names
-//! is one image. Several of one name may differ in platform, each listed on its own where others would write an
-//! index. What is ambiguous is never guessed: the error lists what there is.
+//! Names are matched as their producers meant them (`names.rs`). One image under many names is one image.
+//! Several of one name may differ in platform, each listed on its own where others would write an index. What is
+//! ambiguous is never guessed: the error lists what there is.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::{Choice, Image, ImageContent, Source, platforms::platforms};
+use super::{
+    Choice, Image, ImageContent, Source,
+    names::{full, is_called, is_id},
+    platforms::platforms,
+};
 use crate::{
     error::{Error, Result, printable, similar},
     oci::{Digest, Platform},
@@ -172,45 +175,6 @@ fn merged(images: Vec<Image>) -> Vec<Candidate> {
         }
     }
     candidates
-}
-
-/// Returns whether an image with these names is meant by `asked`, although none is spelled so.
-pub(super) fn is_called(names: &[String], asked: &str) -> bool {
-    let (asked_repository, asked_tag) = full(asked);
-    let (full_names, tags): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_full(name));
-    if full_names.is_empty() && is_full(asked) {
-        return tags.iter().any(|tag| **tag == asked_tag);
-    }
-    full_names.iter().any(|name| full(name) == (asked_repository.clone(), asked_tag))
-}
-
-/// Returns whether `asked` is an image ID, which people abbreviate.
-fn is_id(id: &Digest, asked: &str) -> bool {
-    let asked = asked.strip_prefix("sha256:").unwrap_or(asked);
-    asked.len() >= SHORTEST_ID && id.hex().starts_with(asked)
-}
-
-/// Fewer digits are likelier a mistake.
-const SHORTEST_ID: usize = 4;
-
-/// Returns whether a name is more than a tag.
-pub(super) fn is_full(name: &str) -> bool {
-    name.contains(['/', ':'])
-}
-
-/// Spells a name out, as Docker does: repository with host, and tag.
-fn full(name: &str) -> (String, &str) {
-    let (repository, tag) = match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (name, "latest"),
-    };
-    let repository = match repository.split_once('/') {
-        Some(("index.docker.io", path)) => format!("docker.io/{path}"),
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => repository.to_owned(),
-        Some(_) => format!("docker.io/{repository}"),
-        None => format!("docker.io/library/{repository}"),
-    };
-    (repository, tag)
 }
 
 fn unknown(source: &dyn Source, candidates: &[Candidate], asked: &str) -> Error {

@@ -16,9 +16,9 @@ use walkdir::WalkDir;
 
 use super::{
     Image, Source,
-    choose::is_full,
     docker_archive::MANIFEST,
     docker_dir::{self, DockerDir},
+    names::is_full,
     no_image,
     oci_layout::OciLayout,
     sources::Sources,

@@ -20,6 +20,7 @@ pub mod folder;
 pub mod hybrid;
 mod image;
 mod imgpkg;
+mod names;
 pub mod nix2container;
 mod no_image;
 pub mod oci_layout;

@@ -19,7 +19,7 @@ use crate::{
     layout::{BLOBS, read},
     oci::{Descriptor, Digest, Repository},
     source::{
-        Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source, blobs::Blobs, choose::is_called,
+        Choice, Data, Image, ImageContent, Layer, Missing, Origin, Source, blobs::Blobs, names::is_called,
     },
 };
 
