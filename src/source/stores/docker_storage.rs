@@ -7,7 +7,7 @@
 //! is whole.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
@@ -76,25 +76,19 @@ impl DockerStorage {
 
     /// Lists what has a name, and after it what has none, such as the stages of a classic build.
     fn list(&mut self) -> Result<()> {
-        let mut named: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        let mut names: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
         if let Some(json) = self.read("repositories.json", REPOSITORIES_LIMIT)? {
             let list: Repositories = serde_json::from_slice(&json)
                 .map_err(|error| Error::source("`repositories.json` is not valid").because(error))?;
             for (name, id) in list.repositories.into_values().flatten() {
-                named.entry(id).or_default().push(name);
+                names.entry(id).or_default().push(name);
             }
         }
-        let known: HashSet<Digest> = named.keys().cloned().collect();
-        let mut unnamed: Vec<Digest> = self.configs().into_iter().filter(|id| !known.contains(id)).collect();
-        unnamed.sort();
-        for (id, names) in named {
-            let image = self.image(&id, names);
-            self.images.push(image);
+        for id in self.configs() {
+            names.entry(id).or_default();
         }
-        for id in unnamed {
-            let image = self.image(&id, Vec::new());
-            self.images.push(Image { companion: true, ..image });
-        }
+        self.images = names.into_iter().map(|(id, names)| self.image(&id, names)).collect();
+        self.images.sort_by_key(|image| image.companion);
         Ok(())
     }
 
@@ -113,7 +107,7 @@ impl DockerStorage {
         });
         let broken = |error| (ImageContent::Broken { id: id.clone(), error }, None);
         let (content, platform) = read.unwrap_or_else(broken);
-        Image { names, platform, content, companion: false }
+        Image { companion: names.is_empty(), names, platform, content }
     }
 
     /// Finds the manifest that an image was pulled with. Docker calls the image by the digest of that, or of the
