@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{containerd::Containerd, denied, docker_storage::DockerStorage};
+use super::{check_readable, containerd::Containerd, docker_storage::DockerStorage};
 use crate::{
     error::{Error, Result},
     oci::Descriptor,
@@ -90,12 +90,9 @@ fn not_found(roots: &[PathBuf]) -> Error {
         return Error::usage("this machine has no storage of Docker's where it usually is")
             .with_hint("name the folder: `docker-storage:[/var/lib/docker]NAME`");
     };
-    for root in &there {
-        // What may not be looked into looks empty.
-        if fs_err::read_dir(root).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
-            return denied(&format!("`{}`", root.display()), root);
-        }
-    }
-    Error::source(format!("Docker's storage `{}` holds no images", first.display()))
-        .with_hint("where Docker keeps them in the machine's containerd, read that: `containerd:moby/NAME`")
+    there.iter().find_map(|root| check_readable(root).err()).unwrap_or_else(|| {
+        Error::source(format!("Docker's storage `{}` holds no images", first.display())).with_hint(
+            "where Docker keeps them in the machine's containerd, read that: `containerd:moby/NAME`",
+        )
+    })
 }

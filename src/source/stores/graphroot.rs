@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    denied, open,
+    check_readable, open,
     payload::{Objects, Payloads},
     podman_lock::lock,
     read,
@@ -92,7 +92,8 @@ impl ImageRecord {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct LayerRecord {
-    id: String,
+    /// What it is called.
+    pub(super) id: String,
     /// The layer beneath.
     pub(super) parent: Option<String>,
     /// The digest of the plain tar.
@@ -136,13 +137,7 @@ impl Graphroot {
     pub(super) fn read(dir: &Path, runroot: Option<&Path>, driver: Option<&str>) -> Result<Option<Self>> {
         let asked = driver.map(Driver::parse).transpose()?;
         let Some(&driver) = asked.iter().chain(&Driver::ALL).find(|driver| driver.is_at(dir)) else {
-            // What may not be looked into looks empty.
-            return match fs_err::read_dir(dir) {
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    Err(denied(&format!("`{}`", dir.display()), dir))
-                }
-                _ => Ok(None),
-            };
+            return check_readable(dir).map(|()| None);
         };
         let store = Self { dir: dir.to_owned(), driver, images: Vec::new(), layers: HashMap::new() };
         store.filled(runroot).map(Some)

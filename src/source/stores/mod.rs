@@ -36,6 +36,16 @@ fn read(path: &Path, limit: u64, store: &Path) -> Result<Option<Vec<u8>>> {
     opened.map(|blob| blob.read_all(limit, &format!("`{}`", path.display()))).transpose()
 }
 
+/// Returns an error for a folder that may not be looked into: it looks empty.
+fn check_readable(dir: &Path) -> Result<()> {
+    match fs_err::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(denied(&format!("`{}`", dir.display()), dir))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Says that something in `store` may not be read, and who may.
 fn denied(what: &str, store: &Path) -> Error {
     let us = rustix::process::geteuid().as_raw();
