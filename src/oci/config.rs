@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use super::{DiffId, Platform};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// Larger configs are refused, as the other tools do.
 pub const CONFIG_LIMIT: u64 = 4 << 20;
@@ -52,6 +52,15 @@ impl ImageConfig {
             _ => None,
         };
         Ok(Self { diff_ids: rootfs.diff_ids.unwrap_or_default(), platform })
+    }
+
+    /// Returns an error unless an image of so many layers has as many diff IDs.
+    pub(crate) fn check_layers(&self, count: usize, image: &str) -> Result<()> {
+        if count == self.diff_ids.len() {
+            return Ok(());
+        }
+        let diff_ids = counted(self.diff_ids.len(), "diff ID");
+        Err(Error::source(format!("{image} has {} and {diff_ids}", counted(count, "layer"))))
     }
 }
 

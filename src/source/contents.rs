@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     codec::{Compression, Encoded},
-    error::{Context as _, Error, ErrorKind, Result, counted},
+    error::{Context as _, Error, ErrorKind, Result},
     oci::{
         Content, Descriptor, Digest, ImageConfig, Manifest, Platform,
         media_type::{is_file_system, is_image_config},
@@ -240,21 +240,19 @@ impl Document {
 
     /// Gives each layer the diff ID that the config says.
     fn take_config(&mut self, config: ImageConfig, manifest: &Digest) {
+        let checked = config.check_layers(self.layers.len(), &format!("manifest {manifest}"));
         self.platform = config.platform;
         // Signatures are kept in manifests that look like images, without diff IDs.
         if config.diff_ids.is_empty() && !self.layers.iter().any(Part::is_file_system) {
             return;
         }
-        if config.diff_ids.len() != self.layers.len() {
-            self.problem = Some(Error::source(format!(
-                "manifest {manifest} has {} and {}",
-                counted(self.layers.len(), "layer"),
-                counted(config.diff_ids.len(), "diff ID")
-            )));
-            return;
-        }
-        for (part, diff_id) in self.layers.iter_mut().zip(config.diff_ids) {
-            part.layer.diff_id = Some(diff_id);
+        match checked {
+            Ok(()) => {
+                for (part, diff_id) in self.layers.iter_mut().zip(config.diff_ids) {
+                    part.layer.diff_id = Some(diff_id);
+                }
+            }
+            Err(problem) => self.problem = Some(problem),
         }
     }
 }

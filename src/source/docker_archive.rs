@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index, digest_in};
 use crate::{
     codec::Compression,
-    error::{Error, Result, counted},
+    error::{Error, Result},
     oci::{Descriptor, DiffId, Digest, ImageConfig, config::CONFIG_LIMIT},
 };
 
@@ -121,17 +121,11 @@ impl DockerArchive {
 
     /// Reads an image, and whether its item describes all of its layers.
     fn read_image(&self, item: Item, config: Bytes) -> Result<(Image, bool)> {
-        let ImageConfig { diff_ids, platform } =
-            ImageConfig::parse(&config, &item.config.escape_debug().to_string())?;
+        let called = item.config.escape_debug().to_string();
+        let parsed = ImageConfig::parse(&config, &called)?;
         let names = item.layers.unwrap_or_default();
-        if names.len() != diff_ids.len() {
-            return Err(Error::source(format!(
-                "the image with config `{}` has {} and {}",
-                item.config.escape_debug(),
-                counted(names.len(), "layer"),
-                counted(diff_ids.len(), "diff ID")
-            )));
-        }
+        parsed.check_layers(names.len(), &format!("the image with config `{called}`"))?;
+        let ImageConfig { diff_ids, platform } = parsed;
         let sources = item.layer_sources.unwrap_or_default();
         let described = !diff_ids.is_empty() && diff_ids.iter().all(|diff_id| sources.contains_key(diff_id));
         let layers = names

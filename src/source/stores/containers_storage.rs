@@ -17,10 +17,9 @@ use super::{
     storage_conf::StorageOptions,
 };
 use crate::{
-    error::{Error, ErrorKind, Result, counted, printable},
+    error::{Error, ErrorKind, Result, printable},
     oci::{
-        Content, DiffId, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT,
-        manifest::MANIFEST_LIMIT,
+        Content, Digest, ImageConfig, Manifest, Reference, config::CONFIG_LIMIT, manifest::MANIFEST_LIMIT,
     },
     source::{
         Data, Image, ImageContent, Layer, Origin, Source, signatures_stay,
@@ -148,19 +147,39 @@ impl ContainersStorage {
     fn single(&self, store: &Graphroot, record: &ImageRecord, manifest: Result<Option<Manifest>>) -> Image {
         let (names, broken) = (Vec::new(), |error| ImageContent::Broken { id: record.digest(), error });
         match manifest.and_then(|manifest| Documents::read(store, record, manifest)) {
-            Ok(Documents { config, parsed: ImageConfig { diff_ids, platform }, manifest: original }) => {
-                let layers = self.chain(record, &diff_ids);
+            Ok(Documents { config, parsed, manifest: original }) => {
+                let layers = self.layers(record, &parsed);
                 let content =
                     layers.map_or_else(broken, |layers| ImageContent::Layers { config, layers, original });
-                Image { names, platform, content, companion: false }
+                Image { names, platform: parsed.platform, content, companion: false }
             }
             // Artifacts are nothing that anybody means who does not name them.
             Err(error) => Image { names, platform: None, content: broken(error), companion: true },
         }
     }
 
-    /// Follows an image's layers down from its topmost one, and compares them with its config.
-    fn chain(&self, record: &ImageRecord, diff_ids: &[DiffId]) -> Result<Vec<Layer>> {
+    /// Finds the layers of an image, base first, and compares them with its config.
+    fn layers(&self, record: &ImageRecord, config: &ImageConfig) -> Result<Vec<Layer>> {
+        let chain = self.chain(record)?;
+        config.check_layers(chain.len(), &format!("image {}", record.id))?;
+        let layers = chain.into_iter().zip(&config.diff_ids).map(|(layer, diff_id)| {
+            // Where podman did not see the plain tar, the layer has no digest of it.
+            match layer.diff_digest.as_deref() {
+                Some(found) if !found.is_empty() && found != diff_id.to_string() => {
+                    Err(Error::source(format!(
+                        "diff ID mismatch in layer {}: the image config says {diff_id}, the store {}",
+                        layer.id,
+                        printable(found)
+                    )))
+                }
+                _ => Ok(Layer { name: layer.id.clone(), descriptor: None, diff_id: Some(diff_id.clone()) }),
+            }
+        });
+        layers.collect()
+    }
+
+    /// Follows an image's layers down from its topmost one; returns them base first.
+    fn chain(&self, record: &ImageRecord) -> Result<Vec<&LayerRecord>> {
         let mut chain = Vec::new();
         let mut seen = HashSet::new();
         let mut next = record.layer.as_deref();
@@ -169,31 +188,11 @@ impl ContainersStorage {
                 return Err(Error::source(format!("layer {id} lies upon itself")));
             }
             let (_, layer) = self.find_layer(id)?;
-            chain.push((id, layer));
+            chain.push(layer);
             next = layer.parent.as_deref();
         }
         chain.reverse();
-        if chain.len() != diff_ids.len() {
-            return Err(Error::source(format!(
-                "image {} has {} and {}",
-                record.id,
-                counted(chain.len(), "layer"),
-                counted(diff_ids.len(), "diff ID")
-            )));
-        }
-        let layers = chain.into_iter().zip(diff_ids).map(|((id, layer), diff_id)| {
-            // Where podman did not see the plain tar, the layer has no digest of it.
-            match layer.diff_digest.as_deref() {
-                Some(found) if !found.is_empty() && found != diff_id.to_string() => {
-                    Err(Error::source(format!(
-                        "diff ID mismatch in layer {id}: the image config says {diff_id}, the store {}",
-                        printable(found)
-                    )))
-                }
-                _ => Ok(Layer { name: id.to_owned(), descriptor: None, diff_id: Some(diff_id.clone()) }),
-            }
-        });
-        layers.collect()
+        Ok(chain)
     }
 
     /// Finds a layer in any of the stores: an image of one may lie upon layers of another.
