@@ -16,6 +16,7 @@ pub mod distribution_storage;
 pub mod docker_archive;
 pub mod docker_dir;
 pub mod documents;
+mod entry_data;
 pub mod folder;
 pub mod hybrid;
 mod image;
