@@ -116,33 +116,14 @@ impl Source for OciLayout {
 
     fn images(&self) -> Result<Vec<Image>> {
         let alone = self.manifests.len() == 1;
-        let saved: Vec<_> = self.manifests.iter().filter(|entry| is_cosign_image(entry)).collect();
-        // `cosign save` writes an image first, and behind it what is about it, without a name of its own; Hauler writes
-        // the images of a whole store first, and gives each of the others the name of its image.
-        let mut last = None;
-        Ok(self
-            .manifests
-            .iter()
-            .map(|descriptor| {
-                let mut names = names(descriptor);
-                if is_cosign_image(descriptor) {
-                    last = Some(descriptor);
-                } else if is_cosign_companion(descriptor) && !names.iter().any(|name| is_fallback_tag(name)) {
-                    let image = match &names[..] {
-                        [] => last,
-                        named => saved.iter().copied().find(|image| self::names(image) == named),
-                    };
-                    let tag = image.zip(cosign_suffix(descriptor));
-                    names = tag.map(|(image, suffix)| beside(&image.digest, suffix)).into_iter().collect();
-                }
-                Image {
-                    companion: !alone && self.is_companion(descriptor, &names),
-                    names,
-                    platform: descriptor.platform.clone(),
-                    content: ImageContent::Manifest(descriptor.clone()),
-                }
-            })
-            .collect())
+        let named = self.manifests.iter().zip(names_of_all(&self.manifests));
+        let images = named.map(|(descriptor, names)| Image {
+            companion: !alone && self.is_companion(descriptor, &names),
+            names,
+            platform: descriptor.platform.clone(),
+            content: ImageContent::Manifest(descriptor.clone()),
+        });
+        Ok(images.collect())
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
@@ -164,6 +145,28 @@ impl Source for OciLayout {
     fn left_out(&self) -> Option<&LeftOut> {
         self.left_out.as_ref()
     }
+}
+
+/// Returns what each entry can be asked for by.
+///
+/// `cosign save` writes an image first, and behind it what is about it, without a name of its own; Hauler writes the images
+/// of a whole store first, and gives each of the others the name of its image. Both are called here as cosign calls them.
+fn names_of_all(entries: &[Descriptor]) -> impl Iterator<Item = Vec<String>> {
+    let mut last = None;
+    entries.iter().map(move |entry| {
+        let names = names(entry);
+        if is_cosign_image(entry) {
+            last = Some(entry);
+            return names;
+        }
+        if !is_cosign_companion(entry) || names.iter().any(|name| is_fallback_tag(name)) {
+            return names;
+        }
+        let is_its_image = |image: &&Descriptor| is_cosign_image(image) && self::names(image) == names;
+        let image = if names.is_empty() { last } else { entries.iter().find(is_its_image) };
+        let tag = image.zip(cosign_suffix(entry));
+        tag.map(|(image, suffix)| beside(&image.digest, suffix)).into_iter().collect()
+    })
 }
 
 /// The annotation by which `cosign save`, and Hauler after it, say what an entry is.
