@@ -11,6 +11,7 @@ mod blobs;
 pub mod choose;
 mod command;
 pub mod contents;
+mod cosign;
 pub mod detect;
 pub mod distribution_storage;
 pub mod docker_archive;

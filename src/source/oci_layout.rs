@@ -16,6 +16,7 @@ use super::{
     Data, Image, ImageContent, Layer, Missing, Origin, Source,
     archive::{EntryData, Index},
     blobs::Blobs,
+    cosign,
     documents::read_manifest,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         left_out::{Absent, LEFT_OUT, LEFT_OUT_LIMIT, LeftOut},
         read::{self, INDEX_LIMIT, OCI_LAYOUT_LIMIT},
     },
-    oci::{Descriptor, Digest, Platform, Repository, media_type::is_image_config},
+    oci::{Descriptor, Platform, Repository, media_type::is_image_config},
 };
 
 /// An OCI layout.
@@ -94,7 +95,7 @@ impl OciLayout {
 
     /// Returns whether an entry is there for the sake of another one: a signature, an SBOM, an attestation.
     fn is_companion(&self, descriptor: &Descriptor, names: &[String]) -> bool {
-        if is_cosign_companion(descriptor) {
+        if cosign::is_companion(descriptor) {
             return true;
         }
         if !names.is_empty() {
@@ -155,46 +156,17 @@ fn names_of_all(entries: &[Descriptor]) -> impl Iterator<Item = Vec<String>> {
     let mut last = None;
     entries.iter().map(move |entry| {
         let names = names(entry);
-        if is_cosign_image(entry) {
+        if cosign::is_image(entry) {
             last = Some(entry);
             return names;
         }
-        if !is_cosign_companion(entry) || names.iter().any(|name| is_fallback_tag(name)) {
+        if !cosign::is_companion(entry) || names.iter().any(|name| is_fallback_tag(name)) {
             return names;
         }
-        let is_its_image = |image: &&Descriptor| is_cosign_image(image) && self::names(image) == names;
+        let is_its_image = |image: &&Descriptor| cosign::is_image(image) && self::names(image) == names;
         let image = if names.is_empty() { last } else { entries.iter().find(is_its_image) };
-        let tag = image.zip(cosign_suffix(entry));
-        tag.map(|(image, suffix)| beside(&image.digest, suffix)).into_iter().collect()
+        image.and_then(|image| cosign::tag(entry, image)).into_iter().collect()
     })
-}
-
-/// The annotation by which `cosign save`, and Hauler after it, say what an entry is.
-const COSIGN_KIND: &str = "kind";
-
-/// Returns whether `cosign save` has written an entry as an image, or an index of some.
-fn is_cosign_image(descriptor: &Descriptor) -> bool {
-    descriptor
-        .annotation(COSIGN_KIND)
-        .is_some_and(|kind| kind.ends_with("/image") || kind.ends_with("/imageIndex"))
-}
-
-/// Returns whether `cosign save` or Hauler has written an entry because of another one.
-fn is_cosign_companion(descriptor: &Descriptor) -> bool {
-    let is_referrer = |kind: &str| kind.starts_with("dev.hauler/referrers");
-    cosign_suffix(descriptor).is_some() || descriptor.annotation(COSIGN_KIND).is_some_and(is_referrer)
-}
-
-/// Returns how the tag ends at a registry of what `cosign save` has written beside an image.
-fn cosign_suffix(descriptor: &Descriptor) -> Option<&'static str> {
-    let kind = descriptor.annotation(COSIGN_KIND)?;
-    let suffixes = [("/sigs", ".sig"), ("/atts", ".att"), ("/sboms", ".sbom")];
-    suffixes.iter().find(|(what, _)| kind.ends_with(what)).map(|(_, suffix)| *suffix)
-}
-
-/// Returns the tag under which cosign keeps and looks for what is about an image.
-fn beside(image: &Digest, suffix: &str) -> String {
-    format!("{}-{}{suffix}", image.algorithm().name(), image.hex())
 }
 
 /// Returns what an entry can be asked for by.
