@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     graphroot::{Graphroot, ImageRecord, LayerRecord},
-    storage_conf::StorageOptions,
+    storage_options::StorageOptions,
 };
 use crate::{
     error::{Error, ErrorKind, Result, printable},

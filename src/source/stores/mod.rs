@@ -11,11 +11,12 @@ mod graphroot;
 pub mod payload;
 mod podman_lock;
 pub mod storage_conf;
+mod storage_options;
 pub mod tar_split;
 
 use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
-pub use self::storage_conf::StorageOptions;
+pub use self::storage_options::StorageOptions;
 use crate::{
     blob::Blob,
     error::{Error, Result},
