@@ -152,26 +152,29 @@ impl Values {
 /// The main file's name.
 const MAIN: &str = "storage.conf";
 
+/// What one file says.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct File {
-    storage: Table,
+    storage: Storage,
 }
 
+/// `[storage]`; what is empty is not said.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Table {
+struct Storage {
     driver: String,
     graphroot: String,
     runroot: String,
     imagestore: String,
     rootless_storage_path: String,
-    options: TableOptions,
+    options: Options,
 }
 
+/// `[storage.options]`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct TableOptions {
+struct Options {
     additionalimagestores: Option<Vec<Item>>,
 }
 
