@@ -180,7 +180,7 @@ struct Options {
 
 /// A path, or `{append=true}`: the list continues the one of earlier files.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a store is a path, or `{append=true}`")]
 enum Item {
     Path(String),
     Attributes { append: bool },
@@ -351,6 +351,14 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Local);
             assert!(chain(&error).contains("etc/"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_store_that_is_no_path_is_told_in_our_words() {
+        let text = storage("[storage.options]\nadditionalimagestores=[1]");
+        let (_dir, values) = machine(&[("etc/containers/storage.conf", &text)]);
+        let said = chain(&values.podman().unwrap_err());
+        assert!(said.ends_with("line 3: a store is a path, or `{append=true}`"), "{said}");
     }
 
     #[test]
