@@ -92,13 +92,13 @@ impl Database {
     /// Visits the keys of a bucket in their order.
     pub fn visit(&self, bucket: Bucket<'_>, visit: Visit<'_>) -> Result<()> {
         match bucket.0 {
-            Place::Page(number) => self.page(number, 0, visit).map(drop),
+            Place::Page(number) => self.visit_page(number, 0, visit).map(drop),
             Place::Inline(bytes) => {
                 let page = Page::new(bytes)?;
                 if !page.is(LEAF) {
                     return Err(damaged("an inline bucket is no leaf"));
                 }
-                self.leaf(&page, visit).map(drop)
+                self.visit_leaf(&page, visit).map(drop)
             }
         }
     }
@@ -144,14 +144,14 @@ impl Database {
         })
     }
 
-    fn page(&self, number: u64, depth: usize, visit: Visit<'_>) -> Result<ControlFlow<()>> {
+    fn visit_page(&self, number: u64, depth: usize, visit: Visit<'_>) -> Result<ControlFlow<()>> {
         if depth > DEPTH_LIMIT {
             return Err(damaged("its tree is too deep"));
         }
-        let bytes = self.read(number)?;
+        let bytes = self.read_page(number)?;
         let page = Page::new(&bytes)?;
         if page.is(LEAF) {
-            return self.leaf(&page, visit);
+            return self.visit_leaf(&page, visit);
         }
         if !page.is(BRANCH) {
             return Err(damaged("a page is neither branch nor leaf"));
@@ -159,14 +159,14 @@ impl Database {
         for at in 0..page.count {
             self.spend(ELEMENT)?;
             let child = u64_at(page.bytes, element(at) + 8)?;
-            if self.page(child, depth + 1, visit)?.is_break() {
+            if self.visit_page(child, depth + 1, visit)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn leaf(&self, page: &Page<'_>, visit: Visit<'_>) -> Result<ControlFlow<()>> {
+    fn visit_leaf(&self, page: &Page<'_>, visit: Visit<'_>) -> Result<ControlFlow<()>> {
         for at in 0..page.count {
             self.spend(ELEMENT)?;
             let element = element(at);
@@ -184,7 +184,7 @@ impl Database {
     }
 
     /// Reads a page with those it runs over into.
-    fn read(&self, number: u64) -> Result<Vec<u8>> {
+    fn read_page(&self, number: u64) -> Result<Vec<u8>> {
         let outside = || damaged("a page lies outside");
         if number >= self.meta.end {
             return Err(outside());
