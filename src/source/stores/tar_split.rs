@@ -64,15 +64,13 @@ impl TarSplit {
         let (mut lines, mut line, mut segment) = (unpacked(packed), Vec::new(), Vec::new());
         let mut total: u64 = 0;
         while let Some(entry) = next(&mut lines, &mut line)? {
-            let size = match (entry.kind, &entry.payload) {
-                (SEGMENT, Some(Text(payload))) => {
+            let size = match entry.kind {
+                SEGMENT => {
                     segment.clear();
-                    BASE64
-                        .decode_vec(payload.as_ref(), &mut segment)
-                        .map_err(|error| invalid("a segment is not valid").because(error))?;
+                    entry.segment_into(&mut segment)?;
                     segment.len() as u64
                 }
-                (FILE, _) => entry.size.unwrap_or_default(),
+                FILE => entry.size.unwrap_or_default(),
                 _ => 0,
             };
             total = total.checked_add(size).ok_or_else(|| invalid("it is larger than any file"))?;
@@ -83,32 +81,13 @@ impl TarSplit {
     /// Goes on to what the next line describes; returns whether there is one.
     fn advance(&mut self) -> Result<bool> {
         let Some(entry) = next(&mut *self.lines, &mut self.line)? else { return Ok(false) };
-        let payload = entry.payload.as_ref().map_or("", |Text(text)| text);
         self.segment.clear();
         self.piece = Piece::Segment { at: 0 };
         match (entry.kind, entry.size.unwrap_or_default()) {
-            (SEGMENT, _) => BASE64
-                .decode_vec(payload, &mut self.segment)
-                .map_err(|error| invalid("a segment is not valid").because(error))?,
+            (SEGMENT, _) => entry.segment_into(&mut self.segment)?,
             // Folders, links and whiteouts have nothing but their headers.
             (FILE, 0) => {}
-            (FILE, size) => {
-                let name = entry.name()?;
-                let mut expected = [0; 8];
-                if BASE64.decode_slice(payload, &mut expected).ok() != Some(expected.len()) {
-                    return Err(invalid(&format!("no checksum of {}", self.payloads.named(&name))));
-                }
-                let (file, found) = self.payloads.file(&name)?;
-                if found != size {
-                    let named = self.payloads.named(&name);
-                    return Err(Error::source(format!(
-                        "{named} was changed: it had {} and has {found}",
-                        counted(size, "byte")
-                    )));
-                }
-                let crc = CRC64.digest();
-                self.piece = Piece::File(Box::new(Payload { file, left: size, crc, expected, name }));
-            }
+            (FILE, size) => self.piece = Piece::File(Box::new(Payload::open(&entry, size, &self.payloads)?)),
             (kind, _) => return Err(invalid(&format!("unknown type of entry: {kind}"))),
         }
         Ok(true)
@@ -146,6 +125,24 @@ impl std::fmt::Debug for TarSplit {
 }
 
 impl Payload {
+    /// Opens the file that an entry describes, which must be as long as it was.
+    fn open(entry: &Entry<'_>, size: u64, payloads: &Payloads) -> Result<Self> {
+        let name = entry.name()?;
+        let mut expected = [0; 8];
+        if BASE64.decode_slice(entry.payload(), &mut expected).ok() != Some(expected.len()) {
+            return Err(invalid(&format!("no checksum of {}", payloads.named(&name))));
+        }
+        let (file, found) = payloads.file(&name)?;
+        if found != size {
+            let named = payloads.named(&name);
+            return Err(Error::source(format!(
+                "{named} was changed: it had {} and has {found}",
+                counted(size, "byte")
+            )));
+        }
+        Ok(Self { file, left: size, crc: CRC64.digest(), expected, name })
+    }
+
     /// Reads on; 0 means that the file has ended as it should.
     fn read(&mut self, buffer: &mut [u8], payloads: &Payloads) -> Result<usize> {
         if self.left == 0 {
@@ -202,6 +199,16 @@ impl Entry<'_> {
             (_, Some(Text(name))) => Ok(name.as_bytes().to_vec()),
             (_, None) => Err(invalid("a file has no name")),
         }
+    }
+
+    fn payload(&self) -> &str {
+        self.payload.as_ref().map_or("", |Text(text)| text)
+    }
+
+    /// Appends a segment's bytes to what there is.
+    fn segment_into(&self, segment: &mut Vec<u8>) -> Result<()> {
+        let decoded = BASE64.decode_vec(self.payload(), segment);
+        decoded.map_err(|error| invalid("a segment is not valid").because(error))
     }
 }
 
