@@ -67,17 +67,7 @@ impl ContainersStorage {
             stores.extend(Graphroot::read(dir, runroot, options.driver.as_deref()).map_err(reading)?);
         }
         if stores.is_empty() {
-            let kind = if graphroot.exists() { ErrorKind::Source } else { ErrorKind::Usage };
-            // Where podman's database (`db.sql`, once `bolt_state.db`) names another folder than its configuration,
-            // podman follows the database. For one row of SQLite nothing is read here: podman can be asked.
-            return Err(Error::new(
-                kind,
-                format!("{name} holds no images: neither `overlay-images` nor `vfs-images` is in it"),
-            )
-            .with_hint(
-                "podman says where it has them by `podman info --format '{{.Store.GraphRoot}}'`; name that \
-                 folder: `containers-storage:[FOLDER]NAME`",
-            ));
+            return Err(no_images(&name, graphroot));
         }
         let mut storage = Self { name, stores, images: Vec::new() };
         storage.list();
@@ -276,6 +266,19 @@ impl Documents {
     }
 }
 
+/// Says that there is no storage where the configuration has it.
+fn no_images(name: &str, graphroot: &Path) -> Error {
+    let kind = if graphroot.exists() { ErrorKind::Source } else { ErrorKind::Usage };
+    let words = format!("{name} holds no images: neither `overlay-images` nor `vfs-images` is in it");
+    // Where podman's database (`db.sql`, once `bolt_state.db`) names another folder than its configuration,
+    // podman follows the database. For one row of SQLite nothing is read here: podman can be asked.
+    Error::new(kind, words).with_hint(
+        "podman says where it has them by `podman info --format '{{.Store.GraphRoot}}'`; name that \
+         folder: `containers-storage:[FOLDER]NAME`",
+    )
+}
+
+/// Reads one of the manifests that a store keeps for an image; nothing, if it is of a kind that is of no use.
 fn read_manifest(store: &Graphroot, record: &ImageRecord, key: &str) -> Result<Option<Manifest>> {
     Ok(store.image_data(record, key, MANIFEST_LIMIT)?.and_then(|bytes| {
         let digest = Digest::of(&bytes);
