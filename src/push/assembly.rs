@@ -86,7 +86,7 @@ impl Assembly {
         let Gathered { entries, images, absent, sources, .. } = gathered;
         let manifest = index(&entries)?;
         let content = ImageContent::Index { id: manifest.digest.clone(), manifest, images, absent };
-        let image = Image { names: Vec::new(), platform: None, content, companion: false };
+        let image = Image::new(Vec::new(), content);
         let cargo = Cargo::new(Arc::new(sources), all_absorbed, press, options, intent);
         Ok((cargo, image, targets))
     }
@@ -267,10 +267,6 @@ fn platform(source: &dyn Source, image: &Manifest) -> Result<Option<Platform>> {
 
 /// A child of an index as an image of its own.
 fn child_of(index: &Image, child: &Descriptor) -> Image {
-    Image {
-        names: index.names.clone(),
-        platform: child.platform.clone(),
-        content: ImageContent::Manifest(child.clone()),
-        companion: false,
-    }
+    let content = ImageContent::Manifest(child.clone());
+    Image { platform: child.platform.clone(), ..Image::new(index.names.clone(), content) }
 }

@@ -236,12 +236,8 @@ mod tests {
     };
 
     fn image(content: &str, names: &[&str]) -> Image {
-        Image {
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            platform: None,
-            content: ImageContent::Manifest(Descriptor::new("x", Digest::of(content.as_bytes()), 1)),
-            companion: false,
-        }
+        let content = ImageContent::Manifest(Descriptor::new("x", Digest::of(content.as_bytes()), 1));
+        Image::new(names.iter().map(|name| (*name).to_owned()).collect(), content)
     }
 
     /// A source that has these images, and no documents of them.

@@ -54,7 +54,10 @@ impl DistributionStorage {
         for (repository, path) in repositories(&dir.join(REPOSITORIES))? {
             for tag in folders(&path.join(TAGS))? {
                 let Some(digest) = link(&path.join(TAGS).join(&tag).join(CURRENT))? else { continue };
-                images.push(image(format!("{repository}:{tag}"), blobs.describe(&digest)?));
+                images.push(Image::new(
+                    vec![format!("{repository}:{tag}")],
+                    ImageContent::Manifest(blobs.describe(&digest)?),
+                ));
                 if images.len() > TAG_LIMIT {
                     return Err(Error::source(format!("it is over the limit of {TAG_LIMIT} tags")));
                 }
@@ -63,7 +66,8 @@ impl DistributionStorage {
         if let Choice::Digest(digest) = choice
             && blobs.size(digest)?.is_some()
         {
-            images.push(image(digest.to_string(), blobs.describe(digest)?));
+            images
+                .push(Image::new(vec![digest.to_string()], ImageContent::Manifest(blobs.describe(digest)?)));
         }
         Ok(Self { name: name.to_owned(), blobs, images })
     }
@@ -129,8 +133,4 @@ fn link(path: &Path) -> Result<Option<Digest>> {
     let text = Blob::open(path)?.read_all(LINK_LIMIT, &format!("`{}`", path.display()))?;
     let digest = String::from_utf8_lossy(&text).trim_end().parse();
     digest.map(Some).map_err(|error: Error| error.while_doing(format!("reading `{}`", path.display())))
-}
-
-fn image(name: String, descriptor: Descriptor) -> Image {
-    Image { names: vec![name], platform: None, content: ImageContent::Manifest(descriptor), companion: false }
 }

@@ -48,8 +48,7 @@ impl Saved {
     /// Returns what stands in a list for an image that cannot be read. Another item may have its config.
     fn broken(&self, at: usize, error: Error) -> Image {
         let id = Digest::of(format!("item {at}").as_bytes());
-        let content = ImageContent::Broken { id, error };
-        Image { names: self.names.clone(), platform: None, content, companion: false }
+        Image::new(self.names.clone(), ImageContent::Broken { id, error })
     }
 }
 
@@ -140,12 +139,8 @@ impl DockerArchive {
                 }
             })
             .collect::<Result<_>>()?;
-        let image = Image {
-            names: item.repo_tags.unwrap_or_default(),
-            platform,
-            content: ImageContent::Layers { config, layers, original: None },
-            companion: false,
-        };
+        let content = ImageContent::Layers { config, layers, original: None };
+        let image = Image { platform, ..Image::new(item.repo_tags.unwrap_or_default(), content) };
         Ok((image, described))
     }
 }

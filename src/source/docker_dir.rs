@@ -108,12 +108,8 @@ impl Source for DockerDir {
     }
 
     fn images(&self) -> Result<Vec<Image>> {
-        Ok(vec![Image {
-            names: Vec::new(),
-            platform: self.platform.clone(),
-            content: self.content.clone(),
-            companion: false,
-        }])
+        let image = Image::new(Vec::new(), self.content.clone());
+        Ok(vec![Image { platform: self.platform.clone(), ..image }])
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {

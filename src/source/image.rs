@@ -27,21 +27,22 @@ pub struct Image {
 }
 
 impl Image {
+    /// An image of which the listing says no more than this.
+    pub fn new(names: Vec<String>, content: ImageContent) -> Self {
+        Self { names, platform: None, content, companion: false }
+    }
+
     /// Returns the digest of the manifest or index that the source holds, if it holds one.
     pub fn digest(&self) -> Option<&Digest> {
-        match &self.content {
-            ImageContent::Manifest(descriptor) => Some(&descriptor.digest),
-            ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Index { .. } => None,
-        }
+        let ImageContent::Manifest(descriptor) = &self.content else { return None };
+        Some(&descriptor.digest)
     }
 
     /// Returns whether the source knows it by the digest of this manifest, held or not.
     pub fn is_known_by(&self, digest: &Digest) -> bool {
         let known = match &self.content {
             ImageContent::Layers { original, .. } => original.as_ref().map(|manifest| &manifest.digest),
-            ImageContent::Broken { .. } | ImageContent::Manifest(_) | ImageContent::Index { .. } => {
-                self.digest()
-            }
+            _ => self.digest(),
         };
         known == Some(digest)
     }
@@ -65,12 +66,8 @@ impl Image {
 
     /// Returns the images that an index is of, or else the one that this is.
     pub fn parts(&self) -> &[Self] {
-        match &self.content {
-            ImageContent::Index { images, .. } => images,
-            ImageContent::Broken { .. } | ImageContent::Layers { .. } | ImageContent::Manifest(_) => {
-                slice::from_ref(self)
-            }
-        }
+        let ImageContent::Index { images, .. } = &self.content else { return slice::from_ref(self) };
+        images
     }
 
     /// Returns the one of its parts that is for a platform; of several variants the usual one is meant.

@@ -175,16 +175,9 @@ impl Source for Nix2Container {
             descriptor: None,
             diff_id: Some(layer.diff_id.clone()),
         });
-        Ok(vec![Image {
-            names: Vec::new(),
-            platform: Some(self.platform.clone()),
-            content: ImageContent::Layers {
-                config: self.config.clone(),
-                layers: layers.collect(),
-                original: None,
-            },
-            companion: false,
-        }])
+        let (config, layers) = (self.config.clone(), layers.collect());
+        let image = Image::new(Vec::new(), ImageContent::Layers { config, layers, original: None });
+        Ok(vec![Image { platform: Some(self.platform.clone()), ..image }])
     }
 
     fn open(&self, layer: &Layer) -> Result<Data> {

@@ -200,12 +200,8 @@ mod tests {
             diff_id: Some(DiffId(Digest::of(is.as_bytes()))),
         };
         let layers = vec![layer("a", "a"), layer("bb", "c"), layer("ccc", "ccc"), layer("dddd", "e")];
-        let image = Image {
-            names: Vec::new(),
-            platform: None,
-            content: ImageContent::Layers { config: Bytes::from_static(b"{}"), layers, original: None },
-            companion: false,
-        };
+        let config = Bytes::from_static(b"{}");
+        let image = Image::new(Vec::new(), ImageContent::Layers { config, layers, original: None });
         let (source, passed) = (Together::default(), Passed::default());
         let mut contents = Describer::new(&source, &passed).describe(&image);
         let sizes = |contents: &Contents| -> Vec<Option<u64>> {

@@ -98,7 +98,8 @@ impl Containerd {
             && !images.iter().any(|image| is_meant(image, &digest))
             && blobs.size(&digest)?.is_some()
         {
-            images.push(image(vec![digest.to_string()], blobs.describe(&digest)?));
+            images
+                .push(Image::new(vec![digest.to_string()], ImageContent::Manifest(blobs.describe(&digest)?)));
         }
         Ok(Self { name: name.to_owned(), blobs, images, origins })
     }
@@ -207,7 +208,10 @@ fn named(database: &Database, bucket: Bucket<'_>, namespace: &[u8], images: &mut
         database.within(bucket, b"target", &mut |bucket| {
             let target = target(database, bucket)
                 .map_err(|error| error.while_doing(format!("reading the image `{}`", name.escape_debug())))?;
-            let found = image(vec![name.to_owned(), format!("{namespace}/{name}")], target);
+            let found = Image::new(
+                vec![name.to_owned(), format!("{namespace}/{name}")],
+                ImageContent::Manifest(target),
+            );
             images.push(Image { companion: name.starts_with(UNNAMED), ..found });
             Ok(())
         })?;
@@ -273,10 +277,6 @@ fn is_meant(image: &Image, digest: &Digest) -> bool {
     target.digest == *digest || image.names.contains(&digest.to_string())
 }
 
-fn image(names: Vec<String>, target: Descriptor) -> Image {
-    Image { names, platform: None, content: ImageContent::Manifest(target), companion: false }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
@@ -306,7 +306,10 @@ mod tests {
                 .iter()
                 .map(|(namespace, name, content)| {
                     let target = Descriptor::new("x", Digest::of(content.as_bytes()), 1);
-                    image(vec![(*name).to_owned(), format!("{namespace}/{name}")], target)
+                    Image::new(
+                        vec![(*name).to_owned(), format!("{namespace}/{name}")],
+                        ImageContent::Manifest(target),
+                    )
                 })
                 .collect();
             shorten(&mut images, choice);

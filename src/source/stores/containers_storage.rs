@@ -98,12 +98,9 @@ impl ContainersStorage {
     /// Reads an image, which has no names yet.
     fn image(&self, store: &Graphroot, record: &ImageRecord) -> Image {
         match read_manifest(store, record, "manifest") {
-            Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) => Image {
-                names: Vec::new(),
-                platform: None,
-                content: self.index(record, list),
-                companion: false,
-            },
+            Ok(Some(list @ Manifest { content: Content::Index { .. }, .. })) => {
+                Image::new(Vec::new(), self.index(record, list))
+            }
             manifest => self.single(store, record, manifest),
         }
     }
@@ -135,16 +132,16 @@ impl ContainersStorage {
 
     /// Puts together the one image that a manifest is of.
     fn single(&self, store: &Graphroot, record: &ImageRecord, manifest: Result<Option<Manifest>>) -> Image {
-        let (names, broken) = (Vec::new(), |error| ImageContent::Broken { id: record.digest(), error });
+        let broken = |error| ImageContent::Broken { id: record.digest(), error };
         match manifest.and_then(|manifest| Documents::read(store, record, manifest)) {
             Ok(Documents { config, parsed, manifest: original }) => {
                 let layers = self.layers(record, &parsed);
                 let content =
                     layers.map_or_else(broken, |layers| ImageContent::Layers { config, layers, original });
-                Image { names, platform: parsed.platform, content, companion: false }
+                Image { platform: parsed.platform, ..Image::new(Vec::new(), content) }
             }
             // Artifacts are nothing that anybody means who does not name them.
-            Err(error) => Image { names, platform: None, content: broken(error), companion: true },
+            Err(error) => Image { companion: true, ..Image::new(Vec::new(), broken(error)) },
         }
     }
 
