@@ -109,6 +109,12 @@ impl Index {
         Ok(())
     }
 
+    /// Adds a file that is in no archive.
+    pub(super) fn put(&mut self, name: String, bytes: Bytes) -> Result<()> {
+        let head = EntryHead { name, kind: EntryKind::File, size: bytes.len() as u64 };
+        self.add(head, EntryData::Kept(bytes))
+    }
+
     /// Returns the content of a folder as an archive of its own; links that lead out of it lead nowhere.
     pub(super) fn below(self, folder: &str) -> Self {
         let inside = |name: &str| name.strip_prefix(folder)?.strip_prefix('/').map(Box::from);
@@ -251,7 +257,7 @@ mod tests {
     }
 
     fn file(index: &mut Index, name: &str, text: &'static str) {
-        index.add(head(name, EntryKind::File), EntryData::Kept(text.into())).unwrap();
+        index.put(name.into(), text.into()).unwrap();
     }
 
     fn link(index: &mut Index, name: &str, kind: EntryKind) {

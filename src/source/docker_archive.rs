@@ -175,16 +175,12 @@ pub(super) const MANIFEST_LIMIT: u64 = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        error,
-        source::archive::{EntryData, EntryHead, EntryKind},
-    };
+    use crate::error;
 
     fn archive(entries: &[(&str, &str)]) -> Result<DockerArchive> {
         let mut index = Index::default();
         for (name, text) in entries {
-            let head = EntryHead { name: (*name).into(), kind: EntryKind::File, size: text.len() as u64 };
-            index.add(head, EntryData::Kept(Bytes::copy_from_slice(text.as_bytes())))?;
+            index.put((*name).to_owned(), Bytes::copy_from_slice(text.as_bytes()))?;
         }
         DockerArchive::new(Arc::new(index), "docker archive `x`".into())
     }

@@ -141,22 +141,27 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        oci::Digest,
-        source::archive::{EntryData, EntryHead, EntryKind, Index},
-    };
+    use crate::{layout::write::blob_name, oci::Digest, source::archive::Index};
+
+    /// Adds a blob, or a file of another name; returns its digest and what a manifest says of it.
+    fn put(index: &mut Index, name: Option<&str>, text: String) -> (Digest, String) {
+        let digest = Digest::of(text.as_bytes());
+        let name = name.map_or_else(|| blob_name(&digest), str::to_owned);
+        let descriptor = format!(r#"{{"digest":"{digest}","size":{}}}"#, text.len());
+        index.put(name, text.into()).unwrap();
+        (digest, descriptor)
+    }
+
+    fn opened(index: Index) -> Hybrid {
+        let index = Arc::new(index);
+        let layout = OciLayout::archive(Arc::clone(&index), "it".into()).unwrap();
+        Hybrid::new(layout, DockerArchive::new(index, "it".into()).unwrap()).unwrap()
+    }
 
     /// An archive with a config of two raw layers, whose two lists name these layers in these orders.
     fn hybrid(by_index: Option<[&str; 2]>, sources: bool) -> Hybrid {
         let mut index = Index::default();
-        let mut put = |name: Option<&str>, text: String| {
-            let digest = Digest::of(text.as_bytes());
-            let name = name.map_or_else(|| format!("blobs/sha256/{}", digest.hex()), str::to_owned);
-            let head = EntryHead { name, kind: EntryKind::File, size: text.len() as u64 };
-            let descriptor = format!(r#"{{"digest":"{digest}","size":{}}}"#, text.len());
-            index.add(head, EntryData::Kept(text.into())).unwrap();
-            (digest, descriptor)
-        };
+        let mut put = |name, text| put(&mut index, name, text);
         let (one, two) = (put(None, "one".into()), put(None, "two".into()));
         let diff_ids = format!(r#""{}","{}""#, one.0, two.0);
         let config = put(
@@ -170,17 +175,14 @@ mod tests {
         put(Some(INDEX), format!(r#"{{"manifests":[{entries}]}}"#));
         let sources =
             if sources { format!(r#""{}":{},"{}":{}"#, one.0, one.1, two.0, two.1) } else { String::new() };
-        let [config, one, two] =
-            [config, one, two].map(|(digest, _)| format!("blobs/sha256/{}", digest.hex()));
+        let [config, one, two] = [config, one, two].map(|(digest, _)| blob_name(&digest));
         put(
             Some(MANIFEST),
             format!(
                 r#"[{{"Config":"{config}","RepoTags":["a:1"],"Layers":["{one}","{two}"],"LayerSources":{{{sources}}}}}]"#
             ),
         );
-        let index = Arc::new(index);
-        let layout = OciLayout::archive(Arc::clone(&index), "it".into()).unwrap();
-        Hybrid::new(layout, DockerArchive::new(index, "it".into()).unwrap()).unwrap()
+        opened(index)
     }
 
     fn is_made_up(hybrid: &Hybrid) -> bool {
@@ -208,24 +210,15 @@ mod tests {
     /// An archive with a config that has no diff IDs, and so many layers all the same.
     fn without_diff_ids(layers: usize) -> Hybrid {
         let mut index = Index::default();
-        let mut put = |name: Option<&str>, text: String| {
-            let digest = Digest::of(text.as_bytes());
-            let blob = format!("blobs/sha256/{}", digest.hex());
-            let name = name.map_or_else(|| blob.clone(), str::to_owned);
-            let head = EntryHead { name, kind: EntryKind::File, size: text.len() as u64 };
-            let descriptor = format!(r#"{{"digest":"{digest}","size":{}}}"#, text.len());
-            index.add(head, EntryData::Kept(text.into())).unwrap();
-            (blob, descriptor)
-        };
+        let mut put = |name, text| put(&mut index, name, text);
         let (config, named) = put(None, r#"{"rootfs":{"type":"layers","diff_ids":[]}}"#.into());
         let (layer, wasm) = put(None, "wasm".into());
+        let [config, layer] = [config, layer].map(|digest| blob_name(&digest));
         let [named_layers, list] = [&wasm, &format!("\"{layer}\"")].map(|one| vec![&**one; layers].join(","));
         let (_, manifest) = put(None, format!(r#"{{"config":{named},"layers":[{named_layers}]}}"#));
         put(Some(INDEX), format!(r#"{{"manifests":[{manifest}]}}"#));
         put(Some(MANIFEST), format!(r#"[{{"Config":"{config}","RepoTags":["a:1"],"Layers":[{list}]}}]"#));
-        let index = Arc::new(index);
-        let layout = OciLayout::archive(Arc::clone(&index), "it".into()).unwrap();
-        Hybrid::new(layout, DockerArchive::new(index, "it".into()).unwrap()).unwrap()
+        opened(index)
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl List {
             }
         }
         let list = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
-        put(&mut index, INDEX.to_owned(), list)?;
+        index.put(INDEX.to_owned(), list.into())?;
         Ok(index)
     }
 }
@@ -131,12 +131,7 @@ fn listing(document: &Document, refs: &[String], tag: &str) -> serde_json::Value
 }
 
 fn add(index: &mut Index, document: Document) -> Result<()> {
-    put(index, blob_name(&document.digest), document.raw)
-}
-
-fn put(index: &mut Index, name: String, text: String) -> Result<()> {
-    let head = EntryHead { name, kind: EntryKind::File, size: text.len() as u64 };
-    index.add(head, EntryData::Kept(text.into()))
+    index.put(blob_name(&document.digest), document.raw.into())
 }
 
 /// Reads the digest that a layer's entry is named by, however it is packed.

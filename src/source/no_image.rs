@@ -102,16 +102,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{
-        error::chain,
-        source::archive::{EntryData, EntryHead, EntryKind},
-    };
+    use crate::error::chain;
 
     fn said(entries: &[&str]) -> String {
         let mut index = Index::default();
         for name in entries {
-            let head = EntryHead { name: (*name).into(), kind: EntryKind::File, size: 0 };
-            index.add(head, EntryData::Kept(Bytes::new())).unwrap();
+            index.put((*name).to_owned(), Bytes::new()).unwrap();
         }
         archive(&index).message().to_owned()
     }
