@@ -21,10 +21,11 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -120,7 +121,7 @@ impl Cache {
     /// is missing or has another size, is dropped.
     pub fn lookup(&self, diff_id: &DiffId, encoding: Encoding) -> Result<Option<(Entry, Blob)>> {
         if let Keeping::Run(run) = &self.keeping {
-            return Ok(lock(run).get(&(diff_id.clone(), encoding)).cloned());
+            return Ok(run.lock().get(&(diff_id.clone(), encoding)).cloned());
         }
         let path = self.encoded_path(diff_id, encoding);
         let Some(entry) = self.read::<Entry>(&path)? else { return Ok(None) };
@@ -149,7 +150,7 @@ impl Cache {
     /// Drops a layer whose blob turned out to be damaged.
     pub fn forget(&self, diff_id: &DiffId, encoding: Encoding) -> Result<()> {
         if let Keeping::Run(run) = &self.keeping {
-            lock(run).remove(&(diff_id.clone(), encoding));
+            run.lock().remove(&(diff_id.clone(), encoding));
             return Ok(());
         }
         let path = self.encoded_path(diff_id, encoding);
@@ -256,11 +257,6 @@ fn make_way(path: &Path) -> Result<()> {
         Ok(there) if there.is_dir() => remove(path),
         _ => Ok(()),
     }
-}
-
-/// The table is whole whatever its last user came to.
-fn lock(run: &Mutex<Run>) -> MutexGuard<'_, Run> {
-    run.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a file is in a folder's place, what should be in it is missing too.

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Cache, Entry, Keeping, WRITING, lock, make_way, remove};
+use super::{Cache, Entry, Keeping, WRITING, make_way, remove};
 use crate::{
     blob::Blob,
     codec::{Encoded, Encoding},
@@ -65,7 +65,7 @@ impl Writer {
         let Some(temp) = self.temp else {
             let blob = Blob::from_file(self.file, self.size);
             if let Keeping::Run(run) = &self.cache.keeping {
-                lock(run).insert((encoded.diff_id.clone(), encoding), (entry, blob.clone()));
+                run.lock().insert((encoded.diff_id.clone(), encoding), (entry, blob.clone()));
             }
             return Ok(blob);
         };

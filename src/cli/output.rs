@@ -6,7 +6,6 @@ use std::{
     io::{self, ErrorKind as IoErrorKind, Write as _},
     os::fd::AsFd,
     process::ExitCode,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use indicatif::ProgressBar;
@@ -15,6 +14,7 @@ use longshore::{
     error::{chain, printable},
     event::Event,
 };
+use parking_lot::Mutex;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
@@ -244,11 +244,7 @@ static BARS: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Keeps bars below everything that is printed from now on; none any more by `None`.
 pub(super) fn keep_below(bars: Option<ProgressBar>) {
-    *lock_bars() = bars;
-}
-
-fn lock_bars() -> MutexGuard<'static, Option<ProgressBar>> {
-    BARS.lock().unwrap_or_else(PoisonError::into_inner)
+    *BARS.lock() = bars;
 }
 
 /// Standard error, above the bars.
@@ -256,7 +252,7 @@ struct AboveBars;
 
 impl io::Write for AboveBars {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let bars = lock_bars().clone();
+        let bars = BARS.lock().clone();
         let write = || io::stderr().lock().write_all(text).map(|()| text.len());
         bars.map_or_else(write, |bars| bars.suspend(write))
     }

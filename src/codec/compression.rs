@@ -152,6 +152,8 @@ fn drain(mut input: impl BufRead) -> io::Result<()> {
 mod tests {
     use std::io::Write;
 
+    use parking_lot::Mutex;
+
     use super::*;
 
     const ALL: [Compression; 4] = [Compression::Bzip2, Compression::Gzip, Compression::Xz, Compression::Zstd];
@@ -250,13 +252,13 @@ mod tests {
         for tail in [vec![0; 100_000], b"garbage".repeat(20_000)] {
             let bytes = [encoded(Compression::Gzip, b"plain"), tail].concat();
             let length = bytes.len() as u64;
-            let input = std::sync::Arc::new(std::sync::Mutex::new(io::Cursor::new(bytes)));
+            let input = std::sync::Arc::new(Mutex::new(io::Cursor::new(bytes)));
             let mut plain = Vec::new();
             let mut decoder =
                 Compression::Gzip.decoder(Box::new(Shared(std::sync::Arc::clone(&input)))).unwrap();
             decoder.read_to_end(&mut plain).unwrap();
             assert_eq!(plain, b"plain");
-            assert_eq!(input.lock().unwrap().position(), length);
+            assert_eq!(input.lock().position(), length);
         }
     }
 
@@ -266,11 +268,11 @@ mod tests {
         assert_eq!(Compression::detect(b"PK"), Compression::None);
     }
 
-    struct Shared(std::sync::Arc<std::sync::Mutex<io::Cursor<Vec<u8>>>>);
+    struct Shared(std::sync::Arc<Mutex<io::Cursor<Vec<u8>>>>);
 
     impl Read for Shared {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().read(buffer)
+            self.0.lock().read(buffer)
         }
     }
 }

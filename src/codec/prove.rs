@@ -8,8 +8,10 @@
 use std::{
     io::{self, Cursor, Read},
     ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use super::{Compression, Encoded, Progress, Stopped, blame};
 use crate::{
@@ -68,7 +70,7 @@ fn pass(
             hasher.update(&buffer[..read]);
         }
         plain_size += read as u64;
-        let (encoded, prefix) = stored.lock().so_far();
+        let (encoded, prefix) = stored.0.lock().so_far();
         if progress(Progress { plain: plain_size, encoded, prefix }).is_break() {
             return Err(Stopped.into());
         }
@@ -76,7 +78,7 @@ fn pass(
     // Whatever the decoder left unread is part of the blob all the same.
     io::copy(&mut stored.clone(), &mut io::sink()).map_err(decoding())?;
 
-    let (size, digest) = stored.lock().so_far();
+    let (size, digest) = stored.0.lock().so_far();
     let diff_id = DiffId(plain_hasher.map_or_else(|| digest.clone(), Hasher::finish));
     Ok((compression, Encoded { diff_id, digest, size, plain_size }))
 }
@@ -103,15 +105,11 @@ impl Stored {
         let hasher = Hasher::new(Algorithm::Sha256);
         Self(Arc::new(Mutex::new(Reading { input, offset: 0, hasher })))
     }
-
-    fn lock(&self) -> MutexGuard<'_, Reading> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Read for Stored {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut reading = self.lock();
+        let mut reading = self.0.lock();
         let read = reading.input.read(buffer)?;
         reading.hasher.update(&buffer[..read]);
         reading.offset += read as u64;
@@ -204,12 +202,12 @@ mod tests {
         let stored = gzip(&vec![0; 32 << 20]);
         let heard = Mutex::new(vec![0]);
         let proven = prove(&blob(&stored), &|progress| {
-            heard.lock().unwrap().push(progress.plain);
+            heard.lock().push(progress.plain);
             ControlFlow::Continue(())
         })
         .unwrap();
         assert_eq!((proven.plain_size, proven.size), (32 << 20, stored.len() as u64));
-        let heard = heard.into_inner().unwrap();
+        let heard = heard.into_inner();
         assert!(heard.windows(2).all(|steps| steps[1] - steps[0] <= BUFFER as u64));
     }
 
@@ -225,11 +223,11 @@ mod tests {
         let stored = gzip(&noise(3 << 20));
         let heard = Mutex::new(Vec::new());
         let proven = prove(&blob(&stored), &|progress| {
-            heard.lock().unwrap().push(progress);
+            heard.lock().push(progress);
             ControlFlow::Continue(())
         })
         .unwrap();
-        let heard = heard.into_inner().unwrap();
+        let heard = heard.into_inner();
         assert!(heard.is_sorted_by(|a, b| a.plain < b.plain && a.encoded <= b.encoded));
         let last = Progress { plain: proven.plain_size, encoded: proven.size, prefix: proven.digest };
         assert_eq!(heard.last(), Some(&last));

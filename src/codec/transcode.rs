@@ -12,9 +12,10 @@ use std::{
     io::{self, Read, Write},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{Encoded, Encoding, Progress, Stopped, blame, encoder::Encoder};
 use crate::{
@@ -71,12 +72,12 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Works until nothing is left or somebody failed. A worker that panics must not leave the others
-    /// waiting for its ticket.
+    /// waiting for its ticket; what it left behind is never used.
     fn work(&self) {
         let result = catch_unwind(AssertUnwindSafe(|| self.encode_blocks()))
             .unwrap_or_else(|_| Err(Error::internal("encoding panicked")));
         if let Err(error) = result {
-            lock(&self.outlet).failure.get_or_insert(error);
+            self.outlet.lock().failure.get_or_insert(error);
             self.turned.notify_all();
         }
     }
@@ -85,12 +86,10 @@ impl Pass<'_> {
         let mut encoder = Encoder::new(self.encoding)?;
         let mut block = vec![0; encoder.block_size()];
         loop {
-            let Some((ticket, size)) = lock(&self.intake).next(&mut block)? else { return Ok(()) };
+            let Some((ticket, size)) = self.intake.lock().next(&mut block)? else { return Ok(()) };
             let encoded = encoder.encode(&block[..size])?;
-            let mut outlet = self
-                .turned
-                .wait_while(lock(&self.outlet), |outlet| outlet.is_full_for(ticket, self.workers))
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut outlet = self.outlet.lock();
+            self.turned.wait_while(&mut outlet, |outlet| outlet.is_full_for(ticket, self.workers));
             if outlet.failure.is_none() {
                 outlet.failure = outlet.take(ticket, size, encoded).err();
             }
@@ -104,8 +103,8 @@ impl Pass<'_> {
     }
 
     fn finish(self) -> Result<Encoded> {
-        let intake = self.intake.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let outlet = self.outlet.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let intake = self.intake.into_inner();
+        let outlet = self.outlet.into_inner();
         match outlet.failure {
             Some(failure) => Err(failure),
             None => Ok(Encoded {
@@ -215,11 +214,6 @@ impl<'a> Outlet<'a> {
         let progress = Progress { plain: self.plain, encoded: self.encoded, prefix };
         if (self.progress)(progress).is_break() { Err(Stopped.into()) } else { Ok(()) }
     }
-}
-
-/// A panic under a lock ends the pass as a failure, so what it left behind is never used.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads until `block` is full or the input ends.
@@ -363,7 +357,7 @@ mod tests {
         let mut output = Vec::new();
         let told = Mutex::new(Vec::new());
         let progress = |progress: Progress| {
-            lock(&told).push((progress.plain, progress.encoded));
+            told.lock().push((progress.plain, progress.encoded));
             ControlFlow::Continue(())
         };
         let mut outlet = Outlet::new(&mut output, &progress);
@@ -372,9 +366,9 @@ mod tests {
         outlet.take(1, 20, b"two").unwrap();
         assert!(outlet.is_full_for(3, 2), "no more are put by");
         assert!(!outlet.is_full_for(0, 2), "the one that all wait for never waits");
-        assert_eq!(*lock(&told), []);
+        assert_eq!(*told.lock(), []);
         outlet.take(0, 10, b"one").unwrap();
-        assert_eq!(*lock(&told), [(10, 3), (30, 6), (60, 11)]);
+        assert_eq!(*told.lock(), [(10, 3), (30, 6), (60, 11)]);
         assert!(!outlet.is_full_for(4, 2));
         assert_eq!(outlet.hasher.clone().finish(), Digest::of(b"onetwothree"));
         assert_eq!(output, b"onetwothree");
@@ -493,11 +487,11 @@ mod tests {
         let heard = Mutex::new(Vec::new());
         let mut output = Vec::new();
         let encoded = transcode(&mut &plain[..], Encoding::default(), 3, &mut output, &|progress| {
-            heard.lock().unwrap().push(progress);
+            heard.lock().push(progress);
             ControlFlow::Continue(())
         })
         .unwrap();
-        let heard = heard.into_inner().unwrap();
+        let heard = heard.into_inner();
         assert_eq!(heard.len(), 4);
         assert!(heard.is_sorted_by(|a, b| a.plain < b.plain && a.encoded < b.encoded));
         let last = Progress { plain: encoded.plain_size, encoded: encoded.size, prefix: encoded.digest };

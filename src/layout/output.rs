@@ -7,9 +7,10 @@
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::{
@@ -83,7 +84,7 @@ impl Output {
         let place = self.dir.join(&self.name);
         let writing = || format!("writing `{}`", place.display());
         self.end_file().context(ErrorKind::Local, writing)?;
-        let stage = self.stage.lock().take();
+        let stage = self.stage.0.lock().take();
         let stage = stage.ok_or_else(|| Error::internal("the output was given up"))?;
         let Some(each) = self.split else {
             fs_err::rename(staged(stage.path(), 0), &place).context(ErrorKind::Local, writing)?;
@@ -111,7 +112,7 @@ impl Output {
 
     fn next_part(&mut self) -> io::Result<()> {
         self.end_file()?;
-        let stage = self.stage.lock().as_ref().map(|stage| stage.path().to_owned());
+        let stage = self.stage.0.lock().as_ref().map(|stage| stage.path().to_owned());
         let stage = stage.ok_or(io::ErrorKind::BrokenPipe)?;
         self.current = create(&stage, self.done.len())?;
         self.written = 0;
@@ -158,15 +159,9 @@ impl Write for Output {
     }
 }
 
-impl Stage {
-    fn lock(&self) -> MutexGuard<'_, Option<TempDir>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Drop for Stage {
     fn drop(&mut self) {
-        drop(self.lock().take());
+        drop(self.0.lock().take());
     }
 }
 

@@ -4,15 +4,9 @@
 //! (`sha256sum -c FILE.parts`) and put together by `cat`. Whoever reads parts is told first which are missing or
 //! damaged, all of them at once.
 
-use std::{
-    collections::HashMap,
-    ffi::OsStr,
-    fmt::Write as _,
-    num::NonZero,
-    path::Path,
-    sync::{Mutex, PoisonError},
-    thread,
-};
+use std::{collections::HashMap, ffi::OsStr, fmt::Write as _, num::NonZero, path::Path, thread};
+
+use parking_lot::Mutex;
 
 use super::{read, write};
 use crate::{
@@ -103,18 +97,18 @@ impl Parts {
     pub fn open(&self, dir: &Path) -> Result<Blob> {
         let queue = Mutex::new(self.parts.iter().enumerate());
         let checked = Mutex::new(HashMap::new());
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || queue.lock().next();
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
                 scope.spawn(|| {
                     while let Some((number, part)) = next() {
                         let result = self.check(number, part, dir);
-                        checked.lock().unwrap_or_else(PoisonError::into_inner).insert(number, result);
+                        checked.lock().insert(number, result);
                     }
                 });
             }
         });
-        let mut checked = checked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = checked.into_inner();
         let results = (0..self.parts.len()).filter_map(|number| checked.remove(&number));
         let (mut blobs, mut problems) = (Vec::new(), Vec::new());
         for result in results {

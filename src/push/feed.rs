@@ -5,10 +5,11 @@
 //! blob) are hashed here, in one sequential pass right before they are handed to the socket, and the last
 //! frame is withheld unless the digest is the promised one.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::stream;
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::spawn_blocking};
 
 use super::runtime::blocking;
@@ -197,7 +198,7 @@ impl Feed {
         let (Some(proof), Backing::File(file)) = (self.proof.clone(), &self.bytes) else { return Ok(()) };
         let file = Arc::clone(file);
         blocking(move || {
-            let mut proof = proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
+            let mut proof = proof.lock();
             let size = proof.expected.size;
             proof.catch_up(opened(&file)?, size)?;
             // An empty blob has no frame that would have been compared.
@@ -215,7 +216,7 @@ impl Feed {
         let mut frame = vec![0; size as usize];
         read(blob, &mut frame, offset)?;
         if let Some(proof) = &self.proof {
-            let mut proof = proof.lock().map_err(|_| Error::internal("a reader of this blob panicked"))?;
+            let mut proof = proof.lock();
             if offset == 0 {
                 proof.begin();
             }

@@ -4,11 +4,9 @@
 //! are a round trip behind. It may be opened before it is known that the registry lacks the blob. If it does not, the
 //! upload is for the next one.
 
-use std::{
-    future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::future::Future;
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::resume::Trail;
@@ -27,7 +25,7 @@ type Opened = Option<(Result<Reply, Fault>, Trail)>;
 impl HeadStart {
     /// Lets `opening` go on by itself, unless an earlier one comes to something.
     pub(super) fn begin(&self, digest: &Digest, opening: impl Future<Output = Opened> + Send + 'static) {
-        let mut started = self.started();
+        let mut started = self.0.lock();
         if started.as_ref().is_some_and(|(earlier, _)| earlier.algorithm() != digest.algorithm()) {
             return;
         }
@@ -45,16 +43,12 @@ impl HeadStart {
 
     /// Returns whether it is for this blob.
     pub(super) fn is_for(&self, digest: &Digest) -> bool {
-        self.started().as_ref().is_some_and(|(blob, _)| blob == digest)
+        self.0.lock().as_ref().is_some_and(|(blob, _)| blob == digest)
     }
 
     /// Waits for what came of it, if it is the one that is wanted and was not taken before.
     pub(super) async fn take(&self, wanted: impl FnOnce(&Digest) -> bool) -> Opened {
-        let started = self.started().take_if(|(digest, _)| wanted(digest));
+        let started = self.0.lock().take_if(|(digest, _)| wanted(digest));
         started?.1.await.ok()?
-    }
-
-    fn started(&self) -> MutexGuard<'_, Option<(Digest, JoinHandle<Opened>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,8 @@
 //! Presses plain layers into the cache, while whoever wants their bytes can follow.
 
-use std::{
-    io::Read,
-    num::NonZero,
-    ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io::Read, num::NonZero, ops::ControlFlow, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{feed::Producer, shared_cache::SharedCache};
 use crate::{
@@ -70,7 +67,7 @@ impl Press {
         output: &Producer,
         until: Until,
     ) -> Result<(Encoded, Writer)> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         let mut writer = self.cache.writer()?;
         output.begin(Blob::from_file(writer.blob_file(), u64::MAX))?;
         let encoded = codec::transcode(plain, encoding, self.workers, &mut writer, &|progress| {

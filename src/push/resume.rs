@@ -4,14 +4,10 @@
 //! A [`Trail`] is one blob's: what it finds at the beginning is a session to go on with, if the bytes at hand begin
 //! with those that were sent; what it notes after each chunk is for whoever comes next.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use super::{feed::Feed, runtime::blocking};
@@ -69,15 +65,11 @@ impl OpenSessions {
     }
 
     async fn cancel_open(&self) {
-        let open: Vec<_> = self.lock().sessions.drain().map(|(_, session)| session).collect();
+        let open: Vec<_> = self.open.lock().sessions.drain().map(|(_, session)| session).collect();
         let cancels = open
             .iter()
             .map(|(client, repository, location)| give_back(client, repository, location, Pool::Small));
         join_all(cancels).await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,7 +115,7 @@ impl Opening {
 
 impl Trail {
     fn open(sessions: &OpenSessions, client: &Client, repository: &str) -> Self {
-        let mut open = sessions.lock();
+        let mut open = sessions.open.lock();
         open.next += 1;
         let (client, repository) = (client.clone(), repository.to_owned());
         Self(Kind::Open { sessions: sessions.clone(), id: open.next, client, repository })
@@ -163,7 +155,7 @@ impl Trail {
     /// Notes where the upload is, for a farewell.
     pub(crate) fn follow(&self, location: Option<&Location>) {
         let Kind::Open { sessions, id, client, repository } = &self.0 else { return };
-        let mut open = sessions.lock();
+        let mut open = sessions.open.lock();
         match location {
             Some(location) => {
                 open.sessions.insert(*id, (client.clone(), repository.clone(), location.clone()));
@@ -180,7 +172,7 @@ impl Trail {
         if tokio::time::timeout(PATIENCE, cancel).await.is_err() {
             tracing::debug!("an upload was not given back in time");
         }
-        sessions.lock().sessions.remove(id);
+        sessions.open.lock().sessions.remove(id);
     }
 
     /// Notes what is to go on with; `spool` says what is known of its bytes.
@@ -197,7 +189,7 @@ impl Trail {
     pub(crate) fn finish(self) {
         match self.0 {
             Kind::None => {}
-            Kind::Open { sessions, id, .. } => drop(sessions.lock().sessions.remove(&id)),
+            Kind::Open { sessions, id, .. } => drop(sessions.open.lock().sessions.remove(&id)),
             Kind::Record(record) => record.finish(),
         }
     }

@@ -13,13 +13,14 @@ use std::{
     io::{self, Read, Write as _},
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::feed::Producer;
@@ -190,7 +191,7 @@ impl SharedCache {
         }
         let writer =
             Arc::into_inner(writer).ok_or_else(|| Error::internal("somebody still writes a layer"))?;
-        Ok((found, writer.into_inner().unwrap_or_else(PoisonError::into_inner)))
+        Ok((found, writer.into_inner()))
     }
 
     /// Puts a layer there that was encoded here, some time before the push ends.
@@ -211,7 +212,7 @@ impl State {
     /// Reads the entry of a layer.
     async fn entry(&self, layer: &Layer, encoding: Encoding) -> Result<Option<Entry>> {
         let Some(diff_id) = &layer.diff_id else { return Ok(None) };
-        if self.unfit().contains(&(diff_id.clone(), encoding)) {
+        if self.unfit.lock().contains(&(diff_id.clone(), encoding)) {
             return Ok(None);
         }
         let bytes = self.bucket.read(&entry_name(diff_id, encoding), ENTRY_LIMIT).await?;
@@ -241,7 +242,7 @@ impl State {
         let there = self.bucket.read(&key, ENTRY_LIMIT).await?;
         let same = there
             .is_some_and(|there| serde_json::from_slice(&there).is_ok_and(|there: Entry| there == entry));
-        if same && !self.unfit().contains(&(layer.clone(), encoding)) {
+        if same && !self.unfit.lock().contains(&(layer.clone(), encoding)) {
             return Ok(());
         }
         self.bucket.put_blob(&blob_name(&entry.digest), &blob).await?;
@@ -260,13 +261,9 @@ impl State {
 
     /// Uses the bucket no more for this layer; what is there of it is replaced.
     fn distrust(&self, layer: &Layer, encoding: Encoding, why: &str) {
-        self.unfit().extend(layer.diff_id.clone().map(|diff_id| (diff_id, encoding)));
+        self.unfit.lock().extend(layer.diff_id.clone().map(|diff_id| (diff_id, encoding)));
         let name = self.bucket.name();
         self.warn(format!("layer `{}` in the shared cache `{name}` is not used: {why}", layer.name));
-    }
-
-    fn unfit(&self) -> MutexGuard<'_, HashSet<(DiffId, Encoding)>> {
-        self.unfit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn warn(&self, message: String) {
@@ -289,7 +286,7 @@ impl Read for Arriving {
             let frame = frame.map_err(io::Error::other)?;
             let longer = || io::Error::other(Error::source("its blob is longer than its entry says"));
             self.left = self.left.checked_sub(frame.len() as u64).ok_or_else(longer)?;
-            self.writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame)?;
+            self.writer.lock().write_all(&frame)?;
             self.frame = frame;
         }
         let read = buffer.len().min(self.frame.len());

@@ -1,10 +1,9 @@
 //! What the user has been told of the sizes of chunks, so that it is said once by all pushes of a command, and sizes
 //! only fall.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
 
 /// How large chunks may be, as the user knows it: pushes that share this tell of it once.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +13,7 @@ impl Told {
     /// Says by `tell` that chunks for a registry have another size than was to be expected, and at most this one, unless
     /// that was said before. Nobody else speaks meanwhile.
     pub(super) fn once(&self, host: &str, most: u64, tell: impl FnOnce()) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.lock();
         if told.get(host).is_none_or(|told| most < *told) {
             told.insert(host.to_owned(), most);
             tell();

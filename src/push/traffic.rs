@@ -5,9 +5,10 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -61,13 +62,13 @@ impl Traffic {
     /// Waits until nobody else sends a blob to a registry. What is returned says which repository has been given it, and
     /// is told so by whoever sends it now.
     pub(super) async fn board(&self, host: &str, blob: &str) -> OwnedMutexGuard<Option<String>> {
-        let flight = Arc::clone(self.flights().entry((host.to_owned(), blob.to_owned())).or_default());
+        let flight = Arc::clone(self.flights.lock().entry((host.to_owned(), blob.to_owned())).or_default());
         flight.lock_owned().await
     }
 
     /// Returns whether nobody has sent a blob to a registry, or asked this before.
     pub(super) fn is_new(&self, host: &str, blob: &str) -> bool {
-        match self.flights().entry((host.to_owned(), blob.to_owned())) {
+        match self.flights.lock().entry((host.to_owned(), blob.to_owned())) {
             Entry::Occupied(_) => false,
             Entry::Vacant(flight) => {
                 flight.insert(Flight::default());
@@ -78,19 +79,19 @@ impl Traffic {
 
     /// Returns what the uploads so far have taught about a registry.
     pub(super) fn lesson(&self, host: &str) -> Lesson {
-        self.lessons().get(host).copied().unwrap_or_default()
+        self.lessons.lock().get(host).copied().unwrap_or_default()
     }
 
     /// Takes note of what an upload knows about a registry by now.
     pub(super) fn learn(&self, host: &str, newer: Lesson) {
-        let mut lessons = self.lessons();
+        let mut lessons = self.lessons.lock();
         let lesson = lessons.entry(host.to_owned()).or_default();
         *lesson = lesson.and(newer);
     }
 
     /// Forgets what was sent: a registry does not have what it has confirmed.
     pub(super) fn forget(&self) {
-        self.flights().clear();
+        self.flights.lock().clear();
     }
 
     /// Waits until one more blob may be opened.
@@ -106,14 +107,6 @@ impl Traffic {
             None => (Pool::Chunked, Arc::clone(&self.chunked).acquire_owned().await),
         };
         Ok(Place { pool, _permits: permits.map_err(closed)? })
-    }
-
-    fn lessons(&self) -> std::sync::MutexGuard<'_, HashMap<String, Lesson>> {
-        self.lessons.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Flight>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

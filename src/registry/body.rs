@@ -9,7 +9,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -18,6 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
@@ -136,7 +137,7 @@ impl Meter {
 
     /// Returns the error of our own side that ended the body, if there was one.
     pub(crate) fn failure(&self) -> Option<Error> {
-        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.failure.lock().clone()
     }
 }
 
@@ -164,7 +165,7 @@ impl Flow {
     }
 
     fn fail(&self, error: Error) -> Poll<Option<Result<Bytes>>> {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        *self.failure.lock() = Some(error.clone());
         Poll::Ready(Some(Err(error)))
     }
 }

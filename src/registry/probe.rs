@@ -4,14 +4,12 @@
 //! gives the upload back: neither a blob nor a tag comes of it. What it finds is a [`Verdict`] each, and the
 //! [`Lesson`] that the next push begins with.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::Method;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use super::client::Contact;
@@ -167,7 +165,7 @@ impl Probe {
 
     /// Gives the upload back that is open, if one is.
     pub async fn give_back(&self) -> Verdict {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self.open.lock().take();
         let Some(location) = open else { return Verdict::Yes };
         match self.exchange(&Request::Cancel { location }, None).await {
             Ok(reply) if reply.error.is_none() => Verdict::Yes,
@@ -328,7 +326,7 @@ impl Probe {
     }
 
     fn hold(&self, location: &Location) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(location.clone());
+        *self.open.lock() = Some(location.clone());
     }
 }
 

@@ -4,14 +4,11 @@
 //! that uploads are served in the order in which they ask. Only bodies of blobs are slowed down: everything else
 //! is small, and somebody waits for it.
 
-use std::{
-    num::NonZero,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{num::NonZero, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::body::UploadBody;
@@ -74,7 +71,7 @@ impl RateLimit {
     /// Takes tokens; returns how long to wait until they are there.
     fn take(&self, tokens: u64) -> Duration {
         let now = Instant::now();
-        let mut full_at = self.0.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full_at = self.0.full_at.lock();
         let full = full_at.unwrap_or(now).max(now) + self.time(tokens);
         *full_at = Some(full);
         (full - now).saturating_sub(self.time(BURST).max(BURST_TIME))

@@ -11,12 +11,13 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{reply::Refusal, routes::METRICS, tasks::blocking};
@@ -116,7 +117,7 @@ impl Users {
         }
         let digest = Digest::of(format!("{}:{}", shown.user, shown.password).as_bytes());
         let hash = {
-            let known = self.known();
+            let known = self.known.lock();
             if known.proven.contains(&digest) {
                 return Ok(true);
             }
@@ -127,7 +128,7 @@ impl Users {
         let users = Arc::clone(self);
         blocking(move || {
             let right = bcrypt::verify(&shown.password, &hash).unwrap_or(false);
-            let mut known = users.known();
+            let mut known = users.known.lock();
             // The password may have been changed meanwhile.
             if right && known.hashes.get(&shown.user) == Some(&hash) {
                 known.proven.insert(digest);
@@ -140,7 +141,7 @@ impl Users {
     /// Reads the file again, if it has changed.
     fn look_again(&self, file: &Path) {
         let look = look(file);
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if known.look == look {
             return;
         }
@@ -149,11 +150,6 @@ impl Users {
             Ok(now) => *known = now,
             Err(error) => tracing::error!("who may log in stays as it was: {}", chain(&error)),
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // No operation on it can leave it half done.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,12 +9,13 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use http::{Method, StatusCode, header::ALLOW, request::Parts};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -80,7 +81,7 @@ impl Gateway {
     }
 
     fn upstream(&self) -> Upstream {
-        self.lock().clone()
+        self.upstream.lock().clone()
     }
 
     /// Returns the upstream for what begins anew: a push in its manifest, a pull in its tag. Where we were not let in
@@ -89,16 +90,11 @@ impl Gateway {
         if self.stuck.swap(false, Ordering::Relaxed) {
             let client = self.upstream().client;
             match blocking(move || client.anew()).await {
-                Ok(client) => self.lock().client = client,
+                Ok(client) => self.upstream.lock().client = client,
                 Err(error) => tracing::warn!("{}", chain(&error)),
             }
         }
         self.upstream()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Upstream> {
-        // Nothing that is done to it can be left half done.
-        self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of why the upstream did not do what was asked for.

@@ -7,13 +7,14 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 
 use super::{
     Registry,
@@ -56,8 +57,8 @@ impl Metrics {
     /// Counts a request whose answer begins now.
     pub(super) fn count(&self, method: &Method, route: &'static str, status: StatusCode, took: Duration) {
         let (method, seconds) = (name(method), took.as_secs_f64());
-        *lock(&self.requests).entry((method, route, status.as_u16())).or_default() += 1;
-        let mut durations = lock(&self.durations);
+        *self.requests.lock().entry((method, route, status.as_u16())).or_default() += 1;
+        let mut durations = self.durations.lock();
         let durations = durations.entry((method, route)).or_default();
         if let Some(at) = LIMITS.iter().position(|limit| seconds <= *limit) {
             durations.counts[at] += 1;
@@ -70,13 +71,13 @@ impl Metrics {
     fn to_text(&self, uploads: Option<usize>) -> String {
         let mut text = String::new();
         begin(&mut text, "requests_total", "counter", "Requests by method, kind of path and status.");
-        for ((method, route, status), count) in &*lock(&self.requests) {
+        for ((method, route, status), count) in &*self.requests.lock() {
             let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
             line(&mut text, "requests_total", &labels, count);
         }
         let name = "request_duration_seconds";
         begin(&mut text, name, "histogram", "Time until the answer to a request began.");
-        for ((method, route), durations) in &*lock(&self.durations) {
+        for ((method, route), durations) in &*self.durations.lock() {
             let labels = format!("method=\"{method}\",route=\"{route}\"");
             let mut below = 0;
             for (limit, count) in LIMITS.iter().zip(durations.counts) {
@@ -131,11 +132,6 @@ fn begin(text: &mut String, name: &str, kind: &str, help: &str) {
 fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
     writeln!(text, "longshore_{name}{braces} {value}").unwrap_or_default();
-}
-
-fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A count is never half done.
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

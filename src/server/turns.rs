@@ -3,9 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::oci::Digest;
@@ -34,7 +35,7 @@ impl Turns {
 
     fn lock(&self, repository: &str, digest: &Digest) -> Arc<Lock> {
         let key = (repository.to_owned(), digest.clone());
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.0.lock();
         if let Some(lock) = turns.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
@@ -60,6 +61,6 @@ mod tests {
         assert!(turns.try_take("a", &one).is_some());
         drop(beside);
         drop(turns.take("c", &one).await);
-        assert_eq!(turns.0.lock().unwrap().len(), 1, "what is over is forgotten");
+        assert_eq!(turns.0.lock().len(), 1, "what is over is forgotten");
     }
 }

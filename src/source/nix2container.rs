@@ -10,10 +10,10 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
-    sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -188,7 +188,7 @@ impl Source for Nix2Container {
         })?;
         let opened = || {
             let blob = Blob::open(Path::new(&file.path))?;
-            let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut proven = self.proven.lock();
             if !proven.contains(&file.descriptor.digest) {
                 blob.verify(&file.descriptor)?;
                 proven.insert(file.descriptor.digest.clone());

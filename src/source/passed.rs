@@ -7,8 +7,10 @@ use std::{
     collections::HashMap,
     io::{self, Cursor, Read},
     ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     Pass, Source,
@@ -87,12 +89,12 @@ struct Shared(Arc<Mutex<Entries<Box<dyn Read + Send>>>>);
 
 impl Shared {
     fn next(&self) -> Option<Result<EntryHead>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
+        self.0.lock().next()
     }
 }
 
 impl Read for Shared {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)
+        self.0.lock().read(buffer)
     }
 }

@@ -7,9 +7,10 @@ use std::{
     collections::{HashMap, HashSet},
     io::{Read, copy},
     ops::ControlFlow,
-    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     Data, Layer, Missing, Source,
@@ -66,22 +67,18 @@ fn read_all(source: &dyn Source, passed: &Passed, images: &mut [&mut Contents], 
     parts.sort_by_key(|part| part.size);
     let (left, found) = (Mutex::new(parts), Mutex::new(Found::new()));
     // The lock is let go before the reading.
-    let next = || lock(&left).pop();
+    let next = || left.lock().pop();
     thread::scope(|scope| {
         for _ in 0..workers.max(1) {
             scope.spawn(|| {
                 while let Some(Part { layer, .. }) = next() {
                     let result = read(source, passed, &layer);
-                    lock(&found).insert(layer.name, result);
+                    found.lock().insert(layer.name, result);
                 }
             });
         }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    found.into_inner()
 }
 
 fn read(source: &dyn Source, passed: &Passed, layer: &Layer) -> Result<Encoded> {
@@ -145,11 +142,12 @@ fn check(part: &Part, found: &Found) -> Result<Option<Encoded>> {
 mod tests {
     use std::{
         io::Cursor,
-        sync::{Condvar, atomic::AtomicUsize, atomic::Ordering},
+        sync::{atomic::AtomicUsize, atomic::Ordering},
         time::Duration,
     };
 
     use bytes::Bytes;
+    use parking_lot::Condvar;
 
     use super::*;
     use crate::{
@@ -177,12 +175,12 @@ mod tests {
         fn open(&self, layer: &Layer) -> Result<Data> {
             // The first look is not the reading.
             if self.opened.fetch_add(1, Ordering::SeqCst) >= 4 {
-                *lock(&self.reading) += 1;
+                *self.reading.lock() += 1;
                 self.changed.notify_all();
                 let alone = |reading: &mut usize| *reading < 2;
                 let patience = Duration::from_secs(60);
-                let waited = self.changed.wait_timeout_while(lock(&self.reading), patience, alone);
-                assert!(!waited.unwrap().1.timed_out(), "nobody else is reading");
+                let waited = self.changed.wait_while_for(&mut self.reading.lock(), alone, patience);
+                assert!(!waited.timed_out(), "nobody else is reading");
             }
             Ok(Data::Stream(Box::new(Cursor::new(layer.name.clone().into_bytes()))))
         }

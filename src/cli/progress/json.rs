@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use longshore::event::{Event, Reporter};
+use parking_lot::Mutex;
 
 use crate::cli::{line::Line, output::Printer};
 
@@ -28,7 +28,7 @@ impl Json {
 
     fn is_due(&self, kind: &'static str, blob: &str) -> bool {
         let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         let before = told.get(&(kind, blob.to_owned()));
         let due = before.is_none_or(|before| now.saturating_duration_since(*before) >= OFTEN);
         if due {

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use longshore::{
     error::counted,
     event::{Event, How, Reporter},
 };
+use parking_lot::Mutex;
 
 use super::{
     rows::{rows, summary, words},
@@ -85,7 +86,7 @@ impl Lines {
 
     /// Takes the bars away.
     pub(super) fn end(&self) {
-        match mem::replace(&mut *lock(&self.beside), Beside::Nothing) {
+        match mem::replace(&mut *self.beside.lock(), Beside::Nothing) {
             Beside::Bars(bars) => {
                 output::keep_below(None);
                 bars.finish_and_clear();
@@ -100,11 +101,11 @@ impl Lines {
     }
 
     fn has_bars(&self) -> bool {
-        matches!(*lock(&self.beside), Beside::Bars(_))
+        matches!(*self.beside.lock(), Beside::Bars(_))
     }
 
     fn warn(&self, message: &str) {
-        if lock(&self.warned).insert(message.to_owned()) {
+        if self.warned.lock().insert(message.to_owned()) {
             self.printer.warning(message);
         }
     }
@@ -129,7 +130,7 @@ impl fmt::Debug for Lines {
 impl Reporter for Lines {
     fn event(&self, event: Event) {
         // Not held while something is printed: the bars want it then.
-        lock(&self.track).hear(&event, Instant::now());
+        self.track.lock().hear(&event, Instant::now());
         match event {
             Event::Planned { reuse, blobs, .. } => {
                 self.printer.status(&format!("blobs: {}", sum(&blobs)));
@@ -165,7 +166,7 @@ impl Reporter for Lines {
 fn bars(track: Arc<Mutex<Track>>) -> ProgressBar {
     let draw = move |_: &ProgressState, to: &mut dyn fmt::Write| {
         let (columns, lines) = screen::size();
-        let rows = rows(&lock(&track), usize::from(columns), usize::from(lines), Instant::now());
+        let rows = rows(&track.lock(), usize::from(columns), usize::from(lines), Instant::now());
         // Nobody hears of what cannot be drawn.
         to.write_str(&rows.join("\n")).unwrap_or_default();
     };
@@ -184,7 +185,7 @@ fn tick(printer: Printer, track: &Mutex<Track>, ended: &mpsc::Receiver<()>) {
     let mut looks = 0;
     while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
         looks += 1;
-        let lines = news(&lock(track), &mut told, looks % LOOKS == 0, Instant::now());
+        let lines = news(&track.lock(), &mut told, looks % LOOKS == 0, Instant::now());
         for line in lines {
             printer.status(&line);
         }
@@ -211,10 +212,6 @@ fn news(
     let total = Some(track.total(now)).filter(|total| summed_up && total.blobs > 0);
     lines.extend(total.map(|total| summary(&total, usize::MAX)));
     lines
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
 use indicatif::TermLike;
+use parking_lot::Mutex;
 use signal_hook::{consts::SIGCONT, flag};
 
 /// Standard error, as far as it is a terminal.
@@ -50,10 +51,6 @@ impl Screen {
             tracing::debug!("nobody says that we go on after Ctrl-Z: {error}");
         }
         Self { drawn: Mutex::default(), continued }
-    }
-
-    fn drawn(&self) -> MutexGuard<'_, Drawn> {
-        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,7 +125,7 @@ impl TermLike for Screen {
     /// Takes a row. What is blank fills a row up, or moves the cursor.
     fn write_str(&self, text: &str) -> io::Result<()> {
         if !text.trim().is_empty() {
-            self.drawn().next.push(text.to_owned());
+            self.drawn.lock().next.push(text.to_owned());
         }
         Ok(())
     }
@@ -138,7 +135,7 @@ impl TermLike for Screen {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut drawn = self.drawn();
+        let mut drawn = self.drawn.lock();
         if self.continued.swap(false, Relaxed) {
             drawn.shown.clear();
         }

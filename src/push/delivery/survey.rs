@@ -4,10 +4,10 @@ use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
     future,
-    sync::{Mutex, PoisonError},
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -82,7 +82,7 @@ pub(crate) async fn present_or(
                     Err(Error::new(ErrorKind::Refused, words).with_hint(NO_REGISTRY))
                 }
                 None => {
-                    let tell = first_missing.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let tell = first_missing.lock().take();
                     if let Some(tell) = tell {
                         tell(&needs[at], &digest);
                     }

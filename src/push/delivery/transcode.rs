@@ -7,10 +7,12 @@
 use std::{
     collections::VecDeque,
     ops::ControlFlow,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     blob::Blob,
@@ -141,8 +143,8 @@ impl Workshop {
             // What waits for the network leaves the cores to the others.
             scope.spawn(|| {
                 side_by_side(fetch, FETCHES, |job| {
-                    if let (Some(job), Ok(mut unfit)) = (self.fetch(job), unfit.lock()) {
-                        unfit.push_back(job);
+                    if let Some(job) = self.fetch(job) {
+                        unfit.lock().push_back(job);
                     }
                 });
             });
@@ -150,7 +152,7 @@ impl Workshop {
             side_by_side(prove, self.press.workers, |job| finish(&job, self.prove(&job)));
             self.encode_all(encode.into());
         });
-        self.encode_all(unfit.into_inner().unwrap_or_default());
+        self.encode_all(unfit.into_inner());
     }
 
     /// Encodes layer after layer. One that another process is at just now is put off, and its work is taken.
@@ -261,7 +263,7 @@ impl Workshop {
 fn side_by_side(jobs: Vec<Job>, threads: usize, work: impl Fn(Job) + Sync) {
     let threads = threads.min(jobs.len());
     let queue = Mutex::new(VecDeque::from(jobs));
-    let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+    let next = || queue.lock().pop_front();
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

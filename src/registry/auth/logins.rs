@@ -2,8 +2,7 @@
 //!
 //! Helpers are asked once, and once more when what they gave is refused.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
@@ -44,10 +43,10 @@ impl Logins {
                 return Ok(login);
             };
             let _asking = self.asking.lock().await;
-            if !self.answers().contains_key(&question) {
+            if !self.answers.lock().contains_key(&question) {
                 let answer = question.get(self.credentials.helper_timeout).await;
                 failure = failure.or(answer.as_ref().err().cloned());
-                self.answers().insert(question, answer);
+                self.answers.lock().insert(question, answer);
             }
         }
     }
@@ -60,17 +59,13 @@ impl Logins {
         let Ok(answer) = question.get(self.credentials.helper_timeout).await else { return false };
         let is_new = answer.is_some() && answer != login.credential;
         if is_new {
-            self.answers().insert(question.clone(), Ok(answer));
+            self.answers.lock().insert(question.clone(), Ok(answer));
         }
         is_new
     }
 
     /// Finds what is to be shown for a repository, as far as it is known without asking anybody.
     pub(super) fn known(&self, repository: &str) -> Result<Login> {
-        self.credentials.find(&self.host, repository, &self.answers())
-    }
-
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.credentials.find(&self.host, repository, &self.answers.lock())
     }
 }

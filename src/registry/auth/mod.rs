@@ -10,11 +10,12 @@ mod token;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 pub use self::challenge::Challenge;
@@ -89,7 +90,7 @@ impl Authenticator {
 
     /// Returns what the registry has asked for so far, if anything.
     pub(crate) fn challenge(&self) -> Option<Challenge> {
-        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.challenge.lock().clone()
     }
 
     /// Says whose credentials are shown for a repository and where they come from, or where they were looked
@@ -109,7 +110,7 @@ impl Authenticator {
 
     /// Takes note that the registry has answered what our login asked about a repository.
     pub(crate) fn answered(&self, repository: &str) {
-        self.answered_to().insert(repository.to_owned());
+        self.answered.lock().insert(repository.to_owned());
     }
 
     /// Adds to a refusal of our credentials whose they were, unless it says so already, and what to do.
@@ -123,7 +124,7 @@ impl Authenticator {
         // A page is a proxy's, which may mind something else.
         let is_let_in = login.credential.is_some()
             && refusal.is_some_and(|refusal| refusal.opens_upload() && !refusal.page)
-            && self.answered_to().contains(repository);
+            && self.answered.lock().contains(repository);
         let hint = match (status, self.challenge(), &login.credential) {
             (Some(401), None, Some(_)) => {
                 format!("{} was not shown: the registry asks for no login by Basic or Bearer", login.source)
@@ -210,7 +211,7 @@ impl Authenticator {
         // What was asked of others may have been learned while this one was under way.
         let asked = Challenge::read(headers).or_else(|| self.challenge().filter(|_| shown.is_none()));
         let Some(challenge) = asked else { return false };
-        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
+        *self.challenge.lock() = Some(challenge.clone());
         grant.challenge = Some(challenge.clone());
         // Why a helper fails is said when its credential is wanted.
         let Ok(login) = self.logins.find(&scope.repository).await else { return shown.is_none() };
@@ -225,12 +226,8 @@ impl Authenticator {
         }
     }
 
-    fn answered_to(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn grant(&self, scope: &Scope) -> Arc<AsyncMutex<Grant>> {
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grants = self.grants.lock();
         Arc::clone(grants.entry(scope.clone()).or_default())
     }
 

@@ -5,10 +5,10 @@
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::host_files::HostFiles;
@@ -81,7 +81,7 @@ impl Learned {
     /// Remembers what a push has found out besides what is known: one that met with no limit has not looked for it.
     pub fn add(&self, host: &str, lesson: Lesson) {
         // Nothing is behind the lock that could be half done.
-        let _one_at_a_time = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = ADDING.lock();
         self.teach(host, self.lesson(host).and(lesson));
     }
 

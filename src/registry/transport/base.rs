@@ -3,8 +3,7 @@
 //! Only loopback has to be asked whether it speaks TLS, and those that may do without. URLs of ours that were made
 //! before that was known catch up.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
@@ -47,16 +46,16 @@ impl Base {
     }
 
     pub(super) fn url(&self) -> Url {
-        self.root().url.clone()
+        self.0.lock().url.clone()
     }
 
     pub(super) fn is_guessed(&self) -> bool {
-        self.root().scheme == Scheme::Guessed
+        self.0.lock().scheme == Scheme::Guessed
     }
 
     /// Takes note that the registry has answered where it was asked.
     pub(super) fn settle(&self) {
-        let mut root = self.root();
+        let mut root = self.0.lock();
         if root.scheme == Scheme::Guessed {
             root.scheme = Scheme::Known;
         }
@@ -64,22 +63,18 @@ impl Base {
 
     /// Takes note that it speaks the other protocol than was tried.
     pub(super) fn correct(&self, scheme: &str) {
-        let mut root = self.root();
+        let mut root = self.0.lock();
         root.url.set_scheme(scheme).expect("https and http are alike");
         root.scheme = Scheme::Corrected;
     }
 
     /// Changes a URL of the registry's that was made before it was known whether that speaks TLS.
     pub(super) fn catch_up(&self, url: &mut Url) {
-        let root = self.root();
+        let root = self.0.lock();
         let is_ours = url.host() == root.url.host() && url.port() == root.url.port();
         if is_ours && root.scheme == Scheme::Corrected {
             url.set_scheme(root.url.scheme()).expect("https and http are alike");
         }
-    }
-
-    fn root(&self) -> MutexGuard<'_, Root> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

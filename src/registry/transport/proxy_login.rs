@@ -3,13 +3,10 @@
 //! Many a proxy locks an account after a few wrong passwords. So one request shows the login before all others, and
 //! once it was refused no other of this process does for a while: a gateway lives long, and proxies are mended.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use parking_lot::Mutex;
 use tokio::{sync::Mutex as Turn, time::Instant};
 use url::Url;
 
@@ -46,8 +43,7 @@ pub(super) async fn introduce<T>(
 ) -> Result<T, Fault> {
     let has_login = |proxy: &&Url| !proxy.username().is_empty() || proxy.password().is_some();
     let Some(proxy) = proxies.of(url).filter(has_login) else { return request.await };
-    let shown =
-        Arc::clone(SHOWN.lock().unwrap_or_else(PoisonError::into_inner).entry(proxy.clone()).or_default());
+    let shown = Arc::clone(SHOWN.lock().entry(proxy.clone()).or_default());
     let mut first = Some(shown.lock().await).filter(|shown| **shown != Shown::LetIn);
     if let Some(Shown::Refused(at)) = first.as_deref()
         && at.elapsed() < REFUSAL_LASTS

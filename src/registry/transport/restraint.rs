@@ -5,13 +5,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::registry::retry::{Pace, is_an_end, retry_after};
@@ -58,7 +59,7 @@ impl Restraint {
     /// Waits while the host is paused.
     pub(crate) async fn unpaused(&self) {
         loop {
-            let until = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = *self.paused.lock();
             match until.map(|until| until.saturating_duration_since(Instant::now())) {
                 Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
                 _ => return,
@@ -73,7 +74,7 @@ impl Restraint {
             && !is_an_end(pause)
         {
             let until = Instant::now().checked_add(self.pace.pause(pause));
-            let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut paused = self.paused.lock();
             *paused = (*paused).max(until);
         }
         if status == StatusCode::TOO_MANY_REQUESTS && !self.halved.swap(true, Ordering::Relaxed) {

@@ -2,12 +2,10 @@
 //!
 //! A registry announces by them what it will not do for ever (distribution-spec); whatever else may come so is left alone.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeSet;
 
 use http::{HeaderMap, header};
+use parking_lot::Mutex;
 
 use crate::registry::{confidential::Confidential, one_line::one_line};
 
@@ -26,7 +24,7 @@ impl Warnings {
             let text = warning.strip_prefix("299 ").and_then(|rest| rest.trim().split_once('"'));
             let Some(text) = text.and_then(|(_, rest)| rest.strip_suffix('"')) else { continue };
             let Some(words) = one_line(&confidential.hide(&text.replace(r#"\""#, "\""))) else { continue };
-            let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut warned = self.0.lock();
             if warned.len() < WARNINGS && warned.insert(words.clone()) {
                 tracing::warn!("the registry says: {words}");
             }
@@ -52,6 +50,6 @@ mod tests {
             let headers = HeaderMap::from_iter([(header::WARNING, warning.parse().unwrap())]);
             warnings.tell(&headers, &Confidential::default());
         }
-        assert_eq!(warnings.0.lock().unwrap().iter().collect::<Vec<_>>(), [r#"new "API""#, "old API"]);
+        assert_eq!(warnings.0.lock().iter().collect::<Vec<_>>(), [r#"new "API""#, "old API"]);
     }
 }

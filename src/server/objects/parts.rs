@@ -5,13 +5,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -59,7 +60,7 @@ impl Room {
         let permit = Arc::clone(&self.0.permits).acquire_owned().await;
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         let permit = permit.context(ErrorKind::Internal, || "there is no room for parts".into())?;
-        let spare = self.0.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self.0.spare.lock().pop();
         let bytes = spare.unwrap_or_else(|| BytesMut::with_capacity(PART));
         Ok(Part { bytes, room: self.clone(), until: Instant::now() + HOLD, _permit: permit })
     }
@@ -107,7 +108,7 @@ impl Drop for Part {
         bytes.clear();
         // Somebody may still have held on to what was sent.
         if bytes.capacity() >= PART {
-            self.room.0.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+            self.room.0.spare.lock().push(bytes);
         }
     }
 }

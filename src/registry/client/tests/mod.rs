@@ -7,13 +7,11 @@ mod manifests;
 mod redirects;
 mod uploads;
 
-use std::{
-    sync::{Mutex, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -96,7 +94,7 @@ impl Server {
     }
 
     fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().clone()
     }
 
     fn count(&self, start: &str) -> usize {
@@ -117,7 +115,7 @@ async fn serve<A: Fn(&Seen) -> Answer>(
                 if connection.read_exact(&mut seen.body).await.is_err() {
                     return;
                 }
-                log.lock().unwrap().push(seen);
+                log.lock().push(seen);
                 if connection.write_all(text.as_bytes()).await.is_err() {
                     return;
                 }
@@ -125,22 +123,22 @@ async fn serve<A: Fn(&Seen) -> Answer>(
             Answer::Interrupt(text) => {
                 connection.write_all(text.as_bytes()).await.unwrap();
                 connection.read_to_end(&mut seen.body).await.unwrap_or_default();
-                log.lock().unwrap().push(seen);
+                log.lock().push(seen);
                 return;
             }
             Answer::Leave(text) => {
-                log.lock().unwrap().push(seen);
+                log.lock().push(seen);
                 return connection.write_all(text.as_bytes()).await.unwrap();
             }
             Answer::Reset(bytes) => {
                 seen.body = vec![0; bytes];
                 connection.read_exact(&mut seen.body).await.unwrap();
-                log.lock().unwrap().push(seen);
+                log.lock().push(seen);
                 connection.set_zero_linger().unwrap();
                 return;
             }
             Answer::Silence => {
-                log.lock().unwrap().push(seen);
+                log.lock().push(seen);
                 std::future::pending::<()>().await;
             }
         }
