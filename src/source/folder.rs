@@ -16,13 +16,13 @@ use walkdir::WalkDir;
 
 use super::{
     Image, Source,
+    archive::is_tar,
     docker_archive::MANIFEST,
     docker_dir::{self, DockerDir},
     names::is_full,
     no_image,
     oci_layout::OciLayout,
     sources::Sources,
-    tar_header::is_tar,
     tarball::{self, HEAD},
 };
 use crate::{

@@ -11,13 +11,12 @@ use std::{
 
 use super::{
     Pass, Source,
-    archive::{Index, normalized},
+    archive::{Index, is_tar, normalized},
     docker_archive::{self, DockerArchive, MANIFEST},
     hybrid::Hybrid,
     imgpkg, no_image,
     oci_layout::OciLayout,
     spec::Transport,
-    tar_header::is_tar,
 };
 use crate::{
     blob::Blob,

@@ -5,8 +5,8 @@
 use std::io::{self, Read};
 
 use super::{
-    tar_entry::{EntryHead, read_head},
-    tar_header::{padding, truncated},
+    entry::{EntryHead, read_head},
+    header::{padding, truncated},
 };
 use crate::error::{Context as _, ErrorKind, Result};
 
@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::{tar_entry::EntryKind, tar_header::BLOCK};
+    use crate::source::archive::{entry::EntryKind, header::BLOCK};
 
     fn heads(bytes: &[u8]) -> Result<Vec<EntryHead>> {
         Entries::new(bytes).collect()

@@ -10,12 +10,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Data;
 use crate::{
     blob::Blob,
     codec::Compression,
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Algorithm, Digest, Hasher},
+    source::Data,
 };
 
 /// The bytes of an entry.

@@ -14,18 +14,14 @@ use bytes::Bytes;
 use walkdir::WalkDir;
 
 use super::{
-    Missing,
-    tar_entry::read_head,
-    tar_header::{padding, truncated},
-};
-pub use super::{
+    entry::{EntryHead, EntryKind, read_head},
     entry_data::EntryData,
-    tar_entry::{EntryHead, EntryKind},
-    tar_reader::Entries,
+    header::{padding, truncated},
 };
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
+    source::Missing,
 };
 
 /// What an archive holds, by name.
@@ -110,13 +106,13 @@ impl Index {
     }
 
     /// Adds a file that is in no archive.
-    pub(super) fn put(&mut self, name: String, bytes: Bytes) -> Result<()> {
+    pub(in crate::source) fn put(&mut self, name: String, bytes: Bytes) -> Result<()> {
         let head = EntryHead { name, kind: EntryKind::File, size: bytes.len() as u64 };
         self.add(head, EntryData::Kept(bytes))
     }
 
     /// Returns the content of a folder as an archive of its own; links that lead out of it lead nowhere.
-    pub(super) fn below(self, folder: &str) -> Self {
+    pub(in crate::source) fn below(self, folder: &str) -> Self {
         let inside = |name: &str| name.strip_prefix(folder)?.strip_prefix('/').map(Box::from);
         let moved = |node| match node {
             Node::Link(target) => {
@@ -219,7 +215,7 @@ const LINK_LIMIT: usize = 10;
 
 /// Spells a name without what has no meaning: `./`, doubled and trailing slashes, `..` behind something. A leading `/` and
 /// any other `..` stay, so that a name which leads out of the archive is only ever equal to itself.
-pub(super) fn normalized(name: &str) -> String {
+pub(in crate::source) fn normalized(name: &str) -> String {
     resolved("", name)
 }
 

@@ -1,11 +1,11 @@
 //! An entry of a tar archive, as its headers say it together: its own, and GNU's and PAX's before it.
 //!
-//! One parser, [`read_head`], serves both ways to read an archive: [`super::tar_reader::Entries`] streams one that passes
-//! by, [`super::archive::Index`] jumps through a file. Names are text and never paths of this machine.
+//! One parser, [`read_head`], serves both ways to read an archive: [`super::reader::Entries`] streams one that passes
+//! by, [`super::index::Index`] jumps through a file. Names are text and never paths of this machine.
 
 use std::io::Read;
 
-use super::tar_header::{BLOCK, Header, decimal, padding, read_up_to, skip_sparse_map, text, truncated};
+use super::header::{BLOCK, Header, decimal, padding, read_up_to, skip_sparse_map, text, truncated};
 use crate::error::{Error, Result};
 
 /// What an archive says about one of its entries.

@@ -90,7 +90,7 @@ impl Header {
 }
 
 /// Returns whether these first bytes of a file are a tar header, right or damaged.
-pub(super) fn is_tar(bytes: &[u8]) -> bool {
+pub(in crate::source) fn is_tar(bytes: &[u8]) -> bool {
     let Some(header) = bytes.first_chunk().copied().map(Header) else { return false };
     header.is_empty() || header.magic().starts_with(b"ustar") || header.is_sound()
 }
