@@ -37,7 +37,7 @@ use crate::{
     oci::{Content, Descriptor, Digest, Manifest, Reference},
     push::{self, Press, Push},
     registry::RegistryError,
-    source::{Choice, Input, SourceSpec, oci_layout::OciLayout, spec::Location},
+    source::{Choice, Input, SourceSpec, formats::oci_layout::OciLayout, spec::Location},
 };
 
 /// A registry that stands before another one.

@@ -17,11 +17,13 @@ use walkdir::WalkDir;
 use super::{
     Image, Source,
     archive::is_tar,
-    docker_archive::MANIFEST,
-    docker_dir::{self, DockerDir},
+    formats::{
+        docker_archive::MANIFEST,
+        docker_dir::{self, DockerDir},
+        oci_layout::OciLayout,
+    },
     names::is_full,
     no_image,
-    oci_layout::OciLayout,
     sources::Sources,
     tarball::{self, HEAD},
 };

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{archive::Index, docker_archive::MANIFEST};
+use super::{archive::Index, formats::docker_archive::MANIFEST};
 use crate::{
     error::Error,
     layout::{BLOBS, INDEX, OCI_LAYOUT},

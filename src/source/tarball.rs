@@ -12,10 +12,13 @@ use std::{
 use super::{
     Pass, Source,
     archive::{Index, is_tar, normalized},
-    docker_archive::{self, DockerArchive, MANIFEST},
-    hybrid::Hybrid,
-    imgpkg, no_image,
-    oci_layout::OciLayout,
+    formats::{
+        docker_archive::{self, DockerArchive, MANIFEST},
+        hybrid::Hybrid,
+        imgpkg,
+        oci_layout::OciLayout,
+    },
+    no_image,
     spec::Transport,
 };
 use crate::{

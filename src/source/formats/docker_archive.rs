@@ -13,11 +13,11 @@ use std::{
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index, digest_in};
 use crate::{
     codec::Compression,
     error::{Error, Result},
     oci::{Descriptor, DiffId, Digest, ImageConfig, config::CONFIG_LIMIT},
+    source::{Data, Image, ImageContent, Layer, Missing, Source, archive::Index, digest_in},
 };
 
 /// The file that lists the images.
@@ -170,7 +170,7 @@ impl Source for DockerArchive {
 }
 
 /// A list of a thousand images with a hundred layers each has 8 MiB.
-pub(super) const MANIFEST_LIMIT: u64 = 16 << 20;
+pub(in crate::source) const MANIFEST_LIMIT: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -12,12 +12,12 @@ use std::{
 use bytes::Bytes;
 use walkdir::WalkDir;
 
-use super::{Choice, Data, Image, ImageContent, Layer, Source, blobs::Blobs};
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
     layout::BLOBS,
     oci::{Descriptor, Digest},
+    source::{Choice, Data, Image, ImageContent, Layer, Source, blobs::Blobs},
 };
 
 /// What a storage folder holds, and nothing else does.

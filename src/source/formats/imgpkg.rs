@@ -8,18 +8,16 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    archive::{EntryData, EntryHead, EntryKind, Index},
-    docker_archive::{MANIFEST, MANIFEST_LIMIT},
-};
+use super::docker_archive::{MANIFEST, MANIFEST_LIMIT};
 use crate::{
     error::Result,
     layout::{CONTAINERD_NAME, INDEX, write::blob_name},
     oci::Digest,
+    source::archive::{EntryData, EntryHead, EntryKind, Index},
 };
 
 /// What `manifest.json` lists.
-pub(super) struct List(Vec<Item>);
+pub(in crate::source) struct List(Vec<Item>);
 
 /// One of both.
 #[derive(Deserialize)]
@@ -64,7 +62,7 @@ struct Document {
 }
 
 /// Returns what an archive of imgpkg's lists; nothing for any other.
-pub(super) fn list(index: &Index) -> Option<List> {
+pub(in crate::source) fn list(index: &Index) -> Option<List> {
     if index.contains(INDEX) || !index.contains(MANIFEST) {
         return None;
     }
@@ -75,7 +73,7 @@ pub(super) fn list(index: &Index) -> Option<List> {
 
 impl List {
     /// Makes the archive an OCI layout.
-    pub(super) fn into_layout(self, mut index: Index) -> Result<Index> {
+    pub(in crate::source) fn into_layout(self, mut index: Index) -> Result<Index> {
         let named = |name: &str| Some((name.to_owned(), layer_in(name)?));
         for (name, digest) in index.names().filter_map(named).collect::<Vec<_>>() {
             let head = EntryHead { name: blob_name(&digest), kind: EntryKind::Hardlink(name), size: 0 };

@@ -12,13 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    Data, Image, ImageContent, Layer, Missing, Origin, Source,
-    archive::{EntryData, Index},
-    blobs::Blobs,
-    cosign,
-    documents::read_manifest,
-};
+use super::cosign;
 use crate::{
     blob::Blob,
     error::{Error, Result},
@@ -28,6 +22,12 @@ use crate::{
         read::{self, INDEX_LIMIT, OCI_LAYOUT_LIMIT},
     },
     oci::{Descriptor, Platform, Repository, media_type::is_image_config},
+    source::{
+        Data, Image, ImageContent, Layer, Missing, Origin, Source,
+        archive::{EntryData, Index},
+        blobs::Blobs,
+        documents::read_manifest,
+    },
 };
 
 /// An OCI layout.

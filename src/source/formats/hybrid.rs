@@ -14,17 +14,15 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::{
-    Data, Image, ImageContent, Layer, Source,
     docker_archive::{DockerArchive, MANIFEST, Saved},
-    documents::read_config,
     oci_layout::OciLayout,
-    resolve,
 };
 use crate::{
     codec::Compression,
     error::Result,
     layout::INDEX,
     oci::{Content, Descriptor, ImageConfig, Manifest},
+    source::{Data, Image, ImageContent, Layer, Source, documents::read_config, resolve},
 };
 
 /// An archive with two lists of its images.

@@ -17,15 +17,15 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Data, Image, ImageContent, Layer, Source};
 use crate::{
     blob::Blob,
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Descriptor, DiffId, Digest, Platform},
+    source::{Data, Image, ImageContent, Layer, Source},
 };
 
 /// A hundred layers of a thousand store paths each have 10 MiB.
-pub(super) const DESCRIPTION_LIMIT: u64 = 64 << 20;
+pub(in crate::source) const DESCRIPTION_LIMIT: u64 = 64 << 20;
 /// The only version there is.
 const VERSION: u64 = 1;
 
@@ -133,7 +133,7 @@ struct History {
 
 impl Nix2Container {
     /// Returns whether a JSON document is a description.
-    pub(super) fn is_description(text: &[u8]) -> bool {
+    pub(in crate::source) fn is_description(text: &[u8]) -> bool {
         #[derive(Deserialize)]
         struct Mark {
             #[serde(rename = "image-config")]
@@ -145,7 +145,7 @@ impl Nix2Container {
     }
 
     /// Reads a description, which messages call `name`.
-    pub(super) fn new(text: &[u8], name: &str) -> Result<Self> {
+    pub(in crate::source) fn new(text: &[u8], name: &str) -> Result<Self> {
         let name = format!("nix2container description {name}");
         Self::read(text, &name).map_err(|error| error.while_doing(format!("reading {name}")))
     }

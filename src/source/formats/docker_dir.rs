@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{
-    Data, Image, ImageContent, Layer, Source, blobs::Blobs, docker_archive::MANIFEST, documents::read_config,
-    signatures_stay,
-};
+use super::docker_archive::MANIFEST;
 use crate::{
     blob::Blob,
     error::{Error, Result},
@@ -19,10 +16,13 @@ use crate::{
     oci::{
         Algorithm, Content, Descriptor, Digest, ImageConfig, Manifest, Platform, manifest::MANIFEST_LIMIT,
     },
+    source::{
+        Data, Image, ImageContent, Layer, Source, blobs::Blobs, documents::read_config, signatures_stay,
+    },
 };
 
 /// The file that says in which version of the format the folder is.
-pub(super) const VERSION: &str = "version";
+pub(in crate::source) const VERSION: &str = "version";
 /// What stands before the number in it.
 const VERSION_LABEL: &str = "Directory Transport Version: ";
 /// It holds one short line.
@@ -42,7 +42,7 @@ pub struct DockerDir {
 
 impl DockerDir {
     /// Returns whether a folder says that it is one.
-    pub(super) fn is_at(dir: &Path) -> bool {
+    pub(in crate::source) fn is_at(dir: &Path) -> bool {
         let version = read::open_at(&dir.join(VERSION)).ok().flatten();
         let version = version.and_then(|version| version.read_all(VERSION_LIMIT, VERSION).ok());
         dir.join(MANIFEST).is_file()
