@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::{Client, given_up};
+use super::Client;
 use crate::error::Result;
 
 /// A request that changes nothing.
@@ -45,7 +45,7 @@ impl Client {
         call.request.url.set_query(query.as_deref());
         call.request.headers = headers;
         call.request.leaves_body = true;
-        let answer = self.round_trip(&mut call).await.map_err(|fault| given_up(fault, doing()))?;
+        let answer = self.round_trip(&mut call).await.map_err(|fault| fault.failure(doing()))?;
         if !answer.status.is_success() && !answer.is_absence() {
             let error = self.refusal(repository, &answer).await.into_error(doing());
             return Err(self.explain(repository, error));

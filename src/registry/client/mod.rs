@@ -14,7 +14,7 @@ mod round_trip;
 mod uploads;
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{Arc, atomic::AtomicU64},
 };
 
@@ -115,7 +115,7 @@ impl Client {
                 // Who asked to read something gets all of it, or another try.
                 Ok(answer) if answer.method == Method::GET && answer.is_cut_off(call.request.limit) => {
                     let why = format!("{} broke its answer off", origin(&answer.url));
-                    given_up(Fault::Connect { why }, doing())
+                    Fault::Connect { why }.failure(doing())
                 }
                 Ok(answer) if answer.status.is_success() || answer.is_absence() => return Ok(answer),
                 Ok(answer) => {
@@ -128,8 +128,8 @@ impl Client {
                     }
                     error
                 }
-                Err(fault @ Fault::Fatal(_)) => return Err(given_up(fault, doing())),
-                Err(fault) => given_up(fault, doing()),
+                Err(fault @ Fault::Fatal(_)) => return Err(fault.failure(doing())),
+                Err(fault) => fault.failure(doing()),
             };
             let wanted = RegistryError::pause(&error);
             if wanted.is_some_and(is_an_end) || !budget.spend() {
@@ -157,16 +157,6 @@ impl fmt::Debug for Client {
 /// Says what a server does that no registry would do.
 pub(super) fn no_registry(url: &Url, does: &str) -> Error {
     Error::new(ErrorKind::Refused, format!("{} {does}", origin(url))).with_hint(NO_REGISTRY)
-}
-
-fn given_up(fault: Fault, doing: String) -> Error {
-    let why = match fault {
-        Fault::Connect { why } => why,
-        Fault::Reset { why, .. } => format!("the connection broke: {why}"),
-        Fault::Stalled { elapsed, .. } => format!("no answer within {elapsed:.0?}"),
-        Fault::Fatal(error) => return error.while_doing(doing),
-    };
-    Error::new(ErrorKind::Network, doing).because(io::Error::other(why))
 }
 
 #[cfg(test)]

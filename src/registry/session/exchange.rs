@@ -225,11 +225,12 @@ impl Fault {
     /// Returns this fault as an error of what was being done.
     pub(crate) fn failure(&self, doing: String) -> Error {
         let message = match self {
-            Self::Connect { why } => format!("no connection: {why}"),
+            Self::Connect { why } => why.clone(),
             Self::Reset { sent: 0, why, .. } => format!("the connection broke: {why}"),
             Self::Reset { sent, why, .. } => {
                 format!("the connection broke after {}: {why}", counted(*sent, "byte"))
             }
+            Self::Stalled { sent: 0, elapsed } => format!("no answer within {elapsed:.0?}"),
             Self::Stalled { elapsed, .. } => {
                 format!("nothing moved for too long, after {} s", elapsed.as_secs())
             }
