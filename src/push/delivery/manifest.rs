@@ -1,6 +1,9 @@
 //! The last stage: sends manifests, tags last.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use oci_spec::image::MediaType;
 
@@ -45,9 +48,8 @@ impl Delivery {
         let (client, repository) = (&self.target.client, self.target.repository());
         let (media_type, bytes) = (&manifest.media_type, manifest.bytes.clone());
         let receipt = client.put_manifest(repository, name, tags, media_type, bytes).await?;
-        if let (Some(subject), false) = (&manifest.subject, receipt.subject) {
-            let _turn = self.cargo.traffic.referrers.lock().await;
-            list_referrer(client, repository, subject, manifest).await?;
+        if !receipt.subject {
+            self.list_referrer(manifest).await?;
         }
         for reference in std::iter::once(name).chain(receipt.tags.iter().map(String::as_str)) {
             let (reference, digest) = (reference.to_owned(), manifest.digest.to_string());
@@ -55,6 +57,44 @@ impl Delivery {
         }
         Ok(receipt)
     }
+
+    /// Sees to it that a manifest which is there already is listed where the client keeps the list: whoever put it may have
+    /// been interrupted before, or the list been written by somebody who had read an older one.
+    pub(super) async fn stay_listed(&self, manifest: &Manifest) -> Result<()> {
+        let Some(subject) = &manifest.subject else { return Ok(()) };
+        if self.target.client.lists_referrers(self.target.repository(), &subject.digest).await? {
+            return Ok(());
+        }
+        self.list_referrer(manifest).await
+    }
+
+    /// Names a manifest in the list of what it is about. Others write that list too, and nobody is told of the others: it
+    /// is looked at again afterwards, until the manifest is in it.
+    async fn list_referrer(&self, manifest: &Manifest) -> Result<()> {
+        let Some(subject) = &manifest.subject else { return Ok(()) };
+        let (client, repository) = (&self.target.client, self.target.repository());
+        let _turn = self.cargo.traffic.referrers.lock().await;
+        for _ in 0..LISTINGS {
+            let begun = Instant::now();
+            if add_referrer(client, repository, subject, manifest).await? == Listing::Held {
+                break;
+            }
+            // Whoever had read the list before it was written has written his own by then.
+            tokio::time::sleep(begun.elapsed() * 2).await;
+        }
+        Ok(())
+    }
+}
+
+/// So often a list of referrers is written that others write as well. What a registry shows only later cannot be waited
+/// for.
+const LISTINGS: usize = 10;
+
+/// Whether a list of referrers held a manifest already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    Held,
+    Written,
 }
 
 /// Puts whatever a manifest is about before it, where both go out: registries may refuse what refers to nothing
@@ -81,12 +121,12 @@ fn subjects_first(manifests: &[Manifest]) -> Vec<&Manifest> {
 /// Where the registry keeps no list of referrers itself (no `OCI-Subject` in its answer), the client does, as
 /// an index under the tag `<algorithm>-<hex>` (distribution-spec, "referrers tag schema"). It is read again
 /// right before it is written, so that a referrer somebody else added meanwhile is kept.
-async fn list_referrer(
+async fn add_referrer(
     client: &Client,
     repository: &str,
     subject: &Descriptor,
     manifest: &Manifest,
-) -> Result<()> {
+) -> Result<Listing> {
     let tag = format!("{}-{:.64}", subject.digest.algorithm().name(), subject.digest.hex());
     let mut index = match client.get_manifest(repository, &tag).await? {
         Some((_, bytes)) => serde_json::from_slice(&bytes)
@@ -102,11 +142,14 @@ async fn list_referrer(
         return Err(Error::new(ErrorKind::Refused, format!("tag `{tag}` holds no list of referrers")));
     };
     if list.iter().any(|entry| entry["digest"] == digest.as_str()) {
-        return Ok(());
+        return Ok(Listing::Held);
     }
     list.push(referrer(manifest)?);
     let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, || "writing an index".to_owned())?;
-    client.put_manifest(repository, &tag, &[], MediaType::ImageIndex.as_ref(), bytes.into()).await.map(drop)
+    client
+        .put_manifest(repository, &tag, &[], MediaType::ImageIndex.as_ref(), bytes.into())
+        .await
+        .map(|_| Listing::Written)
 }
 
 /// The descriptor of a referrer carries its artifact type (or its config's media type) and its annotations.

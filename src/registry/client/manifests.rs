@@ -105,6 +105,14 @@ impl Client {
         Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject"), tags })
     }
 
+    /// Returns whether the registry itself lists what refers to a manifest: where it does not, it answers 404.
+    pub async fn lists_referrers(&self, repository: &str, subject: &Digest) -> Result<bool> {
+        let doing =
+            || format!("looking for what refers to `{}`", self.named(repository, &subject.to_string()));
+        let question = self.call(Method::GET, repository, &format!("referrers/{subject}"));
+        Ok(self.find(question, doing).await?.is_some())
+    }
+
     fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {
         let mut call = self.call(method, repository, &format!("manifests/{reference}"));
         for media_type in MANIFEST_TYPES {

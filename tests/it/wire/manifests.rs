@@ -179,9 +179,31 @@ fn rule_34_the_list_is_read_again_before_it_is_written() {
     let referrer = Layout::referrer(&noise(2, 500), &subject.root);
     Pusher::new().push_to(referrer.path(), &registry.host(), &format!("{REPOSITORY}:a")).unwrap();
     let log = registry.log();
-    let [.., read, written] = &log[..] else { panic!("{}", story(&registry)) };
+    let [.., read, written, _] = &log[..] else { panic!("{}", story(&registry)) };
     assert_eq!((read.route, written.route), (Route::ManifestGet, Route::ManifestPut));
     assert_eq!(read.target, written.target);
+}
+
+#[test]
+fn rule_34_a_list_that_somebody_else_overwrites_is_written_again() {
+    let subject = Layout::of(&[1000]);
+    // The image, what refers to it, and the list, which is lost.
+    let registry = pushed(&subject, old().on(Route::ManifestPut, 3, Fault::status(201)));
+    let referrer = Layout::referrer(&noise(2, 500), &subject.root);
+    Pusher::new().push_to(referrer.path(), &registry.host(), &format!("{REPOSITORY}:a")).unwrap();
+    assert_eq!(referrers(&registry, &fallback_tag(&subject)).len(), 1, "{}", story(&registry));
+}
+
+#[test]
+fn rule_34_what_is_there_and_not_in_the_list_is_added_to_it() {
+    let subject = Layout::of(&[1000]);
+    let registry = pushed(&subject, old().on(Route::ManifestPut, 3, Fault::status(403)));
+    let referrer = Layout::referrer(&noise(2, 500), &subject.root);
+    let push = || Pusher::new().push_to(referrer.path(), &registry.host(), &format!("{REPOSITORY}:a"));
+    push().unwrap_err();
+    assert_eq!(registry.tags(REPOSITORY), ["1", "a"]);
+    push().unwrap();
+    assert_eq!(referrers(&registry, &fallback_tag(&subject)).len(), 1, "{}", story(&registry));
 }
 
 #[test]
