@@ -310,10 +310,8 @@ impl Probe {
     }
 
     async fn referrers(&self, subject: &Digest) -> Verdict {
-        let call = self.client.call(Method::GET, &self.repository, &format!("referrers/{subject}"));
-        match self.client.insist(call, || "listing referrers".to_owned()).await {
-            Ok(answer) if answer.is_absence() => Verdict::No(refused(&answer.refusal())),
-            Ok(_) => Verdict::Yes,
+        match self.client.ask_referrers(&self.repository, subject).await {
+            Ok(()) => Verdict::Yes,
             Err(error) => match error.find::<RegistryError>() {
                 Some(refusal) => Verdict::No(refused(refusal)),
                 None => Verdict::Unknown(chain(&error)),

@@ -62,10 +62,10 @@ impl Delivery {
     /// been interrupted before, or the list been written by somebody who had read an older one.
     pub(super) async fn stay_listed(&self, manifest: &Manifest) -> Result<()> {
         let Some(subject) = &manifest.subject else { return Ok(()) };
-        if self.target.client.lists_referrers(self.target.repository(), &subject.digest).await? {
-            return Ok(());
+        match self.target.client.ask_referrers(self.target.repository(), &subject.digest).await {
+            Err(error) if error.find::<RegistryError>().is_some() => self.list_referrer(manifest).await,
+            answer => answer,
         }
-        self.list_referrer(manifest).await
     }
 
     /// Names a manifest in the list of what it is about. Others write that list too, and nobody is told of the others: it

@@ -105,12 +105,12 @@ impl Client {
         Ok(Receipt { digest, subject: answer.headers.contains_key("oci-subject"), tags })
     }
 
-    /// Returns whether the registry itself lists what refers to a manifest: where it does not, it answers 404.
-    pub async fn lists_referrers(&self, repository: &str, subject: &Digest) -> Result<bool> {
-        let doing =
-            || format!("looking for what refers to `{}`", self.named(repository, &subject.to_string()));
+    /// Asks for the list of what refers to a manifest. A registry that keeps none refuses.
+    pub(crate) async fn ask_referrers(&self, repository: &str, subject: &Digest) -> Result<()> {
+        let doing = || "listing referrers".to_owned();
         let question = self.call(Method::GET, repository, &format!("referrers/{subject}"));
-        Ok(self.find(question, doing).await?.is_some())
+        let answer = self.insist(question, doing).await?;
+        if answer.is_absence() { Err(answer.refusal().into_error(doing())) } else { Ok(()) }
     }
 
     fn manifest(&self, method: Method, repository: &str, reference: &str) -> Call {
