@@ -20,7 +20,10 @@ use http::{HeaderMap, Method, StatusCode, header};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{reply::Refusal, routes::METRICS, tasks::blocking};
+use super::{
+    protocol::{METRICS, Refusal},
+    tasks::blocking,
+};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, chain},
     oci::Digest,

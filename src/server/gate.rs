@@ -14,7 +14,7 @@ use http::{
     uri::Authority,
 };
 
-use super::reply::Refusal;
+use super::protocol::Refusal;
 
 /// The names of a registry.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::{
     Registry,
-    reply::{Refusal, Reply, full},
+    protocol::{Refusal, Reply, full},
 };
 
 /// The upper ends of the durations that are told apart, in seconds: from a small document on a fast disk to a large

@@ -1,39 +1,19 @@
 //! The embedded registry: an OCI distribution server over a folder or a bucket, spoken to over HTTP/1.1.
 //!
-//! `push --into` and `serve` run it. A request comes in by `connections`, `answer` finds out by `routes` what it asks for,
-//! `blobs`, `uploads`, `manifests`, `referrers` or `lists` do it, and `storage` is all that they know of where things
-//! lie. Before them stand `access` and `gate` (who may come in, and by which name), and where there is an `upstream`,
-//! `gateway`. In a folder (`folder`) the body of an upload flows from the socket through a hasher into a file and is
-//! never held; what the next request has to know of it lies beside that file, so several processes can serve one
-//! folder. Everything there can be read by other tools: each repository is an OCI layout. In a bucket (`objects`) it
-//! is collected to parts, and any number of processes can serve one bucket.
+//! `push --into` and `serve` run it. A request comes in by `connections`, `endpoints` do what it asks for in the words
+//! of `protocol`, and `storage`, a folder or a bucket, is all that they know of where things lie. Before them stand
+//! `access` and `gate` (who may come in, and by which name), and where there is an upstream, `gateway`.
 
 mod access;
-mod answer;
-mod blobs;
-mod body;
 mod connections;
-mod folder;
+mod endpoints;
 mod gate;
 mod gateway;
-mod lists;
-mod manifests;
 mod metrics;
-mod names;
-#[cfg(feature = "buckets")]
-mod objects;
-mod patience;
-mod referrers;
-mod reply;
-mod routes;
+mod protocol;
 mod run;
-mod sessions;
 mod storage;
 mod tasks;
-mod tls;
-mod turns;
-mod uploads;
-mod upstream;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -43,9 +23,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::{access::Access, run::run, storage::Place, tls::Tls, upstream::Upstream};
+pub use self::{access::Access, connections::Tls, gateway::Upstream, run::run, storage::Place};
 use self::{
-    connections::accept, gate::Gate, gateway::Gateway, manifests::MOST_LARGE, metrics::Metrics,
+    connections::accept, endpoints::MOST_LARGE, gate::Gate, gateway::Gateway, metrics::Metrics,
     storage::Storage,
 };
 use crate::error::{Context as _, ErrorKind, Result};

@@ -2,7 +2,7 @@
 
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::reply::Refusal;
+use super::protocol::Refusal;
 use crate::error::Error;
 
 /// Runs what waits for the disk or computes for long on a thread that may.

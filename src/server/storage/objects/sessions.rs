@@ -14,11 +14,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{
-        names::Name,
-        reply::Refusal,
-        sessions::{Session, unknown},
-    },
     Objects, blob_key,
     body::{Body, piece_key, pieces_key},
     shared_key,
@@ -27,6 +22,10 @@ use super::{
 use crate::{
     error::{Context as _, Error, ErrorKind, Result, chain},
     oci::{Algorithm, Digest, Hasher},
+    server::{
+        protocol::{Name, Refusal},
+        storage::session::{Session, unknown},
+    },
 };
 
 /// How often somebody who ends an upload tries again where another appends to it.

@@ -19,19 +19,20 @@ use crate::{
 };
 
 /// An answer's body: bytes at hand, or as they are read or come from an upstream.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// An answer.
-pub(super) type Reply = Response<Body>;
+pub(in crate::server) type Reply = Response<Body>;
 
 /// The digest of what an answer holds or is about.
-pub(super) const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(in crate::server) const DOCKER_CONTENT_DIGEST: HeaderName =
+    HeaderName::from_static("docker-content-digest");
 
 /// The id of an upload, as docker's registry names it.
-pub(super) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(in crate::server) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// A request that is not carried out, and why.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::server) struct Refusal {
     status: StatusCode,
     code: Cow<'static, str>,
     message: String,
@@ -40,7 +41,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// Refuses with one of the distribution specification's codes.
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
@@ -49,43 +50,43 @@ impl Refusal {
     }
 
     /// Refuses something that is not there.
-    pub(super) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::server) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
     /// Refuses something that is not right.
-    pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::server) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
     /// Refuses bytes that are not what they should be.
-    pub(super) fn wrong_digest(found: &Digest, digest: &Digest) -> Self {
+    pub(in crate::server) fn wrong_digest(found: &Digest, digest: &Digest) -> Self {
         Self::bad_request("DIGEST_INVALID", format!("the digest of the bytes is {found}, not {digest}"))
     }
 
     /// Refuses to delete a manifest as a blob.
-    pub(super) fn manifest_as_blob() -> Self {
+    pub(in crate::server) fn manifest_as_blob() -> Self {
         Self::bad_request("UNSUPPORTED", "this is a manifest, and deleted as one")
     }
 
     /// Refuses to wait any longer for a body.
-    pub(super) fn too_slow() -> Self {
+    pub(in crate::server) fn too_slow() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", "the body does not come")
     }
 
     /// Adds a header to the answer.
-    pub(super) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+    pub(in crate::server) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// Returns whether the client could not have done better.
-    pub(super) fn is_our_fault(&self) -> bool {
+    pub(in crate::server) fn is_our_fault(&self) -> bool {
         self.status.is_server_error()
     }
 
     /// Makes the answer.
-    pub(super) fn reply(self) -> Reply {
+    pub(in crate::server) fn reply(self) -> Reply {
         let body = serde_json::json!({"errors": [{"code": self.code, "message": self.message}]});
         let mut reply = json(self.status, &body);
         // All that docker and podman show of such an answer is its first line.
@@ -123,7 +124,7 @@ impl From<Error> for Refusal {
 }
 
 /// An answer without a body.
-pub(super) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply {
+pub(in crate::server) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply {
     let mut reply = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *reply.status_mut() = status;
     for (name, value) in headers {
@@ -133,12 +134,12 @@ pub(super) fn empty(status: StatusCode, headers: &[(HeaderName, &str)]) -> Reply
 }
 
 /// An answer that something is there now, and where.
-pub(super) fn created(location: &str, digest: &Digest) -> Reply {
+pub(in crate::server) fn created(location: &str, digest: &Digest) -> Reply {
     empty(StatusCode::CREATED, &[(LOCATION, location), (DOCKER_CONTENT_DIGEST, &digest.to_string())])
 }
 
 /// Leaves out of an answer what the client says that it has already (RFC 9110, 13.1.2).
-pub(super) fn unless_known(reply: Reply, asked: &HeaderMap) -> Reply {
+pub(in crate::server) fn unless_known(reply: Reply, asked: &HeaderMap) -> Reply {
     let Some(etag) = reply.headers().get(ETAG) else { return reply };
     let known = asked.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|tags| tags.split(',')).map(str::trim);
@@ -154,26 +155,26 @@ pub(super) fn unless_known(reply: Reply, asked: &HeaderMap) -> Reply {
 }
 
 /// Returns the name by which a client asks later whether something has changed.
-pub(super) fn etag(digest: &Digest) -> String {
+pub(in crate::server) fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
 /// An answer of bytes at hand.
-pub(super) fn full(media_type: &str, bytes: Bytes) -> Reply {
+pub(in crate::server) fn full(media_type: &str, bytes: Bytes) -> Reply {
     let mut reply = Response::new(Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
     set(reply.headers_mut(), CONTENT_TYPE, media_type);
     reply
 }
 
 /// An answer of JSON.
-pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
+pub(in crate::server) fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
     let mut reply = full("application/json", value.to_string().into());
     *reply.status_mut() = status;
     reply
 }
 
 /// Sets a header; one that cannot be sent (a stored media type with a line break in it) is left out.
-pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+pub(in crate::server) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }

@@ -2,12 +2,10 @@
 
 use http::{StatusCode, header::LINK, request::Parts};
 
-use super::{
+use super::manifests::unknown_name;
+use crate::server::{
     Registry,
-    manifests::unknown_name,
-    names::Name,
-    reply::{Refusal, Reply, json, set},
-    routes::parameter,
+    protocol::{Name, Refusal, Reply, json, parameter, set},
 };
 
 impl Registry {

@@ -1,5 +1,15 @@
 //! What the registry has, as the handlers see it: repositories with their blobs, manifests and tags, and uploads on
 //! their way in. They know nothing of files, objects or locks: that is `folder` and `objects`, which do the same.
+//!
+//! In a folder the body of an upload flows from the socket through a hasher into a file and is never held; what the next
+//! request has to know of it lies beside that file, so several processes can serve one folder. Everything there can be
+//! read by other tools: each repository is an OCI layout. In a bucket it is collected to parts, and any number of
+//! processes can serve one bucket.
+
+mod folder;
+#[cfg(feature = "buckets")]
+mod objects;
+mod session;
 
 use std::{
     path::{Path, PathBuf},
@@ -9,13 +19,9 @@ use std::{
 use bytes::Bytes;
 
 #[cfg(feature = "buckets")]
-use super::objects::{self, Objects};
-use super::{
-    folder::{self, Folder},
-    names::{Name, Needed, Target},
-    reply::Refusal,
-    sessions::Session,
-};
+use self::objects::Objects;
+pub(super) use self::{folder::Folder, session::Session};
+use super::protocol::{Name, Needed, Refusal, Target};
 use crate::{
     blob::Blob,
     bucket::Bucket,

@@ -1,16 +1,10 @@
 //! Manifests, tags and referrers in a bucket: each an object of its own.
 
-use super::{
-    super::{
-        names::{Name, Needed, Target},
-        reply::Refusal,
-    },
-    Objects, blob_key,
-    store::Document,
-};
+use super::{Objects, blob_key, store::Document};
 use crate::{
     error::{Context as _, ErrorKind, Result},
     oci::{Algorithm, Digest, Manifest},
+    server::protocol::{Name, Needed, Refusal, Target},
 };
 
 impl Objects {

@@ -9,16 +9,17 @@ use http::{
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
-use super::{
-    Registry,
-    names::{Name, Needed, Target},
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, created, empty, etag, full, set},
-    routes::{content_length, parameters},
-    tasks::blocking,
-};
 use crate::{
     error::chain,
     oci::{Algorithm, Content, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT, reference::check_tag},
+    server::{
+        Registry,
+        protocol::{
+            DOCKER_CONTENT_DIGEST, Name, Needed, Refusal, Reply, Target, content_length, created, empty,
+            etag, full, parameters, set,
+        },
+        tasks::blocking,
+    },
 };
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -27,7 +28,7 @@ const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// A manifest is read into memory, and as many may come at once as there are connections. Nearly all are smaller than this.
 const SMALL: u64 = 64 << 10;
 /// So many others are taken at once.
-pub(super) const MOST_LARGE: usize = 16;
+pub(in crate::server) const MOST_LARGE: usize = 16;
 
 impl Registry {
     /// `GET /v2/<name>/manifests/<tag or digest>`
@@ -85,7 +86,11 @@ impl Registry {
         }
     }
 
-    pub(super) async fn find_manifest(&self, name: Name, target: Target) -> Result<Manifest, Refusal> {
+    pub(in crate::server) async fn find_manifest(
+        &self,
+        name: Name,
+        target: Target,
+    ) -> Result<Manifest, Refusal> {
         self.storage.manifest(name, target).await?.ok_or_else(unknown)
     }
 

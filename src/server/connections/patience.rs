@@ -14,7 +14,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::metrics::Traffic;
+use crate::server::metrics::Traffic;
 
 /// A connection that breaks when nothing could be written for a time.
 #[derive(Debug)]

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use http::{HeaderName, StatusCode, header::CONTENT_TYPE, request::Parts};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Registry,
-    names::Name,
-    reply::{Refusal, Reply, json, set},
-    routes::parameter,
+use crate::{
+    oci::{Descriptor, Digest, Manifest},
+    server::{
+        Registry,
+        protocol::{Name, Refusal, Reply, json, parameter, set},
+    },
 };
-use crate::oci::{Descriptor, Digest, Manifest};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");

@@ -18,7 +18,7 @@ const MOMENT: Duration = Duration::from_millis(2);
 const PROGRESS: usize = 4 << 10;
 
 /// A body that is being read.
-pub(super) struct Body<'a> {
+pub(in crate::server) struct Body<'a> {
     incoming: &'a mut Incoming,
     patience: Duration,
     /// What is left of the patience, and what has come meanwhile.
@@ -29,12 +29,12 @@ pub(super) struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// Reads a body that may make no progress for so long.
-    pub(super) const fn new(incoming: &'a mut Incoming, patience: Duration) -> Self {
+    pub(in crate::server) const fn new(incoming: &'a mut Incoming, patience: Duration) -> Self {
         Self { incoming, patience, left: patience, come: 0, end: None }
     }
 
     /// Waits for the next bytes; nothing at the end, whatever that is.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(in crate::server) async fn next(&mut self) -> Option<Bytes> {
         while self.end.is_none() {
             let asked = Instant::now();
             let frame = timeout(self.left, self.incoming.frame()).await;
@@ -53,7 +53,7 @@ impl<'a> Body<'a> {
     }
 
     /// Takes what comes right behind `first`, up to a batch.
-    pub(super) async fn batch(&mut self, first: Bytes) -> Vec<Bytes> {
+    pub(in crate::server) async fn batch(&mut self, first: Bytes) -> Vec<Bytes> {
         let mut size = first.len();
         let mut batch = vec![first];
         while size < BATCH && self.end.is_none() {
@@ -67,7 +67,7 @@ impl<'a> Body<'a> {
     }
 
     /// Returns whether it came to its end.
-    pub(super) fn finish(self) -> Result<(), Refusal> {
+    pub(in crate::server) fn finish(self) -> Result<(), Refusal> {
         self.end.unwrap_or(Ok(()))
     }
 

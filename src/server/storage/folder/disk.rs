@@ -19,7 +19,6 @@ use std::{
 use walkdir::{DirEntry, WalkDir};
 
 use super::{
-    super::{names::Name, reply::Refusal},
     index::Index,
     staging::{self, Staging},
 };
@@ -28,6 +27,7 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     layout::{BLOBS, INDEX, OCI_LAYOUT, read, write},
     oci::{Algorithm, Digest, Manifest, manifest::MANIFEST_LIMIT},
+    server::protocol::{Name, Refusal},
 };
 
 /// Everything the registry has.

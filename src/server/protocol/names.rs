@@ -11,11 +11,11 @@ use crate::{
 
 /// A repository's name, safe as a path below the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name(String);
+pub(in crate::server) struct Name(String);
 
 impl Name {
     /// Returns it as clients write it.
-    pub(super) fn as_str(&self) -> &str {
+    pub(in crate::server) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -41,7 +41,7 @@ impl fmt::Display for Name {
 
 /// How a manifest is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(in crate::server) enum Target {
     /// By what it is.
     Digest(Digest),
     /// By what it is called.
@@ -50,7 +50,7 @@ pub(super) enum Target {
 
 impl Target {
     /// Reads what stands last in a path.
-    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+    pub(in crate::server) fn parse(text: &str) -> Result<Self, Refusal> {
         if text.contains(':') || text.contains('%') {
             return digest(text).map(Self::Digest);
         }
@@ -71,7 +71,7 @@ impl fmt::Display for Target {
 }
 
 /// Reads a digest as paths hold it.
-pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
+pub(in crate::server) fn digest(text: &str) -> Result<Digest, Refusal> {
     // Some HTTP libraries escape the colon.
     let text = text.replacen("%3A", ":", 1).replacen("%3a", ":", 1);
     text.parse().map_err(|error: crate::Error| Refusal::bad_request("DIGEST_INVALID", error.message()))
@@ -79,7 +79,7 @@ pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
 
 /// What a manifest names and its repository must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Needed {
+pub(in crate::server) enum Needed {
     /// A config or layer.
     Blob(Digest),
     /// A child of an index.

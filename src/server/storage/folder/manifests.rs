@@ -2,19 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    super::{
-        names::{Name, Needed, Target},
-        reply::Refusal,
-        sessions::Session,
-    },
-    disk::Disk,
-    index::Index,
-};
+use super::{disk::Disk, index::Index};
 use crate::{
     error::{Error, Result},
     layout::write,
     oci::{Content, Digest, Manifest},
+    server::{
+        protocol::{Name, Needed, Refusal, Target},
+        storage::session::Session,
+    },
 };
 
 impl Disk {

@@ -15,14 +15,14 @@ use super::{
 use crate::oci::Digest;
 
 /// Where processes are asked whether they are well.
-pub(super) const HEALTH: &str = "/healthz";
+pub(in crate::server) const HEALTH: &str = "/healthz";
 
 /// Where it is counted what the registry has done.
-pub(super) const METRICS: &str = "/metrics";
+pub(in crate::server) const METRICS: &str = "/metrics";
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(in crate::server) enum Route {
     /// `/v2/<name>/blobs/<digest>`
     Blob(Name, Digest),
     /// `/v2/_catalog`
@@ -47,7 +47,7 @@ pub(super) enum Route {
 
 impl Route {
     /// Takes a path apart, from its end: a repository's name may itself hold `tags` or `manifests`.
-    pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
+    pub(in crate::server) fn parse(path: &str) -> Result<Self, Refusal> {
         let nowhere = || Refusal::not_found("UNSUPPORTED", "there is nothing under this path");
         if path == HEALTH {
             return Ok(Self::Health);
@@ -84,7 +84,7 @@ impl Route {
     }
 
     /// Returns what kind of path it is.
-    pub(super) const fn kind(&self) -> &'static str {
+    pub(in crate::server) const fn kind(&self) -> &'static str {
         match self {
             Self::Blob(..) => "blob",
             Self::Catalog => "catalog",
@@ -100,7 +100,7 @@ impl Route {
     }
 
     /// Returns what can be done with it.
-    pub(super) const fn methods(&self) -> &'static str {
+    pub(in crate::server) const fn methods(&self) -> &'static str {
         match self {
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Catalog
@@ -117,25 +117,25 @@ impl Route {
 }
 
 /// Returns the first value of a query's parameter.
-pub(super) fn parameter(head: &Parts, name: &str) -> Option<String> {
+pub(in crate::server) fn parameter(head: &Parts, name: &str) -> Option<String> {
     parameters(head, name).into_iter().next()
 }
 
 /// Returns every value of a query's parameter. A plus is one: clients write media types as they are, and nothing that
 /// is asked for has a space in it.
-pub(super) fn parameters(head: &Parts, name: &str) -> Vec<String> {
+pub(in crate::server) fn parameters(head: &Parts, name: &str) -> Vec<String> {
     let query = head.uri.query().unwrap_or_default().replace('+', "%2B");
     let pairs = form_urlencoded::parse(query.as_bytes());
     pairs.filter_map(|(key, value)| (key == name).then(|| value.into_owned())).collect()
 }
 
 /// Returns the length a request states for its body.
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(in crate::server) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Refuses a method that a path does not know, and names those that it does.
-pub(super) fn no_such_method(methods: &str) -> Refusal {
+pub(in crate::server) fn no_such_method(methods: &str) -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done with this path")
         .with(ALLOW, methods)
 }

@@ -14,16 +14,16 @@ use http::{
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Registry,
-    body::Body,
-    names::{Name, digest},
-    reply::{Refusal, Reply, UPLOAD_ID, created, empty, set},
-    routes::{content_length, parameter},
-    sessions::Session,
-    storage::Upload,
+use crate::{
+    oci::{Algorithm, Digest},
+    server::{
+        Registry,
+        protocol::{
+            Body, Name, Refusal, Reply, UPLOAD_ID, content_length, created, digest, empty, parameter, set,
+        },
+        storage::{Session, Upload},
+    },
 };
-use crate::oci::{Algorithm, Digest};
 
 const CHUNK_MIN: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 // A proposal (gh:opencontainers/distribution-spec#485) that registries and clients already speak.

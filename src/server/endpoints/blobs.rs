@@ -14,15 +14,18 @@ use http::{
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
-use super::{
-    Registry,
-    names::Name,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, etag, set},
-    storage::Stored,
-};
 #[cfg(feature = "buckets")]
 use crate::error::{Error, chain};
-use crate::{blob::Blob, error::counted, oci::Digest};
+use crate::{
+    blob::Blob,
+    error::counted,
+    oci::Digest,
+    server::{
+        Registry,
+        protocol::{DOCKER_CONTENT_DIGEST, Name, Refusal, Reply, empty, etag, set},
+        storage::Stored,
+    },
+};
 
 /// A file is read and sent in pieces of this size: large enough that handing one to the socket costs
 /// little beside copying it, small enough for a hundred at once.

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::*;
 use crate::{
     oci::{Algorithm, Hasher, Manifest},
-    server::names::Target,
+    server::protocol::Target,
 };
 
 const MIB: usize = 1 << 20;

@@ -1,6 +1,9 @@
 //! Connections: so many at once, each of them taken as it is meant, and its requests answered until it ends or the server
 //! is told to stop.
 
+mod patience;
+mod tls;
+
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -12,7 +15,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Registry, patience::Patient, reply::Reply, tasks::broken_down};
+use self::patience::Patient;
+pub use self::tls::Tls;
+use super::{Registry, protocol::Reply, tasks::broken_down};
 
 /// A client that cannot get its headers out in this time is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);

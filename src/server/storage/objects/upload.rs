@@ -14,7 +14,6 @@ use tokio::{
 };
 
 use super::{
-    super::{names::Name, reply::Refusal, sessions::Session, tasks::blocking},
     Objects,
     body::{Piece, piece_key},
     parts::{PART, Part},
@@ -24,6 +23,11 @@ use super::{
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Algorithm, Digest, Hasher},
+    server::{
+        protocol::{Name, Refusal},
+        storage::session::Session,
+        tasks::blocking,
+    },
 };
 
 /// So many bytes of one request are at most lost when this process is killed.

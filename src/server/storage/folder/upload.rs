@@ -9,12 +9,6 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    super::{
-        names::Name,
-        reply::Refusal,
-        sessions::{Session, unknown},
-        tasks::blocking,
-    },
     Folder,
     disk::Disk,
     staging::{self, Staging, State, Taken},
@@ -22,6 +16,11 @@ use super::{
 use crate::{
     error::{Error, Result},
     oci::{Algorithm, Digest},
+    server::{
+        protocol::{Name, Refusal},
+        storage::session::{Session, unknown},
+        tasks::blocking,
+    },
 };
 
 /// An upload that one request appends to.

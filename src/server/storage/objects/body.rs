@@ -9,10 +9,11 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
-use super::{super::tasks::blocking, store::Store};
+use super::store::Store;
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     oci::{Algorithm, Digest, Hasher},
+    server::tasks::blocking,
 };
 
 /// Bytes in a bucket.

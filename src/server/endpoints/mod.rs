@@ -1,4 +1,10 @@
-//! One request from its first header to its answer: may they, what do they ask for, who does it.
+//! One request from its first header to its answer: may they, what do they ask for, who does it. The endpoints lie beside this file.
+
+mod blobs;
+mod lists;
+mod manifests;
+mod referrers;
+mod uploads;
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -6,10 +12,10 @@ use http::{Method, Request, StatusCode, header::EXPECT, request::Parts};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
+pub(super) use self::manifests::MOST_LARGE;
 use super::{
     Registry,
-    reply::{Refusal, Reply, json, unless_known},
-    routes::{HEALTH, Route, no_such_method},
+    protocol::{HEALTH, Refusal, Reply, Route, json, no_such_method, unless_known},
 };
 
 /// How much of a refused request's body is read and thrown away before the connection is cut.

@@ -8,34 +8,31 @@ use http::{
     header::{LOCATION, RANGE},
 };
 
-use super::{
-    names::Name,
-    reply::{Refusal, UPLOAD_ID},
-};
+use crate::server::protocol::{Name, Refusal, UPLOAD_ID};
 
 /// An upload as it was last written down.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(in crate::server) struct Session {
     id: String,
     name: Name,
     /// How many bytes count.
-    pub(super) offset: u64,
+    pub(in crate::server) offset: u64,
 }
 
 impl Session {
     /// Names a new one.
-    pub(super) fn new(name: Name) -> Self {
+    pub(in crate::server) fn new(name: Name) -> Self {
         Self { id: format!("{:032x}", rand::random::<u128>()), name, offset: 0 }
     }
 
     /// Names one that somebody asks for. What is no id might lead anywhere.
-    pub(super) fn named(name: Name, id: String) -> Result<Self, Refusal> {
+    pub(in crate::server) fn named(name: Name, id: String) -> Result<Self, Refusal> {
         let right = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         if right { Ok(Self { id, name, offset: 0 }) } else { Err(unknown()) }
     }
 
     /// Refuses bytes that cannot be the next ones, and says which are.
-    pub(super) fn out_of_order(&self, message: &str) -> Refusal {
+    pub(in crate::server) fn out_of_order(&self, message: &str) -> Refusal {
         Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message)
             .with(LOCATION, self.location())
             .with(RANGE, self.range())
@@ -43,33 +40,33 @@ impl Session {
     }
 
     /// Refuses a second one that appends.
-    pub(super) fn taken(&self) -> Refusal {
+    pub(in crate::server) fn taken(&self) -> Refusal {
         self.out_of_order("another request is appending")
     }
 
     /// Returns where it is found.
-    pub(super) fn location(&self) -> String {
+    pub(in crate::server) fn location(&self) -> String {
         format!("/v2/{}/blobs/uploads/{}", self.name, self.id)
     }
 
     /// Says which bytes are there. The specification has no words for none.
-    pub(super) fn range(&self) -> String {
+    pub(in crate::server) fn range(&self) -> String {
         format!("0-{}", self.offset.saturating_sub(1))
     }
 
     /// Returns its id.
-    pub(super) fn id(&self) -> &str {
+    pub(in crate::server) fn id(&self) -> &str {
         &self.id
     }
 
     /// Returns the repository it is for.
-    pub(super) const fn name(&self) -> &Name {
+    pub(in crate::server) const fn name(&self) -> &Name {
         &self.name
     }
 }
 
 /// Refuses what needs an upload that is not there, or not any more.
-pub(super) fn unknown() -> Refusal {
+pub(in crate::server) fn unknown() -> Refusal {
     Refusal::not_found("BLOB_UPLOAD_UNKNOWN", "there is no such upload")
 }
 

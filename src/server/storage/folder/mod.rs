@@ -12,15 +12,22 @@ use tokio::sync::Semaphore;
 
 use self::disk::Disk;
 pub(super) use self::upload::Upload;
-use super::{names::Name, reply::Refusal, sessions::Session, tasks::blocking};
-use crate::{error::Result, oci::Algorithm};
+use super::session::Session;
+use crate::{
+    error::Result,
+    oci::Algorithm,
+    server::{
+        protocol::{Name, Refusal},
+        tasks::blocking,
+    },
+};
 
 /// So many batches of uploads are hashed and written at once. More would only take memory.
 const TURNS: usize = 16;
 
 /// Everything a registry in a folder has.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(in crate::server) struct Folder {
     disk: Disk,
     /// Leave to write a batch.
     turns: Arc<Semaphore>,
@@ -34,7 +41,7 @@ impl Folder {
     }
 
     /// Returns the folder that a repository's blobs are in, where it has some.
-    pub(super) fn blobs(&self, name: &Name) -> PathBuf {
+    pub(in crate::server) fn blobs(&self, name: &Name) -> PathBuf {
         self.disk.blobs(name)
     }
 

@@ -20,15 +20,12 @@ use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::{Body, Bytes, Frame};
 use serde_json::{Map, Value};
 
-use super::{
-    names::Name,
-    reply::{DOCKER_CONTENT_DIGEST, Refusal, Reply, empty, json},
-};
 use crate::{
     error::{Error, ErrorKind, Result, chain},
     oci::{Reference, Repository},
     push,
     registry::{Client, MANIFEST_TYPES, Question, RegistryError},
+    server::protocol::{DOCKER_CONTENT_DIGEST, Name, Refusal, Reply, empty, json},
     source::Missing,
 };
 

@@ -25,18 +25,22 @@ use futures_util::stream::BoxStream;
 
 pub(super) use self::upload::Upload;
 use self::{body::Body, parts::Room, store::Store};
-use super::{names::Name, reply::Refusal};
-use crate::{bucket::Bucket, error::Result, oci::Digest};
+use crate::{
+    bucket::Bucket,
+    error::Result,
+    oci::Digest,
+    server::protocol::{Name, Refusal},
+};
 
 /// Everything a registry in a bucket has.
 #[derive(Clone)]
-pub(super) struct Objects {
+pub(in crate::server) struct Objects {
     store: Store,
     room: Room,
 }
 
 /// A blob to be read.
-pub(super) struct Stored {
+pub(in crate::server) struct Stored {
     store: Store,
     body: Body,
 }
@@ -94,7 +98,7 @@ impl Stored {
     }
 
     /// Reads a range of it.
-    pub(super) fn bytes(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+    pub(in crate::server) fn bytes(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
         self.body.bytes(&self.store, range)
     }
 }

@@ -6,6 +6,9 @@
 //! here. A tag is the upstream's to know: it may have moved there. What is named by digest is the same wherever it lies.
 //! Nothing is deleted through a gateway.
 
+mod turns;
+mod upstream;
+
 use std::{
     path::PathBuf,
     sync::{
@@ -18,16 +21,13 @@ use http::{Method, StatusCode, header::ALLOW, request::Parts};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub use self::upstream::Upstream;
+use self::{turns::Turns, upstream::TAGS};
 use super::{
     Registry,
-    folder::Folder,
-    names::{Name, Target},
-    reply::{Refusal, Reply},
-    routes::Route,
-    storage::Storage,
+    protocol::{Name, Refusal, Reply, Route, Target},
+    storage::{Folder, Storage},
     tasks::blocking,
-    turns::Turns,
-    upstream::{TAGS, Upstream},
 };
 use crate::{
     cache::Cache,
