@@ -94,27 +94,21 @@ pub struct Server {
 
 impl Server {
     /// Opens the place, binds the address and begins to answer.
-    pub async fn start(options: Options) -> Result<Self> {
-        let Options { place, listen, access, names, chunk_min, chunk_max, most_uploads, patience, .. } =
-            options;
-        let (lifetime, tls, upstream) = (options.upload_lifetime, options.tls, options.upstream);
+    pub async fn start(mut options: Options) -> Result<Self> {
+        let (listen, lifetime, upstream) = (options.listen, options.upload_lifetime, options.upstream.take());
         let binding = || format!("listening on `{listen}`");
-        let storage = Storage::open(place).await?;
+        let storage = Storage::open(options.place.clone()).await?;
         let gateway = upstream.map(|upstream| Gateway::new(upstream, &storage)).transpose()?.map(Arc::new);
-        let is_picky = listen.ip().to_canonical().is_loopback() || gateway.is_some() || !names.is_empty();
-        let gate = is_picky.then(|| Gate::new(listen.ip(), &names));
+        let is_picky =
+            listen.ip().to_canonical().is_loopback() || gateway.is_some() || !options.names.is_empty();
+        let gate = is_picky.then(|| Gate::new(listen.ip(), &options.names));
         storage.clear(lifetime).await?;
         let listener = TcpListener::bind(listen).await.context(ErrorKind::Local, binding)?;
         let address = listener.local_addr().context(ErrorKind::Local, binding)?;
         let registry = Arc::new(Registry {
+            options,
             storage,
             gate,
-            access,
-            chunk_min,
-            chunk_max,
-            most_uploads,
-            patience,
-            tls,
             gateway,
             large_manifests: Semaphore::new(MOST_LARGE),
             metrics: Metrics::default(),
@@ -151,15 +145,11 @@ impl Drop for Server {
 
 /// What every request sees.
 struct Registry {
+    /// But for the upstream, which the gateway has.
+    options: Options,
     storage: Storage,
     /// Where names matter.
     gate: Option<Gate>,
-    access: Access,
-    chunk_min: Option<u64>,
-    chunk_max: Option<u64>,
-    most_uploads: usize,
-    patience: Duration,
-    tls: Option<Tls>,
     /// Where there is an upstream.
     gateway: Option<Arc<Gateway>>,
     /// Leave to take a large manifest.

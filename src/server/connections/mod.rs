@@ -59,8 +59,8 @@ async fn begin(stream: TcpStream, peer: SocketAddr, registry: Arc<Registry>, sto
         tracing::debug!("the connection is gone already: {error}");
         return;
     }
-    let stream = Patient::new(stream, registry.patience, Arc::clone(&registry.metrics.traffic));
-    match &registry.tls {
+    let stream = Patient::new(stream, registry.options.patience, Arc::clone(&registry.metrics.traffic));
+    match &registry.options.tls {
         None => converse(stream, peer, registry, stopped).await,
         Some(tls) => {
             if let Some(stream) = tls.accept(stream, HEADER_TIMEOUT).await {

@@ -54,7 +54,7 @@ impl Registry {
         let declared = declared.map(|media_type| media_type.trim().to_owned());
         let is_small = content_length(&head.headers).is_some_and(|length| length <= SMALL);
         let _leave = if is_small { None } else { self.large_manifests.acquire().await.ok() };
-        let reading = tokio::time::timeout(self.patience, read(&head.headers, body));
+        let reading = tokio::time::timeout(self.options.patience, read(&head.headers, body));
         let bytes = reading.await.map_err(|_| Refusal::too_slow())??;
         let sent_to = target.clone();
         let manifest = blocking(move || parse(bytes, &sent_to, declared.as_deref())).await?;

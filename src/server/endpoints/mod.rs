@@ -41,7 +41,7 @@ impl Registry {
         // in the middle of its body would see a broken pipe and not why (RFC 9112, 9.6). One that waits to be
         // told to go on sends no body after a refusal (RFC 9110, 10.1.1).
         if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
-            tokio::spawn(tokio::time::timeout(self.patience, drain(body)));
+            tokio::spawn(tokio::time::timeout(self.options.patience, drain(body)));
         }
         reply
     }
@@ -53,7 +53,7 @@ impl Registry {
         }
         // Whoever watches over processes has no password.
         if path != HEALTH {
-            self.access.check(&head.method, path, headers).await?;
+            self.options.access.check(&head.method, path, headers).await?;
         }
         let route = Route::parse(path)?;
         if let Some(reply) = self.relayed(&route, head).await? {

@@ -55,7 +55,7 @@ impl Registry {
             (None, Some(name)) => Algorithm::named(&name)
                 .ok_or_else(|| Refusal::bad_request("UNSUPPORTED", "digests are sha256 or sha512"))?,
         };
-        if self.storage.count_uploads().await? >= self.most_uploads {
+        if self.storage.count_uploads().await? >= self.options.most_uploads {
             return Err(too_many());
         }
         let session = self.storage.begin(name, algorithm).await?;
@@ -149,11 +149,11 @@ impl Registry {
 
     /// Appends a request's body, as far as it comes.
     async fn append(&self, upload: &mut Upload, part: &Part, body: &mut Incoming) -> Result<(), Refusal> {
-        let most = self.chunk_max.unwrap_or(u64::MAX);
+        let most = self.options.chunk_max.unwrap_or(u64::MAX);
         if part.size.is_some_and(|size| size > most) {
             return Err(too_large(most));
         }
-        let (mut taken, mut body) = (0, Body::new(body, self.patience));
+        let (mut taken, mut body) = (0, Body::new(body, self.options.patience));
         // Who is slow waits without room.
         while let Some(first) = upload.wait_for(body.next()).await? {
             upload.make_room().await?;
@@ -183,7 +183,7 @@ impl Registry {
         let headers =
             [(LOCATION, &*session.location()), (RANGE, &*session.range()), (UPLOAD_ID, session.id())];
         let mut reply = empty(status, &headers);
-        for (name, length) in [(CHUNK_MIN, self.chunk_min), (CHUNK_MAX, self.chunk_max)] {
+        for (name, length) in [(CHUNK_MIN, self.options.chunk_min), (CHUNK_MAX, self.options.chunk_max)] {
             if let Some(length) = length {
                 set(reply.headers_mut(), name, &length.to_string());
             }
