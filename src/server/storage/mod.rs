@@ -202,21 +202,24 @@ impl Storage {
 
     /// Finds an upload, and whether a request is saving what has come of it.
     pub(super) async fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
-        done!(self, disk => disk.find(name, id), objects => objects.find(name, id))
+        let session = Session::named(name, id)?;
+        done!(self, disk => disk.find(session), objects => objects.find(session))
     }
 
     /// Goes on with an upload, here or where another process has left it.
     pub(super) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
+        let session = Session::named(name, id)?;
         Ok(match self {
-            Self::Folder(folder) => Upload::Folder(folder.take(name, id).await?),
+            Self::Folder(folder) => Upload::Folder(folder.take(session).await?),
             #[cfg(feature = "buckets")]
-            Self::Objects(objects) => Upload::Objects(objects.take(name, id).await?),
+            Self::Objects(objects) => Upload::Objects(objects.take(session).await?),
         })
     }
 
     /// Ends an upload; its bytes are lost.
     pub(super) async fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
-        done!(self, disk => disk.cancel(name, id), objects => objects.cancel(name, id))
+        let session = Session::named(name, id)?;
+        done!(self, disk => disk.cancel(session), objects => objects.cancel(session))
     }
 }
 

@@ -54,8 +54,8 @@ impl Folder {
     }
 
     /// Goes on with an upload, and keeps every other request from appending, of whatever process.
-    pub(super) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
-        let (session, staging) = self.on_disk(move |disk| disk.take(name, id)).await?;
+    pub(super) async fn take(&self, session: Session) -> Result<Upload, Refusal> {
+        let (session, staging) = self.on_disk(move |disk| disk.take(session)).await?;
         Ok(Upload::new(self.clone(), session, staging))
     }
 

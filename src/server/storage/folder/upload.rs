@@ -125,8 +125,7 @@ impl Disk {
     }
 
     /// Finds one, if it belongs to the repository, and whether a request is appending to it.
-    pub(in crate::server) fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
-        let session = Session::named(name, id)?;
+    pub(in crate::server) fn find(&self, session: Session) -> Result<(Session, bool), Refusal> {
         // First: what is saved after that counts.
         let is_busy = staging::is_busy(&self.upload(session.id()));
         Ok((self.known(session)?, is_busy))
@@ -143,8 +142,8 @@ impl Disk {
     }
 
     /// Keeps every other request from appending.
-    pub(super) fn take(&self, name: Name, id: String) -> Result<(Session, Staging), Refusal> {
-        let mut session = self.known(Session::named(name, id)?)?;
+    pub(super) fn take(&self, session: Session) -> Result<(Session, Staging), Refusal> {
+        let mut session = self.known(session)?;
         match Staging::resume(self.upload(session.id()))? {
             Taken::Busy => Err(session.taken()),
             Taken::Gone => Err(unknown()),
@@ -156,8 +155,8 @@ impl Disk {
     }
 
     /// Ends it.
-    pub(in crate::server) fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
-        let session = self.known(Session::named(name, id)?)?;
+    pub(in crate::server) fn cancel(&self, session: Session) -> Result<(), Refusal> {
+        let session = self.known(session)?;
         if staging::cancel(&self.upload(session.id()))? { Ok(()) } else { Err(unknown()) }
     }
 

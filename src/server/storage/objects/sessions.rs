@@ -100,22 +100,22 @@ impl Objects {
     }
 
     /// Finds an upload. Nobody is ever waited for.
-    pub(in crate::server) async fn find(&self, name: Name, id: String) -> Result<(Session, bool), Refusal> {
-        let (session, ..) = self.look_up(name, id).await?;
+    pub(in crate::server) async fn find(&self, session: Session) -> Result<(Session, bool), Refusal> {
+        let (session, ..) = self.look_up(session).await?;
         Ok((session, false))
     }
 
     /// Ends an upload; its bytes are lost.
-    pub(in crate::server) async fn cancel(&self, name: Name, id: String) -> Result<(), Refusal> {
+    pub(in crate::server) async fn cancel(&self, session: Session) -> Result<(), Refusal> {
         for _ in 0..TRIES {
-            let (session, mut state, version) = self.look_up(name.clone(), id.clone()).await?;
+            let (session, mut state, version) = self.look_up(session.clone()).await?;
             state.ending = Some(Ending::Cancelled);
             if self.replace(&state, &version).await?.is_some() {
                 self.end(&session, &state).await?;
                 return Ok(());
             }
         }
-        let (session, ..) = self.look_up(name, id).await?;
+        let (session, ..) = self.look_up(session).await?;
         Err(session.taken())
     }
 
@@ -149,7 +149,7 @@ impl Objects {
 
     /// Says why an upload cannot be gone on with: another request has.
     pub(super) async fn overtaken(&self, session: &Session) -> Refusal {
-        match self.look_up(session.name().clone(), session.id().to_owned()).await {
+        match self.look_up(session.clone()).await {
             Ok((session, ..)) => session.taken(),
             Err(refusal) => refusal,
         }
@@ -207,8 +207,7 @@ impl Objects {
     }
 
     /// Finds an upload that has not ended, if it belongs to the repository.
-    pub(super) async fn look_up(&self, name: Name, id: String) -> Result<(Session, State, Version), Refusal> {
-        let mut session = Session::named(name, id)?;
+    pub(super) async fn look_up(&self, mut session: Session) -> Result<(Session, State, Version), Refusal> {
         let (state, version) = self.state(session.id()).await?.ok_or_else(unknown)?;
         if state.repository != session.name().as_str() {
             return Err(unknown());

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::*;
 use crate::{
     oci::{Algorithm, Hasher, Manifest},
-    server::protocol::Target,
+    server::{protocol::Target, storage::session::Session},
 };
 
 const MIB: usize = 1 << 20;
@@ -28,22 +28,21 @@ impl Fixture {
         Objects::open(self.bucket.clone()).await.unwrap()
     }
 
-    async fn begin(&self) -> String {
-        let session = self.replica().await.begin(self.name.clone(), Algorithm::Sha256).await.unwrap();
-        session.id().to_owned()
+    async fn begin(&self) -> Session {
+        self.replica().await.begin(self.name.clone(), Algorithm::Sha256).await.unwrap()
     }
 
-    async fn take(&self, id: &str) -> Upload {
-        self.replica().await.take(self.name.clone(), id.to_owned()).await.unwrap()
+    async fn take(&self, session: &Session) -> Upload {
+        self.replica().await.take(session.clone()).await.unwrap()
     }
 
-    async fn find(&self, id: &str) -> Result<u64, Refusal> {
-        let found = self.replica().await.find(self.name.clone(), id.to_owned()).await;
+    async fn find(&self, session: &Session) -> Result<u64, Refusal> {
+        let found = self.replica().await.find(session.clone()).await;
         found.map(|(session, _)| session.offset)
     }
 
-    async fn append(&self, id: &str, bytes: &[u8]) -> Result<u64, Refusal> {
-        let mut upload = self.take(id).await;
+    async fn append(&self, session: &Session, bytes: &[u8]) -> Result<u64, Refusal> {
+        let mut upload = self.take(session).await;
         appended(&mut upload, bytes).await?;
         Ok(upload.session().offset)
     }
@@ -84,21 +83,21 @@ fn noise(length: usize) -> Vec<u8> {
 async fn chunks_of_any_length_are_one_blob() {
     let fixture = Fixture::new();
     let bytes = noise(45 * MIB + 7);
-    let id = fixture.begin().await;
+    let session = fixture.begin().await;
     let mut at = 0;
     for length in [1, 1, 5 * MIB - 1, 3 * MIB, 1, 17 * MIB + 3, 8 * MIB, 8 * MIB - 1, 2, 4 * MIB] {
-        assert_eq!(fixture.append(&id, &bytes[at..at + length]).await.unwrap(), (at + length) as u64);
+        assert_eq!(fixture.append(&session, &bytes[at..at + length]).await.unwrap(), (at + length) as u64);
         at += length;
-        assert_eq!(fixture.find(&id).await.unwrap(), at as u64);
+        assert_eq!(fixture.find(&session).await.unwrap(), at as u64);
     }
-    let mut upload = fixture.take(&id).await;
+    let mut upload = fixture.take(&session).await;
     appended(&mut upload, &bytes[at..]).await.unwrap();
     let digest = Digest::of(&bytes);
     upload.commit(digest.clone()).await.unwrap();
     assert!(fixture.read(&digest).await.unwrap() == bytes);
-    assert_eq!(status(fixture.find(&id).await.unwrap_err()), StatusCode::NOT_FOUND);
+    assert_eq!(status(fixture.find(&session).await.unwrap_err()), StatusCode::NOT_FOUND);
     // Short objects were replaced by longer ones, and nothing is left of them.
-    let pieces = fixture.below(&format!("_data/{id}")).await;
+    let pieces = fixture.below(&format!("_data/{}", session.id())).await;
     assert!(pieces.len() <= 5, "{pieces:?}");
     assert_eq!(fixture.below("_uploads").await, [""; 0]);
     let blob = fixture.replica().await.blob(fixture.name.clone(), digest).await.unwrap().unwrap();
@@ -118,8 +117,8 @@ async fn of_two_writers_one_goes_on() {
     // Short ones, and ones that are written in parts.
     for length in [100, 20 * MIB] {
         let bytes = noise(length);
-        let id = fixture.begin().await;
-        let (mut first, mut second) = (fixture.take(&id).await, fixture.take(&id).await);
+        let session = fixture.begin().await;
+        let (mut first, mut second) = (fixture.take(&session).await, fixture.take(&session).await);
         for upload in [&mut first, &mut second] {
             upload.make_room().await.unwrap();
         }
@@ -128,7 +127,7 @@ async fn of_two_writers_one_goes_on() {
         assert_eq!(status(late), StatusCode::RANGE_NOT_SATISFIABLE);
         // Nothing of it is saved later.
         first.save().await.unwrap();
-        assert_eq!(fixture.find(&id).await.unwrap(), length as u64);
+        assert_eq!(fixture.find(&session).await.unwrap(), length as u64);
         let digest = Digest::of(&bytes);
         second.commit(digest.clone()).await.unwrap();
         assert!(fixture.read(&digest).await.unwrap() == bytes);
@@ -140,34 +139,34 @@ async fn of_two_writers_one_goes_on() {
 async fn who_was_overtaken_is_told_so_whatever_it_was_at() {
     let fixture = Fixture::new();
     let bytes = noise(20 * MIB);
-    let id = fixture.begin().await;
+    let session = fixture.begin().await;
     // What is read back first is gone.
-    fixture.append(&id, b"ab").await.unwrap();
-    let mut late = fixture.take(&id).await;
-    fixture.append(&id, b"c").await.unwrap();
+    fixture.append(&session, b"ab").await.unwrap();
+    let mut late = fixture.take(&session).await;
+    fixture.append(&session, b"c").await.unwrap();
     let refusal = late.make_room().await.unwrap_err();
     assert_eq!(status(refusal), StatusCode::RANGE_NOT_SATISFIABLE);
     // The object it was writing is thrown away.
-    let mut late = fixture.take(&id).await;
+    let mut late = fixture.take(&session).await;
     late.make_room().await.unwrap();
     late.append(vec![bytes.clone().into()]).await.unwrap();
-    fixture.append(&id, b"d").await.unwrap();
+    fixture.append(&session, b"d").await.unwrap();
     assert_eq!(status(late.save().await.unwrap_err()), StatusCode::RANGE_NOT_SATISFIABLE);
-    fixture.take(&id).await.commit(Digest::of(b"abcd")).await.unwrap();
+    fixture.take(&session).await.commit(Digest::of(b"abcd")).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_a_dead_process_has_not_saved_is_as_if_it_had_never_come() {
     let fixture = Fixture::new();
     let bytes = noise(30 * MIB);
-    let id = fixture.begin().await;
-    fixture.append(&id, &bytes[..MIB]).await.unwrap();
-    let mut dead = fixture.take(&id).await;
+    let session = fixture.begin().await;
+    fixture.append(&session, &bytes[..MIB]).await.unwrap();
+    let mut dead = fixture.take(&session).await;
     dead.make_room().await.unwrap();
     dead.append(vec![noise(20 * MIB).into()]).await.unwrap();
     drop(dead);
-    assert_eq!(fixture.find(&id).await.unwrap(), MIB as u64);
-    let mut upload = fixture.take(&id).await;
+    assert_eq!(fixture.find(&session).await.unwrap(), MIB as u64);
+    let mut upload = fixture.take(&session).await;
     appended(&mut upload, &bytes[MIB..]).await.unwrap();
     let digest = Digest::of(&bytes);
     upload.commit(digest.clone()).await.unwrap();
@@ -178,20 +177,20 @@ async fn what_a_dead_process_has_not_saved_is_as_if_it_had_never_come() {
 async fn an_end_that_was_begun_is_brought_about_by_the_next() {
     let fixture = Fixture::new();
     let digest = Digest::of(b"bytes");
-    let id = fixture.begin().await;
-    fixture.append(&id, b"bytes").await.unwrap();
+    let session = fixture.begin().await;
+    fixture.append(&session, b"bytes").await.unwrap();
     // Killed when it had just written down how the upload ends.
     let replica = fixture.replica().await;
-    let (_, mut state, version) = replica.look_up(fixture.name.clone(), id.clone()).await.unwrap();
+    let (_, mut state, version) = replica.look_up(session.clone()).await.unwrap();
     state.ending = Some(sessions::Ending::Committed(digest.clone()));
     replica.replace(&state, &version).await.unwrap().unwrap();
     assert!(fixture.read(&digest).await.is_none());
-    assert_eq!(status(fixture.find(&id).await.unwrap_err()), StatusCode::NOT_FOUND);
+    assert_eq!(status(fixture.find(&session).await.unwrap_err()), StatusCode::NOT_FOUND);
     assert_eq!(fixture.read(&digest).await.unwrap(), b"bytes");
     assert_eq!(fixture.below("_uploads").await, [""; 0]);
     // A stale one is no different.
-    let id = fixture.begin().await;
-    let (_, mut state, version) = replica.look_up(fixture.name.clone(), id.clone()).await.unwrap();
+    let session = fixture.begin().await;
+    let (_, mut state, version) = replica.look_up(session.clone()).await.unwrap();
     state.ending = Some(sessions::Ending::Committed(Digest::of(b"")));
     replica.replace(&state, &version).await.unwrap().unwrap();
     while !fixture.below("_uploads").await.is_empty() {
@@ -211,23 +210,23 @@ async fn wrong_bytes_and_cancelled_ones_leave_nothing() {
     fixture.append(&cancelled, b"bytes").await.unwrap();
     let mut late = fixture.take(&cancelled).await;
     let replica = fixture.replica().await;
-    replica.cancel(fixture.name.clone(), cancelled.clone()).await.unwrap();
+    replica.cancel(cancelled.clone()).await.unwrap();
     assert_eq!(status(appended(&mut late, b"more").await.unwrap_err()), StatusCode::NOT_FOUND);
     assert_eq!(fixture.below("_uploads").await, [""; 0]);
-    assert_eq!(fixture.below(&format!("_data/{wrong}")).await, [""; 0]);
+    assert_eq!(fixture.below(&format!("_data/{}", wrong.id())).await, [""; 0]);
     assert!(fixture.read(&Digest::of(b"bytes")).await.is_none());
 }
 
 #[tokio::test]
 async fn only_stale_uploads_are_given_up() {
     let fixture = Fixture::new();
-    let id = fixture.begin().await;
-    fixture.append(&id, &noise(9 * MIB)).await.unwrap();
+    let session = fixture.begin().await;
+    fixture.append(&session, &noise(9 * MIB)).await.unwrap();
     let replica = fixture.replica().await;
     replica.clear(Duration::from_secs(3600)).await.unwrap();
-    assert_eq!(fixture.find(&id).await.unwrap(), 9 * MIB as u64);
+    assert_eq!(fixture.find(&session).await.unwrap(), 9 * MIB as u64);
     // The clock has to move on.
-    while fixture.find(&id).await.is_ok() {
+    while fixture.find(&session).await.is_ok() {
         replica.clear(Duration::ZERO).await.unwrap();
     }
     assert_eq!(fixture.below("_uploads").await, [""; 0]);
@@ -240,9 +239,9 @@ async fn a_blob_lies_there_once_and_for_as_long_as_anybody_wants_it() {
     let bytes = noise(9 * MIB);
     let digest = Digest::of(&bytes);
     for _ in 0..2 {
-        let id = fixture.begin().await;
-        fixture.append(&id, &bytes).await.unwrap();
-        fixture.take(&id).await.commit(digest.clone()).await.unwrap();
+        let session = fixture.begin().await;
+        fixture.append(&session, &bytes).await.unwrap();
+        fixture.take(&session).await.commit(digest.clone()).await.unwrap();
     }
     assert_eq!(fixture.below("_data").await.len(), 1);
     let (replica, other) = (fixture.replica().await, "c".parse::<Name>().unwrap());
@@ -266,9 +265,9 @@ async fn a_digest_of_another_function_is_computed_from_what_lies_there() {
     let mut hasher = Hasher::new(Algorithm::Sha512);
     hasher.update(&bytes);
     let digest = hasher.finish();
-    let id = fixture.begin().await;
-    fixture.append(&id, &bytes).await.unwrap();
-    fixture.take(&id).await.commit(digest.clone()).await.unwrap();
+    let session = fixture.begin().await;
+    fixture.append(&session, &bytes).await.unwrap();
+    fixture.take(&session).await.commit(digest.clone()).await.unwrap();
     assert!(fixture.read(&digest).await.unwrap() == bytes);
 }
 
@@ -298,12 +297,12 @@ async fn a_manifest_keeps_its_type_and_goes_with_its_tags() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_slowly_is_saved_all_the_same() {
     let fixture = Fixture::new();
-    let id = fixture.begin().await;
-    let mut upload = fixture.take(&id).await;
+    let session = fixture.begin().await;
+    let mut upload = fixture.take(&session).await;
     for saved in [0, 0, 3, 3, 5] {
         upload.make_room().await.unwrap();
         upload.append(vec![Bytes::from_static(b"a")]).await.unwrap();
-        assert_eq!(fixture.find(&id).await.unwrap(), saved);
+        assert_eq!(fixture.find(&session).await.unwrap(), saved);
         tokio::time::advance(Duration::from_secs(31)).await;
     }
     upload.commit(Digest::of(b"aaaaa")).await.unwrap();
@@ -316,14 +315,14 @@ async fn who_is_slow_gives_its_memory_to_who_waits() {
     let replica = fixture.replica().await;
     let mut slow = Vec::new();
     for _ in 0..parts::PARTS {
-        let id = fixture.begin().await;
-        let mut upload = replica.take(fixture.name.clone(), id.clone()).await.unwrap();
+        let session = fixture.begin().await;
+        let mut upload = replica.take(session.clone()).await.unwrap();
         upload.make_room().await.unwrap();
         upload.append(vec![Bytes::from_static(b"a")]).await.unwrap();
-        slow.push((id, upload));
+        slow.push((session, upload));
     }
-    let id = fixture.begin().await;
-    let mut quick = replica.take(fixture.name.clone(), id.clone()).await.unwrap();
+    let session = fixture.begin().await;
+    let mut quick = replica.take(session.clone()).await.unwrap();
     let (patient, upload) = slow.first_mut().unwrap();
     let silence = upload.wait_for(std::future::pending::<()>());
     tokio::select! {

@@ -83,8 +83,8 @@ impl Objects {
     }
 
     /// Goes on with an upload.
-    pub(in crate::server) async fn take(&self, name: Name, id: String) -> Result<Upload, Refusal> {
-        let (session, state, version) = self.look_up(name, id).await?;
+    pub(in crate::server) async fn take(&self, session: Session) -> Result<Upload, Refusal> {
+        let (session, state, version) = self.look_up(session).await?;
         Ok(Upload::new(self.clone(), session, state, version)?)
     }
 }
@@ -162,8 +162,7 @@ impl Upload {
         if let Some(writer) = self.writer.take() {
             writer.give_up().await;
         }
-        let (name, id) = (self.session.name().clone(), self.session.id().to_owned());
-        if let Err(refusal) = self.objects.cancel(name, id).await {
+        if let Err(refusal) = self.objects.cancel(self.session).await {
             tracing::debug!(?refusal, "an upload stays until it is stale");
         }
     }
