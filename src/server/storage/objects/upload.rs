@@ -39,10 +39,9 @@ const OFTEN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 #[must_use = "what is not saved or committed does not count"]
 pub(in crate::server) struct Upload {
-    objects: Objects,
-    session: Session,
-    /// None is there after a failure: what was saved before counts.
-    writer: Option<Writer>,
+    writer: Writer,
+    /// After a failure, or where nobody waited for the end: what was saved before counts.
+    is_lost: bool,
 }
 
 #[derive(Debug)]
@@ -93,8 +92,8 @@ impl Upload {
     fn new(objects: Objects, session: Session, mut state: State, version: Version) -> Result<Self> {
         let (hasher, abandoned) = (state.hasher()?, state.writing.take());
         let writer = Writer {
-            objects: objects.clone(),
-            session: session.clone(),
+            objects,
+            session,
             state,
             version,
             saved: Instant::now(),
@@ -105,12 +104,12 @@ impl Upload {
             abandoned,
             replaced: Vec::new(),
         };
-        Ok(Self { objects, session, writer: Some(writer) })
+        Ok(Self { writer, is_lost: false })
     }
 
     /// Returns what is known of it.
     pub(in crate::server) const fn session(&self) -> &Session {
-        &self.session
+        &self.writer.session
     }
 
     /// Waits for its client; if that is slow and others wait for the memory it takes, without any.
@@ -119,7 +118,7 @@ impl Upload {
         next: impl Future<Output = T>,
     ) -> Result<T, Refusal> {
         tokio::pin!(next);
-        while let Some(part) = self.writer.as_mut().and_then(|writer| writer.part.as_mut()) {
+        while let Some(part) = &mut self.writer.part {
             if let Ok(next) = timeout_at(part.until(), &mut next).await {
                 return Ok(next);
             }
@@ -132,23 +131,23 @@ impl Upload {
 
     /// Waits for memory to take bytes into.
     pub(in crate::server) async fn make_room(&mut self) -> Result<(), Refusal> {
-        let mut writer = self.writer()?;
-        let made = writer.make_room().await;
-        self.put_back(writer, made.map_err(Refusal::from)).await
+        let made = self.writer()?.make_room().await;
+        self.settle(made.map_err(Refusal::from)).await
     }
 
     /// Takes the next bytes.
     pub(in crate::server) async fn append(&mut self, batch: Vec<Bytes>) -> Result<(), Refusal> {
-        let mut writer = self.writer()?;
-        let appended = writer.append(batch).await;
-        self.put_back(writer, appended).await
+        let appended = self.writer()?.append(batch).await;
+        self.settle(appended).await
     }
 
     /// Makes what was appended count.
     pub(in crate::server) async fn save(&mut self) -> Result<(), Refusal> {
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        let saved = writer.save().await;
-        self.put_back(writer, saved).await
+        if self.is_lost {
+            return Ok(());
+        }
+        let saved = self.writer()?.save().await;
+        self.settle(saved).await
     }
 
     /// Ends it as a blob of its repository, if its bytes are what `digest` says; otherwise they are lost.
@@ -159,29 +158,30 @@ impl Upload {
 
     /// Throws it away.
     pub(in crate::server) async fn discard(mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.give_up().await;
-        }
-        if let Err(refusal) = self.objects.cancel(self.session).await {
+        self.writer.give_up().await;
+        if let Err(refusal) = self.writer.objects.cancel(self.writer.session).await {
             tracing::debug!(?refusal, "an upload stays until it is stale");
         }
     }
 
-    fn writer(&mut self) -> Result<Writer> {
-        self.writer.take().ok_or_else(|| Error::internal("an upload was lost"))
+    /// Returns what goes on with it; it is lost until that is settled.
+    fn writer(&mut self) -> Result<&mut Writer> {
+        if mem::replace(&mut self.is_lost, true) {
+            return Err(Error::internal("an upload was lost"));
+        }
+        Ok(&mut self.writer)
     }
 
-    async fn put_back(&mut self, writer: Writer, done: Result<(), Refusal>) -> Result<(), Refusal> {
+    async fn settle(&mut self, done: Result<(), Refusal>) -> Result<(), Refusal> {
         let Err(refusal) = done else {
-            self.session.offset = writer.session.offset;
-            self.writer = Some(writer);
+            self.is_lost = false;
             return Ok(());
         };
-        let version = writer.version.clone();
+        let writer = &mut self.writer;
         writer.give_up().await;
         // What one has begun, or replaced by something longer, is taken away by the next.
-        if refusal.is_our_fault() && !self.objects.is_still(&self.session, &version).await? {
-            return Err(self.objects.overtaken(&self.session).await);
+        if refusal.is_our_fault() && !writer.objects.is_still(&writer.session, &writer.version).await? {
+            return Err(writer.objects.overtaken(&writer.session).await);
         }
         Err(refusal)
     }
@@ -320,7 +320,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn commit(mut self, digest: Digest) -> Result<(), Refusal> {
+    async fn commit(&mut self, digest: Digest) -> Result<(), Refusal> {
         let body = &self.state.body;
         let found = if digest.algorithm() == self.hasher.algorithm() {
             self.hasher.clone().finish()
@@ -341,8 +341,9 @@ impl Writer {
     }
 
     /// Leaves nothing behind that does not count.
-    async fn give_up(self) {
-        let Some(object) = self.object else { return };
+    async fn give_up(&mut self) {
+        self.part = None;
+        let Some(object) = self.object.take() else { return };
         if let Some(sending) = object.sending {
             sending.abort();
         }
