@@ -226,15 +226,9 @@ impl Registry {
     /// Answers what is the upstream's to answer; nothing if the folder does.
     pub(super) async fn relayed(&self, route: &Route, head: &Parts) -> Result<Option<Reply>, Refusal> {
         let Some(gateway) = &self.gateway else { return Ok(None) };
-        let reads = matches!(head.method, Method::GET | Method::HEAD);
-        let (name, path, unknown) = match route {
-            Route::Blob(name, digest) if reads => (name, format!("blobs/{digest}"), "BLOB_UNKNOWN"),
-            Route::Manifest(name, target) if reads => {
-                (name, format!("manifests/{target}"), "MANIFEST_UNKNOWN")
-            }
-            Route::Referrers(name, digest) if reads => (name, format!("referrers/{digest}"), "UNSUPPORTED"),
-            Route::Tags(name) if reads => (name, TAGS.to_owned(), "NAME_UNKNOWN"),
-            Route::Blob(..) | Route::Manifest(..) if head.method == Method::DELETE => {
+        let (name, path, unknown) = match (head.method.as_str(), sought(route)) {
+            ("GET" | "HEAD", Some(sought)) => sought,
+            ("DELETE", _) if matches!(route, Route::Blob(..) | Route::Manifest(..)) => {
                 let message = "a gateway deletes nothing: ask its upstream to";
                 let methods = route.methods().trim_end_matches(", DELETE");
                 let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message);
@@ -283,6 +277,17 @@ impl Registry {
             }
             _ => false,
         }
+    }
+}
+
+/// Returns what the upstream has of this: in which repository, under which path there, and what it is if it has none.
+fn sought(route: &Route) -> Option<(&Name, String, &'static str)> {
+    match route {
+        Route::Blob(name, digest) => Some((name, format!("blobs/{digest}"), "BLOB_UNKNOWN")),
+        Route::Manifest(name, target) => Some((name, format!("manifests/{target}"), "MANIFEST_UNKNOWN")),
+        Route::Referrers(name, digest) => Some((name, format!("referrers/{digest}"), "UNSUPPORTED")),
+        Route::Tags(name) => Some((name, TAGS.to_owned(), "NAME_UNKNOWN")),
+        _ => None,
     }
 }
 
