@@ -18,6 +18,7 @@ use crate::{
             DOCKER_CONTENT_DIGEST, Name, Needed, Refusal, Reply, Target, content_length, created, empty,
             etag, full, parameters, set,
         },
+        storage::Removal,
         tasks::blocking,
     },
 };
@@ -80,9 +81,9 @@ impl Registry {
     /// `DELETE /v2/<name>/manifests/<tag or digest>`: a tag alone, or a manifest with all its tags.
     pub(super) async fn delete_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
         match self.storage.remove_manifest(name, target).await? {
-            None => Err(unknown_name()),
-            Some(false) => Err(unknown()),
-            Some(true) => Ok(empty(StatusCode::ACCEPTED, &[])),
+            Removal::NoRepository => Err(unknown_name()),
+            Removal::NoManifest => Err(unknown()),
+            Removal::Done => Ok(empty(StatusCode::ACCEPTED, &[])),
         }
     }
 

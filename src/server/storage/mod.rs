@@ -81,6 +81,14 @@ pub(super) enum Stored {
     Objects(objects::Stored),
 }
 
+/// What came of taking a manifest or a tag away.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    Done,
+    NoManifest,
+    NoRepository,
+}
+
 /// Does with a folder what its disk does, on a thread that may wait for that, and with a bucket what is done there.
 macro_rules! done {
     ($storage:expr, $disk:ident => $on_disk:expr, $objects:ident => $in_bucket:expr) => {
@@ -165,9 +173,8 @@ impl Storage {
             objects => objects.put_manifest(name, tags, manifest))
     }
 
-    /// Takes a tag away, or a manifest with all its tags. Returns whether it was there; nothing if there is no such
-    /// repository.
-    pub(super) async fn remove_manifest(&self, name: Name, target: Target) -> Result<Option<bool>> {
+    /// Takes a tag away, or a manifest with all its tags.
+    pub(super) async fn remove_manifest(&self, name: Name, target: Target) -> Result<Removal> {
         done!(self, disk => disk.remove_manifest(&name, &target), objects => objects.remove_manifest(name, target))
     }
 

@@ -9,7 +9,7 @@ use crate::{
     oci::{Content, Digest, Manifest},
     server::{
         protocol::{Name, Needed, Refusal, Target},
-        storage::session::Session,
+        storage::{Removal, session::Session},
     },
 };
 
@@ -83,19 +83,19 @@ impl Disk {
     }
 
     /// Takes a tag away, or a manifest with all its tags.
-    pub(in crate::server) fn remove_manifest(&self, name: &Name, target: &Target) -> Result<Option<bool>> {
-        let Some(locked) = self.lock(name)? else { return Ok(None) };
-        let Some(mut index) = self.index(name)? else { return Ok(None) };
+    pub(in crate::server) fn remove_manifest(&self, name: &Name, target: &Target) -> Result<Removal> {
+        let Some(locked) = self.lock(name)? else { return Ok(Removal::NoRepository) };
+        let Some(mut index) = self.index(name)? else { return Ok(Removal::NoRepository) };
         match target {
             Target::Tag(tag) => {
                 if !index.untag(tag) {
-                    return Ok(Some(false));
+                    return Ok(Removal::NoManifest);
                 }
                 locked.write(&index)?;
             }
             Target::Digest(digest) => {
                 if self.manifest(name, digest, None)?.is_none() {
-                    return Ok(Some(false));
+                    return Ok(Removal::NoManifest);
                 }
                 if index.remove(digest) {
                     locked.write(&index)?;
@@ -103,7 +103,7 @@ impl Disk {
                 self.remove(name, digest)?;
             }
         }
-        Ok(Some(true))
+        Ok(Removal::Done)
     }
 
     /// Returns the tags, sorted.

@@ -4,7 +4,10 @@ use super::{Objects, blob_key, store::Document};
 use crate::{
     error::{Context as _, ErrorKind, Result},
     oci::{Algorithm, Digest, Manifest},
-    server::protocol::{Name, Needed, Refusal, Target},
+    server::{
+        protocol::{Name, Needed, Refusal, Target},
+        storage::Removal,
+    },
 };
 
 impl Objects {
@@ -55,19 +58,14 @@ impl Objects {
         Ok(())
     }
 
-    /// Takes a tag away, or a manifest with all its tags. Returns whether it was there; nothing if there is no such
-    /// repository.
-    pub(in crate::server) async fn remove_manifest(
-        &self,
-        name: Name,
-        target: Target,
-    ) -> Result<Option<bool>> {
+    /// Takes a tag away, or a manifest with all its tags.
+    pub(in crate::server) async fn remove_manifest(&self, name: Name, target: Target) -> Result<Removal> {
         match target {
             Target::Tag(tag) => {
                 let key = tag_key(&name, &tag);
                 if self.store.exists(&key).await? {
                     self.store.remove(vec![key]).await?;
-                    return Ok(Some(true));
+                    return Ok(Removal::Done);
                 }
             }
             Target::Digest(digest) => {
@@ -80,11 +78,11 @@ impl Objects {
                     self.store.remove(about).await?;
                     // Last: until it is gone, whoever was interrupted can try again.
                     self.store.remove(vec![key(&name, &digest)]).await?;
-                    return Ok(Some(true));
+                    return Ok(Removal::Done);
                 }
             }
         }
-        Ok(self.is_repository(&name).await?.then_some(false))
+        Ok(if self.is_repository(&name).await? { Removal::NoManifest } else { Removal::NoRepository })
     }
 
     /// Returns the tags of a repository, sorted; nothing if there is no such repository.

@@ -8,7 +8,10 @@ use http::StatusCode;
 use super::*;
 use crate::{
     oci::{Algorithm, Hasher, Manifest},
-    server::{protocol::Target, storage::session::Session},
+    server::{
+        protocol::Target,
+        storage::{Removal, session::Session},
+    },
 };
 
 const MIB: usize = 1 << 20;
@@ -286,10 +289,10 @@ async fn a_manifest_keeps_its_type_and_goes_with_its_tags() {
     assert_eq!((found.bytes, &*found.media_type), (bytes, docker));
     assert_eq!(replica.tags(name.clone()).await.unwrap().unwrap(), ["a", "b", "c"]);
     let untagged = replica.remove_manifest(name.clone(), Target::Tag("b".into())).await.unwrap();
-    assert_eq!(untagged, Some(true));
+    assert_eq!(untagged, Removal::Done);
     assert_eq!(replica.tags(name.clone()).await.unwrap().unwrap(), ["a", "c"]);
     let removed = replica.remove_manifest(name.clone(), Target::Digest(digest.clone())).await.unwrap();
-    assert_eq!(removed, Some(true));
+    assert_eq!(removed, Removal::Done);
     assert!(replica.manifest(name.clone(), Target::Digest(digest)).await.unwrap().is_none());
     assert_eq!(fixture.below("a/b").await, [""; 0]);
 }
