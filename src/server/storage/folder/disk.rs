@@ -53,8 +53,7 @@ impl Disk {
     /// of no repository.
     pub(in crate::server) fn clear(&self, lifetime: Duration) -> Result<()> {
         let clearing = || format!("clearing the registry `{}`", self.root.display());
-        let lock = self.open_lock()?;
-        lock.lock().context(ErrorKind::Local, clearing)?;
+        let _lock = self.lock_folder(fs_err::File::lock)?;
         staging::reap(&self.uploads(), lifetime)?;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let folder = self.root.join("_blobs").join(algorithm.name());
@@ -77,8 +76,7 @@ impl Disk {
 
     /// Makes room for the bytes of an upload.
     pub(super) fn stage(&self, id: &str, algorithm: Algorithm) -> Result<Staging> {
-        let lock = self.open_lock()?;
-        lock.lock_shared().context(ErrorKind::Local, || "making an upload".into())?;
+        let _lock = self.lock_folder(fs_err::File::lock_shared)?;
         Staging::create(self.upload(id), algorithm)
     }
 
@@ -126,8 +124,7 @@ impl Disk {
     /// Takes a blob out of a repository, and off the disk if no other has it. Returns whether it was there.
     pub(super) fn remove(&self, name: &Name, digest: &Digest) -> Result<bool> {
         let removing = || format!("removing a blob of `{name}`");
-        let lock = self.open_lock()?;
-        lock.lock().context(ErrorKind::Local, removing)?;
+        let _lock = self.lock_folder(fs_err::File::lock)?;
         let path = write::blob_path(&self.folder(name), digest);
         match fs_err::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -194,7 +191,7 @@ impl Disk {
 
     /// Locks a repository against every other process and request that would change what it lists; nothing
     /// if there is no such repository.
-    pub(super) fn lock(&self, name: &Name) -> Result<Option<Locked>> {
+    pub(super) fn lock(&self, name: &Name) -> Result<Option<LockedRepository>> {
         let folder = self.folder(name);
         // Never replaced, unlike the index.
         let file = match fs_err::File::open(folder.join(OCI_LAYOUT)) {
@@ -203,11 +200,11 @@ impl Disk {
             Err(error) => return Err(Error::local("opening a repository").because(error)),
         };
         file.lock().context(ErrorKind::Local, || format!("locking `{}`", folder.display()))?;
-        Ok(Some(Locked { folder, _file: file }))
+        Ok(self.index(name)?.map(|index| LockedRepository { index, folder, _file: file }))
     }
 
     /// Makes a repository, if it is not there, and locks it.
-    pub(super) fn make(&self, name: &Name) -> Result<Locked> {
+    pub(super) fn make(&self, name: &Name) -> Result<LockedRepository> {
         self.make_folder(name)?;
         self.lock(name)?.ok_or_else(|| Error::local(format!("the repository `{name}` has just been removed")))
     }
@@ -217,8 +214,7 @@ impl Disk {
         if folder.join(OCI_LAYOUT).exists() {
             return Ok(());
         }
-        let lock = self.open_lock()?;
-        lock.lock().context(ErrorKind::Local, || format!("locking `{}`", self.root.display()))?;
+        let _lock = self.lock_folder(fs_err::File::lock)?;
         write::init(&folder)?;
         sync(&folder.join(BLOBS))?;
         folder.ancestors().skip(1).take_while(|outer| outer.starts_with(&self.root)).try_for_each(sync)
@@ -227,8 +223,7 @@ impl Disk {
     /// Has `link` give a blob its name in a repository, while nobody takes blobs away.
     fn link(&self, name: &Name, digest: &Digest, link: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.make_folder(name)?;
-        let lock = self.open_lock()?;
-        lock.lock_shared().context(ErrorKind::Local, || format!("locking `{}`", self.root.display()))?;
+        let _lock = self.lock_folder(fs_err::File::lock_shared)?;
         let blobs = self.folder(name).join(BLOBS);
         let folder = blobs.join(digest.algorithm().name());
         if !folder.exists() {
@@ -252,30 +247,35 @@ impl Disk {
         self.root.join("_uploads")
     }
 
-    /// Opens the file that is locked while uploads and repositories come and go. Each opening is a lock of
-    /// its own, also against other threads.
-    fn open_lock(&self) -> Result<fs_err::File> {
-        fs_err::OpenOptions::new()
+    /// Locks the folder while uploads and repositories come and go. Each opening is a lock of its own, also against
+    /// other threads.
+    fn lock_folder(&self, lock: fn(&fs_err::File) -> io::Result<()>) -> Result<fs_err::File> {
+        let locking = || format!("locking `{}`", self.root.display());
+        let file = fs_err::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .open(self.root.join("_lock"))
-            .context(ErrorKind::Local, || format!("locking `{}`", self.root.display()))
+            .context(ErrorKind::Local, locking)?;
+        lock(&file).context(ErrorKind::Local, locking)?;
+        Ok(file)
     }
 }
 
 /// A repository that nobody else changes.
 #[derive(Debug)]
 #[must_use = "the lock lasts as long as this"]
-pub(super) struct Locked {
+pub(super) struct LockedRepository {
+    /// What it lists.
+    pub(super) index: Index,
     folder: PathBuf,
     _file: fs_err::File,
 }
 
-impl Locked {
-    /// Writes what the repository lists.
-    pub(super) fn write(&self, index: &Index) -> Result<()> {
-        write::write_atomic(&self.folder.join(INDEX), &index.to_bytes())
+impl LockedRepository {
+    /// Writes what it lists.
+    pub(super) fn write(&self) -> Result<()> {
+        write::write_atomic(&self.folder.join(INDEX), &self.index.to_bytes())
     }
 }
 

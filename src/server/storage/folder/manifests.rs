@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{disk::Disk, index::Index};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     layout::write,
     oci::{Content, Digest, Manifest},
     server::{
@@ -57,14 +57,13 @@ impl Disk {
         tags: &[String],
         manifest: &Manifest,
     ) -> Result<(), Refusal> {
-        let locked = self.make(name)?;
-        let gone = || Error::local(format!("the repository `{name}` has just been removed"));
-        let mut index = self.index(name)?.ok_or_else(gone)?;
-        let before = index.clone();
+        let mut repository = self.make(name)?;
+        let before = repository.index.clone();
         let known = self.blob(name, &manifest.digest)?.is_some();
         let mut staging = self.stage(Session::new(name.clone()).id(), manifest.digest.algorithm())?;
         staging.append(std::slice::from_ref(&manifest.bytes))?;
         self.commit(&staging, name, &manifest.digest)?;
+        let index = &mut repository.index;
         // One that was here and is not listed is the child of an index. What is about another one is found in the list
         // alone, and whoever stored it may have been killed before it was listed.
         if !known || manifest.subject.is_some() {
@@ -73,32 +72,31 @@ impl Disk {
         for tag in tags {
             index.tag(manifest, tag);
         }
-        self.adopt_children(name, &mut index, manifest)?;
-        if index != before {
+        self.adopt_children(name, index, manifest)?;
+        if *index != before {
             write::check_index(index.to_bytes().len() as u64)
                 .map_err(|error| Refusal::bad_request("UNSUPPORTED", error.message()))?;
-            locked.write(&index)?;
+            repository.write()?;
         }
         Ok(())
     }
 
     /// Takes a tag away, or a manifest with all its tags.
     pub(in crate::server) fn remove_manifest(&self, name: &Name, target: &Target) -> Result<Removal> {
-        let Some(locked) = self.lock(name)? else { return Ok(Removal::NoRepository) };
-        let Some(mut index) = self.index(name)? else { return Ok(Removal::NoRepository) };
+        let Some(mut repository) = self.lock(name)? else { return Ok(Removal::NoRepository) };
         match target {
             Target::Tag(tag) => {
-                if !index.untag(tag) {
+                if !repository.index.untag(tag) {
                     return Ok(Removal::NoManifest);
                 }
-                locked.write(&index)?;
+                repository.write()?;
             }
             Target::Digest(digest) => {
                 if self.manifest(name, digest, None)?.is_none() {
                     return Ok(Removal::NoManifest);
                 }
-                if index.remove(digest) {
-                    locked.write(&index)?;
+                if repository.index.remove(digest) {
+                    repository.write()?;
                 }
                 self.remove(name, digest)?;
             }
