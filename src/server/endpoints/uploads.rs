@@ -118,9 +118,9 @@ impl Registry {
         head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Refusal> {
-        let part = Part::of(&head.headers)?;
+        let chunk = Chunk::of(&head.headers)?;
         let mut upload = self.storage.receive(name.clone(), digest.algorithm()).await?;
-        if let Err(refusal) = self.append(&mut upload, &part, body).await {
+        if let Err(refusal) = self.append(&mut upload, &chunk, body).await {
             upload.discard().await;
             return Err(refusal);
         }
@@ -128,7 +128,7 @@ impl Registry {
         Ok(self.arrived(&name, digest))
     }
 
-    /// Appends a request's body to a session, if it is the next part of the blob and nobody else is at it. What came
+    /// Appends a request's body to a session, if it is the next chunk of the blob and nobody else is at it. What came
     /// counts, even if the body broke off.
     async fn take(
         &self,
@@ -137,20 +137,20 @@ impl Registry {
         head: &Parts,
         body: &mut Incoming,
     ) -> Result<Upload, Refusal> {
-        let part = Part::of(&head.headers)?;
+        let chunk = Chunk::of(&head.headers)?;
         let mut upload = self.storage.take(name, id).await?;
-        if part.first.is_some_and(|first| first != upload.session().offset) {
+        if chunk.first.is_some_and(|first| first != upload.session().offset) {
             return Err(upload.session().out_of_order("the bytes are not the next ones"));
         }
-        let appended = self.append(&mut upload, &part, body).await;
+        let appended = self.append(&mut upload, &chunk, body).await;
         upload.save().await?;
         appended.map(|()| upload)
     }
 
     /// Appends a request's body, as far as it comes.
-    async fn append(&self, upload: &mut Upload, part: &Part, body: &mut Incoming) -> Result<(), Refusal> {
+    async fn append(&self, upload: &mut Upload, chunk: &Chunk, body: &mut Incoming) -> Result<(), Refusal> {
         let most = self.options.chunk_max.unwrap_or(u64::MAX);
-        if part.size.is_some_and(|size| size > most) {
+        if chunk.size.is_some_and(|size| size > most) {
             return Err(too_large(most));
         }
         let (mut taken, mut body) = (0, Body::new(body, self.options.patience));
@@ -162,13 +162,13 @@ impl Registry {
             if taken > most {
                 return Err(too_large(most));
             }
-            if part.size.is_some_and(|size| size < taken) {
-                return Err(part_of_wrong_size());
+            if chunk.size.is_some_and(|size| size < taken) {
+                return Err(chunk_of_wrong_size());
             }
             upload.append(batch).await?;
         }
-        let whole = part.size.is_none_or(|size| size == taken);
-        body.finish().and(if whole { Ok(()) } else { Err(part_of_wrong_size()) })
+        let whole = chunk.size.is_none_or(|size| size == taken);
+        body.finish().and(if whole { Ok(()) } else { Err(chunk_of_wrong_size()) })
     }
 
     /// Says that a blob has come in, to the client and to the gateway.
@@ -197,14 +197,14 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// A lock of another process cannot be waited for and given up at the same time.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The part of a blob that a request says its body is.
+/// Which bytes of a blob a request says its body is.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Part {
+struct Chunk {
     first: Option<u64>,
     size: Option<u64>,
 }
 
-impl Part {
+impl Chunk {
     /// Reads `Content-Range` and `Content-Length`, which must agree.
     fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let size = content_length(headers);
@@ -217,7 +217,7 @@ impl Part {
         };
         let of_range = last.checked_sub(first).and_then(|size| size.checked_add(1)).ok_or_else(malformed)?;
         if size.is_some_and(|size| size != of_range) {
-            return Err(part_of_wrong_size());
+            return Err(chunk_of_wrong_size());
         }
         Ok(Self { first: Some(first), size: Some(of_range) })
     }
@@ -227,7 +227,7 @@ fn location(name: &Name, digest: &Digest) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
-fn part_of_wrong_size() -> Refusal {
+fn chunk_of_wrong_size() -> Refusal {
     Refusal::bad_request("SIZE_INVALID", "the body has not the size that Content-Range states")
 }
 
@@ -246,8 +246,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_what_both_headers_say() {
-        let part = |range: Option<&str>, length: Option<&str>| {
+    fn a_chunk_is_what_both_headers_say() {
+        let chunk = |range: Option<&str>, length: Option<&str>| {
             let mut headers = HeaderMap::new();
             if let Some(range) = range {
                 headers.insert(CONTENT_RANGE, range.parse().unwrap());
@@ -255,12 +255,12 @@ mod tests {
             if let Some(length) = length {
                 headers.insert(http::header::CONTENT_LENGTH, length.parse().unwrap());
             }
-            Part::of(&headers).ok()
+            Chunk::of(&headers).ok()
         };
-        assert_eq!(part(None, None), Some(Part::default()));
-        assert_eq!(part(None, Some("4")), Some(Part { first: None, size: Some(4) }));
-        assert_eq!(part(Some("3-6"), None), Some(Part { first: Some(3), size: Some(4) }));
-        assert_eq!(part(Some("3-6"), Some("4")), Some(Part { first: Some(3), size: Some(4) }));
+        assert_eq!(chunk(None, None), Some(Chunk::default()));
+        assert_eq!(chunk(None, Some("4")), Some(Chunk { first: None, size: Some(4) }));
+        assert_eq!(chunk(Some("3-6"), None), Some(Chunk { first: Some(3), size: Some(4) }));
+        assert_eq!(chunk(Some("3-6"), Some("4")), Some(Chunk { first: Some(3), size: Some(4) }));
         for (range, length) in [
             ("3-6", Some("5")),
             ("6-3", None),
@@ -271,7 +271,7 @@ mod tests {
             ("-1", None),
             ("", None),
         ] {
-            assert_eq!(part(Some(range), length), None, "{range}");
+            assert_eq!(chunk(Some(range), length), None, "{range}");
         }
     }
 }
