@@ -4,7 +4,7 @@
 //! (`sha256sum -c FILE.parts`) and put together by `cat`. Whoever reads parts is told first which are missing or
 //! damaged, all of them at once.
 
-use std::{collections::HashMap, ffi::OsStr, fmt::Write as _, num::NonZero, path::Path, thread};
+use std::{collections::BTreeMap, ffi::OsStr, fmt::Write as _, num::NonZero, path::Path, thread};
 
 use parking_lot::Mutex;
 
@@ -96,7 +96,7 @@ impl Parts {
     /// Reads every part in `dir` once, and returns the file that they are.
     pub fn open(&self, dir: &Path) -> Result<Blob> {
         let queue = Mutex::new(self.parts.iter().enumerate());
-        let checked = Mutex::new(HashMap::new());
+        let checked = Mutex::new(BTreeMap::new());
         let next = || queue.lock().next();
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
@@ -108,10 +108,8 @@ impl Parts {
                 });
             }
         });
-        let mut checked = checked.into_inner();
-        let results = (0..self.parts.len()).filter_map(|number| checked.remove(&number));
         let (mut blobs, mut problems) = (Vec::new(), Vec::new());
-        for result in results {
+        for result in checked.into_inner().into_values() {
             match result {
                 Ok(blob) => blobs.push(blob),
                 Err(problem) => problems.push(problem),
