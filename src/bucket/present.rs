@@ -42,7 +42,7 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     /// The same, for objects in parts that are named one by one; a folder has none.
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the embedded registry has such"))]
-    parts: Option<Arc<dyn MultipartStore>>,
+    multipart: Option<Arc<dyn MultipartStore>>,
     prefix: String,
     name: String,
     patience: Duration,
@@ -84,19 +84,19 @@ impl Bucket {
         let store = connect(&url, variables, &clients);
         // As in registry/transport: a machine may trust nobody.
         let store = store.or_else(|_| connect(&url, variables, &trusting_mozilla(clients)));
-        let (store, parts) = store.map_err(|error| {
+        let (store, multipart) = store.map_err(|error| {
             Error::local(format!("setting up the bucket `{url}`: {}", words(&error)))
                 .with_hint("look at the variables AWS_…, GOOGLE_… or AZURE_…")
         })?;
-        Ok(Self { store, parts, prefix: prefix.to_string(), name: url.to_string(), patience: PATIENCE })
+        Ok(Self { store, multipart, prefix: prefix.to_string(), name: url.to_string(), patience: PATIENCE })
     }
 
     /// Makes one in memory.
     #[cfg(all(test, feature = "server"))]
     pub(crate) fn in_memory() -> Self {
         let store = Arc::new(object_store::memory::InMemory::new());
-        let parts = Some(Arc::clone(&store) as Arc<dyn MultipartStore>);
-        Self { store, parts, prefix: String::new(), name: "memory".into(), patience: PATIENCE }
+        let multipart = Some(Arc::clone(&store) as Arc<dyn MultipartStore>);
+        Self { store, multipart, prefix: String::new(), name: "memory".into(), patience: PATIENCE }
     }
 
     /// Sets how long a question may take, and how long a transfer may stand still.
@@ -210,8 +210,8 @@ impl Bucket {
 
     /// Returns what puts objects in parts, if that can be done here.
     #[cfg(feature = "server")]
-    pub(crate) fn parts(&self) -> Option<&Arc<dyn MultipartStore>> {
-        self.parts.as_ref()
+    pub(crate) fn multipart(&self) -> Option<&Arc<dyn MultipartStore>> {
+        self.multipart.as_ref()
     }
 
     /// Returns where an object lies.

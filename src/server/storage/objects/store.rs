@@ -36,7 +36,7 @@ const NOTE: &str = "longshore";
 #[derive(Clone)]
 pub(super) struct Store {
     bucket: Bucket,
-    parts: Arc<dyn MultipartStore>,
+    multipart: Arc<dyn MultipartStore>,
     heeds_conditions: bool,
 }
 
@@ -81,12 +81,12 @@ impl Store {
     /// Finds out whether the bucket lets us in, and what it can do.
     pub(super) async fn open(bucket: Bucket) -> Result<Self> {
         let opening = format!("opening the registry in `{}`", bucket.name());
-        let parts = bucket.parts().cloned().ok_or_else(|| {
+        let multipart = bucket.multipart().cloned().ok_or_else(|| {
             Error::usage("a registry cannot lie at such an address")
                 .with_hint("a folder is served by its path")
                 .while_doing(opening.clone())
         })?;
-        let mut store = Self { bucket, parts, heeds_conditions: true };
+        let mut store = Self { bucket, multipart, heeds_conditions: true };
         store.heeds_conditions = store.probe().await.map_err(|error| error.while_doing(opening))?;
         if !store.heeds_conditions {
             tracing::warn!(
@@ -261,13 +261,13 @@ impl Store {
     /// Begins an object whose parts come one by one; returns what they are put to.
     pub(super) async fn begin(&self, key: &str) -> Result<String> {
         let path = self.bucket.path(key)?;
-        self.in_time(writing(key), self.parts.create_multipart(&path).map_err(failed)).await
+        self.in_time(writing(key), self.multipart.create_multipart(&path).map_err(failed)).await
     }
 
     /// Puts one of the parts of an object.
     pub(super) async fn put_part(&self, key: &str, id: &str, index: usize, bytes: Bytes) -> Result<PartId> {
         let (path, id, size) = (self.bucket.path(key)?, id.to_owned(), bytes.len() as u64);
-        let putting = self.parts.put_part(&path, &id, index, bytes.into()).map_err(failed);
+        let putting = self.multipart.put_part(&path, &id, index, bytes.into()).map_err(failed);
         self.transfer(key, size, putting).await
     }
 
@@ -275,7 +275,7 @@ impl Store {
     pub(super) async fn complete(&self, key: &str, id: &str, parts: Vec<PartId>, size: u64) -> Result<()> {
         let (path, id) = (self.bucket.path(key)?, id.to_owned());
         let completing = async {
-            match self.parts.complete_multipart(&path, &id, parts).await {
+            match self.multipart.complete_multipart(&path, &id, parts).await {
                 // The parts are gone, and the object is there: an attempt that nobody answered has made it.
                 Err(StoreError::NotFound { .. }) if self.exists(key).await? => Ok(()),
                 completed => completed.map_err(failed).map(drop),
@@ -288,7 +288,7 @@ impl Store {
     pub(super) async fn abort(&self, key: &str, id: &str) {
         let aborting = async {
             let path = self.bucket.path(key)?;
-            self.bucket.in_time(self.parts.abort_multipart(&path, &id.to_owned()).map_err(failed)).await
+            self.bucket.in_time(self.multipart.abort_multipart(&path, &id.to_owned()).map_err(failed)).await
         };
         if let Err(error) = aborting.await {
             tracing::debug!("parts of `{key}` are left in the bucket: {error}");
