@@ -36,6 +36,13 @@ impl Algorithm {
         [Self::Sha256, Self::Sha512].into_iter().find(|algorithm| algorithm.name() == name)
     }
 
+    /// Returns the digest of `bytes`.
+    pub fn digest(self, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(self);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
     const fn hex_length(self) -> usize {
         match self {
             Self::Sha256 => 64,
@@ -54,9 +61,7 @@ pub struct Digest {
 impl Digest {
     /// Returns the sha256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(bytes);
-        hasher.finish()
+        Algorithm::Sha256.digest(bytes)
     }
 
     /// Returns the hash function.

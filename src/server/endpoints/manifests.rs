@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use crate::{
     error::chain,
-    oci::{Algorithm, Content, Digest, Hasher, Manifest, manifest::MANIFEST_LIMIT, reference::check_tag},
+    oci::{Content, Digest, Manifest, manifest::MANIFEST_LIMIT, reference::check_tag},
     server::{
         Registry,
         protocol::{
@@ -134,7 +134,7 @@ async fn read(headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Refusal
 /// Makes a manifest of what was sent to a tag or digest.
 fn parse(bytes: Bytes, target: &Target, declared: Option<&str>) -> Result<Manifest, Refusal> {
     let digest = match target {
-        Target::Digest(digest) => digest_of(&bytes, digest.algorithm()),
+        Target::Digest(digest) => digest.algorithm().digest(&bytes),
         Target::Tag(_) => Digest::of(&bytes),
     };
     if let Target::Digest(asked) = target
@@ -153,12 +153,6 @@ fn sent(manifest: Manifest) -> Reply {
     set(reply.headers_mut(), ETAG, &etag(&manifest.digest));
     set(reply.headers_mut(), DOCKER_CONTENT_DIGEST, &digest);
     reply
-}
-
-fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
-    hasher.update(bytes);
-    hasher.finish()
 }
 
 fn unknown() -> Refusal {

@@ -59,9 +59,7 @@ async fn an_image_in_chunks_comes_back_and_lies_in_a_layout() {
 #[tokio::test]
 async fn every_way_to_bring_a_blob_works() {
     let registry = Fixture::start().await;
-    let mut digest = Hasher::new(Algorithm::Sha512);
-    digest.update(b"long");
-    let digest = digest.finish();
+    let digest = Algorithm::Sha512.digest(b"long");
     // One POST.
     let path = format!("/v2/a/blobs/uploads/?digest={digest}");
     let reply = registry.request(Method::POST, &path).body("long").send().await.unwrap();

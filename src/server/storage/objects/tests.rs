@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::*;
 use crate::{
-    oci::{Algorithm, Hasher, Manifest},
+    oci::{Algorithm, Manifest},
     server::{
         protocol::Target,
         storage::{Removal, session::Session},
@@ -265,9 +265,7 @@ async fn a_blob_lies_there_once_and_for_as_long_as_anybody_wants_it() {
 async fn a_digest_of_another_function_is_computed_from_what_lies_there() {
     let fixture = Fixture::new();
     let bytes = noise(9 * MIB);
-    let mut hasher = Hasher::new(Algorithm::Sha512);
-    hasher.update(&bytes);
-    let digest = hasher.finish();
+    let digest = Algorithm::Sha512.digest(&bytes);
     let session = fixture.begin().await;
     fixture.append(&session, &bytes).await.unwrap();
     fixture.take(&session).await.commit(digest.clone()).await.unwrap();
