@@ -2,7 +2,6 @@
 
 use http::{StatusCode, header::LINK, request::Parts};
 
-use super::manifests::unknown_name;
 use crate::server::{
     Registry,
     protocol::{Name, Refusal, Reply, json, parameter, set},
@@ -25,7 +24,7 @@ impl Registry {
     /// `GET /v2/<name>/tags/list`, all of it or `n` tags after `last`.
     pub(super) async fn get_tags(&self, name: Name, head: &Parts) -> Result<Reply, Refusal> {
         let page = Page::parse(head)?;
-        let tags = self.storage.tags(name.clone()).await?.ok_or_else(unknown_name)?;
+        let tags = self.storage.tags(name.clone()).await?.ok_or_else(Refusal::no_repository)?;
         let (tags, next) = page.of(&tags);
         let reply = json(StatusCode::OK, &serde_json::json!({ "name": name.to_string(), "tags": tags }));
         Ok(with_next(reply, &format!("/v2/{name}/tags/list"), next))

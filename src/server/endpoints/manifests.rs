@@ -81,7 +81,7 @@ impl Registry {
     /// `DELETE /v2/<name>/manifests/<tag or digest>`: a tag alone, or a manifest with all its tags.
     pub(super) async fn delete_manifest(&self, name: Name, target: Target) -> Result<Reply, Refusal> {
         match self.storage.remove_manifest(name, target).await? {
-            Removal::NoRepository => Err(unknown_name()),
+            Removal::NoRepository => Err(Refusal::no_repository()),
             Removal::NoManifest => Err(unknown()),
             Removal::Done => Ok(empty(StatusCode::ACCEPTED, &[])),
         }
@@ -157,8 +157,4 @@ fn sent(manifest: Manifest) -> Reply {
 
 fn unknown() -> Refusal {
     Refusal::not_found("MANIFEST_UNKNOWN", "the repository has no such manifest")
-}
-
-pub(super) fn unknown_name() -> Refusal {
-    Refusal::not_found("NAME_UNKNOWN", "there is no such repository")
 }

@@ -15,7 +15,7 @@ use hyper::body::{Body as _, Incoming};
 pub(super) use self::manifests::MOST_LARGE;
 use super::{
     Registry,
-    protocol::{HEALTH, Refusal, Reply, Route, json, no_such_method, unless_known},
+    protocol::{HEALTH, Refusal, Reply, Route, json, unless_known},
 };
 
 /// How much of a refused request's body is read and thrown away before the connection is cut.
@@ -81,7 +81,7 @@ impl Registry {
             (Route::Catalog, &Method::GET) => self.get_catalog(head).await,
             (Route::Tags(name), &Method::GET) => self.get_tags(name, head).await,
             (Route::Referrers(name, digest), &Method::GET) => self.get_referrers(name, digest, head).await,
-            _ => Err(no_such_method(methods)),
+            _ => Err(Refusal::wrong_method(methods, "this cannot be done with this path")),
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use http::{Method, StatusCode, header::ALLOW, request::Parts};
+use http::{Method, request::Parts};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -231,8 +231,7 @@ impl Registry {
             ("DELETE", _) if matches!(route, Route::Blob(..) | Route::Manifest(..)) => {
                 let message = "a gateway deletes nothing: ask its upstream to";
                 let methods = route.methods().trim_end_matches(", DELETE");
-                let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message);
-                return Err(refusal.with(ALLOW, methods));
+                return Err(Refusal::wrong_method(methods, message));
             }
             _ => return Ok(None),
         };

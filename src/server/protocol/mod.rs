@@ -12,5 +12,5 @@ pub(super) use self::{
     reply::{
         DOCKER_CONTENT_DIGEST, Refusal, Reply, UPLOAD_ID, created, empty, etag, full, json, set, unless_known,
     },
-    routes::{HEALTH, METRICS, Route, content_length, no_such_method, parameter, parameters},
+    routes::{HEALTH, METRICS, Route, content_length, parameter, parameters},
 };

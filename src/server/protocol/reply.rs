@@ -8,7 +8,7 @@ use std::{borrow::Cow, io};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION},
+    header::{ALLOW, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION},
 };
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::ext::ReasonPhrase;
@@ -57,6 +57,16 @@ impl Refusal {
     /// Refuses something that is not right.
     pub(in crate::server) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// Refuses a method, and names those that do.
+    pub(in crate::server) fn wrong_method(methods: &str, message: &str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message).with(ALLOW, methods)
+    }
+
+    /// Refuses what needs a repository that is not there.
+    pub(in crate::server) fn no_repository() -> Self {
+        Self::not_found("NAME_UNKNOWN", "there is no such repository")
     }
 
     /// Refuses bytes that are not what they should be.

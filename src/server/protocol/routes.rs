@@ -1,11 +1,7 @@
 //! What a request asks for: its path taken apart into checked `names`, and the small things that several verbs read. No
 //! I/O.
 
-use http::{
-    HeaderMap, StatusCode,
-    header::{ALLOW, CONTENT_LENGTH},
-    request::Parts,
-};
+use http::{HeaderMap, header::CONTENT_LENGTH, request::Parts};
 use url::form_urlencoded;
 
 use super::{
@@ -132,12 +128,6 @@ pub(in crate::server) fn parameters(head: &Parts, name: &str) -> Vec<String> {
 /// Returns the length a request states for its body.
 pub(in crate::server) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Refuses a method that a path does not know, and names those that it does.
-pub(in crate::server) fn no_such_method(methods: &str) -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done with this path")
-        .with(ALLOW, methods)
 }
 
 #[cfg(test)]
