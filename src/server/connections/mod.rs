@@ -60,13 +60,9 @@ async fn begin(stream: TcpStream, peer: SocketAddr, registry: Arc<Registry>, sto
         return;
     }
     let stream = Patient::new(stream, registry.options.patience, Arc::clone(&registry.metrics.traffic));
-    match &registry.options.tls {
-        None => converse(stream, peer, registry, stopped).await,
-        Some(tls) => {
-            if let Some(stream) = tls.accept(stream, HEADER_TIMEOUT).await {
-                converse(stream, peer, registry, stopped).await;
-            }
-        }
+    let Some(tls) = &registry.options.tls else { return converse(stream, peer, registry, stopped).await };
+    if let Some(stream) = tls.accept(stream, HEADER_TIMEOUT).await {
+        converse(stream, peer, registry, stopped).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the registry has, as the handlers see it: repositories with their blobs, manifests and tags, and uploads on
+//! What the registry has, as the endpoints see it: repositories with their blobs, manifests and tags, and uploads on
 //! their way in. They know nothing of files, objects or locks: that is `folder` and `objects`, which do the same.
 //!
 //! In a folder the body of an upload flows from the socket through a hasher into a file and is never held; what the next
