@@ -20,11 +20,13 @@ use serde_json::{Value, json};
 use super::{
     Context, ExitStatus,
     cache::CacheArgs,
+    options::{
+        recipe::RecipeArgs,
+        source::SourceArgs,
+        value::{size, typed},
+    },
     pressing::Pressing,
     progress::ProgressArgs,
-    recipe::RecipeArgs,
-    source::SourceArgs,
-    value::{size, typed},
 };
 
 /// Write images into one OCI archive, for the far side of an air gap

@@ -14,7 +14,7 @@ use longshore::{
 };
 use serde_json::json;
 
-use super::{Context, ExitStatus, value};
+use super::{Context, ExitStatus, options::value};
 
 /// Which cache, and how large it may get.
 #[derive(Debug, clap::Args)]

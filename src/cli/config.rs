@@ -20,7 +20,7 @@ use longshore::{
 use serde_json::json;
 use toml::{Table, Value};
 
-use super::{Context, ExitStatus, environment::Environment, value::meant};
+use super::{Context, ExitStatus, environment::Environment, options::value::meant};
 
 /// Say what options are set to, and where that is said
 #[derive(Debug, clap::Args)]

@@ -22,10 +22,12 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    access::{AccessArgs, CredsArgs},
     login::registry,
-    table::{self, Column},
-    value::{more_than_nothing, size_of_something},
+    options::{
+        access::{AccessArgs, CredsArgs},
+        value::{more_than_nothing, size_of_something},
+    },
+    output::table::{self, Column},
 };
 
 /// Say what a registry does, and what a push to it would do

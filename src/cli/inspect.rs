@@ -19,9 +19,11 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    output::Printer,
-    source::SourceArgs,
-    table::{self, Column},
+    options::source::SourceArgs,
+    output::{
+        Printer,
+        table::{self, Column},
+    },
 };
 
 /// Show the images of a source

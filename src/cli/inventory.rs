@@ -17,9 +17,11 @@ use serde_json::json;
 
 use super::{
     Context, ExitStatus,
-    access::{AccessArgs, CredsArgs},
+    options::{
+        access::{AccessArgs, CredsArgs},
+        source::SourceArgs,
+    },
     output::ascii,
-    source::SourceArgs,
 };
 
 /// List the blobs that a site has, for `longshore bundle --base`

@@ -17,7 +17,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 
 use super::{
     Context, ExitStatus,
-    access::{AccessArgs, password_from_stdin, password_in_argv},
+    options::access::{AccessArgs, password_from_stdin, password_in_argv},
 };
 
 /// Log in to a registry

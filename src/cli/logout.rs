@@ -6,7 +6,7 @@ use longshore::{
     registry::{credentials::auth_file::Key, login::LoginFile},
 };
 
-use super::{Context, ExitStatus, access::FileArgs, login::registry};
+use super::{Context, ExitStatus, login::registry, options::access::FileArgs};
 
 /// Log out of a registry
 ///

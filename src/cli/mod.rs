@@ -1,39 +1,24 @@
 //! The command line: one file per command. Everything that prints, asks the environment or knows clap is here.
 
-mod access;
 mod bundle;
 mod cache;
 mod completions;
 mod config;
-mod disk;
 mod doctor;
-mod dry_run;
 mod embedded;
 mod environment;
-mod gateway;
 mod inspect;
 mod inventory;
-mod line;
 mod login;
 mod logout;
-mod open_files;
-mod other_tools;
-mod outcome;
+mod options;
 mod output;
 mod pressing;
 mod progress;
 mod push;
 mod random_login;
-mod recipe;
 mod report;
 mod serve;
-mod served_images;
-mod source;
-mod summary;
-mod table;
-mod transfer;
-mod user_namespace;
-mod value;
 
 use std::process::ExitCode;
 
@@ -122,7 +107,7 @@ fn command() -> clap::Command {
         let is_usual = arg.is_positional() || USUAL.contains(&arg.get_id().as_str());
         if is_usual { arg } else { arg.hide_short_help(true) }
     };
-    let mut cli = Cli::command().mut_subcommand("serve", |serve| serve.mut_args(gateway::under_upstream));
+    let mut cli = Cli::command().mut_subcommand("serve", |serve| serve.mut_args(serve::under_upstream));
     for long in ["bundle", "doctor", "inventory", "login", "push", "serve"] {
         cli = cli.mut_subcommand(long, |command| command.mut_args(short));
     }
@@ -155,7 +140,7 @@ const USUAL: [&str; 20] = [
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
-    open_files::allow();
+    environment::open_files::allow();
     let environment = Environment::read();
     let command = command();
     let config = match Config::read(&environment, &command) {

@@ -8,7 +8,7 @@ use std::{
 use longshore::event::{Event, Reporter};
 use parking_lot::Mutex;
 
-use crate::cli::{line::Line, output::Printer};
+use crate::cli::output::{Printer, line::Line};
 
 /// Writes events down.
 #[derive(Debug)]

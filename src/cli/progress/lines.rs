@@ -22,8 +22,8 @@ use super::{
     track::{Phase, Track},
 };
 use crate::cli::{
-    dry_run::sum,
     output::{self, Printer},
+    report::dry_run::sum,
 };
 
 /// Bars are drawn so often a second.

@@ -8,7 +8,7 @@ use longshore::{
     push::{IfExists, Mirror},
 };
 
-use super::{super::disk::Disk, Args};
+use super::{Args, disk::Disk};
 
 /// Which images go where.
 pub(super) enum Goal {

@@ -1,9 +1,8 @@
 //! `longshore push`: what was typed becomes what the library needs.
 
-mod entries;
+mod disk;
 mod goal;
 mod list;
-mod node;
 mod options;
 mod order;
 mod ship;
@@ -22,14 +21,16 @@ use self::{
 };
 use super::{
     Context, ExitStatus,
-    access::{AccessArgs, CredsArgs},
     cache::CacheArgs,
+    options::{
+        access::{AccessArgs, CredsArgs},
+        recipe::RecipeArgs,
+        source::SourceArgs,
+        transfer::TransferArgs,
+        value::{one_of, repository, typed},
+    },
     progress::ProgressArgs,
-    recipe::RecipeArgs,
     report::ReportArgs,
-    source::SourceArgs,
-    transfer::TransferArgs,
-    value::{one_of, repository, typed},
 };
 
 /// Push an image to a registry

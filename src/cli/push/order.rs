@@ -14,17 +14,17 @@ use longshore::{
 use tempfile::TempDir;
 
 use super::{
-    super::{
-        Context,
-        disk::Disk,
-        embedded::{self, with_registry},
-        outcome::Errand,
-        pressing::Pressing,
-    },
     Args,
+    disk::Disk,
     goal::{Goal, disk},
     options::options,
     ship::{Done, Goods},
+};
+use crate::cli::{
+    Context,
+    embedded::{self, with_registry},
+    pressing::Pressing,
+    report::outcome::Errand,
 };
 
 /// What all pushes of one command share.

@@ -8,16 +8,14 @@ use longshore::{
     registry::{Client, RateLimit, RegistryError},
 };
 
-use super::{
-    super::{
-        Context, ExitStatus,
-        disk::Disk,
+use super::{Args, disk::Disk, goal::Goal};
+use crate::cli::{
+    Context, ExitStatus,
+    embedded::{self, with_registry},
+    report::{
         dry_run::{self, Outlook},
-        embedded::{self, with_registry},
         outcome::{Errand, Outcome},
     },
-    Args,
-    goal::Goal,
 };
 
 /// What is to be pushed.

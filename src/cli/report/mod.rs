@@ -1,5 +1,9 @@
 //! What a push leaves for others to read: its result on standard output, and the files that were asked for.
 
+pub(super) mod dry_run;
+pub(super) mod outcome;
+mod summary;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -19,7 +23,8 @@ use longshore::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Context, ExitStatus, outcome::Outcome, summary};
+use self::outcome::Outcome;
+use super::{Context, ExitStatus};
 
 /// Where the result goes.
 #[derive(Debug, clap::Args)]

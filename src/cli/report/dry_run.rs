@@ -9,21 +9,21 @@ use longshore::{
 };
 use serde_json::{Value, json};
 
-use super::{
+use super::conclude;
+use crate::cli::{
     Context, ExitStatus,
-    report::conclude,
-    table::{self, Column},
+    output::table::{self, Column},
 };
 
 /// What would become of one destination.
-pub(super) struct Outlook {
+pub(in crate::cli) struct Outlook {
     /// `registry/repository`.
-    pub(super) name: String,
-    pub(super) result: Result<Forecast>,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) result: Result<Forecast>,
 }
 
 /// Prints what would be done.
-pub(super) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Result<ExitStatus> {
+pub(in crate::cli) fn print(outlooks: &[Outlook], json: bool, context: &Context) -> Result<ExitStatus> {
     if json {
         let document = json!({ "destinations": outlooks.iter().map(to_json).collect::<Vec<_>>() });
         context.printer.json(&document)?;
@@ -91,7 +91,7 @@ fn named(blob: &PlannedBlob) -> &str {
 }
 
 /// Counts blobs by what becomes of them, with the bytes that they are now.
-pub(super) fn sum(blobs: &[PlannedBlob]) -> String {
+pub(in crate::cli) fn sum(blobs: &[PlannedBlob]) -> String {
     let of = |steps: &[Todo], what: &str| {
         let blobs: Vec<_> = blobs.iter().filter(|blob| steps.contains(&blob.step)).collect();
         let bytes: u64 = blobs.iter().filter_map(|blob| blob.size.or(blob.source_size)).sum();

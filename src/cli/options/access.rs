@@ -9,11 +9,11 @@ use longshore::{
     registry::{ClientOptions, Credential, Credentials, Secret},
 };
 
-use super::{Context, environment::Environment};
+use crate::cli::{Context, environment::Environment};
 
 /// Where logins are kept.
 #[derive(Debug, clap::Args)]
-pub(super) struct FileArgs {
+pub(in crate::cli) struct FileArgs {
     /// Keep and look for credentials in this file only
     #[arg(long, value_name = "FILE", alias = "dest-authfile", help_heading = "Access")]
     authfile: Option<PathBuf>,
@@ -21,9 +21,9 @@ pub(super) struct FileArgs {
 
 /// Options of how to connect, and whom to trust.
 #[derive(Debug, clap::Args)]
-pub(super) struct AccessArgs {
+pub(in crate::cli) struct AccessArgs {
     #[command(flatten)]
-    pub(super) files: FileArgs,
+    pub(in crate::cli) files: FileArgs,
     /// The registry's certificates, instead of `certs.d/HOST`: authorities `*.crt`, ours `NAME.cert` and `NAME.key`
     #[arg(long, value_name = "DIR", alias = "dest-cert-dir", help_heading = "Access")]
     cert_dir: Option<PathBuf>,
@@ -54,7 +54,7 @@ pub(super) struct AccessArgs {
 
 /// Options of who somebody is, for this command only.
 #[derive(Debug, clap::Args)]
-pub(super) struct CredsArgs {
+pub(in crate::cli) struct CredsArgs {
     /// The user to log in as
     ///
     /// The password comes by `--password-stdin`; a token instead of both by LONGSHORE_TOKEN.
@@ -62,12 +62,17 @@ pub(super) struct CredsArgs {
     creds: Option<String>,
     /// Read the password from standard input
     #[arg(long, help_heading = "Access")]
-    pub(super) password_stdin: bool,
+    pub(in crate::cli) password_stdin: bool,
 }
 
 impl AccessArgs {
     /// Returns how to speak with `host` about a repository of it. Credentials are another matter.
-    pub(super) fn options(&self, host: &str, repository: &str, context: &Context) -> Result<ClientOptions> {
+    pub(in crate::cli) fn options(
+        &self,
+        host: &str,
+        repository: &str,
+        context: &Context,
+    ) -> Result<ClientOptions> {
         let conf = context.environment.registries_conf()?;
         let rule = conf.rule(host, repository);
         if let Some(rule) = rule.filter(|rule| rule.blocked) {
@@ -96,12 +101,12 @@ impl AccessArgs {
 
 impl FileArgs {
     /// Returns the file that logins are kept in.
-    pub(super) fn login_file(&self, environment: &Environment) -> Result<PathBuf> {
+    pub(in crate::cli) fn login_file(&self, environment: &Environment) -> Result<PathBuf> {
         environment.login_file(self.authfile.as_deref())
     }
 
     /// Returns the files in which logins are looked for, in order.
-    pub(super) fn auth_files(&self, environment: &Environment) -> Vec<PathBuf> {
+    pub(in crate::cli) fn auth_files(&self, environment: &Environment) -> Vec<PathBuf> {
         environment.auth_files(self.authfile.as_deref())
     }
 
@@ -143,7 +148,7 @@ fn give_helpers(credentials: &mut Credentials, helpers: &[String], files: &[Path
 
 impl CredsArgs {
     /// Returns what may be shown to registries: what was typed, or what is kept.
-    pub(super) fn credentials(&self, access: &AccessArgs, context: &Context) -> Result<Credentials> {
+    pub(in crate::cli) fn credentials(&self, access: &AccessArgs, context: &Context) -> Result<Credentials> {
         let mut credentials = Credentials::default();
         if let Some(user) = &self.creds {
             if user.contains(':') {
@@ -167,7 +172,7 @@ impl CredsArgs {
 }
 
 /// Reads a password that another program writes.
-pub(super) fn password_from_stdin() -> Result<Secret> {
+pub(in crate::cli) fn password_from_stdin() -> Result<Secret> {
     let mut password = Vec::new();
     std::io::stdin()
         .take(PASSWORD_LIMIT + 1)
@@ -187,7 +192,7 @@ pub(super) fn password_from_stdin() -> Result<Secret> {
 }
 
 /// Refuses a password that came by the command line.
-pub(super) fn password_in_argv(hint: &str) -> Error {
+pub(in crate::cli) fn password_in_argv(hint: &str) -> Error {
     Error::usage("a password on the command line can be read by every user of this machine").with_hint(hint)
 }
 

@@ -7,9 +7,9 @@ use longshore::{
     Error, ErrorKind, error::chain, event::How, oci::Digest, push::Pushed, registry::RegistryError,
 };
 
-use super::{
-    outcome::Outcome,
-    output::Printer,
+use super::outcome::Outcome;
+use crate::cli::output::{
+    Printer,
     table::{self, Column},
 };
 

@@ -7,12 +7,14 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use longshore::{Error, Result, oci::Repository, push::Resume, server::Upstream};
 
-use super::{
+use crate::cli::{
     Context,
-    access::{AccessArgs, CredsArgs},
     login::registry,
+    options::{
+        access::{AccessArgs, CredsArgs},
+        transfer::TransferArgs,
+    },
     random_login::RandomLogin,
-    transfer::TransferArgs,
 };
 
 /// Options of a gateway.
@@ -47,7 +49,7 @@ pub(super) const CLIENTS: &str = "Clients";
 const UPSTREAM: &str = "Upstream";
 
 /// Puts what other commands say of their registry under the heading of the upstream.
-pub(super) fn under_upstream(arg: clap::Arg) -> clap::Arg {
+pub(in crate::cli) fn under_upstream(arg: clap::Arg) -> clap::Arg {
     match arg.get_help_heading() {
         Some("Access" | "Transfer") => arg.help_heading(UPSTREAM),
         _ => arg,

@@ -1,5 +1,8 @@
 //! What the process was given: home, runtime folder, user, variables. Read once; everybody else gets values.
 
+pub(super) mod open_files;
+pub(super) mod user_namespace;
+
 use std::{
     collections::HashMap,
     env,
@@ -19,7 +22,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::user_namespace::OUTER_UIDS;
+use self::user_namespace::OUTER_UIDS;
 
 /// The environment of this process.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use longshore::{
     source::{SourceSpec, detect::SourceOptions, stores::containers_storage::ContainersStorage},
 };
 
-use super::{environment::Environment, user_namespace};
+use crate::cli::environment::{Environment, user_namespace};
 
 /// Options of SOURCE.
 #[derive(Debug, clap::Args)]
-pub(super) struct SourceArgs {
+pub(in crate::cli) struct SourceArgs {
     /// The folder that holds the blobs of a layout without any
     #[arg(long, value_name = "DIR", help_heading = "Source")]
     blob_dir: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub(super) struct SourceArgs {
 impl SourceArgs {
     /// Returns where `source` leads, and what the library needs to open it on this machine. A store of rootless
     /// podman can be read only inside its user namespace: then this process begins again there.
-    pub(super) fn locate(
+    pub(in crate::cli) fn locate(
         &self,
         source: &str,
         environment: &Environment,

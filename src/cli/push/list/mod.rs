@@ -1,5 +1,8 @@
 //! `push --list`: many pushes, checked before anything is sent, of which a second run does only what is left.
 
+mod entries;
+mod node;
+
 use std::collections::HashMap;
 
 use longshore::{
@@ -9,12 +12,14 @@ use longshore::{
 };
 use serde_json::json;
 
-use super::{
-    super::{Context, ExitStatus},
-    Args,
-    entries::{self, Problems},
-    order::{Order, Shared},
-    ship::{Done, report},
+use self::entries::Problems;
+use crate::cli::{
+    Context, ExitStatus,
+    push::{
+        Args,
+        order::{Order, Shared},
+        ship::{Done, report},
+    },
 };
 
 /// Pushes what a file lists.

@@ -10,25 +10,25 @@ use super::value::one_of;
 
 /// Options of how layers are encoded and what manifests are.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct RecipeArgs {
+pub(in crate::cli) struct RecipeArgs {
     /// keep, gzip[:LEVEL], zstd[:LEVEL] or none: how layers are encoded
     ///
     /// `keep` alters nothing that a manifest in the source names, and makes other plain layers gzip.
     #[arg(long, value_name = "HOW", default_value = "keep", hide_possible_values = true)]
     #[arg(value_parser = one_of::<Recipe>(&["keep", "gzip", "zstd", "none"]))]
-    pub(super) compression: Recipe,
+    pub(in crate::cli) compression: Recipe,
     /// Encode layers too that are in that encoding already
     #[arg(long)]
-    pub(super) force_compression: bool,
+    pub(in crate::cli) force_compression: bool,
     /// auto, oci or docker: the manifest's family; `auto` keeps the source's
     #[arg(long, value_name = "FORMAT", default_value = "auto", hide_possible_values = true)]
     #[arg(value_parser = one_of::<Format>(&["auto", "oci", "docker"]))]
-    pub(super) format: Format,
+    pub(in crate::cli) format: Format,
 }
 
 impl RecipeArgs {
     /// Returns how layers are encoded.
-    pub(super) fn recipe(&self) -> Result<Recipe> {
+    pub(in crate::cli) fn recipe(&self) -> Result<Recipe> {
         let recipe = match self.compression {
             Recipe::Encode { encoding, .. } => Recipe::Encode { encoding, force: self.force_compression },
             Recipe::Keep if self.force_compression => {

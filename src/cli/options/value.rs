@@ -11,7 +11,7 @@ use clap::{
 use longshore::{Error, error::similar, oci::Repository};
 
 /// Reads the value of an option; what may help stands behind what is wrong.
-pub(super) fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+pub(in crate::cli) fn typed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: Error| in_words(&error))
 }
 
@@ -21,12 +21,12 @@ fn in_words(error: &Error) -> String {
 }
 
 /// Reads the path of a repository at a registry that is named elsewhere.
-pub(super) fn repository(text: &str) -> Result<String, String> {
+pub(in crate::cli) fn repository(text: &str) -> Result<String, String> {
     Repository::new("", text).map(|repository| repository.path).map_err(|error| in_words(&error))
 }
 
 /// Reads the value of an option that makes no sense as 0.
-pub(super) fn more_than_nothing<T>(text: &str) -> Result<T, String>
+pub(in crate::cli) fn more_than_nothing<T>(text: &str) -> Result<T, String>
 where
     T: FromStr<Err: Display> + Default + PartialEq,
 {
@@ -38,25 +38,25 @@ fn something<T: Default + PartialEq>(value: T) -> Result<T, String> {
 }
 
 /// Reads a size.
-pub(super) fn size(text: &str) -> Result<ByteSize, String> {
+pub(in crate::cli) fn size(text: &str) -> Result<ByteSize, String> {
     // The parser's own words speak of its insides.
     text.parse().map_err(|_| "not a size; `100000`, `10MB` and `8MiB` are".to_owned())
 }
 
 /// Reads a size that makes no sense as 0.
-pub(super) fn size_of_something(text: &str) -> Result<ByteSize, String> {
+pub(in crate::cli) fn size_of_something(text: &str) -> Result<ByteSize, String> {
     size(text).and_then(something)
 }
 
 /// Reads the value of an option that is one of these words, or begins with one and a colon. The help of the option
 /// names them.
-pub(super) const fn one_of<T>(words: &'static [&'static str]) -> OneOf<T> {
+pub(in crate::cli) const fn one_of<T>(words: &'static [&'static str]) -> OneOf<T> {
     OneOf { words, what: PhantomData }
 }
 
 /// Has shells complete its words, and asks back who mistypes one.
 #[derive(Debug)]
-pub(super) struct OneOf<T> {
+pub(in crate::cli) struct OneOf<T> {
     words: &'static [&'static str],
     what: PhantomData<fn() -> T>,
 }
@@ -87,6 +87,6 @@ impl<T: FromStr<Err = Error> + Clone + Send + Sync + 'static> TypedValueParser f
 }
 
 /// Returns which of the words was meant by one that is none of them.
-pub(super) fn meant<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(in crate::cli) fn meant<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     similar(word, words).filter(|meant| *meant != word)
 }

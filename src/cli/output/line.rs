@@ -19,7 +19,7 @@ use serde::Serialize;
 /// * `{"event":"log","level":"info","message":…}`: with `-v` and `-vv`;
 /// * `{"event":"interrupted"}`: a signal ended it.
 #[derive(Debug, Serialize)]
-pub(super) struct Line<'a> {
+pub(in crate::cli) struct Line<'a> {
     seconds: f64,
     #[serde(flatten)]
     what: What<'a>,
@@ -41,20 +41,20 @@ enum Other<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn event(event: &'a Event) -> Self {
+    pub(in crate::cli) fn event(event: &'a Event) -> Self {
         Self::new(What::Event(event))
     }
 
-    pub(super) fn failed(error: &'a Error, causes: Vec<String>) -> Self {
+    pub(in crate::cli) fn failed(error: &'a Error, causes: Vec<String>) -> Self {
         let (message, hints, exit_code) = (error.message(), error.hints(), error.kind().exit_code());
         Self::new(What::Other(Other::Failed { message, causes, hints, exit_code }))
     }
 
-    pub(super) fn interrupted() -> Self {
+    pub(in crate::cli) fn interrupted() -> Self {
         Self::new(What::Other(Other::Interrupted))
     }
 
-    pub(super) fn log(level: &'a str, message: &'a str) -> Self {
+    pub(in crate::cli) fn log(level: &'a str, message: &'a str) -> Self {
         Self::new(What::Other(Other::Log { level, message }))
     }
 

@@ -17,9 +17,9 @@ use longshore::{
     },
 };
 
-use super::{
-    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, pressing::Pressing,
-    progress::ProgressArgs, source::SourceArgs,
+use crate::cli::{
+    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, options::source::SourceArgs,
+    pressing::Pressing, progress::ProgressArgs,
 };
 
 /// What is to be pushed.

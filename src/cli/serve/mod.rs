@@ -1,5 +1,8 @@
 //! `longshore serve`: the embedded registry over a folder, until a signal ends it.
 
+mod gateway;
+mod images;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,15 +16,20 @@ use longshore::{
     server::{self, Access, Options, Place, Tls},
 };
 
+pub(super) use self::gateway::under_upstream;
+use self::{
+    gateway::{CLIENTS, GatewayArgs, place},
+    images::ServedImages,
+};
 use super::{
     Context, ExitStatus,
     cache::CacheArgs,
-    gateway::{CLIENTS, GatewayArgs, place},
+    options::{
+        source::SourceArgs,
+        value::{more_than_nothing, size, size_of_something},
+    },
     progress::ProgressArgs,
     random_login::RandomLogin,
-    served_images::ServedImages,
-    source::SourceArgs,
-    value::{more_than_nothing, size, size_of_something},
 };
 
 /// Serve a folder or bucket as a registry

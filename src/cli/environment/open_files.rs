@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const WANTED: u64 = 65_536;
 
 /// Raises the soft limit. Where that fails, whoever opens too many is told.
-pub(super) fn allow() {
+pub(in crate::cli) fn allow() {
     let mut limit = getrlimit(Resource::Nofile);
     let allowed = limit.maximum.map_or(WANTED, |maximum| maximum.min(WANTED));
     if limit.current.is_some_and(|current| current < allowed) {

@@ -1,5 +1,9 @@
 //! The only way out: results to stdout, everything else to stderr, foreign text made safe for a terminal.
 
+pub(super) mod line;
+mod other_tools;
+pub(super) mod table;
+
 use std::{
     error::Error as _,
     fmt,
@@ -22,7 +26,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{ExitStatus, line::Line, other_tools::translated};
+use self::{line::Line, other_tools::translated};
+use super::ExitStatus;
 
 /// Prints as much as was asked for.
 #[derive(Clone, Copy, Debug)]

@@ -11,10 +11,8 @@ use longshore::{
     oci::Platform,
 };
 
-use super::{
-    Args,
-    node::{self, Node, Value},
-};
+use super::node::{self, Node, Value};
+use crate::cli::push::Args;
 
 /// One push of a list.
 #[derive(Debug, Default)]

@@ -15,14 +15,14 @@ use std::{
 use longshore::{Error, Result};
 
 /// Say who the user of the process is outside the user namespace: ours, and that of `podman unshare`.
-pub(super) const OUTER_UIDS: [&str; 2] = ["LONGSHORE_OUTER_UID", "_CONTAINERS_ROOTLESS_UID"];
+pub(in crate::cli) const OUTER_UIDS: [&str; 2] = ["LONGSHORE_OUTER_UID", "_CONTAINERS_ROOTLESS_UID"];
 
 /// What makes such a namespace, the likeliest first.
 const WAYS: [&[&str]; 2] = [&["podman", "unshare"], &["unshare", "--map-auto", "--map-root-user", "--"]];
 
 /// Runs this process again, if `store` is the user's own and it is outside. Where nothing makes a namespace it
 /// goes on: an image whose files all belong to the user can be read.
-pub(super) fn enter(store: &Path, inside: bool) -> Result<()> {
+pub(in crate::cli) fn enter(store: &Path, inside: bool) -> Result<()> {
     let uid = rustix::process::geteuid().as_raw();
     let own = fs_err::metadata(store).is_ok_and(|metadata| metadata.uid() == uid);
     if inside || uid == 0 || !own {

@@ -11,14 +11,14 @@ use longshore::{
 };
 
 use super::{
-    Context,
     access::AccessArgs,
     value::{more_than_nothing, size, size_of_something},
 };
+use crate::cli::Context;
 
 /// Options of how blobs are sent.
 #[derive(Debug, clap::Args)]
-pub(super) struct TransferArgs {
+pub(in crate::cli) struct TransferArgs {
     /// Large blobs sent at once
     #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Transfer")]
     #[arg(value_parser = more_than_nothing::<usize>)]
@@ -42,7 +42,7 @@ pub(super) struct TransferArgs {
 
 impl TransferArgs {
     /// Makes the one limit that all destinations share.
-    pub(super) fn rate_limit(&self) -> Result<Option<RateLimit>> {
+    pub(in crate::cli) fn rate_limit(&self) -> Result<Option<RateLimit>> {
         let Some(rate) = self.limit_rate else { return Ok(None) };
         let rate = NonZero::new(rate.as_u64());
         let rate = rate.ok_or_else(|| Error::usage("`--limit-rate 0` lets nothing through"))?;
@@ -50,7 +50,7 @@ impl TransferArgs {
     }
 
     /// Prepares to speak with a repository's registry.
-    pub(super) fn client(
+    pub(in crate::cli) fn client(
         &self,
         repository: &Repository,
         access: &AccessArgs,
@@ -70,7 +70,7 @@ impl TransferArgs {
     }
 
     /// Returns how to push with all that earlier pushes have left in the state folder.
-    pub(super) fn options(&self, context: &Context) -> Options {
+    pub(in crate::cli) fn options(&self, context: &Context) -> Options {
         let state = context.environment.state_dir();
         let unfinished = state.as_ref().map(|dir| Unfinished::new(&dir.join("uploads")));
         Options {

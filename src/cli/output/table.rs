@@ -6,7 +6,7 @@ use longshore::error::printable;
 
 /// How a column is written. The last one ends where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Column {
+pub(in crate::cli) enum Column {
     /// Words, at the left.
     Words,
     /// A number or size, at the right.
@@ -17,7 +17,7 @@ pub(super) enum Column {
 
 /// Returns a line for each row: cells two blanks apart, the first behind `indent`, none of it wider than `width` where
 /// there is one.
-pub(super) fn lines<const N: usize>(
+pub(in crate::cli) fn lines<const N: usize>(
     indent: &str,
     columns: [Column; N],
     rows: &[[String; N]],
