@@ -19,8 +19,7 @@ use super::{
     feed::Feed,
     press::{Press, Until},
     runtime::blocking,
-    traffic::Traffic,
-    upload::Uploader,
+    upload::{Uploader, traffic::Traffic},
 };
 use crate::{
     blob::Blob,

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Options, feed::Feed, traffic::Traffic, upload::Uploader};
+use super::{
+    Options,
+    feed::Feed,
+    upload::{Uploader, traffic::Traffic},
+};
 use crate::{
     blob::Blob,
     error::Result,

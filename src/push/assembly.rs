@@ -2,7 +2,7 @@
 //!
 //! It is delivered as one image is, so blobs that several platforms share are encoded and sent once, and the index comes
 //! last. An image without a manifest has a digest only when its layers are encoded: until then the index knows it by its
-//! config, as [`draft`](super::delivery::draft) expects. The order of the sources is the order of the index.
+//! config, as [`draft`](super::wanted::draft) expects. The order of the sources is the order of the index.
 
 use std::sync::Arc;
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::{
     Companions, Options, Press, Target,
     absorb::{Absorbed, absorb},
+    press::transcode::{self, Job, Working},
     referrers::{Referrers, subject, unfold},
-    traffic::Traffic,
+    upload::traffic::Traffic,
 };
 use crate::{
     blob::Blob,
@@ -62,6 +63,11 @@ impl Cargo {
     /// Returns the same for what is about images.
     pub(super) fn unaltered(&self) -> Self {
         Self { options: self.options.clone().unaltered(), ..self.clone() }
+    }
+
+    /// Starts on layers that have to be produced. Results go to each job's feed.
+    pub(super) fn start(&self, jobs: Vec<Job>) -> Result<Working> {
+        transcode::start(Arc::clone(&self.source), self.press.clone(), jobs)
     }
 
     /// Decodes a layer that has passed and that a manifest names by its plain bytes.

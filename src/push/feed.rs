@@ -1,7 +1,7 @@
 //! Bytes on their way to the registry: a file that is complete or still being written, read by range.
 //!
 //! A [`Feed`] is what an upload draws from. Its [`Spool`] says how far the bytes are at hand; the producer
-//! (transcode.rs) publishes it after each write. Bytes that nobody has hashed while producing them (a stored
+//! (press/transcode.rs) publishes it after each write. Bytes that nobody has hashed while producing them (a stored
 //! blob) are hashed here, in one sequential pass right before they are handed to the socket, and the last
 //! frame is withheld unless the digest is the promised one.
 

@@ -9,22 +9,18 @@ mod all;
 mod assembly;
 mod bundle;
 mod cargo;
-mod consign;
 mod delivery;
 mod feed;
-mod head_start;
 mod journal;
-mod mirror;
 mod options;
 mod press;
 mod referrers;
 mod resume;
 pub mod runtime;
-mod shared_cache;
 mod tally;
 mod told;
-mod traffic;
 mod upload;
+mod wanted;
 
 use std::collections::BTreeMap;
 
@@ -36,13 +32,11 @@ use self::{
     tally::Tally,
 };
 pub use ahead::{mount_ahead, send_ahead};
-pub use all::PushAll;
+pub use all::{Arrival, Mirror, PushAll, Rule};
 pub use assembly::{Assembly, Part};
 pub use bundle::{Bundle, Bundled, BundledImage, inventory, stocktaking};
-pub use consign::Arrival;
 pub use delivery::Forecast;
 pub use journal::{Job, Journal};
-pub use mirror::{Mirror, Rule};
 pub use options::{Companions, Format, IfExists, Options};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};

@@ -11,15 +11,14 @@ use crate::{
     plan::{AtHand, Need},
     push::{
         Cargo, Companions,
-        delivery::{
-            self,
-            draft::{Encodings, Finished},
-            survey,
-            transcode::{Job, NotShared},
-            wanted::Wanted,
-        },
+        delivery::{self, survey},
+        press::transcode::{Job, NotShared},
         referrers::subject,
         runtime::blocking,
+        wanted::{
+            Wanted,
+            draft::{Encodings, Finished},
+        },
     },
     source::{Choice, Image, Layer, Missing},
 };

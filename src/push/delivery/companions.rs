@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Delivery, wanted::Wanted};
+use super::Delivery;
 use crate::{
     error::{Error, Result},
     oci::Digest,
-    push::{Cargo, Companions, Pushed, Target, referrers::Companion, runtime::blocking},
+    push::{Cargo, Companions, Pushed, Target, referrers::Companion, runtime::blocking, wanted::Wanted},
 };
 
 impl Delivery {

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Delivery, draft::Finished, if_exists::Names, root, survey};
+use super::{Delivery, if_exists::Names, root, survey};
 use crate::{
     error::Result,
     event::PlannedBlob,
     oci::Digest,
     plan::{PushPlan, Totals},
-    push::{Cargo, Intent, Push, Pushed, Target},
+    push::{Cargo, Intent, Push, Pushed, Target, wanted::draft::Finished},
     source::{Image, Missing},
 };
 

@@ -10,9 +10,12 @@ use futures_util::future::{Either, select};
 use super::{
     Delivery,
     survey::{self, Answers},
-    wanted::Wanted,
 };
-use crate::{error::Result, oci::Digest, push::upload::Uploader};
+use crate::{
+    error::Result,
+    oci::Digest,
+    push::{upload::Uploader, wanted::Wanted},
+};
 
 /// What the registry has of an image.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! stages.rs.
 
 mod companions;
-pub(super) mod draft;
 mod forecast;
 pub(super) mod if_exists;
 mod look;
@@ -14,8 +13,6 @@ mod reuse;
 pub(super) mod send;
 mod stages;
 pub(super) mod survey;
-pub(super) mod transcode;
-pub(super) mod wanted;
 
 use std::sync::Arc;
 

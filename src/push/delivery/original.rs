@@ -6,13 +6,13 @@
 
 use std::slice;
 
-use super::{Delivery, if_exists::Names, manifest, survey, wanted::named_by};
+use super::{Delivery, if_exists::Names, manifest, survey};
 use crate::{
     codec::Recipe,
     error::{Result, chain},
     oci::{Content, Manifest},
     plan::{self, AtHand, Need},
-    push::Format,
+    push::{Format, wanted::named_by},
     source::{ImageContent, Layer},
 };
 

@@ -4,10 +4,11 @@
 //! that the source remembers to have had it, and those that the names of the image speak of. A mount that is refused costs
 //! nothing: the registry opens an upload instead, which is used or given back.
 
-use super::{Delivery, draft::Encodings, wanted::Wanted};
+use super::Delivery;
 use crate::{
     oci::{Digest, Reference, Repository},
     plan::{AtHand, Need},
+    push::wanted::{Wanted, draft::Encodings},
     source::Origin,
 };
 

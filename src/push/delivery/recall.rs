@@ -11,12 +11,12 @@ use std::{slice, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Delivery, survey::HEADS, wanted::Wanted};
+use super::{Delivery, survey::HEADS};
 use crate::{
     codec::Compression,
     error::{ErrorKind, Result, chain},
     oci::Digest,
-    push::{Intent, runtime::blocking},
+    push::{Intent, runtime::blocking, wanted::Wanted},
     source::{Layer, Origin},
 };
 

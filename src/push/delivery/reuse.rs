@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Delivery, draft::is_image, wanted::Wanted};
+use super::Delivery;
 use crate::{
     codec::Compression,
     error::{Error, Result, chain},
@@ -17,7 +17,10 @@ use crate::{
         Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, config::CONFIG_LIMIT,
         media_type,
     },
-    push::Intent,
+    push::{
+        Intent,
+        wanted::{Wanted, draft::is_image},
+    },
 };
 
 /// Images of an index that are looked at.

@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, sync::Arc};
 
-use super::{Delivery, survey, transcode::NotShared, wanted::Wanted};
+use super::{Delivery, survey};
 use crate::{
     blob,
     codec::ENCODER_VERSION,
@@ -10,7 +10,7 @@ use crate::{
     event::How,
     oci::{Descriptor, Digest},
     plan::{AtHand, Need, Step},
-    push::{feed::Feed, runtime::blocking, upload::Uploader},
+    push::{feed::Feed, press::transcode::NotShared, runtime::blocking, upload::Uploader, wanted::Wanted},
     source::Data,
 };
 

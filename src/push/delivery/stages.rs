@@ -6,21 +6,28 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Delivery,
-    draft::{Encodings, Finished},
     if_exists::Names,
     look::Look,
     manifest, root,
     send::DamagedEntry,
     survey::{self, Answers},
-    transcode::Job,
-    wanted::{Wanted, encodings},
 };
 use crate::{
     error::{self, Error, ErrorKind, Result},
     event::{Event, How},
     oci::{Digest, Manifest},
     plan::{self, AtHand, Facts, Need, PushPlan, Step},
-    push::{Pushed, runtime::blocking, upload::Uploader},
+    push::{
+        Pushed,
+        press::transcode::Job,
+        runtime::blocking,
+        upload::Uploader,
+        wanted::{
+            Wanted,
+            draft::{Encodings, Finished},
+            encodings,
+        },
+    },
 };
 
 /// So many blobs wait for their turn at once.

@@ -1,6 +1,6 @@
 //! An upload session as a state machine: it says what to send next and is told what came of it.
 //!
-//! No socket, no clock, no buffer. The driver (push/upload.rs) asks [`Session::next`], does what the
+//! No socket, no clock, no buffer. The driver (push/upload) asks [`Session::next`], does what the
 //! [`Action`] says, and hands the outcome back by [`Session::on_reply`], [`Session::on_fault`] or
 //! [`Session::on_waited`]; each consumes the session, so that a dead one cannot be used.
 //!

@@ -1,10 +1,14 @@
 //! Presses plain layers into the cache, while whoever wants their bytes can follow.
 
+mod shared_cache;
+pub(super) mod transcode;
+
 use std::{io::Read, num::NonZero, ops::ControlFlow, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{feed::Producer, shared_cache::SharedCache};
+use self::shared_cache::SharedCache;
+use super::feed::Producer;
 use crate::{
     blob::Blob,
     bucket::Bucket,

@@ -1,12 +1,12 @@
 //! What an image needs, before the registry is asked: its blobs, what the source and the cache hold of each,
 //! and the documents that name them.
 
+pub(super) mod draft;
+
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    draft::{self, Base, Draft, Encodings, Finished, Slot, finish, is_image},
-    transcode,
-};
+use self::draft::{Base, Draft, Encodings, Finished, Slot, finish, is_image};
+use super::press::transcode;
 use crate::{
     blob::Blob,
     cache::Cache,
@@ -82,7 +82,7 @@ impl Wanted {
 
 /// Returns the digests and sizes of encoded layers, as far as they are known. Where a layer is there as it is, too,
 /// what it is encoded to counts, whenever that becomes known.
-pub(super) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodings {
+pub(in crate::push) fn encodings<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Encodings {
     let known = |need: &Need| Some((need.layer.diff_id.clone()?, need.identity.clone()?));
     let (as_they_are, encoded): (Vec<_>, Vec<_>) =
         needs.into_iter().partition(|need| need.at_hand == AtHand::Encoded);

@@ -24,7 +24,7 @@ const OPEN: usize = 256;
 
 /// What all uploads of a push share.
 #[derive(Clone, Debug)]
-pub(super) struct Traffic {
+pub(in crate::push) struct Traffic {
     chunked: Arc<Semaphore>,
     small_kib: Arc<Semaphore>,
     open: Arc<Semaphore>,
@@ -33,7 +33,7 @@ pub(super) struct Traffic {
     /// What the uploads so far have taught, by registry.
     lessons: Arc<Mutex<HashMap<String, Lesson>>>,
     /// Taken while the list of what refers to an image is read and written again.
-    pub(super) referrers: Arc<Turn<()>>,
+    pub(in crate::push) referrers: Arc<Turn<()>>,
 }
 
 /// The repository that was given a blob, if one was.
@@ -48,7 +48,7 @@ pub(super) struct Place {
 
 impl Traffic {
     /// Lets `jobs` large blobs go at a time.
-    pub(super) fn new(jobs: usize) -> Self {
+    pub(in crate::push) fn new(jobs: usize) -> Self {
         Self {
             chunked: Arc::new(Semaphore::new(jobs.max(1))),
             small_kib: Arc::new(Semaphore::new(SMALL_KIB as usize)),
@@ -61,13 +61,13 @@ impl Traffic {
 
     /// Waits until nobody else sends a blob to a registry. What is returned says which repository has been given it, and
     /// is told so by whoever sends it now.
-    pub(super) async fn board(&self, host: &str, blob: &str) -> OwnedMutexGuard<Option<String>> {
+    pub(in crate::push) async fn board(&self, host: &str, blob: &str) -> OwnedMutexGuard<Option<String>> {
         let flight = Arc::clone(self.flights.lock().entry((host.to_owned(), blob.to_owned())).or_default());
         flight.lock_owned().await
     }
 
     /// Returns whether nobody has sent a blob to a registry, or asked this before.
-    pub(super) fn is_new(&self, host: &str, blob: &str) -> bool {
+    pub(in crate::push) fn is_new(&self, host: &str, blob: &str) -> bool {
         match self.flights.lock().entry((host.to_owned(), blob.to_owned())) {
             Entry::Occupied(_) => false,
             Entry::Vacant(flight) => {
@@ -90,12 +90,12 @@ impl Traffic {
     }
 
     /// Forgets what was sent: a registry does not have what it has confirmed.
-    pub(super) fn forget(&self) {
+    pub(in crate::push) fn forget(&self) {
         self.flights.lock().clear();
     }
 
     /// Waits until one more blob may be opened.
-    pub(super) async fn open(&self) -> Result<OwnedSemaphorePermit> {
+    pub(in crate::push) async fn open(&self) -> Result<OwnedSemaphorePermit> {
         Arc::clone(&self.open).acquire_owned().await.map_err(closed)
     }
 

@@ -9,9 +9,9 @@ use std::future::Future;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::resume::Trail;
 use crate::{
     oci::Digest,
+    push::resume::Trail,
     registry::{Fault, Reply},
 };
 

@@ -3,15 +3,19 @@
 //! Several images side by side, then one after the other what refers to an image; one that fails stops no other. A layer
 //! that several images share is encoded once and sent once: the repositories after the first one mount it.
 
+mod consign;
+mod mirror;
+
 use std::collections::HashSet;
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
-use super::{
-    Cargo, Companions, Forecast, Intent, Mirror, Options, Press, Pushed, Target,
-    consign::{Arrival, Carried, Consignment, Fate, Place, Places},
-    referrers::subject,
+use self::consign::{Carried, Consignment, Fate, Place, Places};
+pub use self::{
+    consign::Arrival,
+    mirror::{Mirror, Rule},
 };
+use super::{Cargo, Companions, Forecast, Intent, Options, Press, Pushed, Target, referrers::subject};
 use crate::{
     error::{Error, Result},
     oci::Digest,

@@ -4,6 +4,9 @@
 //! cost round trips and not bandwidth: its connections are the transport's to count, its bytes are counted in
 //! traffic.rs. No decision about the protocol is made here (registry/session makes them all).
 
+mod head_start;
+pub(super) mod traffic;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -11,13 +14,15 @@ use std::sync::{
 
 use futures_util::TryStreamExt as _;
 
+use self::{
+    head_start::HeadStart,
+    traffic::{Place, Traffic},
+};
 use super::{
     Options, Told,
     feed::Feed,
-    head_start::HeadStart,
     resume::{Opening, Resume, Trail, give_back, key},
     runtime::blocking,
-    traffic::{Place, Traffic},
 };
 use crate::{
     codec::Spool,

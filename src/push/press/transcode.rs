@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::{Press, Until};
 use crate::{
     blob::Blob,
     cache::{Claim, Entry, Writer},
@@ -21,11 +22,7 @@ use crate::{
     error::{Context as _, Error, ErrorKind, Result, chain},
     event::Event,
     oci::{Descriptor, Digest},
-    push::{
-        Cargo,
-        feed::{Feed, Producer},
-        press::{Press, Until},
-    },
+    push::feed::{Feed, Producer},
     source::{Data, Layer, Source},
 };
 
@@ -96,7 +93,7 @@ struct Fresh {
 }
 
 /// What the producers need.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Workshop {
     source: Arc<dyn Source>,
     press: Press,
@@ -117,19 +114,16 @@ impl Working {
     }
 }
 
-impl Cargo {
-    /// Starts on the jobs. Results go to each job's feed.
-    pub(in crate::push) fn start(&self, jobs: Vec<Job>) -> Result<Working> {
-        if jobs.is_empty() {
-            return Ok(Working(None));
-        }
-        let workshop = Workshop { source: Arc::clone(&self.source), press: self.press.clone() };
-        thread::Builder::new()
-            .name("transcode".to_owned())
-            .spawn(move || workshop.run(jobs))
-            .map(|thread| Working(Some(thread)))
-            .context(ErrorKind::Local, || "starting a thread".to_owned())
+/// Starts on jobs about layers of `source`. Results go to each job's feed.
+pub(in crate::push) fn start(source: Arc<dyn Source>, press: Press, jobs: Vec<Job>) -> Result<Working> {
+    if jobs.is_empty() {
+        return Ok(Working(None));
     }
+    thread::Builder::new()
+        .name("transcode".to_owned())
+        .spawn(move || Workshop { source, press }.run(jobs))
+        .map(|thread| Working(Some(thread)))
+        .context(ErrorKind::Local, || "starting a thread".to_owned())
 }
 
 impl Workshop {

@@ -23,7 +23,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::feed::Producer;
 use crate::{
     blob::Blob,
     bucket::Bucket,
@@ -34,6 +33,7 @@ use crate::{
     layout::write::blob_name,
     oci::DiffId,
     plan::{AtHand, Need},
+    push::feed::Producer,
     source::Layer,
 };
 
@@ -48,7 +48,7 @@ const GIVING: usize = 2;
 
 /// The shared cache during one push.
 #[derive(Clone, Debug)]
-pub(super) struct SharedCache {
+pub(in crate::push) struct SharedCache {
     state: Arc<State>,
     outbox: mpsc::UnboundedSender<Parcel>,
     runtime: Handle,
@@ -101,7 +101,7 @@ impl SharedCache {
     }
 
     /// Asks for the layers that would have to be encoded, and notes which are there.
-    pub(super) async fn ask(&self, needs: &mut [Need], encoding: Encoding) {
+    pub(in crate::push) async fn ask(&self, needs: &mut [Need], encoding: Encoding) {
         let state = &self.state;
         if state.is_left_alone() {
             return;

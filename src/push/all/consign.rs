@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Mirror, Target, referrers::subject};
+use super::Mirror;
 use crate::{
     error::{Error, Result},
     oci::{Digest, Reference, Repository},
+    push::{Target, referrers::subject},
     registry::Client,
     source::{Image, Source},
 };
