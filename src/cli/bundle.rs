@@ -9,7 +9,7 @@ use longshore::{
     layout::write::replaceable,
     oci::{Descriptor, Platform},
     push::{
-        Bundle, Bundled, BundledImage, Companions, Options, Part,
+        Bundle, Bundled, BundledImage, Companions, Opened, Options,
         inventory::Base,
         runtime::{Ending, block_on},
     },
@@ -98,13 +98,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         located.push(args.source_options.locate(source, &context.environment)?);
     }
     let pressing = Pressing::begin(&args.cache, &args.progress, context)?;
-    let mut parts = Vec::new();
+    let mut sources = Vec::new();
     for (spec, options) in located {
-        parts.push(Part { input: detect::open(&spec, &options)?, spec });
+        sources.push(Opened { input: detect::open(&spec, &options)?, spec });
     }
     let split = args.split.map(|size| size.as_u64());
     let press = pressing.press.clone();
-    let bundle = Bundle { parts, file: args.output.clone(), split, base, press, options };
+    let bundle = Bundle { sources, file: args.output.clone(), split, base, press, options };
     match pressing.end(block_on(bundle.write()))? {
         Ending::Finished(bundled) => report(args, &bundled?, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),

@@ -48,23 +48,23 @@ pub(super) struct Args {
 }
 
 /// Where to look.
-enum Place {
+enum Site {
     Disk(String),
     Registry(Mirror),
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
-    let places: Vec<_> = args.places.iter().map(|place| Place::parse(place)).collect::<Result<_>>()?;
+    let places: Vec<_> = args.places.iter().map(|place| Site::parse(place)).collect::<Result<_>>()?;
     let mut list = List { context, begun: false };
     list.begin()?;
     let mut credentials = None;
     for place in places {
         let mirror = match place {
-            Place::Disk(source) => {
+            Site::Disk(source) => {
                 disk(args, &source, context)?.iter().try_for_each(|holdings| list.add(holdings))?;
                 continue;
             }
-            Place::Registry(mirror) => mirror,
+            Site::Registry(mirror) => mirror,
         };
         // Standard input can be read once.
         let credentials = match &credentials {
@@ -135,7 +135,7 @@ impl List<'_> {
     }
 }
 
-impl Place {
+impl Site {
     /// What exists is on disk, and so is what has a transport; what else begins with a host is a registry.
     fn parse(text: &str) -> Result<Self> {
         if text.starts_with("docker://") {

@@ -58,7 +58,7 @@ impl Absorbed {
         let mut plain = Compression::from(encoding)
             .decoder(Box::new(blob.reader()))
             .context(ErrorKind::Internal, || format!("decoding {}", entry.digest))?;
-        Spool::new(cache)?.take(&mut plain, &entry.digest.to_string())
+        ScratchFile::new(cache)?.take(&mut plain, &entry.digest.to_string())
     }
 
     /// Takes in the layers of one more archive.
@@ -133,8 +133,8 @@ fn take_in(
     outbox: Option<Outbox>,
 ) -> Result<(Box<dyn Source>, Absorbed)> {
     let name = pass.name;
-    let spool = Spool::new(&press.cache)?;
-    let mut intake = Intake { press, encoding, outbox, spool, absorbed: Absorbed::default() };
+    let scratch = ScratchFile::new(&press.cache)?;
+    let mut intake = Intake { press, encoding, outbox, scratch, absorbed: Absorbed::default() };
     let mut entries = Entries::new(pass.tar);
     let mut index = Index::default();
     let reading = || format!("reading {name}");
@@ -152,14 +152,14 @@ struct Intake<'a> {
     press: &'a Press,
     encoding: Encoding,
     outbox: Option<Outbox>,
-    spool: Spool,
+    scratch: ScratchFile,
     absorbed: Absorbed,
 }
 
 impl Intake<'_> {
     fn take(&mut self, head: &EntryHead, entries: &mut (dyn Read + Send)) -> Result<EntryData> {
         if head.kind != EntryKind::File {
-            return self.spool.take(&mut io::empty(), &head.name).map(EntryData::Stored);
+            return self.scratch.take(&mut io::empty(), &head.name).map(EntryData::Stored);
         }
         let mut first = Vec::with_capacity(HEAD);
         entries
@@ -172,7 +172,7 @@ impl Intake<'_> {
             && (first.get(257..262) == Some(b"ustar") || is_large);
         let mut bytes = io::Cursor::new(first).chain(entries);
         if !layer {
-            return self.spool.take(&mut bytes, &head.name).map(EntryData::Stored);
+            return self.scratch.take(&mut bytes, &head.name).map(EntryData::Stored);
         }
         match self.known(&head.name)? {
             Some((promised, found)) => self.hash(head, &mut bytes, &promised, found),
@@ -233,12 +233,12 @@ impl Intake<'_> {
 
 /// Bytes that are kept as they pass: a file without a name in the cache's folder, gone when nobody reads it
 /// any more, even after a kill.
-struct Spool {
+struct ScratchFile {
     writer: Writer,
     size: u64,
 }
 
-impl Spool {
+impl ScratchFile {
     fn new(cache: &Cache) -> Result<Self> {
         Ok(Self { writer: Cache::scratch(cache.dir()).writer()?, size: 0 })
     }

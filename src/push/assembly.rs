@@ -26,7 +26,7 @@ use crate::{
 #[must_use = "a push does nothing until it is run"]
 pub struct Assembly {
     /// Where the images lie, in the order of the index. A place that holds an index gives its children.
-    pub parts: Vec<Part>,
+    pub sources: Vec<Opened>,
     /// Where the index goes.
     pub targets: Vec<Target>,
     /// What encodes layers, and where they are kept.
@@ -35,9 +35,9 @@ pub struct Assembly {
     pub options: Options,
 }
 
-/// One place that an index is assembled from, or a bundle.
+/// A place on disk that an index is assembled from, or a bundle: one of several.
 #[derive(Debug)]
-pub struct Part {
+pub struct Opened {
     /// Where the image lies.
     pub input: Input,
     /// What the user called that place, and which of its images is meant.
@@ -53,7 +53,7 @@ impl Assembly {
     }
 
     async fn deliver(self) -> Result<Vec<Result<Pushed>>> {
-        if self.parts.iter().any(|part| matches!(part.input, Input::Pass(_)))
+        if self.sources.iter().any(|source| matches!(source.input, Input::Pass(_)))
             && let Some(skipped) = all_skipped(&self.targets, self.options.if_exists).await
         {
             return Ok(skipped);
@@ -65,26 +65,26 @@ impl Assembly {
     /// Says what [`Assembly::run`] would do at each target, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
         let _giving = self.press.use_shared(self.options.shared_cache.take());
-        let (cargo, image, targets) = self.load(Intent::Look).await?;
+        let (cargo, image, targets) = self.load(Intent::Ask).await?;
         Ok(cargo.forecast(&image, targets).await)
     }
 
     /// Reads all sources, before anything is sent.
     async fn load(self, intent: Intent) -> Result<(Cargo, Image, Vec<Target>)> {
-        let Self { parts, targets, press, options } = self;
+        let Self { sources: opened, targets, press, options } = self;
         if options.platform.is_some() {
             return Err(Error::usage("an index is of several platforms, and `--platform` picks one"));
         }
         let mut gathered = Gathered::default();
         let mut all_absorbed = Absorbed::default();
-        for Part { input, spec } in parts {
+        for Opened { input, spec } in opened {
             let (source, absorbed) = read(input, &spec, None, &press, &options).await?;
             let image = choose(&*source, &spec.choice, None)?;
             gathered.add(&source, image)?;
             all_absorbed.extend(absorbed);
         }
-        let Gathered { entries, images, absent, sources, .. } = gathered;
-        let manifest = index(&entries)?;
+        let Gathered { lines, images, absent, sources, .. } = gathered;
+        let manifest = index(&lines)?;
         let content = ImageContent::Index { id: manifest.digest.clone(), manifest, images, absent };
         let image = Image::new(Vec::new(), content);
         let cargo = Cargo::new(Arc::new(sources), all_absorbed, press, options, intent);
@@ -95,7 +95,7 @@ impl Assembly {
 /// The images of the sources that have been read so far.
 #[derive(Default)]
 struct Gathered {
-    entries: Vec<Entry>,
+    lines: Vec<Line>,
     images: Vec<Image>,
     /// What an index names and its source does not hold.
     absent: Vec<Descriptor>,
@@ -107,7 +107,7 @@ struct Gathered {
 impl Gathered {
     /// Adds the image of a source, or all that it is an index of.
     fn add(&mut self, source: &Arc<dyn Source>, mut image: Image) -> Result<()> {
-        let mut entries = Vec::new();
+        let mut lines = Vec::new();
         let within = (self.sources.names.len() + 1).to_string();
         match &image.content {
             ImageContent::Broken { error, .. } => {
@@ -116,12 +116,12 @@ impl Gathered {
             ImageContent::Layers { config, .. } => {
                 let platform = ImageConfig::parse(config, &source.name())?.platform;
                 let (digest, size) = (Digest::of(config), config.len() as u64);
-                entries.push(Entry::new(Some(Family::Oci.manifest()), digest, size).on(platform)?);
+                lines.push(Line::new(Some(Family::Oci.manifest()), digest, size).on(platform)?);
                 self.sources.adopt(source, &within, &mut image);
                 self.images.push(image);
             }
             ImageContent::Index { manifest, .. } => {
-                entries = entries_of(manifest)?;
+                lines = lines_of(manifest)?;
                 self.sources.adopt(source, &within, &mut image);
                 let ImageContent::Index { images, absent, .. } = image.content else { return Ok(()) };
                 self.images.extend(images);
@@ -138,19 +138,19 @@ impl Gathered {
                     Content::Image { .. } => {
                         let platform = platform(&**source, root)?.or_else(|| descriptor.platform.clone());
                         let Descriptor { media_type, digest, size, .. } = root.descriptor();
-                        entries.push(Entry::new(media_type, digest, size).on(platform)?);
+                        lines.push(Line::new(media_type, digest, size).on(platform)?);
                         self.images.push(image);
                     }
                     Content::Index { manifests } => {
-                        entries = entries_of(root)?;
-                        for (entry, child) in entries.iter_mut().zip(manifests) {
+                        lines = lines_of(root)?;
+                        for (line, child) in lines.iter_mut().zip(manifests) {
                             let is_child = |held: &&Manifest| held.digest == child.digest;
                             let Some(held) = tree.manifests.iter().find(is_child) else {
                                 self.absent.push(child.clone());
                                 continue;
                             };
-                            if entry.platform()?.is_none() {
-                                *entry = entry.clone().on(platform(&**source, held)?)?;
+                            if line.platform()?.is_none() {
+                                *line = line.clone().on(platform(&**source, held)?)?;
                             }
                             self.images.push(child_of(&image, child));
                         }
@@ -160,18 +160,18 @@ impl Gathered {
         }
         let name = source.name();
         self.sources.names.push(name.clone());
-        self.check(&entries, &name)?;
-        let known = |entry: &Entry, known: &[Entry]| known.iter().any(|known| known.digest == entry.digest);
-        entries.retain(|entry| !known(entry, &self.entries));
-        self.entries.extend(entries);
+        self.check(&lines, &name)?;
+        let known = |line: &Line, known: &[Line]| known.iter().any(|known| known.digest == line.digest);
+        lines.retain(|line| !known(line, &self.lines));
+        self.lines.extend(lines);
         Ok(())
     }
 
     /// Makes sure that there is one image for each platform. Several of one index are that index's affair.
-    fn check(&mut self, entries: &[Entry], name: &str) -> Result<()> {
+    fn check(&mut self, lines: &[Line], name: &str) -> Result<()> {
         let mut here = Vec::new();
-        for entry in entries {
-            let Some(platform) = entry.platform()? else { continue };
+        for line in lines {
+            let Some(platform) = line.platform()? else { continue };
             let same =
                 |(other, _): &&(Platform, String)| platform.satisfies(other) && other.satisfies(&platform);
             if let Some((_, other)) = self.platforms.iter().find(same) {
@@ -192,7 +192,7 @@ impl Gathered {
 /// One line of an index: its own, or one that another index had, with all that was said there.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
     digest: Digest,
@@ -201,7 +201,7 @@ struct Entry {
     rest: Map<String, Value>,
 }
 
-impl Entry {
+impl Line {
     fn new(media_type: Option<String>, digest: Digest, size: u64) -> Self {
         Self { media_type, digest, size, rest: Map::new() }
     }
@@ -225,18 +225,18 @@ impl Entry {
 const PLATFORM: &str = "platform";
 
 /// Makes the index: Docker's list, if all that it names is Docker's.
-fn index(entries: &[Entry]) -> Result<Manifest> {
+fn index(lines: &[Line]) -> Result<Manifest> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index<'a> {
         schema_version: u8,
         media_type: String,
-        manifests: &'a [Entry],
+        manifests: &'a [Line],
     }
     let is_dockers =
-        |entry: &Entry| entry.media_type.as_deref().is_some_and(|name| Family::of(name) == Family::Docker);
-    let family = if entries.iter().all(is_dockers) { Family::Docker } else { Family::Oci };
-    let index = Index { schema_version: 2, media_type: family.index(), manifests: entries };
+        |line: &Line| line.media_type.as_deref().is_some_and(|name| Family::of(name) == Family::Docker);
+    let family = if lines.iter().all(is_dockers) { Family::Docker } else { Family::Oci };
+    let index = Index { schema_version: 2, media_type: family.index(), manifests: lines };
     let bytes = serde_json::to_vec(&index).context(ErrorKind::Internal, writing)?;
     let digest = Digest::of(&bytes);
     Manifest::parse(bytes.into(), digest, None)
@@ -247,10 +247,10 @@ fn writing() -> String {
 }
 
 /// Reads the lines of an index, with whatever they say.
-fn entries_of(index: &Manifest) -> Result<Vec<Entry>> {
+fn lines_of(index: &Manifest) -> Result<Vec<Line>> {
     #[derive(Deserialize)]
     struct Document {
-        manifests: Vec<Entry>,
+        manifests: Vec<Line>,
     }
     let document: Document = serde_json::from_slice(&index.bytes)
         .context(ErrorKind::Source, || format!("reading index {}", index.digest))?;

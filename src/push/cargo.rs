@@ -119,6 +119,6 @@ pub(super) async fn read(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
     /// Ask only, by HEAD and GET.
-    Look,
+    Ask,
     Push,
 }

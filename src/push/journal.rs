@@ -1,6 +1,6 @@
 //! A list of pushes that was interrupted: what of it is done.
 //!
-//! One small file for each list. A job is known by what was asked for and by what its source looked like; whoever changes
+//! One small file for each list. A push is known by what was asked for and by what its source looked like; whoever changes
 //! either has it done again. What is noted is what the registry has confirmed, and is believed for a week: a tag may have
 //! moved since. So the file goes when the whole list is done, and a run after that asks the registry about every image.
 
@@ -28,19 +28,19 @@ use crate::{
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    record: Record,
+    document: Document,
 }
 
 /// One push of a list, by all that decides what comes of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Job(String);
+pub struct Fingerprint(String);
 
 /// The file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct Document {
     /// Which list it is.
     list: String,
-    done: BTreeMap<Job, Done>,
+    done: BTreeMap<Fingerprint, Done>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ struct Done {
     arrived: Vec<(String, Pushed)>,
 }
 
-impl Job {
+impl Fingerprint {
     /// Names a push. `asked` is what was asked for: destinations, and whatever options make another image. The source
     /// stands for itself by its file's identity, size and times, so it must be a file or a layout; nothing is opened.
     pub fn new(asked: &serde_json::Value, source: &SourceSpec) -> Option<Self> {
@@ -71,22 +71,22 @@ impl Journal {
     pub fn open(dir: &Path, list: &str) -> Self {
         let path = dir.join(format!("{}.json", Digest::of(list.as_bytes()).hex()));
         let bytes = Blob::open(&path).and_then(|file| file.read_all(LIMIT, "what is done of the list"));
-        let record = bytes.ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-        let mut record = record
-            .filter(|record| record.list == list)
-            .unwrap_or_else(|| Record { list: list.to_owned(), done: BTreeMap::new() });
-        record.done.retain(|_, done| now().checked_sub(done.at).is_some_and(|age| age < KEPT.as_secs()));
-        Self { path, record }
+        let document = bytes.ok().and_then(|bytes| serde_json::from_slice::<Document>(&bytes).ok());
+        let mut document = document
+            .filter(|document| document.list == list)
+            .unwrap_or_else(|| Document { list: list.to_owned(), done: BTreeMap::new() });
+        document.done.retain(|_, done| now().checked_sub(done.at).is_some_and(|age| age < KEPT.as_secs()));
+        Self { path, document }
     }
 
-    /// Returns what came of a job, if it is done.
-    pub fn done(&self, job: &Job) -> Option<&[(String, Pushed)]> {
-        self.record.done.get(job).map(|done| done.arrived.as_slice())
+    /// Returns what came of a push, if it is done.
+    pub fn done(&self, push: &Fingerprint) -> Option<&[(String, Pushed)]> {
+        self.document.done.get(push).map(|done| done.arrived.as_slice())
     }
 
-    /// Notes that a job is done. What cannot be kept is not kept, and makes nothing fail.
-    pub fn note(&mut self, job: Job, arrived: Vec<(String, Pushed)>) {
-        self.record.done.insert(job, Done { at: now(), arrived });
+    /// Notes that a push is done. What cannot be kept is not kept, and makes nothing fail.
+    pub fn note(&mut self, push: Fingerprint, arrived: Vec<(String, Pushed)>) {
+        self.document.done.insert(push, Done { at: now(), arrived });
         if let Err(error) = self.write() {
             tracing::debug!("what is done of the list is not kept: {}", chain(&error));
         }
@@ -94,7 +94,7 @@ impl Journal {
 
     /// Forgets the list: it is done, or shall be done from its beginning.
     pub fn forget(mut self) {
-        self.record.done.clear();
+        self.document.done.clear();
         match fs_err::remove_file(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::debug!("what was done of the list could not be forgotten: {error}");
@@ -106,7 +106,7 @@ impl Journal {
     fn write(&self) -> Result<()> {
         let dir = self.path.parent().unwrap_or(&self.path);
         let writing = || format!("writing to `{}`", dir.display());
-        let bytes = serde_json::to_vec(&self.record).context(ErrorKind::Internal, writing)?;
+        let bytes = serde_json::to_vec(&self.document).context(ErrorKind::Internal, writing)?;
         DirBuilder::new().recursive(true).mode(0o700).create(dir).context(ErrorKind::Local, writing)?;
         // Mode 0600, and whole or not at all; what a power cut takes is done again.
         let mut temp = tempfile::NamedTempFile::new_in(dir).context(ErrorKind::Local, writing)?;
@@ -167,8 +167,8 @@ mod tests {
         }
     }
 
-    fn job(path: &Path, asked: &str) -> Option<Job> {
-        Job::new(&json!(asked), &path.to_str().unwrap().parse().unwrap())
+    fn fingerprint(path: &Path, asked: &str) -> Option<Fingerprint> {
+        Fingerprint::new(&json!(asked), &path.to_str().unwrap().parse().unwrap())
     }
 
     #[test]
@@ -176,37 +176,37 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (state, source) = (dir.path().join("lists"), dir.path().join("a.tar"));
         fs_err::write(&source, "a").unwrap();
-        let job = job(&source, "x").unwrap();
+        let fingerprint = fingerprint(&source, "x").unwrap();
         let mut journal = Journal::open(&state, "list");
-        assert!(journal.done(&job).is_none());
-        journal.note(job.clone(), vec![("r.example/a".into(), pushed())]);
+        assert!(journal.done(&fingerprint).is_none());
+        journal.note(fingerprint.clone(), vec![("r.example/a".into(), pushed())]);
         let mode = fs_err::metadata(&journal.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = Journal::open(&state, "list");
-        assert_eq!(again.done(&job).unwrap(), [("r.example/a".to_owned(), pushed())]);
-        assert!(Journal::open(&state, "other").done(&job).is_none());
+        assert_eq!(again.done(&fingerprint).unwrap(), [("r.example/a".to_owned(), pushed())]);
+        assert!(Journal::open(&state, "other").done(&fingerprint).is_none());
         again.forget();
-        assert!(Journal::open(&state, "list").done(&job).is_none());
+        assert!(Journal::open(&state, "list").done(&fingerprint).is_none());
     }
 
     #[test]
-    fn a_job_is_another_one_when_its_source_changes() {
+    fn a_push_is_another_one_when_its_source_changes() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.tar");
         fs_err::write(&file, "one").unwrap();
-        let first = job(&file, "x").unwrap();
-        assert_eq!(job(&file, "x").unwrap(), first);
-        assert_ne!(job(&file, "y").unwrap(), first);
+        let first = fingerprint(&file, "x").unwrap();
+        assert_eq!(fingerprint(&file, "x").unwrap(), first);
+        assert_ne!(fingerprint(&file, "y").unwrap(), first);
         // Another file of the same size, in its place.
         let other = dir.path().join("b.tar");
         fs_err::write(&other, "two").unwrap();
         fs_err::rename(&other, &file).unwrap();
-        assert_ne!(job(&file, "x").unwrap(), first);
+        assert_ne!(fingerprint(&file, "x").unwrap(), first);
         // What a folder holds is seen only where one document says it.
-        assert_eq!(job(dir.path(), "x"), None);
+        assert_eq!(fingerprint(dir.path(), "x"), None);
         fs_err::write(dir.path().join("index.json"), "{}").unwrap();
-        assert!(job(dir.path(), "x").is_some());
-        assert_eq!(Job::new(&json!("x"), &"-".parse().unwrap()), None);
+        assert!(fingerprint(dir.path(), "x").is_some());
+        assert_eq!(Fingerprint::new(&json!("x"), &"-".parse().unwrap()), None);
     }
 
     #[test]
@@ -214,22 +214,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("a.tar");
         fs_err::write(&source, "a").unwrap();
-        let job = job(&source, "x").unwrap();
+        let fingerprint = fingerprint(&source, "x").unwrap();
         let known = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut journal = Journal::open(dir.path(), "list");
-            journal.note(job.clone(), Vec::new());
-            let mut text = serde_json::to_value(&journal.record).unwrap();
+            journal.note(fingerprint.clone(), Vec::new());
+            let mut text = serde_json::to_value(&journal.document).unwrap();
             change(&mut text);
             fs_err::write(&journal.path, text.to_string()).unwrap();
-            Journal::open(dir.path(), "list").done(&job).is_some()
+            Journal::open(dir.path(), "list").done(&fingerprint).is_some()
         };
         assert!(known(&|_| {}));
-        assert!(!known(&|text| text["done"][&job.0]["at"] = (now() - KEPT.as_secs() - 1).into()));
+        assert!(!known(&|text| text["done"][&fingerprint.0]["at"] = (now() - KEPT.as_secs() - 1).into()));
         assert!(!known(&|text| text["list"] = "other".into()));
         assert!(!known(&|text| *text = "cut off".into()));
         let path = Journal::open(dir.path(), "list").path;
         fs_err::remove_file(&path).unwrap();
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        assert!(Journal::open(dir.path(), "list").done(&job).is_none(), "and nobody is waited for");
+        assert!(Journal::open(dir.path(), "list").done(&fingerprint).is_none(), "and nobody is waited for");
     }
 }

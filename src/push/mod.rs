@@ -33,10 +33,10 @@ use self::{
 };
 pub use ahead::{mount_ahead, send_ahead};
 pub use all::{Arrival, Mirror, PushAll, Rule};
-pub use assembly::{Assembly, Part};
+pub use assembly::{Assembly, Opened};
 pub use bundle::{Bundle, Bundled, BundledImage, inventory, stocktaking};
 pub use delivery::Forecast;
-pub use journal::{Job, Journal};
+pub use journal::{Fingerprint, Journal};
 pub use options::{Companions, Format, IfExists, Options};
 pub use press::Press;
 pub use resume::{OpenSessions, Resume};

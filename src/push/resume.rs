@@ -81,12 +81,12 @@ impl fmt::Debug for OpenSessions {
 
 /// What one upload leaves behind.
 #[derive(Debug)]
-pub(crate) struct Trail(Kind);
-
-#[derive(Debug)]
-enum Kind {
+pub(crate) enum Trail {
+    /// Nothing.
     None,
+    /// What a farewell gives back.
     Open { sessions: OpenSessions, id: u64, client: Client, repository: String },
+    /// What a later process goes on with.
     Record(Record),
 }
 
@@ -100,7 +100,7 @@ impl Opening {
     /// Begins the trail of an upload whose blob is not being sent yet.
     pub(super) fn begin(resume: &Resume, client: &Client, repository: &str) -> Self {
         let Resume::GiveBack(sessions) = resume else {
-            return Self { trail: Trail(Kind::None), _wait: None };
+            return Self { trail: Trail::None, _wait: None };
         };
         let wait = Arc::clone(&sessions.opening).try_read_owned().ok();
         Self { trail: Trail::open(sessions, client, repository), _wait: wait }
@@ -118,7 +118,7 @@ impl Trail {
         let mut open = sessions.open.lock();
         open.next += 1;
         let (client, repository) = (client.clone(), repository.to_owned());
-        Self(Kind::Open { sessions: sessions.clone(), id: open.next, client, repository })
+        Self::Open { sessions: sessions.clone(), id: open.next, client, repository }
     }
 
     /// Begins, or goes on with, the trail of a blob.
@@ -132,11 +132,11 @@ impl Trail {
         let unfinished = match (resume, &blob) {
             (Resume::Keep(unfinished), Some(_)) => unfinished.clone(),
             (Resume::GiveBack(sessions), _) => return Ok((Self::open(sessions, client, repository), None)),
-            _ => return Ok((Self(Kind::None), None)),
+            _ => return Ok((Self::None, None)),
         };
         let key = key(client, repository, blob.unwrap_or_default());
         let taken = blocking(move || Ok(unfinished.take(key))).await?;
-        let Some((record, progress)) = taken else { return Ok((Self(Kind::None), None)) };
+        let Some((record, progress)) = taken else { return Ok((Self::None, None)) };
         let held = match progress {
             Some(progress)
                 if client.may_go_on_at(&progress.held.location) && begins_so(feed, &progress).await? =>
@@ -149,12 +149,12 @@ impl Trail {
             }
             None => None,
         };
-        Ok((Self(Kind::Record(record)), held))
+        Ok((Self::Record(record), held))
     }
 
     /// Notes where the upload is, for a farewell.
     pub(crate) fn follow(&self, location: Option<&Location>) {
-        let Kind::Open { sessions, id, client, repository } = &self.0 else { return };
+        let Self::Open { sessions, id, client, repository } = self else { return };
         let mut open = sessions.open.lock();
         match location {
             Some(location) => {
@@ -167,7 +167,7 @@ impl Trail {
     /// Gives back what will not be finished, where uploads are given back at all. It stays noted until then: a farewell
     /// may come in between.
     pub(crate) async fn give_up(&self, location: &Location) {
-        let Kind::Open { sessions, id, client, repository } = &self.0 else { return };
+        let Self::Open { sessions, id, client, repository } = self else { return };
         let cancel = give_back(client, repository, location, Pool::Chunked);
         if tokio::time::timeout(PATIENCE, cancel).await.is_err() {
             tracing::debug!("an upload was not given back in time");
@@ -177,7 +177,7 @@ impl Trail {
 
     /// Notes what is to go on with; `spool` says what is known of its bytes.
     pub(crate) fn note(&mut self, held: Option<Held>, spool: &Spool) {
-        let Kind::Record(record) = &mut self.0 else { return };
+        let Self::Record(record) = self else { return };
         let Some(held) = held else { return record.clear() };
         let prefix = spool.prefix(held.offset).cloned();
         record.write(Progress { held, prefix });
@@ -187,10 +187,10 @@ impl Trail {
 
     /// The blob has arrived, or never will.
     pub(crate) fn finish(self) {
-        match self.0 {
-            Kind::None => {}
-            Kind::Open { sessions, id, .. } => drop(sessions.open.lock().sessions.remove(&id)),
-            Kind::Record(record) => record.finish(),
+        match self {
+            Self::None => {}
+            Self::Open { sessions, id, .. } => drop(sessions.open.lock().sessions.remove(&id)),
+            Self::Record(record) => record.finish(),
         }
     }
 }

@@ -145,8 +145,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
     // Before the password is read: standard input can be read once.
     let order = Order::new(args, context)?;
     let shared = Shared::begin(args, order.is_embedded(), context)?;
-    let parts = order.open()?;
-    let push = async |shared: &Shared<'_>| order.carry_out(parts, shared, context).await;
+    let sources = order.open()?;
+    let push = async |shared: &Shared<'_>| order.carry_out(sources, shared, context).await;
     match shared.run(push)? {
         Ending::Finished(results) => report(args, results?, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),

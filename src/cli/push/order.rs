@@ -5,7 +5,7 @@ use longshore::{
     bucket::Bucket,
     oci::{Repository, reference::check_tag},
     push::{
-        OpenSessions, Options, Part, Resume, Told,
+        OpenSessions, Opened, Options, Resume, Told,
         runtime::{Ending, block_on_with_farewell},
     },
     registry::{Client, Credentials, RateLimit},
@@ -113,9 +113,9 @@ impl<'a> Order<'a> {
     }
 
     /// Opens the sources.
-    pub(super) fn open(&self) -> Result<Vec<Part>> {
+    pub(super) fn open(&self) -> Result<Vec<Opened>> {
         let open = |(spec, options): &(SourceSpec, _)| {
-            Ok(Part { input: detect::open(spec, options)?, spec: spec.clone() })
+            Ok(Opened { input: detect::open(spec, options)?, spec: spec.clone() })
         };
         self.sources.iter().map(open).collect()
     }
@@ -123,7 +123,7 @@ impl<'a> Order<'a> {
     /// Pushes, or says what that would do.
     pub(super) async fn carry_out(
         self,
-        parts: Vec<Part>,
+        sources: Vec<Opened>,
         shared: &Shared<'_>,
         context: &Context,
     ) -> Result<Done> {
@@ -135,7 +135,7 @@ impl<'a> Order<'a> {
             Resume::GiveBack(open) => open.clone_from(&shared.open),
             Resume::Never => {}
         }
-        let goods = Goods { parts, press: shared.pressing.press.clone(), options };
+        let goods = Goods { sources, press: shared.pressing.press.clone(), options };
         let rate_limit = shared.rate_limit.clone();
         if let Some(disk) = &disk {
             return goods.put(args, goal, disk, rate_limit).await;

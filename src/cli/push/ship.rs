@@ -4,7 +4,7 @@ use http::StatusCode;
 use longshore::{
     Error, Result,
     oci::{Reference, Repository},
-    push::{Arrival, Assembly, Forecast, Mirror, Options, Part, Press, Push, PushAll, Pushed, Target},
+    push::{Arrival, Assembly, Forecast, Mirror, Opened, Options, Press, Push, PushAll, Pushed, Target},
     registry::{Client, RateLimit, RegistryError},
 };
 
@@ -21,7 +21,7 @@ use crate::cli::{
 /// What is to be pushed.
 pub(super) struct Goods {
     /// One for each source.
-    pub(super) parts: Vec<Part>,
+    pub(super) sources: Vec<Opened>,
     pub(super) press: Press,
     pub(super) options: Options,
 }
@@ -152,7 +152,7 @@ impl Goods {
         goal: Goal,
         client: impl Fn(&Repository) -> Result<Client>,
     ) -> Result<Done> {
-        let Self { parts, press, options } = self;
+        let Self { sources, press, options } = self;
         let each = |destinations: Vec<Reference>| -> Result<(Vec<Errand>, Vec<Target>)> {
             let target = |mut destination: Reference| {
                 let client = client(&destination.repository)?;
@@ -165,7 +165,7 @@ impl Goods {
         match goal {
             Goal::One(destinations) => {
                 let (errands, targets) = each(destinations)?;
-                let Part { input, spec } = only(parts)?;
+                let Opened { input, spec } = only(sources)?;
                 let push = Push { input, spec, targets, press, options };
                 Ok(if args.dry_run {
                     Done::foreseen(paired(errands, push.forecast().await?))
@@ -175,7 +175,7 @@ impl Goods {
             }
             Goal::Index(destinations) => {
                 let (errands, targets) = each(destinations)?;
-                let push = Assembly { parts, targets, press, options };
+                let push = Assembly { sources, targets, press, options };
                 Ok(if args.dry_run {
                     Done::foreseen(paired(errands, push.forecast().await?))
                 } else {
@@ -186,7 +186,7 @@ impl Goods {
                 let path = mirror.path.clone().unwrap_or_default();
                 let client = client(&Repository { host: mirror.host.clone(), path })?;
                 let mirror = Mirror { host: client.host().to_owned(), ..mirror };
-                let Part { input, spec } = only(parts)?;
+                let Opened { input, spec } = only(sources)?;
                 let push = PushAll { input, spec, mirror, client, press, options };
                 Ok(if args.dry_run {
                     Done::foreseen(push.forecast().await?.into_iter().map(|one| args.arrival(one)))
@@ -207,8 +207,8 @@ fn paired<T>(
 }
 
 /// Returns the source, where there is one.
-fn only(mut parts: Vec<Part>) -> Result<Part> {
-    parts.pop().ok_or_else(|| Error::internal("a push without a source"))
+fn only(mut sources: Vec<Opened>) -> Result<Opened> {
+    sources.pop().ok_or_else(|| Error::internal("a push without a source"))
 }
 
 impl Args {

@@ -46,7 +46,7 @@ pub(super) struct ReportArgs {
 /// that are there stay.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Arrival<'a> {
+struct PushedImage<'a> {
     image: &'a str,
     /// `registry/repository`.
     repository: &'a str,
@@ -96,25 +96,25 @@ impl ReportArgs {
 
     /// Says where the image has arrived, and where it has not. Files are written when all has gone well.
     pub(super) fn report(&self, outcomes: &[Outcome], context: &Context) -> Result<ExitStatus> {
-        let arrivals: Vec<_> = outcomes.iter().filter_map(Outcome::arrival).collect();
+        let pushed: Vec<_> = outcomes.iter().filter_map(Outcome::pushed_image).collect();
         let failures: Vec<_> = outcomes
             .iter()
             .filter_map(|outcome| Some((outcome.errand.full_name(), outcome.result.as_ref().err()?)))
             .collect();
-        let written = if failures.is_empty() { self.write_files(&arrivals) } else { Ok(()) };
-        for arrival in &arrivals {
-            for (tag, digest) in arrival.skipped {
+        let written = if failures.is_empty() { self.write_files(&pushed) } else { Ok(()) };
+        for image in &pushed {
+            for (tag, digest) in image.skipped {
                 let skipped =
-                    format!("skipped `{}:{tag}`, which is there already: {digest}", arrival.repository);
+                    format!("skipped `{}:{tag}`, which is there already: {digest}", image.repository);
                 context.printer.status(&skipped);
             }
         }
         if self.json {
-            let document = document(outcomes, &arrivals);
+            let document = document(outcomes, &pushed);
             context.printer.json(&document)?;
         } else {
-            for arrival in &arrivals {
-                context.printer.result(&arrival.reference)?;
+            for image in &pushed {
+                context.printer.result(&image.reference)?;
             }
         }
         let concluded = conclude(&failures, outcomes.len(), context);
@@ -125,14 +125,14 @@ impl ReportArgs {
         written.and(concluded)
     }
 
-    fn write_files(&self, arrivals: &[Arrival<'_>]) -> Result<()> {
+    fn write_files(&self, pushed: &[PushedImage<'_>]) -> Result<()> {
         if let Some(file) = &self.digest_file {
-            let mut digests: Vec<_> = arrivals.iter().map(|arrival| arrival.digest.as_str()).collect();
+            let mut digests: Vec<_> = pushed.iter().map(|image| image.digest.as_str()).collect();
             digests.dedup();
             write(file, digests.join("\n").as_bytes())?;
         }
-        if let (Some(file), Some(first)) = (&self.metadata_file, arrivals.first()) {
-            write(file, metadata(first, arrivals).to_string().as_bytes())?;
+        if let (Some(file), Some(first)) = (&self.metadata_file, pushed.first()) {
+            write(file, metadata(first, pushed).to_string().as_bytes())?;
         }
         Ok(())
     }
@@ -154,10 +154,10 @@ pub(super) fn conclude(failures: &[(String, &Error)], of: usize, context: &Conte
 }
 
 impl Outcome {
-    fn arrival(&self) -> Option<Arrival<'_>> {
+    fn pushed_image(&self) -> Option<PushedImage<'_>> {
         let pushed = self.result.as_ref().ok()?.as_ref()?;
         let Pushed { digest, media_type, size, tags, skipped, referrers, how, bytes_sent } = pushed;
-        Some(Arrival {
+        Some(PushedImage {
             image: &self.errand.image,
             repository: self.errand.name(),
             reference: format!("{}@{digest}", self.errand.name()),
@@ -174,14 +174,14 @@ impl Outcome {
     }
 }
 
-fn document(outcomes: &[Outcome], arrivals: &[Arrival<'_>]) -> Value {
+fn document(outcomes: &[Outcome], pushed: &[PushedImage<'_>]) -> Value {
     let failed = outcomes.iter().filter_map(|outcome| {
         let (name, error) = outcome.failure()?;
         Some(json!({ "image": outcome.errand.image, "destination": name, "error": chain(error) }))
     });
     let left_out = outcomes.iter().filter(|outcome| matches!(outcome.result, Ok(None)));
     json!({
-        "pushed": arrivals,
+        "pushed": pushed,
         "failed": failed.collect::<Vec<_>>(),
         "leftOut": left_out.map(|outcome| json!({ "image": outcome.errand.image })).collect::<Vec<_>>(),
     })
@@ -189,10 +189,9 @@ fn document(outcomes: &[Outcome], arrivals: &[Arrival<'_>]) -> Value {
 
 /// The keys of `docker buildx build --metadata-file`
 /// (<https://docs.docker.com/reference/cli/docker/buildx/build/#metadata-file>), and ours.
-fn metadata(first: &Arrival<'_>, arrivals: &[Arrival<'_>]) -> Value {
-    let names = arrivals
-        .iter()
-        .flat_map(|arrival| arrival.tags.iter().map(|tag| format!("{}:{tag}", arrival.repository)));
+fn metadata(first: &PushedImage<'_>, pushed: &[PushedImage<'_>]) -> Value {
+    let names =
+        pushed.iter().flat_map(|image| image.tags.iter().map(|tag| format!("{}:{tag}", image.repository)));
     json!({
         "containerimage.digest": first.digest,
         "containerimage.descriptor": {
@@ -201,7 +200,7 @@ fn metadata(first: &Arrival<'_>, arrivals: &[Arrival<'_>]) -> Value {
             "size": first.size,
         },
         "image.name": names.collect::<Vec<_>>().join(","),
-        "pushed": arrivals,
+        "pushed": pushed,
     })
 }
 

@@ -16,30 +16,30 @@ use crate::{
 pub(super) struct Consignment {
     pub(super) image: Image,
     pub(super) name: String,
-    pub(super) place: Result<Place>,
+    pub(super) route: Result<Route>,
 }
 
 /// Where an image goes.
-pub(super) enum Place {
+pub(super) enum Route {
     /// To these repositories.
-    Here(Vec<Target>),
+    To(Vec<Target>),
     /// Wherever the image that it is about is, under these tags.
     Beside { subject: Digest, tags: Vec<String> },
 }
 
-impl Place {
+impl Route {
     /// Returns where an image goes, once it is known where the others have gone.
-    pub(super) fn here(self, image: &Image, places: &Places<'_>) -> Result<Vec<Target>> {
+    pub(super) fn targets(self, image: &Image, routes: &Routes<'_>) -> Result<Vec<Target>> {
         match self {
-            Self::Here(targets) => Ok(targets),
-            Self::Beside { subject, tags } => places.beside(&subject, &tags, image),
+            Self::To(targets) => Ok(targets),
+            Self::Beside { subject, tags } => routes.beside(&subject, &tags, image),
         }
     }
 }
 
 /// Where images go, and where they have arrived.
 #[derive(Clone)]
-pub(super) struct Places<'a> {
+pub(super) struct Routes<'a> {
     mirror: &'a Mirror,
     client: &'a Client,
     /// What has arrived, by the digest that the source knows it by.
@@ -83,7 +83,7 @@ impl Fate {
     }
 }
 
-impl<'a> Places<'a> {
+impl<'a> Routes<'a> {
     /// Begins at a place for many images, where none has arrived yet.
     pub(super) fn new(mirror: &'a Mirror, client: &'a Client, one_platform: bool) -> Self {
         Self { mirror, client, known: HashMap::new(), one_platform }
@@ -96,8 +96,8 @@ impl<'a> Places<'a> {
         for image in images {
             let name = image.names.first().cloned().or_else(|| image.digest().map(Digest::to_string));
             let name = name.unwrap_or_else(|| "an image without a name".to_owned());
-            let place = self.place(&image, source);
-            if let Ok(Place::Here(targets)) = &place {
+            let route = self.route(&image, source);
+            if let Ok(Route::To(targets)) = &route {
                 for destination in targets.iter().flat_map(each) {
                     let error = match taken.insert(destination.clone(), name.clone()) {
                         None => continue,
@@ -115,13 +115,13 @@ impl<'a> Places<'a> {
                     return Err(error);
                 }
             }
-            consignments.push(Consignment { image, name, place });
+            consignments.push(Consignment { image, name, route });
         }
         Ok(consignments)
     }
 
     /// Finds out where an image goes.
-    fn place(&self, image: &Image, source: &dyn Source) -> Result<Place> {
+    fn route(&self, image: &Image, source: &dyn Source) -> Result<Route> {
         // Kubernetes has containerd call an image by the digest of its config, too.
         let names = image.names.iter().filter(|name| name.parse::<Digest>().is_err()).cloned();
         // Where there are full names, containerd and Docker write the tags once more.
@@ -131,7 +131,7 @@ impl<'a> Places<'a> {
             && full.is_empty()
             && let Some(subject) = subject(image, source)
         {
-            return Ok(Place::Beside { subject, tags });
+            return Ok(Route::Beside { subject, tags });
         }
         let mut targets: Vec<Target> = Vec::new();
         let mut names = if full.is_empty() { tags } else { full };
@@ -158,7 +158,7 @@ impl<'a> Places<'a> {
             }
             targets.push(Target::of(image, &repository, &[], self.client));
         }
-        Ok(Place::Here(targets))
+        Ok(Route::To(targets))
     }
 
     /// Takes note of an image's fate in a repository, which the documents share that belong to it and are kept.

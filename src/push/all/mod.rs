@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 
-use self::consign::{Carried, Consignment, Fate, Place, Places};
+use self::consign::{Carried, Consignment, Fate, Route, Routes};
 pub use self::{
     consign::Arrival,
     mirror::{Mirror, Rule},
@@ -59,7 +59,7 @@ impl PushAll {
         self.options.shared_cache = None;
         let arrived =
             |Forecast { digest, tags, skipped, .. }: &Forecast| Fate::of(digest.as_ref(), tags, skipped);
-        self.each(Intent::Look, arrived, |cargo, image, targets| cargo.forecast(image, targets).boxed()).await
+        self.each(Intent::Ask, arrived, |cargo, image, targets| cargo.forecast(image, targets).boxed()).await
     }
 
     /// Does the same with every image, those that others refer to first. `arrived` says what came of it.
@@ -79,15 +79,15 @@ impl PushAll {
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
         }
-        let mut places = Places::new(&mirror, &client, cargo.options.platform.is_some());
-        let consignments = places.consign(images, &*cargo.source)?;
-        require_left_out(&cargo, &consignments, places.clone()).await?;
+        let mut routes = Routes::new(&mirror, &client, cargo.options.platform.is_some());
+        let consignments = routes.consign(images, &*cargo.source)?;
+        require_left_out(&cargo, &consignments, routes.clone()).await?;
         let (companions, subjects): (Vec<_>, Vec<_>) =
             consignments.into_iter().partition(|consignment| consignment.image.companion);
         let alone = companions.is_empty();
         let carried: Vec<_> = stream::iter(subjects)
-            .map(|Consignment { image, name, place }| {
-                let targets = place.and_then(|place| place.here(&image, &places));
+            .map(|Consignment { image, name, route }| {
+                let targets = route.and_then(|route| route.targets(&image, &routes));
                 let (cargo, work) = (&cargo, &work);
                 async move {
                     let carried = carry(cargo, work, &image, targets).await;
@@ -100,12 +100,12 @@ impl PushAll {
             .await;
         let mut arrivals = Vec::new();
         for (image, name, carried, kept) in carried {
-            arrivals.extend(places.note(&image, &kept, &name, carried, &arrived));
+            arrivals.extend(routes.note(&image, &kept, &name, carried, &arrived));
         }
         let unaltered = cargo.unaltered();
         // What refers to a referrer comes after it as long as the source lists it so.
-        for Consignment { image, name, place } in companions {
-            let targets = place.and_then(|place| place.here(&image, &places));
+        for Consignment { image, name, route } in companions {
+            let targets = route.and_then(|route| route.targets(&image, &routes));
             if targets.as_ref().is_ok_and(Vec::is_empty) {
                 cargo.press.warn(format!("`{name}` is left out, as what it is about was skipped"));
                 arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
@@ -113,7 +113,7 @@ impl PushAll {
             }
             let cargo = if subject(&image, &*cargo.source).is_some() { &unaltered } else { &cargo };
             let carried = carry(cargo, &work, &image, targets).await;
-            arrivals.extend(places.note(&image, &HashSet::new(), &name, carried, &arrived));
+            arrivals.extend(routes.note(&image, &HashSet::new(), &name, carried, &arrived));
         }
         Ok(arrivals)
     }
@@ -148,22 +148,22 @@ async fn kept<T>(cargo: &Cargo, image: &Image, carried: &Carried<T>) -> HashSet<
 const SIDE_BY_SIDE: usize = 4;
 
 /// Makes sure, before any tag moves, that what the source leaves out is where its images go. Names all that is not.
-async fn require_left_out(cargo: &Cargo, consignments: &[Consignment], mut places: Places<'_>) -> Result<()> {
+async fn require_left_out(cargo: &Cargo, consignments: &[Consignment], mut routes: Routes<'_>) -> Result<()> {
     if cargo.source.left_out().is_none() {
         return Ok(());
     }
     let mut missing: Vec<(&str, Error)> = Vec::new();
-    for Consignment { image, name, place } in consignments {
-        let targets = match place {
-            Ok(Place::Here(targets)) => targets.clone(),
-            Ok(Place::Beside { subject, tags }) => places.beside(subject, tags, image).unwrap_or_default(),
+    for Consignment { image, name, route } in consignments {
+        let targets = match route {
+            Ok(Route::To(targets)) => targets.clone(),
+            Ok(Route::Beside { subject, tags }) => routes.beside(subject, tags, image).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
         for target in targets {
             let fate = image.digest().cloned().map_or(Fate::Unknown, Fate::Arrived);
             let repository = target.destination.repository.clone();
             let delivery = cargo.delivery(image, target);
-            places.settle(image, &delivery.kept().await.unwrap_or_default(), &repository, &fate);
+            routes.settle(image, &delivery.kept().await.unwrap_or_default(), &repository, &fate);
             match Box::pin(delivery.require_left_out()).await {
                 Err(error) if Missing::is_cause_of(&error) => missing.push((name, error)),
                 result => result?,

@@ -21,7 +21,7 @@ use self::{
     inventory::Base,
     pack::{Packed, Packer, Place},
 };
-use super::{Cargo, Intent, Options, Part, Press, delivery::send::DamagedEntry, runtime::blocking};
+use super::{Cargo, Intent, Opened, Options, Press, delivery::send::DamagedEntry, runtime::blocking};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
     event::{Event, Reporter},
@@ -42,7 +42,7 @@ use crate::{
 #[must_use = "a bundle does nothing until it is written"]
 pub struct Bundle {
     /// Where the images lie: all of each place, or the one that is meant.
-    pub parts: Vec<Part>,
+    pub sources: Vec<Opened>,
     /// The file to be written.
     pub file: PathBuf,
     /// The size of its parts, if it is to have some.
@@ -87,10 +87,10 @@ impl Bundle {
     }
 
     async fn make(self) -> Result<Bundled> {
-        let Self { parts, file, split, base, press, options } = self;
+        let Self { sources, file, split, base, press, options } = self;
         let mut contents = Contents { base, ..Contents::default() };
-        for (at, Part { input, spec }) in parts.into_iter().enumerate() {
-            let cargo = Cargo::load(input, &spec, None, press.clone(), options.clone(), Intent::Look).await?;
+        for (at, Opened { input, spec }) in sources.into_iter().enumerate() {
+            let cargo = Cargo::load(input, &spec, None, press.clone(), options.clone(), Intent::Ask).await?;
             let cargo = Arc::new(cargo);
             contents.cargos.push(Arc::clone(&cargo));
             let name = cargo.source.name();

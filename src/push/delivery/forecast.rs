@@ -40,7 +40,7 @@ impl Push {
     pub async fn forecast(mut self) -> Result<Vec<Result<Forecast>>> {
         // Whatever is encoded as it passes is not given.
         let _giving = self.press.use_shared(self.options.shared_cache.take());
-        let (cargo, image, targets) = self.load(Intent::Look).await?;
+        let (cargo, image, targets) = self.load(Intent::Ask).await?;
         Ok(cargo.forecast(&image, targets).await)
     }
 }

@@ -44,7 +44,7 @@ impl Delivery {
             if let Some(identity) = found {
                 wanted.reuse(diff_id, &identity);
                 recalled += 1;
-            } else if self.cargo.intent == Intent::Look {
+            } else if self.cargo.intent == Intent::Ask {
                 for from in self.origins(&self.cargo.source.origins(&layer), None) {
                     wanted.may_come_from(diff_id, &from);
                 }
@@ -61,7 +61,7 @@ impl Delivery {
                 return Ok(Some((digest.clone(), size)));
             }
         }
-        if self.cargo.intent == Intent::Look {
+        if self.cargo.intent == Intent::Ask {
             return Ok(None);
         }
         let uploader = self.uploader();

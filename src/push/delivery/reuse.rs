@@ -59,7 +59,7 @@ impl Delivery {
                 offered.entry(diff_id).or_insert(offer);
             }
         }
-        if self.cargo.intent == Intent::Look {
+        if self.cargo.intent == Intent::Ask {
             let here = self.target.repository();
             for (diff_id, offer) in offered.iter().filter(|(_, offer)| offer.repository != here) {
                 wanted.may_come_from(diff_id, &offer.repository);
@@ -179,7 +179,7 @@ impl Delivery {
         let here = self.target.repository();
         match self.target.client.head_blob(here, &offer.digest).await? {
             Some(size) => return Ok(size == offer.size),
-            None if offer.repository == here || self.cargo.intent == Intent::Look => return Ok(false),
+            None if offer.repository == here || self.cargo.intent == Intent::Ask => return Ok(false),
             None => {}
         }
         self.uploader().mount(&offer.digest, &offer.repository).await

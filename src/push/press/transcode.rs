@@ -76,7 +76,7 @@ pub(crate) struct NotShared;
 
 /// What came of an attempt to encode a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum Attempt {
     /// Somebody else encodes it.
     Busy,
     Done,
@@ -159,9 +159,9 @@ impl Workshop {
             while let Some(job) = queue.pop_front() {
                 match self.encode(&job, &fresh) {
                     Err(error) => finish(&job, Err(error)),
-                    Ok(Turn::Done) => put_off = 0,
-                    Ok(Turn::Busy) if job.output.is_abandoned() => {}
-                    Ok(Turn::Busy) => {
+                    Ok(Attempt::Done) => put_off = 0,
+                    Ok(Attempt::Busy) if job.output.is_abandoned() => {}
+                    Ok(Attempt::Busy) => {
                         queue.push_back(job);
                         put_off += 1;
                         if put_off >= queue.len() {
@@ -177,18 +177,18 @@ impl Workshop {
 
     /// Encodes a layer, tells its digest, and only then lets it be kept, as the closing request need not wait
     /// for that either.
-    fn encode(&self, job: &Job, fresh: &mpsc::Sender<Fresh>) -> Result<Turn> {
+    fn encode(&self, job: &Job, fresh: &mpsc::Sender<Fresh>) -> Result<Attempt> {
         let (&Work::Encode(encoding), Some(diff_id)) = (&job.work, &job.layer.diff_id) else {
             return Err(Error::internal(format!("layer `{}` cannot be encoded", job.layer.name)));
         };
         let cache = &self.press.cache;
-        let Some(claim) = cache.claim(diff_id, encoding)? else { return Ok(Turn::Busy) };
+        let Some(claim) = cache.claim(diff_id, encoding)? else { return Ok(Attempt::Busy) };
         // Whoever had it before us may have finished it.
         if let Some((entry, blob)) = cache.lookup(diff_id, encoding)? {
             if blob.verify(&Descriptor::new("", entry.digest.clone(), entry.size)).is_ok() {
                 job.output.begin(blob)?;
                 finish(job, Ok((entry.digest, entry.size)));
-                return Ok(Turn::Done);
+                return Ok(Attempt::Done);
             }
             cache.forget(diff_id, encoding)?;
         }
@@ -197,7 +197,7 @@ impl Workshop {
         fresh
             .send(Fresh { encoded, encoding, writer, _claim: claim })
             .map_err(|_| Error::internal("keeping encoded layers panicked"))?;
-        Ok(Turn::Done)
+        Ok(Attempt::Done)
     }
 
     fn keep(&self, Fresh { encoded, encoding, writer, _claim }: Fresh) {

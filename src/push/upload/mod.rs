@@ -1,6 +1,6 @@
 //! Drives upload sessions: does what the state machine says, one blob at a time, many blobs at once.
 //!
-//! Large blobs share `--jobs` places. Small blobs, of at most one chunk, have a pool of their own, because they
+//! Large blobs share `--jobs` seats. Small blobs, of at most one chunk, have a pool of their own, because they
 //! cost round trips and not bandwidth: its connections are the transport's to count, its bytes are counted in
 //! traffic.rs. No decision about the protocol is made here (registry/session makes them all).
 
@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 
 use self::{
     head_start::HeadStart,
-    traffic::{Place, Traffic},
+    traffic::{Seat, Traffic},
 };
 use super::{
     Options, Told,
@@ -131,7 +131,7 @@ impl Uploader {
             Some(held) => Session::resume(settings, held),
             None => Session::new(settings),
         };
-        let sending = Sending { uploader: self, name, feed, trail, one_chunk, place: None, acknowledged: 0 };
+        let sending = Sending { uploader: self, name, feed, trail, one_chunk, seat: None, acknowledged: 0 };
         sending.finish(session).await
     }
 
@@ -190,12 +190,12 @@ struct Sending<'a> {
     trail: Trail,
     /// What has no more bytes than this is small.
     one_chunk: u64,
-    place: Option<Place>,
+    seat: Option<Seat>,
     acknowledged: u64,
 }
 
 impl Sending<'_> {
-    /// Does what the session says, to the end. A place is waited for when the first request is due.
+    /// Does what the session says, to the end. A seat is waited for when the first request is due.
     async fn finish(mut self, mut session: Session) -> Result<(Digest, u64)> {
         loop {
             let spool = self.feed.spool();
@@ -217,7 +217,7 @@ impl Sending<'_> {
                     session.on_waited()
                 }
                 Action::Send(request) => {
-                    let pool = self.place(&spool).await?;
+                    let pool = self.seat(&spool).await?;
                     let outcome = self.exchange(&request, pool).await;
                     session.hear(self.uploader.lesson());
                     match outcome {
@@ -230,13 +230,13 @@ impl Sending<'_> {
         }
     }
 
-    async fn place(&mut self, spool: &Spool) -> Result<Pool> {
-        if let Some(place) = &self.place {
-            return Ok(place.pool);
+    async fn seat(&mut self, spool: &Spool) -> Result<Pool> {
+        if let Some(seat) = &self.seat {
+            return Ok(seat.pool);
         }
         let small = spool.sealed().map(|(_, size)| *size).filter(|size| *size <= self.one_chunk);
-        let place = self.uploader.traffic.place(small).await?;
-        Ok(self.place.insert(place).pool)
+        let seat = self.uploader.traffic.seat(small).await?;
+        Ok(self.seat.insert(seat).pool)
     }
 
     async fn exchange(&self, request: &Request, pool: Pool) -> Result<Reply, Fault> {

@@ -39,9 +39,9 @@ pub(in crate::push) struct Traffic {
 /// The repository that was given a blob, if one was.
 type Flight = Arc<Turn<Option<String>>>;
 
-/// A place taken; given back when dropped.
+/// A seat taken; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Seat {
     pub(super) pool: Pool,
     _permits: OwnedSemaphorePermit,
 }
@@ -99,14 +99,14 @@ impl Traffic {
         Arc::clone(&self.open).acquire_owned().await.map_err(closed)
     }
 
-    /// Waits for a place for a blob whose size is known if it is at most one chunk.
-    pub(super) async fn place(&self, one_chunk: Option<u64>) -> Result<Place> {
+    /// Waits for a seat for a blob whose size is known if it is at most one chunk.
+    pub(super) async fn seat(&self, one_chunk: Option<u64>) -> Result<Seat> {
         let small = one_chunk.and_then(|size| u32::try_from(size.div_ceil(1024)).ok());
         let (pool, permits) = match small.filter(|kib| *kib <= SMALL_KIB) {
             Some(kib) => (Pool::Small, Arc::clone(&self.small_kib).acquire_many_owned(kib.max(1)).await),
             None => (Pool::Chunked, Arc::clone(&self.chunked).acquire_owned().await),
         };
-        Ok(Place { pool, _permits: permits.map_err(closed)? })
+        Ok(Seat { pool, _permits: permits.map_err(closed)? })
     }
 }
 

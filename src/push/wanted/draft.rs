@@ -26,14 +26,14 @@ pub(crate) type Encodings = HashMap<DiffId, (Digest, u64)>;
 /// A document before all of its layers are encoded.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
-    pub(crate) base: Base,
+    pub(crate) basis: Basis,
     /// All layers of an image; none for an index, and for an image whose layers stay as they are.
     pub(crate) layers: Vec<Slot>,
 }
 
 /// What a document is made from.
 #[derive(Clone, Debug)]
-pub(crate) enum Base {
+pub(crate) enum Basis {
     /// The source's own.
     Held(Manifest),
     /// A config, by digest and size, and the manifest that the source has seen and whose layers it cannot give.
@@ -81,7 +81,7 @@ pub(crate) fn kept_and_changed(
     let (mut kept, mut changed) = (HashSet::new(), HashSet::new());
     for draft in drafts {
         let finished = finishing.draft(draft)?;
-        let Base::Held(held) = &draft.base else { continue };
+        let Basis::Held(held) = &draft.basis else { continue };
         let same = finished.is_some_and(|manifest| manifest.digest == held.digest)
             && !held.children().iter().any(|child| changed.contains(&child.digest));
         let fate = if same { &mut kept } else { &mut changed };
@@ -104,10 +104,10 @@ impl<'a> Finishing<'a> {
         Self { encoded, format, renamed: HashMap::new(), notes: Vec::new(), manifests: Vec::new() }
     }
 
-    fn draft(&mut self, Draft { base, layers }: &Draft) -> Result<Option<Manifest>> {
-        match base {
-            Base::Held(held) => self.held(held, layers),
-            Base::Made { config, size, original } => self.made(config, *size, original.as_ref(), layers),
+    fn draft(&mut self, Draft { basis, layers }: &Draft) -> Result<Option<Manifest>> {
+        match basis {
+            Basis::Held(held) => self.held(held, layers),
+            Basis::Made { config, size, original } => self.made(config, *size, original.as_ref(), layers),
         }
     }
 
@@ -392,12 +392,12 @@ const REFERENCE: &str = "vnd.docker.reference.digest";
 mod tests {
     use super::*;
 
-    fn config() -> Base {
-        Base::Made { config: Digest::of(b"{}"), size: 2, original: None }
+    fn config() -> Basis {
+        Basis::Made { config: Digest::of(b"{}"), size: 2, original: None }
     }
 
     fn made(slots: Vec<Slot>, format: Format) -> Result<Manifest> {
-        let drafts = [Draft { base: config(), layers: slots }];
+        let drafts = [Draft { basis: config(), layers: slots }];
         let encoded = ["a", "b"].map(|text| (diff_id(text), (Digest::of(text.as_bytes()), 5)));
         let finished = finish(&drafts, &encoded.into(), format)?.unwrap();
         assert!(finished.notes.is_empty());
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn nothing_is_made_of_a_layer_that_is_not_encoded_yet() {
-        let drafts = [Draft { base: config(), layers: vec![gzip("a")] }];
+        let drafts = [Draft { basis: config(), layers: vec![gzip("a")] }];
         assert!(finish(&drafts, &Encodings::new(), Format::Auto).unwrap().is_none());
     }
 
@@ -478,7 +478,7 @@ mod tests {
     fn only_what_no_longer_holds_changes() {
         let manifest = held(Family::Oci);
         let slot = Slot::Encoded(diff_id("a"), Compression::Zstd);
-        let drafts = [Draft { base: Base::Held(manifest.clone()), layers: vec![slot] }];
+        let drafts = [Draft { basis: Basis::Held(manifest.clone()), layers: vec![slot] }];
         let encoded = Encodings::from([(diff_id("a"), (Digest::of(b"a"), 5))]);
         let finished = finish(&drafts, &encoded, Format::Auto).unwrap().unwrap();
         let expected = text(&manifest)
@@ -494,8 +494,8 @@ mod tests {
     fn a_manifest_that_was_seen_says_what_it_said_of_layers_made_anew() {
         let encoded = Encodings::from([(diff_id("a"), (Digest::of(b"a"), 5))]);
         let finished = |original: Manifest, size, format| {
-            let base = Base::Made { config: Digest::of(b"{}"), size, original: Some(original) };
-            let finished = finish(&[Draft { base, layers: vec![gzip("a")] }], &encoded, format).unwrap();
+            let basis = Basis::Made { config: Digest::of(b"{}"), size, original: Some(original) };
+            let finished = finish(&[Draft { basis, layers: vec![gzip("a")] }], &encoded, format).unwrap();
             text(&finished.unwrap().manifests[0])
         };
         for (family, format, becomes) in [
@@ -541,8 +541,8 @@ mod tests {
         for (becomes, notes) in [("a", 2), ("old", 0)] {
             let slot = Slot::Encoded(diff_id("a"), Compression::Gzip);
             let drafts = [
-                Draft { base: Base::Held(image.clone()), layers: vec![slot] },
-                Draft { base: Base::Held(index.clone()), layers: Vec::new() },
+                Draft { basis: Basis::Held(image.clone()), layers: vec![slot] },
+                Draft { basis: Basis::Held(index.clone()), layers: Vec::new() },
             ];
             let encoded = Encodings::from([(diff_id("a"), (Digest::of(becomes.as_bytes()), 9))]);
             let finished = finish(&drafts, &encoded, Format::Auto).unwrap().unwrap();
@@ -576,8 +576,8 @@ mod tests {
         ));
         let slot = Slot::Encoded(diff_id("a"), Compression::Zstd);
         let drafts = [
-            Draft { base: Base::Held(image.clone()), layers: vec![slot] },
-            Draft { base: Base::Held(index.clone()), layers: Vec::new() },
+            Draft { basis: Basis::Held(image.clone()), layers: vec![slot] },
+            Draft { basis: Basis::Held(index.clone()), layers: Vec::new() },
         ];
         let encoded = Encodings::from([(diff_id("a"), (Digest::of(b"a"), 5))]);
         let finished = finish(&drafts, &encoded, Format::Auto).unwrap().unwrap();
@@ -607,7 +607,7 @@ mod tests {
                 unstated.bytes.len()
             ));
             let drafts = [unstated.clone(), index.clone()]
-                .map(|held| Draft { base: Base::Held(held), layers: Vec::new() });
+                .map(|held| Draft { basis: Basis::Held(held), layers: Vec::new() });
             let finish = |format| finish(&drafts, &Encodings::new(), format).unwrap().unwrap().manifests;
             let [child, root] = &finish(format)[..] else { panic!("two documents") };
             assert!(text(child).starts_with(&format!("{{{own}")) && text(child).matches(&own).count() == 1);
@@ -624,7 +624,7 @@ mod tests {
         for (from, to, format) in
             [(Family::Oci, Family::Docker, Format::Docker), (Family::Docker, Family::Oci, Format::Oci)]
         {
-            let drafts = [Draft { base: Base::Held(held(from)), layers: Vec::new() }];
+            let drafts = [Draft { basis: Basis::Held(held(from)), layers: Vec::new() }];
             let finished = finish(&drafts, &Encodings::new(), format).unwrap().unwrap();
             assert_eq!(text(&finished.manifests[0]), text(&held(to)));
             let same = finish(&drafts, &Encodings::new(), Format::Auto).unwrap().unwrap();

@@ -5,7 +5,7 @@ pub(super) mod draft;
 
 use std::collections::{HashMap, HashSet};
 
-use self::draft::{Base, Draft, Encodings, Finished, Slot, finish, is_image};
+use self::draft::{Basis, Draft, Encodings, Finished, Slot, finish, is_image};
 use super::press::transcode;
 use crate::{
     blob::Blob,
@@ -162,8 +162,8 @@ impl Listing<'_> {
                     at_hand: AtHand::Bytes(config.clone()),
                     origins: Vec::new(),
                 });
-                let base = Base::Made { config: digest, size, original: original.clone() };
-                self.wanted.drafts.push(Draft { base, layers: slots });
+                let basis = Basis::Made { config: digest, size, original: original.clone() };
+                self.wanted.drafts.push(Draft { basis, layers: slots });
             }
             ImageContent::Index { manifest, images, absent, .. } => {
                 if let Some(wanted) = platform {
@@ -173,7 +173,7 @@ impl Listing<'_> {
                     self.image(image, None)?;
                 }
                 self.wanted.absent.extend(absent.iter().cloned());
-                self.wanted.drafts.push(Draft { base: Base::Held(manifest.clone()), layers: Vec::new() });
+                self.wanted.drafts.push(Draft { basis: Basis::Held(manifest.clone()), layers: Vec::new() });
             }
         }
         Ok(())
@@ -197,7 +197,7 @@ impl Listing<'_> {
             self.note_misnamed(&manifest);
             self.wanted.needs.extend(named_by(&manifest, self.options.allow_nondistributable));
         }
-        Ok(Draft { base: Base::Held(manifest), layers })
+        Ok(Draft { basis: Basis::Held(manifest), layers })
     }
 
     /// Bytes that a manifest names stay what they are, and their name too, whatever it says: most clients look at the

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use longshore::{
     Error, Result,
-    push::{Job, Journal, Pushed, runtime::Ending},
+    push::{Fingerprint, Journal, Pushed, runtime::Ending},
     source::{Input, choose, spec::Location},
 };
 use serde_json::json;
@@ -43,7 +43,7 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     let mut entries = Vec::new();
     for (line, args) in &pushes {
         if let Some(order) = problems.sift(*line, Order::new(args, context)) {
-            entries.push(Listed { line: *line, job: job(&order), order });
+            entries.push(Listed { line: *line, fingerprint: fingerprint(&order), order });
         }
     }
     tell_apart(&entries, &mut problems);
@@ -69,10 +69,10 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
                 Some(arrived) => all.extend(Done::before(&entry.order.args.image(), arrived)),
                 None => {
                     let done = carry_out(entry.order, shared, context).await;
-                    if let (Some(journal), Some(job), Some(arrived)) =
-                        (&mut journal, entry.job, done.arrived())
+                    if let (Some(journal), Some(fingerprint), Some(arrived)) =
+                        (&mut journal, entry.fingerprint, done.arrived())
                     {
-                        journal.note(job, arrived);
+                        journal.note(fingerprint, arrived);
                     }
                     all.extend(done);
                 }
@@ -93,13 +93,13 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
 struct Listed<'a> {
     line: usize,
     order: Order<'a>,
-    job: Option<Job>,
+    fingerprint: Option<Fingerprint>,
 }
 
 impl Listed<'_> {
     /// Returns what an earlier run has done of it.
     fn done<'a>(&self, journal: Option<&'a Journal>) -> Option<&'a [(String, Pushed)]> {
-        journal?.done(self.job.as_ref()?)
+        journal?.done(self.fingerprint.as_ref()?)
     }
 }
 
@@ -132,9 +132,9 @@ fn journal(list: &str, args: &Args, context: &Context) -> Option<Journal> {
     None
 }
 
-/// Returns by what a push is known to a later run; by nothing, if its destination can be looked at for nothing, or
+/// Returns what a push is known to a later run by; nothing, if its destination can be looked at for nothing, or
 /// nothing tells whether its source has changed.
-fn job(order: &Order<'_>) -> Option<Job> {
+fn fingerprint(order: &Order<'_>) -> Option<Fingerprint> {
     let [(spec, options)] = order.sources.as_slice() else { return None };
     if order.is_embedded() || options.from_command {
         return None;
@@ -153,7 +153,7 @@ fn job(order: &Order<'_>) -> Option<Job> {
         "removeSignatures": args.remove_signatures,
         "tags": args.tags,
     });
-    Job::new(&asked, spec)
+    Fingerprint::new(&asked, spec)
 }
 
 /// Makes sure that a source can be read and holds the image, as far as that can be found out twice.
@@ -176,7 +176,7 @@ fn look_into(order: &Order<'_>) -> Result<()> {
 async fn carry_out(order: Order<'_>, shared: &Shared<'_>, context: &Context) -> Done {
     let (args, errands) = (order.args, order.errands());
     let done = match order.open() {
-        Ok(parts) => Box::pin(order.carry_out(parts, shared, context)).await,
+        Ok(sources) => Box::pin(order.carry_out(sources, shared, context)).await,
         Err(error) => Err(error),
     };
     let done = done.unwrap_or_else(|error| Done::failed(errands, &error, args.dry_run));
