@@ -6,21 +6,19 @@
 
 pub mod inventory;
 mod pack;
+mod packed;
 pub mod stocktaking;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde_json::{Value, json};
 
-use self::{
-    inventory::Base,
-    pack::{Packed, Packer, Place},
-};
+use self::{inventory::Base, pack::Packer, packed::Packed};
 use super::{Cargo, Intent, Opened, Options, Press, delivery::send::DamagedEntry, runtime::blocking};
 use crate::{
     error::{Context as _, Error, ErrorKind, Result},
@@ -34,7 +32,7 @@ use crate::{
         write::blob_name,
     },
     oci::{Descriptor, Digest, Manifest, media_type, reference},
-    source::{Data, Image, ImageContent},
+    source::{Image, ImageContent},
 };
 
 /// Images on their way into one archive.
@@ -89,12 +87,10 @@ impl Bundle {
     async fn make(self) -> Result<Bundled> {
         let Self { sources, file, split, base, press, options } = self;
         let mut contents = Contents { base, ..Contents::default() };
-        for (at, Opened { input, spec }) in sources.into_iter().enumerate() {
+        for Opened { input, spec } in sources {
             let cargo = Cargo::load(input, &spec, None, press.clone(), options.clone(), Intent::Ask).await?;
-            let cargo = Arc::new(cargo);
-            contents.cargos.push(Arc::clone(&cargo));
             let name = cargo.source.name();
-            let packed = Packer { cargo, at }.pack(&spec.choice, &mut contents).await;
+            let packed = Packer { cargo: Arc::new(cargo) }.pack(&spec.choice, &mut contents).await;
             packed.map_err(|error| error.while_doing(format!("bundling {name}")))?;
         }
         let contents = Arc::new(contents);
@@ -124,7 +120,6 @@ impl Bundle {
 struct Contents {
     base: Base,
     blobs: BTreeMap<Digest, Packed>,
-    cargos: Vec<Arc<Cargo>>,
     /// Each with its entries in the index.
     images: Vec<(BundledImage, Vec<Value>)>,
     /// Which image has a name already.
@@ -217,12 +212,8 @@ impl Contents {
 
     /// Encodes again what is damaged of all that lies encoded in the cache.
     async fn mend(&self) -> Result<()> {
-        for (at, cargo) in self.cargos.iter().enumerate() {
-            let layers = self.blobs.values().filter_map(|blob| match &blob.place {
-                Place::Encoded(of, layer) if *of == at => Some(layer.clone()),
-                _ => None,
-            });
-            Packer { cargo: Arc::clone(cargo), at }.mend(layers.collect()).await?;
+        for blob in self.blobs.values() {
+            blob.bytes.mend().await?;
         }
         Ok(())
     }
@@ -234,63 +225,11 @@ impl Contents {
         }
         for (digest, blob) in &self.blobs {
             let expected = Descriptor::new("", digest.clone(), blob.size);
-            let (mut bytes, name) = self.open(blob, digest)?;
+            let (mut bytes, name) = blob.open(digest)?;
             let written = archive.append_blob(&expected, &mut bytes, &name);
-            written.map_err(|error| self.blame(error, &blob.place))?;
+            written.map_err(|error| blob.bytes.blame(error))?;
         }
         Ok(archive.finish()?.output)
-    }
-
-    /// Opens a blob, and says what it is called.
-    fn open<'a>(&'a self, blob: &'a Packed, digest: &Digest) -> Result<(Box<dyn Read + 'a>, String)> {
-        match &blob.place {
-            Place::Memory(bytes) => Ok((Box::new(&bytes[..]), digest.to_string())),
-            Place::Encoded(at, layer) => {
-                let Cargo { absorbed, press, options, .. } = &*self.cargos[*at];
-                let found = match &layer.diff_id {
-                    Some(diff_id) => match press.cache.lookup(diff_id, options.recipe.encoding())? {
-                        None => absorbed.layer(&diff_id.0).ok().cloned(),
-                        found => found,
-                    },
-                    None => None,
-                };
-                let (_, bytes) = found.ok_or_else(|| {
-                    Error::local(format!("layer `{}` is no longer in the cache", layer.name))
-                        .because(DamagedEntry)
-                })?;
-                Ok((Box::new(bytes.reader()), bytes.path().display().to_string()))
-            }
-            Place::Source(at, layer) => {
-                let cargo = &self.cargos[*at];
-                let bytes: Box<dyn Read> = match cargo.source.open(layer)? {
-                    Data::Absorbed(plain) => Box::new(cargo.reproduce(&plain)?.reader()),
-                    Data::Stored(bytes) => Box::new(bytes.reader()),
-                    Data::Stream(stream) => stream,
-                };
-                Ok((bytes, layer.name.clone()))
-            }
-        }
-    }
-
-    /// Says where a blob lies that could not be written.
-    fn blame(&self, error: Error, place: &Place) -> Error {
-        match place {
-            _ if error.kind() != ErrorKind::Source => error,
-            Place::Encoded(at, layer) => {
-                let damaged = Error::local(format!("the cached layer `{}` was damaged", layer.name));
-                let Cargo { absorbed, press, options, .. } = &*self.cargos[*at];
-                match layer.diff_id.as_ref().filter(|it| absorbed.layer(&it.0).is_ok()) {
-                    // It has passed, and cannot be encoded anew.
-                    Some(diff_id) => match press.cache.forget(diff_id, options.recipe.encoding()) {
-                        Ok(()) => damaged.because(error).with_hint("bundle it once more"),
-                        Err(error) => error,
-                    },
-                    None => damaged.because(DamagedEntry),
-                }
-            }
-            Place::Memory(_) => error,
-            Place::Source(at, _) => error.while_doing(format!("reading {}", self.cargos[*at].source.name())),
-        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
-
-use super::Contents;
+use super::{
+    Contents,
+    packed::{Packed, Whereabouts},
+};
 use crate::{
     error::{Error, Result},
     oci::{Digest, Manifest},
@@ -20,31 +21,12 @@ use crate::{
             draft::{Encodings, Finished},
         },
     },
-    source::{Choice, Image, Layer, Missing},
+    source::{Choice, Image, Missing},
 };
 
 /// Packs the images of a source.
 pub(super) struct Packer {
     pub(super) cargo: Arc<Cargo>,
-    /// Its place among the sources.
-    pub(super) at: usize,
-}
-
-/// A blob of a bundle, and where its bytes are.
-#[derive(Clone, Debug)]
-pub(super) struct Packed {
-    pub(super) size: u64,
-    pub(super) place: Place,
-}
-
-/// Where the bytes of a blob are.
-#[derive(Clone, Debug)]
-pub(super) enum Place {
-    /// In the cache, or taken over while the source at this place passed.
-    Encoded(usize, Layer),
-    Memory(Bytes),
-    /// In the source at this place.
-    Source(usize, Layer),
 }
 
 impl Packer {
@@ -56,7 +38,7 @@ impl Packer {
             return Err(Error::source("it holds no images"));
         }
         let (companions, images): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| image.companion);
-        let unaltered = Self { cargo: Arc::new(self.cargo.unaltered()), at: self.at };
+        let unaltered = Self { cargo: Arc::new(self.cargo.unaltered()) };
         let (mut became, mut packed) = (HashMap::new(), Vec::new());
         for image in images.iter().chain(&companions) {
             let about = subject(image, &**source);
@@ -106,7 +88,7 @@ impl Packer {
         self.add_blobs(image, wanted.needs, contents).await?;
         let mut digests = Vec::new();
         for Manifest { digest, bytes, .. } in manifests {
-            let packed = Packed { size: bytes.len() as u64, place: Place::Memory(bytes) };
+            let packed = Packed { size: bytes.len() as u64, bytes: Whereabouts::Memory(bytes) };
             contents.blobs.insert(digest.clone(), packed);
             digests.push(digest);
         }
@@ -149,20 +131,6 @@ impl Packer {
         failure.map_or_else(|| Ok(wanted.encoded()), Err)
     }
 
-    /// Encodes again those of these layers that are no longer in the cache as they were. What was taken over while the
-    /// source passed is not to be had again.
-    pub(super) async fn mend(&self, mut layers: Vec<Layer>) -> Result<()> {
-        let Cargo { absorbed, options, .. } = &*self.cargo;
-        layers.retain(|layer| layer.diff_id.as_ref().is_some_and(|it| absorbed.layer(&it.0).is_err()));
-        let encode = |layer| Job::encode(layer, options.recipe.encoding());
-        let (jobs, feeds): (Vec<_>, Vec<_>) = layers.into_iter().map(encode).unzip();
-        let working = self.cargo.start(jobs)?;
-        for mut feed in feeds {
-            feed.sealed().await?;
-        }
-        blocking(move || working.join()).await
-    }
-
     /// Adds what an image needs to the bundle, or to what that leaves out.
     async fn add_blobs(&self, image: &Image, mut needs: Vec<Need>, contents: &mut Contents) -> Result<()> {
         let known = needs.iter().filter_map(|need| Some(&need.identity.as_ref()?.0));
@@ -180,12 +148,13 @@ impl Packer {
             }
             let (digest, size) = identity
                 .ok_or_else(|| Error::internal(format!("the digest of `{}` is not known", layer.name)))?;
-            let place = match at_hand {
-                AtHand::Bytes(bytes) => Place::Memory(bytes),
-                AtHand::Cached | AtHand::Plain | AtHand::Shared(_) => Place::Encoded(self.at, layer),
-                _ => Place::Source(self.at, layer),
+            let cargo = Arc::clone(&self.cargo);
+            let bytes = match at_hand {
+                AtHand::Bytes(bytes) => Whereabouts::Memory(bytes),
+                AtHand::Cached | AtHand::Plain | AtHand::Shared(_) => Whereabouts::Encoded(cargo, layer),
+                _ => Whereabouts::Source(cargo, layer),
             };
-            contents.add(digest, Packed { size, place });
+            contents.add(digest, Packed { size, bytes });
         }
         Ok(())
     }
