@@ -1,7 +1,7 @@
-//! Decides what has to be done before anything is: needs + facts → steps. Pure: no disk, no network.
+//! Decides what has to be done before anything is: needs and what is present → steps. Pure: no disk, no network.
 //!
-//! A [`Need`] is a blob that the image cannot do without, with what the source and the cache say of it. The
-//! [`Facts`] are what the registry said. The [`PushPlan`] is one [`Step`] per need, largest first.
+//! A [`Need`] is a blob that the image cannot do without, with what the source and the cache say of it. Present is what
+//! the registry says it has. The [`PushPlan`] is one [`Step`] per need, largest first.
 
 use std::{
     cmp::Reverse,
@@ -66,15 +66,11 @@ impl Need {
             _ => self.identity.as_ref().map(|(digest, size)| (digest, *size)),
         }
     }
-}
 
-/// What the registry said.
-#[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// Digests the repository has.
-    pub present: HashSet<Digest>,
-    /// How plain layers are to be encoded.
-    pub encoding: Encoding,
+    /// Returns whether it is known by its digest, and one of these.
+    pub(crate) fn is_in(&self, digests: &HashSet<Digest>) -> bool {
+        self.identity.as_ref().is_some_and(|(digest, _)| digests.contains(digest))
+    }
 }
 
 /// What has to be done for one blob.
@@ -121,18 +117,18 @@ pub struct PushPlan {
     pub steps: Vec<(Need, Step)>,
 }
 
-/// Decides the step for each need. What is neither in the source nor at the registry is named, all of it.
-pub fn plan(needs: Vec<Need>, facts: &Facts) -> Result<PushPlan> {
+/// Decides the step for each need, where the repository has what is `present` and plain layers get this encoding. What is
+/// neither in the source nor at the registry is named, all of it.
+pub(crate) fn plan(needs: Vec<Need>, present: &HashSet<Digest>, encoding: Encoding) -> Result<PushPlan> {
     let is_nowhere = |need: &&Need| {
-        let known = need.identity.as_ref().is_some_and(|(digest, _)| facts.present.contains(digest));
-        matches!(need.at_hand, AtHand::Missing(_)) && need.origins.is_empty() && !known
+        matches!(need.at_hand, AtHand::Missing(_)) && need.origins.is_empty() && !need.is_in(present)
     };
     let nowhere: Vec<&Need> = needs.iter().filter(is_nowhere).collect();
     if !nowhere.is_empty() {
         return Err(missing(&nowhere));
     }
     let with_step = |need: Need| {
-        let step = step(&need, facts);
+        let step = step(&need, present, encoding);
         (need, step)
     };
     let mut steps: Vec<_> = needs.into_iter().map(with_step).collect();
@@ -141,17 +137,16 @@ pub fn plan(needs: Vec<Need>, facts: &Facts) -> Result<PushPlan> {
 }
 
 /// Decides for a need that is somewhere.
-fn step(need: &Need, facts: &Facts) -> Step {
+fn step(need: &Need, present: &HashSet<Digest>, encoding: Encoding) -> Step {
     match (&need.at_hand, &need.identity) {
         (AtHand::Foreign, _) => Step::Leave,
         (AtHand::Registry, _) => Step::Reuse,
         (AtHand::Shared(entry), _) => {
-            let present = facts.present.contains(&entry.digest);
-            Step::Fetch { entry: entry.clone(), encoding: facts.encoding, present }
+            Step::Fetch { entry: entry.clone(), encoding, present: present.contains(&entry.digest) }
         }
-        (AtHand::Plain, None) => Step::Transcode { encoding: facts.encoding },
+        (AtHand::Plain, None) => Step::Transcode { encoding },
         (_, None) => Step::Prove,
-        (_, Some((digest, _))) if facts.present.contains(digest) => Step::Present,
+        (_, Some(_)) if need.is_in(present) => Step::Present,
         (_, Some(_)) => match need.origins.first() {
             Some(from) => Step::Mount { from: from.clone() },
             None => Step::Upload,
@@ -347,8 +342,7 @@ mod tests {
             need("shared", 90, false, AtHand::Shared(entry("shared blob"))),
             need("shared and there", 80, false, AtHand::Shared(entry("there"))),
         ];
-        let facts = Facts { present: HashSet::from([Digest::of(b"there")]), ..Facts::default() };
-        let plan = plan(needs, &facts).unwrap();
+        let plan = plan(needs, &HashSet::from([Digest::of(b"there")]), Encoding::default()).unwrap();
         insta::assert_snapshot!(plan, @r"
         `plain` 900 encode as gzip:1 and send
         sha256:e244f187f696561d5fd7e00f618e7ba641dc52e3c137380f6fa23a854b773aac 700 present
@@ -368,16 +362,16 @@ mod tests {
     #[test]
     fn what_is_nowhere_ends_the_push_before_it_begins() {
         let gone = need("gone", 1, true, AtHand::Missing(vec!["fetch it".into()]));
-        let error = plan(vec![gone.clone()], &Facts::default()).unwrap_err();
+        let error = plan(vec![gone.clone()], &HashSet::new(), Encoding::default()).unwrap_err();
         assert!(error.message().contains("missing"), "{error}");
         assert!(Missing::is_cause_of(&error));
         assert_eq!(error.hints(), ["fetch it"]);
         let also = need("also gone", 1, true, AtHand::Missing(vec!["fetch it".into()]));
-        let error = plan(vec![gone.clone(), also], &Facts::default()).unwrap_err();
+        let error = plan(vec![gone.clone(), also], &HashSet::new(), Encoding::default()).unwrap_err();
         assert!(error.message().ends_with("does not have them: `gone`, `also gone`"), "{error}");
         assert_eq!(error.hints(), ["fetch it"]);
         let gone = Need { origins: vec!["base".into(), "other".into()], ..gone };
-        let steps = plan(vec![gone], &Facts::default()).unwrap().steps;
+        let steps = plan(vec![gone], &HashSet::new(), Encoding::default()).unwrap().steps;
         assert_eq!(steps[0].1, Step::Mount { from: "base".into() });
     }
 

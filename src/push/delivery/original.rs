@@ -48,10 +48,8 @@ impl Delivery {
         }
         let needs = self.named_by_original(original);
         let present = survey::present(&self.target.client, self.target.repository(), &needs).await?;
-        let is_missing =
-            |need: &&Need| need.identity.as_ref().is_none_or(|(digest, _)| !present.contains(digest));
         let uploader = self.uploader();
-        for need in needs.iter().filter(is_missing) {
+        for need in needs.iter().filter(|need| !need.is_in(&present)) {
             if uploader.mount_only(need).await.is_err() {
                 return Ok(None);
             }

@@ -16,7 +16,7 @@ use crate::{
     error::{self, Error, ErrorKind, Result},
     event::{Event, How},
     oci::{Digest, Manifest},
-    plan::{self, AtHand, Facts, Need, PushPlan, Step},
+    plan::{self, AtHand, Need, PushPlan, Step},
     push::{
         Pushed,
         press::transcode::Job,
@@ -165,7 +165,7 @@ impl Delivery {
         })
         .await?;
         survey::seek(&self.target.client, &mut needs, &present).await;
-        plan::plan(needs, &Facts { present, encoding: self.cargo.options.recipe.encoding() })
+        plan::plan(needs, &present, self.cargo.options.recipe.encoding())
     }
 
     /// Makes sure that what the source leaves out is at the registry.
@@ -232,13 +232,9 @@ impl Delivery {
         }
         let mut present =
             survey::present(&self.target.client, self.target.repository(), &wanted.needs).await?;
-        let missing = wanted
-            .needs
-            .iter()
-            .filter(|need| need.at_hand != AtHand::Foreign)
-            .filter_map(|need| need.identity.as_ref())
-            .any(|(digest, _)| !present.contains(digest));
-        if !missing {
+        let is_missing =
+            |need: &Need| need.at_hand != AtHand::Foreign && need.identity.is_some() && !need.is_in(&present);
+        if !wanted.needs.iter().any(is_missing) {
             let words = error::chain(error);
             let named =
                 manifest::names_all(error) && present.iter().any(|digest| words.contains(digest.hex()));
