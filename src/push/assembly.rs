@@ -107,64 +107,68 @@ struct Gathered {
 impl Gathered {
     /// Adds the image of a source, or all that it is an index of.
     fn add(&mut self, source: &Arc<dyn Source>, mut image: Image) -> Result<()> {
-        let mut lines = Vec::new();
         let within = (self.sources.names.len() + 1).to_string();
-        match &image.content {
+        let mut lines = match &image.content {
             ImageContent::Broken { error, .. } => {
                 return Err(error.clone().while_doing(format!("reading {}", source.name())));
             }
             ImageContent::Layers { config, .. } => {
                 let platform = ImageConfig::parse(config, &source.name())?.platform;
                 let (digest, size) = (Digest::of(config), config.len() as u64);
-                lines.push(Line::new(Some(Family::Oci.manifest()), digest, size).on(platform)?);
+                let line = Line::new(Some(Family::Oci.manifest()), digest, size).on(platform)?;
                 self.sources.adopt(source, &within, &mut image);
                 self.images.push(image);
+                vec![line]
             }
             ImageContent::Index { manifest, .. } => {
-                lines = lines_of(manifest)?;
+                let lines = lines_of(manifest)?;
                 self.sources.adopt(source, &within, &mut image);
                 let ImageContent::Index { images, absent, .. } = image.content else { return Ok(()) };
                 self.images.extend(images);
                 self.absent.extend(absent);
+                lines
             }
-            ImageContent::Manifest(descriptor) => {
-                self.sources.hold(source);
-                // What is about an image is found as in one source.
-                let companions = source.images()?.into_iter().filter(|image| image.companion);
-                companions.for_each(|companion| self.sources.list(companion));
-                let tree = resolve(&**source, descriptor, None)?;
-                let root = tree.root();
-                match &root.content {
-                    Content::Image { .. } => {
-                        let platform = platform(&**source, root)?.or_else(|| descriptor.platform.clone());
-                        let Descriptor { media_type, digest, size, .. } = root.descriptor();
-                        lines.push(Line::new(media_type, digest, size).on(platform)?);
-                        self.images.push(image);
-                    }
-                    Content::Index { manifests } => {
-                        lines = lines_of(root)?;
-                        for (line, child) in lines.iter_mut().zip(manifests) {
-                            let is_child = |held: &&Manifest| held.digest == child.digest;
-                            let Some(held) = tree.manifests.iter().find(is_child) else {
-                                self.absent.push(child.clone());
-                                continue;
-                            };
-                            if line.platform()?.is_none() {
-                                *line = line.clone().on(platform(&**source, held)?)?;
-                            }
-                            self.images.push(child_of(&image, child));
-                        }
-                    }
-                }
-            }
-        }
+            ImageContent::Manifest(descriptor) => self.add_held(source, &image, descriptor)?,
+        };
         let name = source.name();
         self.sources.names.push(name.clone());
         self.check(&lines, &name)?;
-        let known = |line: &Line, known: &[Line]| known.iter().any(|known| known.digest == line.digest);
-        lines.retain(|line| !known(line, &self.lines));
+        lines.retain(|line| !self.lines.iter().any(|known| known.digest == line.digest));
         self.lines.extend(lines);
         Ok(())
+    }
+
+    /// Adds an image whose manifest or index the source holds; returns its lines.
+    fn add_held(
+        &mut self,
+        source: &Arc<dyn Source>,
+        image: &Image,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<Line>> {
+        self.sources.hold(source);
+        // What is about an image is found as in one source.
+        let companions = source.images()?.into_iter().filter(|image| image.companion);
+        companions.for_each(|companion| self.sources.list(companion));
+        let tree = resolve(&**source, descriptor, None)?;
+        let root = tree.root();
+        let Content::Index { manifests } = &root.content else {
+            let platform = platform(&**source, root)?.or_else(|| descriptor.platform.clone());
+            let Descriptor { media_type, digest, size, .. } = root.descriptor();
+            self.images.push(image.clone());
+            return Ok(vec![Line::new(media_type, digest, size).on(platform)?]);
+        };
+        let mut lines = lines_of(root)?;
+        for (line, child) in lines.iter_mut().zip(manifests) {
+            let Some(held) = tree.manifests.iter().find(|held| held.digest == child.digest) else {
+                self.absent.push(child.clone());
+                continue;
+            };
+            if line.platform()?.is_none() {
+                *line = line.clone().on(platform(&**source, held)?)?;
+            }
+            self.images.push(child_of(image, child));
+        }
+        Ok(lines)
     }
 
     /// Makes sure that there is one image for each platform. Several of one index are that index's affair.

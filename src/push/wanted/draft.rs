@@ -178,17 +178,12 @@ impl<'a> Finishing<'a> {
         layers: &[Descriptor],
         slots: &[Slot],
     ) -> Result<Option<Changes>> {
-        let kept: Vec<Slot>;
-        let slots = if slots.is_empty() {
-            kept = layers.iter().cloned().map(Slot::Kept).collect();
-            // A zstd layer that its maker calls Docker's stays what it is.
-            if self.format == Format::Auto {
-                return Ok(Some(Changes::default()));
-            }
-            &kept
-        } else {
-            slots
-        };
+        // A zstd layer that its maker calls Docker's stays what it is.
+        if slots.is_empty() && self.format == Format::Auto {
+            return Ok(Some(Changes::default()));
+        }
+        let kept: Vec<Slot> = layers.iter().cloned().map(Slot::Kept).collect();
+        let slots = if slots.is_empty() { &kept } else { slots };
         let family = self.family(Some(held), slots)?;
         let mut changes = Changes::default();
         let converts = family != Family::of(&held.media_type);
@@ -199,17 +194,7 @@ impl<'a> Finishing<'a> {
             changes.media_type = Some(held.media_type.clone());
         }
         for (at, (layer, slot)) in layers.iter().zip(slots).enumerate() {
-            let mut change = Change::default();
-            if let Slot::Encoded(diff_id, _) = slot {
-                let Some(found) = self.encoded.get(diff_id) else { return Ok(None) };
-                if found.0 != layer.digest {
-                    change.target = Some(found.clone());
-                    change.dropped =
-                        layer.annotations.keys().filter(|key| is_of_encoding(key)).cloned().collect();
-                    let what = change.dropped.iter().map(|key| format!("annotation `{key}`"));
-                    self.note_dropped(what, layer, &format!("layer {diff_id}"));
-                }
-            }
+            let Some(mut change) = self.layer_change(layer, slot) else { return Ok(None) };
             if matches!(slot, Slot::Encoded(..)) || converts {
                 let name = slot.media_type(family)?;
                 change.media_type = (layer.media_type.as_ref() != Some(&name)).then_some(name);
@@ -217,6 +202,20 @@ impl<'a> Finishing<'a> {
             changes.entries.insert(at, change);
         }
         Ok(Some(changes))
+    }
+
+    /// Names a layer as it was encoded; nothing comes of it as long as that is not known.
+    fn layer_change(&mut self, layer: &Descriptor, slot: &Slot) -> Option<Change> {
+        let Slot::Encoded(diff_id, _) = slot else { return Some(Change::default()) };
+        let found = self.encoded.get(diff_id)?;
+        if found.0 == layer.digest {
+            return Some(Change::default());
+        }
+        let dropped: Vec<String> =
+            layer.annotations.keys().filter(|key| is_of_encoding(key)).cloned().collect();
+        let what = dropped.iter().map(|key| format!("annotation `{key}`"));
+        self.note_dropped(what, layer, &format!("layer {diff_id}"));
+        Some(Change { target: Some(found.clone()), dropped, ..Change::default() })
     }
 
     fn index_changes(&mut self, held: &Manifest, children: &[Descriptor]) -> Changes {

@@ -7,7 +7,8 @@ use super::{
     draft::{Basis, Draft, Slot, is_image},
 };
 use crate::{
-    cache::Cache,
+    blob::Blob,
+    cache::{Cache, Entry},
     codec::{Compression, Recipe},
     error::{Error, Result, counted},
     oci::{Content, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, media_type},
@@ -58,6 +59,18 @@ struct Listing<'a> {
     packed: HashMap<DiffId, Compression>,
     /// The documents that are listed already.
     seen: HashSet<Digest>,
+}
+
+/// What becomes of a layer.
+enum Treatment {
+    /// It stays as a manifest names it.
+    AsNamed,
+    /// It goes as it lies there, and the manifest will say so.
+    AsItLies { packed: Compression, size: u64 },
+    /// It has to be encoded.
+    Encode { weight: u64 },
+    /// It has been encoded.
+    Encoded(Entry, Blob),
 }
 
 impl Listing<'_> {
@@ -182,7 +195,7 @@ impl Listing<'_> {
         let slot = if descriptor.is_foreign() || is_encrypted {
             None
         } else {
-            match self.layer(&layer, true) {
+            match self.layer(&layer) {
                 // The registry may have it, as it is.
                 Err(error) if Missing::is_cause_of(&error) => None,
                 slot => slot?,
@@ -200,57 +213,32 @@ impl Listing<'_> {
             self.wanted.needs.push(blob_need(foreign, false));
             return Ok(Slot::Kept(foreign.clone()));
         }
-        let slot = self.layer(layer, false)?;
+        let slot = self.layer(layer)?;
         slot.ok_or_else(|| Error::internal(format!("layer `{}` has no descriptor to keep", layer.name)))
     }
 
     /// Lists a layer as its encoding demands; nothing if a manifest names it and it stays as it is.
-    fn layer(&mut self, layer: &Layer, named: bool) -> Result<Option<Slot>> {
+    fn layer(&mut self, layer: &Layer) -> Result<Option<Slot>> {
         let diff_id = layer
             .diff_id
             .as_ref()
             .ok_or_else(|| Error::internal(format!("layer `{}` has no diff ID", layer.name)))?;
-        let recipe = self.options.recipe;
-        let encoding = recipe.encoding();
-        let held = layer.descriptor.as_ref();
-        // A stream's size is not known: it comes first.
-        let mut weight = u64::MAX;
-        let mut found = None;
-        let mut at_hand = AtHand::Plain;
-        let mut compression = encoding.into();
-        match self.source.open(layer)? {
-            Data::Absorbed(_) if recipe.target(Compression::None, named).is_none() && named => {
-                return Ok(None);
+        let encoding = Compression::from(self.options.recipe.encoding());
+        let (at_hand, identity, weight, compression) = match self.treatment(layer, diff_id)? {
+            Treatment::AsNamed => return Ok(None),
+            Treatment::AsItLies { packed, size } => {
+                let identity = match &layer.descriptor {
+                    Some(named) => Some((named.digest.clone(), named.size)),
+                    None if packed == Compression::None => Some((diff_id.0.clone(), size)),
+                    None => self.proven(layer, diff_id)?.map(|digest| (digest, size)),
+                };
+                (AtHand::Encoded, identity, size, packed)
             }
-            Data::Absorbed(digest) if digest != diff_id.0 => {
-                return Err(diff_id.mismatch(&digest).while_doing(format!("layer `{}`", layer.name)));
+            Treatment::Encode { weight } => (AtHand::Plain, None, weight, encoding),
+            Treatment::Encoded(Entry { digest, size, .. }, blob) => {
+                self.wanted.cached.insert(digest.clone(), blob);
+                (AtHand::Cached, Some((digest, size)), size, encoding)
             }
-            Data::Absorbed(digest) => found = Some(self.absorbed.layer(&digest)?.clone()),
-            Data::Stream(_) => found = self.cache.lookup(diff_id, encoding)?,
-            Data::Stored(blob) => {
-                weight = blob.size();
-                let packed = transcode::compression(&blob)?;
-                if recipe.target(packed, named).is_some() {
-                    found = self.cache.lookup(diff_id, encoding)?;
-                } else if named && (recipe == Recipe::Keep || is_called(held, packed)) {
-                    return Ok(None);
-                } else {
-                    (at_hand, compression) = (AtHand::Encoded, packed);
-                }
-            }
-        }
-        let identity = match &found {
-            Some((entry, blob)) => {
-                self.wanted.cached.insert(entry.digest.clone(), blob.clone());
-                (at_hand, weight) = (AtHand::Cached, entry.size);
-                Some((entry.digest.clone(), entry.size))
-            }
-            None if at_hand == AtHand::Plain => None,
-            None if held.is_some() && at_hand == AtHand::Encoded => {
-                held.map(|held| (held.digest.clone(), held.size))
-            }
-            None if compression == Compression::None => Some((diff_id.0.clone(), weight)),
-            None => self.proven(layer, diff_id)?.map(|digest| (digest, weight)),
         };
         let packed = *self.packed.entry(diff_id.clone()).or_insert(compression);
         if packed == compression {
@@ -258,6 +246,35 @@ impl Listing<'_> {
             self.wanted.needs.push(need);
         }
         Ok(Some(Slot::Encoded(diff_id.clone(), packed)))
+    }
+
+    /// Decides what becomes of a layer.
+    fn treatment(&self, layer: &Layer, diff_id: &DiffId) -> Result<Treatment> {
+        let (recipe, is_named) = (self.options.recipe, layer.descriptor.is_some());
+        let weight = match self.source.open(layer)? {
+            Data::Absorbed(_) if is_named && recipe.target(Compression::None, is_named).is_none() => {
+                return Ok(Treatment::AsNamed);
+            }
+            Data::Absorbed(digest) if digest != diff_id.0 => {
+                return Err(diff_id.mismatch(&digest).while_doing(format!("layer `{}`", layer.name)));
+            }
+            Data::Absorbed(digest) => {
+                let (entry, blob) = self.absorbed.layer(&digest)?.clone();
+                return Ok(Treatment::Encoded(entry, blob));
+            }
+            // A stream's size is not known: it comes first.
+            Data::Stream(_) => u64::MAX,
+            Data::Stored(blob) => {
+                let (packed, size) = (transcode::compression(&blob)?, blob.size());
+                if recipe.target(packed, is_named).is_none() {
+                    let stays = is_named && (recipe == Recipe::Keep || is_called(layer, packed));
+                    return Ok(if stays { Treatment::AsNamed } else { Treatment::AsItLies { packed, size } });
+                }
+                size
+            }
+        };
+        let found = self.cache.lookup(diff_id, recipe.encoding())?;
+        Ok(found.map_or(Treatment::Encode { weight }, |(entry, blob)| Treatment::Encoded(entry, blob)))
     }
 
     /// Many producers name a layer by its digest. If that was once proven to be of this diff ID, it is believed:
@@ -269,8 +286,8 @@ impl Listing<'_> {
 }
 
 /// Returns whether a layer's media type says how it is packed.
-fn is_called(layer: Option<&Descriptor>, packed: Compression) -> bool {
-    let name = layer.and_then(|layer| layer.media_type.as_deref());
+fn is_called(layer: &Layer, packed: Compression) -> bool {
+    let name = layer.descriptor.as_ref().and_then(|named| named.media_type.as_deref());
     name.is_none_or(|name| media_type::packing(name) == Some(packed.name()))
 }
 
