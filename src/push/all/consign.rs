@@ -7,7 +7,7 @@ use super::Mirror;
 use crate::{
     error::{Error, Result},
     oci::{Digest, Reference, Repository},
-    push::{Target, referrers::subject},
+    push::{Cargo, Intent, Target, referrers::subject},
     registry::Client,
     source::{Image, Source},
 };
@@ -71,6 +71,22 @@ pub(super) enum Fate {
     Skipped(Digest),
     /// It failed, or has no digest yet.
     Unknown,
+}
+
+/// What may become of images: they are pushed, or that is foreseen.
+pub(super) trait Outcome: Sized + Send {
+    /// What it does at the registry.
+    const INTENT: Intent;
+
+    /// Does it with an image and its targets.
+    fn of(
+        cargo: &Cargo,
+        image: &Image,
+        targets: Vec<Target>,
+    ) -> impl Future<Output = Vec<Result<Self>>> + Send;
+
+    /// Says what became of the image.
+    fn fate(&self) -> Fate;
 }
 
 impl Fate {
@@ -183,13 +199,12 @@ impl<'a> Routes<'a> {
     }
 
     /// Takes note of what became of an image.
-    pub(super) fn note<T>(
+    pub(super) fn note<T: Outcome>(
         &mut self,
         image: &Image,
         kept: &HashSet<Digest>,
         name: &str,
         carried: Carried<T>,
-        arrived: impl Fn(&T) -> Fate,
     ) -> Vec<Arrival<T>> {
         let carried = match carried {
             Ok(carried) => carried,
@@ -199,7 +214,7 @@ impl<'a> Routes<'a> {
         };
         let mut arrivals = Vec::new();
         for (Target { destination, .. }, result) in carried {
-            let fate = result.as_ref().map_or(Fate::Unknown, &arrived);
+            let fate = result.as_ref().map_or(Fate::Unknown, Outcome::fate);
             self.settle(image, kept, &destination.repository, &fate);
             let (image, result) = (name.to_owned(), result.map(Some));
             arrivals.push(Arrival { image, destination: Some(destination), result });

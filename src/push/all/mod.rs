@@ -8,9 +8,9 @@ mod mirror;
 
 use std::collections::HashSet;
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures_util::{StreamExt as _, stream};
 
-use self::consign::{Carried, Consignment, Fate, Route, Routes};
+use self::consign::{Carried, Consignment, Fate, Outcome, Route, Routes};
 pub use self::{
     consign::Arrival,
     mirror::{Mirror, Rule},
@@ -46,35 +46,23 @@ impl PushAll {
     /// that two images would go to one place.
     pub async fn run(mut self) -> Result<Vec<Arrival<Pushed>>> {
         let giving = self.press.use_shared(self.options.shared_cache.take());
-        tokio::join!(self.deliver(), giving).0
-    }
-
-    async fn deliver(self) -> Result<Vec<Arrival<Pushed>>> {
-        let arrived = |Pushed { digest, tags, skipped, .. }: &Pushed| Fate::of(Some(digest), tags, skipped);
-        self.each(Intent::Push, arrived, |cargo, image, targets| cargo.deliver(image, targets).boxed()).await
+        tokio::join!(self.each(), giving).0
     }
 
     /// Says what [`PushAll::run`] would do with each image, and does nothing, as [`Push::forecast`](super::Push) does.
     pub async fn forecast(mut self) -> Result<Vec<Arrival<Forecast>>> {
         self.options.shared_cache = None;
-        let arrived =
-            |Forecast { digest, tags, skipped, .. }: &Forecast| Fate::of(digest.as_ref(), tags, skipped);
-        self.each(Intent::Ask, arrived, |cargo, image, targets| cargo.forecast(image, targets).boxed()).await
+        self.each().await
     }
 
-    /// Does the same with every image, those that others refer to first. `arrived` says what came of it.
-    async fn each<T>(
-        self,
-        intent: Intent,
-        arrived: impl Fn(&T) -> Fate,
-        work: impl Work<T>,
-    ) -> Result<Vec<Arrival<T>>> {
+    /// Does the same with every image, those that others refer to first.
+    async fn each<T: Outcome>(self) -> Result<Vec<Arrival<T>>> {
         let Self { input, spec, mirror, client, press, mut options } = self;
         if options.companions == Companions::Travel {
             // They are images of the source as all others, and have results of their own.
             options.companions = Companions::Stay;
         }
-        let cargo = Cargo::load(input, &spec, None, press, options, intent).await?;
+        let cargo = Cargo::load(input, &spec, None, press, options, T::INTENT).await?;
         let images = cargo.images(&spec.choice)?;
         if images.is_empty() {
             return Err(Error::source(format!("{} holds no images", cargo.source.name())));
@@ -84,57 +72,86 @@ impl PushAll {
         require_left_out(&cargo, &consignments, routes.clone()).await?;
         let (companions, subjects): (Vec<_>, Vec<_>) =
             consignments.into_iter().partition(|consignment| consignment.image.companion);
-        let alone = companions.is_empty();
-        let carried: Vec<_> = stream::iter(subjects)
-            .map(|Consignment { image, name, route }| {
-                let targets = route.and_then(|route| route.targets(&image, &routes));
-                let (cargo, work) = (&cargo, &work);
-                async move {
-                    let carried = carry(cargo, work, &image, targets).await;
-                    let kept = if alone { HashSet::new() } else { kept(cargo, &image, &carried).await };
-                    (image, name, carried, kept)
-                }
-            })
-            .buffered(SIDE_BY_SIDE)
-            .collect()
-            .await;
-        let mut arrivals = Vec::new();
-        for (image, name, carried, kept) in carried {
-            arrivals.extend(routes.note(&image, &kept, &name, carried, &arrived));
-        }
-        let unaltered = cargo.unaltered();
-        // What refers to a referrer comes after it as long as the source lists it so.
-        for Consignment { image, name, route } in companions {
-            let targets = route.and_then(|route| route.targets(&image, &routes));
-            if targets.as_ref().is_ok_and(Vec::is_empty) {
-                cargo.press.warn(format!("`{name}` is left out, as what it is about was skipped"));
-                arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
-                continue;
-            }
-            let cargo = if subject(&image, &*cargo.source).is_some() { &unaltered } else { &cargo };
-            let carried = carry(cargo, &work, &image, targets).await;
-            arrivals.extend(routes.note(&image, &HashSet::new(), &name, carried, &arrived));
-        }
+        let mut arrivals = carry_subjects(&cargo, subjects, &mut routes, companions.is_empty()).await;
+        arrivals.extend(carry_companions(&cargo, companions, &mut routes).await);
         Ok(arrivals)
     }
 }
 
-/// What is done with an image and its targets.
-trait Work<T>: for<'a> Fn(&'a Cargo, &'a Image, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>> {}
+impl Outcome for Pushed {
+    const INTENT: Intent = Intent::Push;
 
-impl<T, F> Work<T> for F where
-    F: for<'a> Fn(&'a Cargo, &'a Image, Vec<Target>) -> BoxFuture<'a, Vec<Result<T>>>
-{
+    async fn of(cargo: &Cargo, image: &Image, targets: Vec<Target>) -> Vec<Result<Self>> {
+        cargo.deliver(image, targets).await
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::of(Some(&self.digest), &self.tags, &self.skipped)
+    }
 }
 
-async fn carry<T>(
+impl Outcome for Forecast {
+    const INTENT: Intent = Intent::Ask;
+
+    async fn of(cargo: &Cargo, image: &Image, targets: Vec<Target>) -> Vec<Result<Self>> {
+        cargo.forecast(image, targets).await
+    }
+
+    fn fate(&self) -> Fate {
+        Fate::of(self.digest.as_ref(), &self.tags, &self.skipped)
+    }
+}
+
+/// Does it with the images that others may refer to, several side by side.
+async fn carry_subjects<T: Outcome>(
     cargo: &Cargo,
-    work: &impl Work<T>,
-    image: &Image,
-    targets: Result<Vec<Target>>,
-) -> Carried<T> {
+    subjects: Vec<Consignment>,
+    routes: &mut Routes<'_>,
+    alone: bool,
+) -> Vec<Arrival<T>> {
+    let carried: Vec<_> = stream::iter(subjects)
+        .map(|Consignment { image, name, route }| {
+            let targets = route.and_then(|route| route.targets(&image, routes));
+            async move {
+                let carried: Carried<T> = carry(cargo, &image, targets).await;
+                let kept = if alone { HashSet::new() } else { kept(cargo, &image, &carried).await };
+                (image, name, carried, kept)
+            }
+        })
+        .buffered(SIDE_BY_SIDE)
+        .collect()
+        .await;
+    let note =
+        |(image, name, carried, kept): (Image, String, _, _)| routes.note(&image, &kept, &name, carried);
+    carried.into_iter().flat_map(note).collect()
+}
+
+/// Does it with what refers to others, one after the other: what refers to a referrer comes after it as long as the source
+/// lists it so.
+async fn carry_companions<T: Outcome>(
+    cargo: &Cargo,
+    companions: Vec<Consignment>,
+    routes: &mut Routes<'_>,
+) -> Vec<Arrival<T>> {
+    let unaltered = cargo.unaltered();
+    let mut arrivals = Vec::new();
+    for Consignment { image, name, route } in companions {
+        let targets = route.and_then(|route| route.targets(&image, routes));
+        if targets.as_ref().is_ok_and(Vec::is_empty) {
+            cargo.press.warn(format!("`{name}` is left out, as what it is about was skipped"));
+            arrivals.push(Arrival { image: name, destination: None, result: Ok(None) });
+            continue;
+        }
+        let cargo = if subject(&image, &*cargo.source).is_some() { &unaltered } else { cargo };
+        let carried = carry(cargo, &image, targets).await;
+        arrivals.extend(routes.note(&image, &HashSet::new(), &name, carried));
+    }
+    arrivals
+}
+
+async fn carry<T: Outcome>(cargo: &Cargo, image: &Image, targets: Result<Vec<Target>>) -> Carried<T> {
     let targets = targets?;
-    let results = work(cargo, image, targets.clone()).await;
+    let results = T::of(cargo, image, targets.clone()).await;
     Ok(targets.into_iter().zip(results).collect())
 }
 
