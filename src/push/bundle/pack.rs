@@ -78,9 +78,7 @@ impl Packer {
         }
         self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let encoded = self.encode(&mut wanted).await?;
-        let finished = wanted.finish(&encoded)?;
-        let Finished { manifests, notes } =
-            finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
+        let Finished { manifests, notes } = wanted.complete(&encoded)?;
         for note in notes {
             self.cargo.press.warn(note);
         }

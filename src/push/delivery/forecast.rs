@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Delivery, if_exists::Names, root, survey};
+use super::{Delivery, if_exists::Names, survey};
 use crate::{
     error::Result,
     event::PlannedBlob,
     oci::Digest,
     plan::{PushPlan, Totals},
-    push::{Cargo, Intent, Push, Pushed, Target, wanted::draft::Finished},
+    push::{Cargo, Intent, Push, Pushed, Target},
     source::{Image, Missing},
 };
 
@@ -66,7 +66,6 @@ impl Delivery {
         if let Some(Pushed { digest, .. }) = self.target.skipped(&names).await? {
             return Ok(self.told(Some(digest), names, None));
         }
-        let (client, repository) = (&self.target.client, self.target.repository());
         if let Some(original) = self.original().filter(|original| names.allow(Some(&original.digest)).is_ok())
         {
             let digest = Some(original.digest.clone());
@@ -74,7 +73,7 @@ impl Delivery {
                 return Ok(self.told(digest, names, None));
             }
             let needs = self.named_by_original(original);
-            let present = survey::present(client, repository, &needs).await?;
+            let present = self.present(&needs).await?;
             // Without all of it, the layers are encoded.
             match self.plan(needs, present).await {
                 Err(error) if Missing::is_cause_of(&error) => {}
@@ -87,20 +86,14 @@ impl Delivery {
             self.reuse(&mut wanted).await?;
         }
         self.cargo.ask_shared_cache(&mut wanted.needs).await;
-        let mut digest = None;
-        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded())? {
-            let root = root(&manifests)?;
-            self.check_destination(&root.digest)?;
-            names.allow(Some(&root.digest))?;
-            digest = Some(root.digest.clone());
-            if self.is_there(&root.digest, &names.tags).await? {
-                return Ok(self.told(digest, names, None));
-            }
-        } else {
-            names.allow(None)?;
+        let digest = self.known_root(&wanted, &names)?.map(|root| root.digest);
+        if let Some(digest) = &digest
+            && self.is_there(digest, &names.tags).await?
+        {
+            return Ok(self.told(Some(digest.clone()), names, None));
         }
-        survey::require_manifests(client, repository, &wanted.absent).await?;
-        let present = survey::present(client, repository, &wanted.needs).await?;
+        survey::require_manifests(&self.target.client, self.target.repository(), &wanted.absent).await?;
+        let present = self.present(&wanted.needs).await?;
         Ok(self.told(digest, names, Some(&self.plan(wanted.needs, present).await?)))
     }
 

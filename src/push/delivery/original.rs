@@ -6,7 +6,7 @@
 
 use std::slice;
 
-use super::{Delivery, if_exists::Names, manifest, survey};
+use super::{Delivery, if_exists::Names, manifest};
 use crate::{
     codec::Recipe,
     error::{Result, chain},
@@ -47,7 +47,7 @@ impl Delivery {
             return Ok(Some(original.clone()));
         }
         let needs = self.named_by_original(original);
-        let present = survey::present(&self.target.client, self.target.repository(), &needs).await?;
+        let present = self.present(&needs).await?;
         let uploader = self.uploader();
         for need in needs.iter().filter(|need| !need.is_in(&present)) {
             if uploader.mount_only(need).await.is_err() {

@@ -78,29 +78,23 @@ impl Delivery {
         self.cargo.ask_shared_cache(&mut wanted.needs).await;
         let uploader = self.uploader();
         let mut answers = Answers::new();
-        if let Some(Finished { manifests, .. }) = wanted.finish(&wanted.encoded())? {
-            let root = root(&manifests)?;
-            self.check_destination(&root.digest)?;
-            names.allow(Some(&root.digest))?;
+        if let Some(root) = self.known_root(&wanted, &names)? {
             match self.look(&uploader, &wanted, &root.digest, &names.tags).await {
                 Ok(Look::Lacking(glanced)) => answers = glanced,
                 looked => {
                     uploader.give_back().await;
                     looked?;
-                    self.stay_listed(root).await?;
-                    return Ok(pushed(root, root.digest.clone(), names));
+                    self.stay_listed(&root).await?;
+                    return Ok(pushed(&root, root.digest.clone(), names));
                 }
             }
-        } else {
-            names.allow(None)?;
         }
         let encoded = self.bring(&uploader, &mut wanted, &answers).await;
         uploader.give_back().await;
         let encoded = encoded?;
-        let finished = wanted.finish(&encoded)?;
-        let Finished { manifests, notes } =
-            finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))?;
-        self.check_destination(&root(&manifests)?.digest)?;
+        let Finished { manifests, notes } = wanted.complete(&encoded)?;
+        let root = root(&manifests)?;
+        self.check_destination(&root.digest)?;
         for note in notes {
             self.cargo.press.warn(note);
         }
@@ -114,8 +108,20 @@ impl Delivery {
             }
             result => result?,
         };
-        self.note_sightings(&wanted, &encoded, &root(&manifests)?.digest);
-        Ok(pushed(root(&manifests)?, digest, names))
+        self.note_sightings(&wanted, &encoded, &root.digest);
+        Ok(pushed(root, digest, names))
+    }
+
+    /// Returns the manifest that the push is about, if its digest is known before anything is encoded; an image that must
+    /// not go there is refused.
+    pub(super) fn known_root(&self, wanted: &Wanted, names: &Names) -> Result<Option<Manifest>> {
+        let finished = wanted.finish(&wanted.encoded())?;
+        let known = finished.as_ref().map(|finished| root(&finished.manifests)).transpose()?;
+        if let Some(root) = known {
+            self.check_destination(&root.digest)?;
+        }
+        names.allow(known.map(|root| &root.digest))?;
+        Ok(known.cloned())
     }
 
     pub(super) async fn wanted(&self) -> Result<Wanted> {
@@ -139,8 +145,14 @@ impl Delivery {
         let (client, repository) = (&self.target.client, self.target.repository());
         survey::require_manifests(client, repository, &wanted.absent).await?;
         let first = |need: &Need, digest: &Digest| self.give_head_start(uploader, wanted, need, digest, true);
-        let present = survey::present_or(client, repository, &wanted.needs, answers, first).await?;
+        let present = survey::present(client, repository, &wanted.needs, answers, first).await?;
         self.deliver(uploader, wanted, present).await
+    }
+
+    /// Asks the repository which of the needed blobs it has.
+    pub(super) async fn present(&self, needs: &[Need]) -> Result<HashSet<Digest>> {
+        let (client, repository) = (&self.target.client, self.target.repository());
+        survey::present(client, repository, needs, &Answers::new(), |_, _| {}).await
     }
 
     /// Brings every needed blob to the registry; returns the digest and size of each layer by diff ID.
@@ -174,7 +186,7 @@ impl Delivery {
         let mut needs = self.wanted().await?.needs;
         needs
             .retain(|need| need.identity.as_ref().is_some_and(|(digest, _)| left_out.find(digest).is_some()));
-        let present = survey::present(&self.target.client, self.target.repository(), &needs).await?;
+        let present = self.present(&needs).await?;
         self.plan(needs, present).await.map(drop)
     }
 
@@ -230,8 +242,7 @@ impl Delivery {
                 need.identity = encoded.get(diff_id).cloned();
             }
         }
-        let mut present =
-            survey::present(&self.target.client, self.target.repository(), &wanted.needs).await?;
+        let mut present = self.present(&wanted.needs).await?;
         let is_missing =
             |need: &Need| need.at_hand != AtHand::Foreign && need.identity.is_some() && !need.is_in(&present);
         if !wanted.needs.iter().any(is_missing) {

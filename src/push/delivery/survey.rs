@@ -1,4 +1,4 @@
-//! Collects facts: what of an image the registry has, and whether the rest can be read.
+//! Collects what a plan is made of: what of an image the registry has, and whether the rest can be read.
 
 use std::{
     cmp::Reverse,
@@ -22,11 +22,6 @@ pub(crate) const HEADS: usize = 24;
 
 /// The size of each blob that was asked about; nothing of those that the repository does not have.
 pub(crate) type Answers = HashMap<Digest, Option<u64>>;
-
-/// Asks the repository which of the needed blobs it has.
-pub(crate) async fn present(client: &Client, repository: &str, needs: &[Need]) -> Result<HashSet<Digest>> {
-    present_or(client, repository, needs, &Answers::new(), |_, _| {}).await
-}
 
 /// Asks about the needed blobs while it is not known yet whether all of this is in vain: once, and in silence. What is
 /// not answered clearly can still be asked.
@@ -55,7 +50,7 @@ pub(crate) async fn glance(client: &Client, repository: &str, needs: &[Need]) ->
 
 /// Asks the repository which of the needed blobs it has, unless that is among the `answers` already, the largest first.
 /// The first that is missing is told of at once, while the others are still asked about.
-pub(crate) async fn present_or(
+pub(crate) async fn present(
     client: &Client,
     repository: &str,
     needs: &[Need],

@@ -11,7 +11,7 @@ pub(super) use self::listing::named_by;
 use super::Format;
 use crate::{
     blob::Blob,
-    error::Result,
+    error::{Error, Result},
     oci::{Descriptor, DiffId, Digest},
     plan::{AtHand, Need},
     source::Layer,
@@ -64,6 +64,12 @@ impl Wanted {
     /// Returns which of the source's documents will be pushed as they are, and which will be made anew.
     pub(crate) fn kept_and_changed(&self) -> Result<(HashSet<Digest>, HashSet<Digest>)> {
         draft::kept_and_changed(&self.drafts, &self.encoded(), self.format)
+    }
+
+    /// Returns the documents as they are pushed, now that all layers are known.
+    pub(crate) fn complete(&self, encoded: &Encodings) -> Result<Finished> {
+        let finished = self.finish(encoded)?;
+        finished.ok_or_else(|| Error::internal("a layer was neither encoded nor refused"))
     }
 
     /// Returns the documents as they are pushed, if all layers are known.
