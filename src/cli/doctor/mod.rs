@@ -82,6 +82,27 @@ struct Report {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
+    let report = match examine(args, context)? {
+        Ending::Finished(report) => report,
+        Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
+    };
+    if args.json {
+        context.printer.json(&report.json())?;
+    } else {
+        report.lines().iter().try_for_each(|line| context.printer.result(line))?;
+    }
+    match report.failure {
+        None => Ok(ExitStatus::Success),
+        // Where a repository is named this is said already.
+        Some(error) if error.kind() == ErrorKind::Denied && report.repository.is_none() => {
+            Err(error.with_hint(format!("log in by `longshore login {}`", report.host)))
+        }
+        Some(error) => Err(error),
+    }
+}
+
+/// Finds everything out, and remembers the limits.
+fn examine(args: &Args, context: &Context) -> Result<Ending<Report>> {
     let key = registry(&args.registry)?;
     let (host, path) = (key.host(), key.path());
     let access = args.access.options(host, path, context)?;
@@ -97,14 +118,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         ..Options::default()
     };
     let settings = push.settings(&client, true);
-    let probe = (!path.is_empty()).then(|| Probe::new(client.clone(), path));
+    let repository = Some(path.to_owned()).filter(|path| !path.is_empty());
+    let probe = repository.as_ref().map(|path| Probe::new(client.clone(), path));
+    let (mut contact, mut trial) = (None, None);
     let examination = async {
-        let contact = client.contact(path).await?;
-        let trial = match &probe {
-            Some(probe) => Some(probe.run(&settings).await),
-            None => None,
-        };
-        Ok((contact, trial.transpose()))
+        contact = Some(client.contact(path).await?);
+        if let Some(probe) = &probe {
+            trial = Some(probe.run(&settings).await?);
+        }
+        Ok(())
     };
     let farewell = async {
         if let Some(probe) = &probe {
@@ -112,21 +134,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
             drop(probe.give_back().await);
         }
     };
-    let found = match block_on_with_farewell(examination, farewell)? {
-        Ending::Finished(found) => found,
-        Ending::Interrupted(signal) => return Ok(ExitStatus::Interrupted(signal)),
+    let failure = match block_on_with_farewell(examination, farewell)? {
+        Ending::Finished(found) => found.err(),
+        Ending::Interrupted(signal) => return Ok(Ending::Interrupted(signal)),
     };
-    let (contact, trial, failure) = match found {
-        Ok((contact, Ok(trial))) => (Some(contact), trial, None),
-        Ok((contact, Err(failure))) => (Some(contact), None, Some(failure)),
-        Err(failure) => (None, None, Some(failure)),
-    };
-    if let (Some(learned), Some(trial)) = (&learned, &trial) {
-        learned.teach(host, trial.lesson);
+    if let (Some(learned), Some(Trial { lesson, .. })) = (&learned, &trial) {
+        learned.teach(host, *lesson);
     }
-    let report = Report {
+    Ok(Ending::Finished(Report {
         host: host.to_owned(),
-        repository: (!path.is_empty()).then(|| path.to_owned()),
+        repository,
         insecure,
         contact,
         challenge: client.challenge(),
@@ -136,20 +153,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitStatus> {
         settings,
         jobs: args.jobs,
         failure,
-    };
-    if args.json {
-        context.printer.json(&report.json())?;
-    } else {
-        report.lines().iter().try_for_each(|line| context.printer.result(line))?;
-    }
-    match report.failure {
-        None => Ok(ExitStatus::Success),
-        // Where a repository is named this is said already.
-        Some(error) if error.kind() == ErrorKind::Denied && path.is_empty() => {
-            Err(error.with_hint(format!("log in by `longshore login {host}`")))
-        }
-        Some(error) => Err(error),
-    }
+    }))
 }
 
 impl Report {
