@@ -149,7 +149,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let matches = match config.matches(&command) {
         Ok(matches) => matches,
-        Err(error) => return Printer::new(false, 0, false).failure(&error),
+        Err(error) => return Printer::default().failure(&error),
     };
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -186,6 +186,6 @@ pub(crate) fn main() -> ExitCode {
 fn without_config(command: clap::Command, broken: &Error) -> ExitCode {
     match command.try_get_matches() {
         Err(error) if !error.use_stderr() => output::usage(error),
-        _ => Printer::new(false, 0, false).failure(broken),
+        _ => Printer::default().failure(broken),
     }
 }

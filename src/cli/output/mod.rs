@@ -30,7 +30,7 @@ use self::{line::Line, other_tools::translated};
 use super::ExitStatus;
 
 /// Prints as much as was asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Printer {
     quiet: bool,
     verbose: u8,
@@ -228,7 +228,7 @@ pub(super) fn usage(error: clap::Error) -> ExitCode {
     if let (clap::error::ErrorKind::InvalidUtf8, Some(argument)) = (error.kind(), unreadable) {
         // clap does not say which.
         let words = format!("no text in UTF-8: `{}`", argument.to_string_lossy());
-        return Printer::new(false, 0, false).failure(
+        return Printer::default().failure(
             &Error::usage(words)
                 .with_hint("a link by another name leads there, and `-` reads standard input"),
         );
@@ -238,7 +238,7 @@ pub(super) fn usage(error: clap::Error) -> ExitCode {
         _ if error.use_stderr() => ExitCode::from(ErrorKind::Usage.exit_code()),
         // A closed pipe (`longshore --help | head -1`) is no failure.
         Err(error) if error.kind() != IoErrorKind::BrokenPipe => {
-            Printer::new(false, 0, false).failure(&unwritten(error))
+            Printer::default().failure(&unwritten(error))
         }
         _ => ExitCode::SUCCESS,
     }

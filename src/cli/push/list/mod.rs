@@ -30,16 +30,7 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     }
     args.report.check()?;
     let mut problems = Problems::of(list);
-    // Where rootless podman's storage is listed, this process is the second one, and the first has read the list.
-    let lost = list == "-" && context.environment.is_in_user_namespace();
-    let typed = entries::read(list, &mut problems)
-        .map_err(|error| if lost { error.with_hint("give the list as a file") } else { error })?;
-    let mut pushes = Vec::new();
-    for entry in typed {
-        let line = entry.line;
-        let args = context.push_args(&entry.destinations);
-        pushes.extend(problems.sift(line, args).map(|args| (line, entry.over(args))));
-    }
+    let pushes = read(list, &mut problems, context)?;
     let mut entries = Vec::new();
     for (line, args) in &pushes {
         if let Some(order) = problems.sift(*line, Order::new(args, context)) {
@@ -48,7 +39,7 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     }
     tell_apart(&entries, &mut problems);
     problems.check()?;
-    let mut journal = journal(list, args, context);
+    let journal = journal(list, args, context);
     let is_done = |entry: &Listed<'_>| entry.done(journal.as_ref()).is_some();
     for entry in entries.iter().filter(|entry| !is_done(entry)) {
         problems.sift(entry.line, look_into(&entry.order));
@@ -61,32 +52,27 @@ pub(super) fn run(list: &str, args: &Args, context: &Context) -> Result<ExitStat
     }
     let embedded = entries.iter().all(|entry| entry.order.is_embedded());
     let shared = Shared::begin(args, embedded, context)?;
-    let push = async |shared: &Shared<'_>| {
-        let mut all = Done::none(args.dry_run);
-        for entry in entries {
-            match entry.done(journal.as_ref()) {
-                Some(_) if args.dry_run => {}
-                Some(arrived) => all.extend(Done::before(&entry.order.args.image(), arrived)),
-                None => {
-                    let done = carry_out(entry.order, shared, context).await;
-                    if let (Some(journal), Some(fingerprint), Some(arrived)) =
-                        (&mut journal, entry.fingerprint, done.arrived())
-                    {
-                        journal.note(fingerprint, arrived);
-                    }
-                    all.extend(done);
-                }
-            }
-        }
-        if let (Some(journal), true) = (journal, all.arrived().is_some()) {
-            journal.forget();
-        }
-        all
-    };
+    let push =
+        async |shared: &Shared<'_>| carry_out_all(entries, journal, shared, args.dry_run, context).await;
     match shared.run(push)? {
         Ending::Finished(all) => report(args, all, context),
         Ending::Interrupted(signal) => Ok(ExitStatus::Interrupted(signal)),
     }
+}
+
+/// Reads the list: the line of each entry, and what it is on a command line of its own.
+fn read(list: &str, problems: &mut Problems<'_>, context: &Context) -> Result<Vec<(usize, Args)>> {
+    // Where rootless podman's storage is listed, this process is the second one, and the first has read the list.
+    let lost = list == "-" && context.environment.is_in_user_namespace();
+    let entries = entries::read(list, problems)
+        .map_err(|error| if lost { error.with_hint("give the list as a file") } else { error })?;
+    let mut pushes = Vec::new();
+    for entry in entries {
+        let line = entry.line;
+        let args = context.push_args(&entry.destinations);
+        pushes.extend(problems.sift(line, args).map(|args| (line, entry.over(args))));
+    }
+    Ok(pushes)
 }
 
 /// One push of the list.
@@ -170,6 +156,36 @@ fn look_into(order: &Order<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Pushes one entry after the other, but for those that are done.
+async fn carry_out_all(
+    entries: Vec<Listed<'_>>,
+    mut journal: Option<Journal>,
+    shared: &Shared<'_>,
+    dry_run: bool,
+    context: &Context,
+) -> Done {
+    let mut all = Done::none(dry_run);
+    for entry in entries {
+        match entry.done(journal.as_ref()) {
+            Some(_) if dry_run => {}
+            Some(arrived) => all.extend(Done::before(&entry.order.args.image(), arrived)),
+            None => {
+                let done = carry_out(entry.order, shared, context).await;
+                if let (Some(journal), Some(fingerprint), Some(arrived)) =
+                    (&mut journal, entry.fingerprint, done.arrived())
+                {
+                    journal.note(fingerprint, arrived);
+                }
+                all.extend(done);
+            }
+        }
+    }
+    if let (Some(journal), true) = (journal, all.arrived().is_some()) {
+        journal.forget();
+    }
+    all
 }
 
 /// Pushes one entry; whatever goes wrong stops no other.
