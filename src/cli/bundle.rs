@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use super::{
     Context, ExitStatus,
-    cache::CacheArgs,
     options::{
+        cache::CacheArgs,
         recipe::RecipeArgs,
         source::SourceArgs,
         value::{size, typed},

@@ -8,7 +8,7 @@ use longshore::{
 
 use super::{
     Context,
-    cache::CacheArgs,
+    options::cache::CacheArgs,
     progress::{Progress, ProgressArgs},
 };
 

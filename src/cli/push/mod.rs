@@ -21,9 +21,9 @@ use self::{
 };
 use super::{
     Context, ExitStatus,
-    cache::CacheArgs,
     options::{
         access::{AccessArgs, CredsArgs},
+        cache::CacheArgs,
         recipe::RecipeArgs,
         source::SourceArgs,
         transfer::TransferArgs,

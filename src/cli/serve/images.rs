@@ -18,8 +18,11 @@ use longshore::{
 };
 
 use crate::cli::{
-    Context, ExitStatus, cache::CacheArgs, embedded::with_registry, options::source::SourceArgs,
-    pressing::Pressing, progress::ProgressArgs,
+    Context, ExitStatus,
+    embedded::with_registry,
+    options::{cache::CacheArgs, source::SourceArgs},
+    pressing::Pressing,
+    progress::ProgressArgs,
 };
 
 /// What is to be pushed.

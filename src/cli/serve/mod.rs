@@ -23,8 +23,8 @@ use self::{
 };
 use super::{
     Context, ExitStatus,
-    cache::CacheArgs,
     options::{
+        cache::CacheArgs,
         source::SourceArgs,
         value::{more_than_nothing, size, size_of_something},
     },
