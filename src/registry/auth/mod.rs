@@ -2,7 +2,8 @@
 //!
 //! Nothing is shown before the registry asks: a 401 brings a [`Challenge`], which is remembered and from then
 //! on answered in advance, per scope. Basic shows the login; Bearer fetches a token from the realm, once for
-//! all who wait, and again before it is too old for the body it shall carry. Refusals name where the credential came from, never the credential.
+//! all who wait, and again before it is too old for the body it shall carry. Refusals name where the credential came from,
+//! never the credential.
 
 mod challenge;
 mod logins;

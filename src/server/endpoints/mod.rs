@@ -1,4 +1,5 @@
-//! One request from its first header to its answer: may they, what do they ask for, who does it. The endpoints lie beside this file.
+//! One request from its first header to its answer: may they, what do they ask for, who does it. The endpoints lie beside
+//! this file.
 
 mod blobs;
 mod lists;
