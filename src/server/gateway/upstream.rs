@@ -79,10 +79,10 @@ impl Upstream {
         }
         // Whoever asks whether a blob is there has to hear how large it is.
         if head.method == Method::HEAD
-            && !reply.headers().contains_key(CONTENT_LENGTH)
+            && reply.headers().get(CONTENT_LENGTH).is_none_or(|length| length == "0")
             && let Some(digest) = path.strip_prefix("blobs/").and_then(|digest| digest.parse().ok())
         {
-            let Some((size, _)) = self.client.peek_blob(&repository, &digest).await? else { return Ok(None) };
+            let Some(size) = self.client.head_blob(&repository, &digest).await? else { return Ok(None) };
             reply.headers_mut().insert(CONTENT_LENGTH, size.into());
         }
         if let Some(next) = download.headers.get(LINK).and_then(|link| next(link.to_str().ok()?, name, path))
