@@ -48,7 +48,7 @@ fn a_layout_takes_one_image_beside_the_other() {
 }
 
 #[test]
-fn what_a_registry_lists_can_be_read_as_a_layout() {
+fn a_registry_of_many_tags_can_be_read_as_a_layout() {
     let (longshore, dir) = (Longshore::new(), tempfile::tempdir().unwrap());
     let (source, index) = (Archive::of(&[1000]), dir.path().join("demo/index.json"));
     let push = |tag: &str| {
@@ -65,27 +65,16 @@ fn what_a_registry_lists_can_be_read_as_a_layout() {
     push("0").pushed().unwrap();
     let mut listed: Value = serde_json::from_slice(&fs_err::read(&index).unwrap()).unwrap();
     let entry = listed["manifests"][0].clone();
-    let mut list = |tags: usize| {
-        let entries = (0..tags).map(|tag| {
-            let mut entry = entry.clone();
-            entry["annotations"][REF_NAME] = tag.to_string().into();
-            entry
-        });
-        listed["manifests"] = entries.collect();
-        fs_err::write(&index, listed.to_string()).unwrap();
-    };
-    list(25_000);
+    let entries = (0..25_000).map(|tag| {
+        let mut entry = entry.clone();
+        entry["annotations"][REF_NAME] = tag.to_string().into();
+        entry
+    });
+    listed["manifests"] = entries.collect();
+    fs_err::write(&index, listed.to_string()).unwrap();
     push("new").pushed().unwrap();
     let layout = format!("oci:{}:new", index.parent().unwrap().display());
     assert_eq!(longshore.run(["inspect", &layout]).code, Some(0));
-
-    // More than that nobody would read again.
-    list(45_000);
-    let before = fs_err::read(&index).unwrap();
-    let run = push("more");
-    assert_eq!(run.code, Some(5), "{run:?}");
-    assert!(run.stderr.contains("`index.json` would be over the limit"), "{run:?}");
-    assert_eq!(fs_err::read(&index).unwrap(), before);
 }
 
 #[test]

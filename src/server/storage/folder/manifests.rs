@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::{disk::Disk, index::Index};
 use crate::{
     error::Result,
-    layout::write,
     oci::{Content, Digest, Manifest},
     server::{
         protocol::{Name, Needed, Refusal, Target},
@@ -74,8 +73,6 @@ impl Disk {
         }
         self.adopt_children(name, index, manifest)?;
         if *index != before {
-            write::check_index(index.to_bytes().len() as u64)
-                .map_err(|error| Refusal::bad_request("UNSUPPORTED", error.message()))?;
             repository.write()?;
         }
         Ok(())
