@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::{
     Options, Target,
     feed::Feed,
-    press::{Press, Until},
+    press::{Press, Until, transcode},
     runtime::blocking,
     upload::{Uploader, traffic::Traffic},
 };
@@ -52,10 +52,10 @@ impl Absorbed {
         self.layers.get(digest).ok_or_else(|| Error::internal(format!("layer {digest} did not pass by")))
     }
 
-    /// Decodes a layer that a manifest names by its plain bytes.
-    pub(super) fn reproduce(&self, digest: &Digest, encoding: Encoding, cache: &Cache) -> Result<Blob> {
+    /// Decodes a layer that a manifest names by its plain bytes: those look like no encoding.
+    pub(super) fn reproduce(&self, digest: &Digest, cache: &Cache) -> Result<Blob> {
         let (entry, blob) = self.layer(digest)?;
-        let mut plain = Compression::from(encoding)
+        let mut plain = transcode::compression(blob)?
             .decoder(Box::new(blob.reader()))
             .context(ErrorKind::Internal, || format!("decoding {}", entry.digest))?;
         ScratchFile::new(cache)?.take(&mut plain, &entry.digest.to_string())

@@ -72,7 +72,7 @@ impl Cargo {
 
     /// Decodes a layer that has passed and that a manifest names by its plain bytes.
     pub(super) fn reproduce(&self, digest: &Digest) -> Result<Blob> {
-        self.absorbed.reproduce(digest, self.options.recipe.encoding(), &self.press.cache)
+        self.absorbed.reproduce(digest, &self.press.cache)
     }
 
     /// Asks the shared cache, if there is one, for the layers that would have to be encoded, and notes which it has.

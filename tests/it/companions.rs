@@ -1,6 +1,6 @@
 //! Signatures, SBOMs and attestations: what becomes of them when their image is pushed.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use longshore::oci::Digest;
 use serde_json::{Value, json};
@@ -10,8 +10,9 @@ use crate::{
         docker_registry::DockerRegistry,
         longshore::{Longshore, Run},
         registry::{Registry, Route},
+        tool,
     },
-    wire::image::{Document, INDEX, Layout, noise},
+    wire::image::{Document, INDEX, Layout, layer, noise},
 };
 
 const NAME: &str = "r.example/team/a:1";
@@ -58,7 +59,7 @@ impl Signed {
 fn get(registry: &DockerRegistry, path: &str) -> Value {
     let url = format!("http://{}/v2/team/a/{path}", registry.host());
     let accept = format!("Accept: {INDEX}");
-    let output = std::process::Command::new("curl").args(["-sf", "-H", &accept, &url]).output().unwrap();
+    let output = Command::new("curl").args(["-sf", "-H", &accept, &url]).output().unwrap();
     assert!(output.status.success(), "{url}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -97,6 +98,22 @@ fn what_is_about_an_image_travels_behind_it() {
     listed.sort();
     all.sort();
     assert_eq!(listed, all);
+}
+
+#[test]
+fn what_is_about_an_image_stays_as_it_is_where_its_archive_passes() {
+    let (registry, dir) = (Registry::honest(), tempfile::tempdir().unwrap());
+    let image = Layout::of_layers(&[zstd::encode_all(&layer(b"a file")[..], 0).unwrap()]);
+    let referrer = Layout::referrer(&layer(b"an SBOM in a tar"), &image.root);
+    image.adopt(&referrer);
+    image.list(&[(&image.root.descriptor(), Some(NAME)), (&referrer.root.descriptor(), None)]);
+    let archive = dir.path().join("archive.tar.gz");
+    tool::output(Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(image.path()).arg(".")).unwrap();
+    let source = format!("{}:{NAME}", archive.display());
+    let to = format!("{}/team/a:1", registry.host());
+    let run = Longshore::new().run(["push", &source, &to, "--referrers", "--compression", "zstd"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(registry.manifest("team/a", &referrer.root.digest.to_string()).is_some());
 }
 
 #[test]
