@@ -9,7 +9,7 @@ use oci_spec::image::MediaType;
 
 use super::Delivery;
 use crate::{
-    error::{Context as _, Error, ErrorKind, Result},
+    error::{Context as _, Error, ErrorKind, Result, chain},
     event::Event,
     oci::{Algorithm, Descriptor, Digest, Manifest},
     registry::{Client, Receipt, RegistryError},
@@ -59,12 +59,17 @@ impl Delivery {
     }
 
     /// Sees to it that a manifest which is there already is listed where the client keeps the list: whoever put it may have
-    /// been interrupted before, or the list been written by somebody who had read an older one.
-    pub(super) async fn stay_listed(&self, manifest: &Manifest) -> Result<()> {
-        let Some(subject) = &manifest.subject else { return Ok(()) };
-        match self.target.client.ask_referrers(self.target.repository(), &subject.digest).await {
-            Err(error) if error.find::<RegistryError>().is_some() => self.list_referrer(manifest).await,
-            answer => answer,
+    /// been interrupted before, or the list been written by somebody who had read an older one. If not, no more is lost
+    /// than before.
+    pub(super) async fn stay_listed(&self, manifest: &Manifest) {
+        let Some(subject) = &manifest.subject else { return };
+        let asked = self.target.client.ask_referrers(self.target.repository(), &subject.digest).await;
+        if asked.is_err_and(|error| error.kind() == ErrorKind::Refused)
+            && let Err(error) = self.list_referrer(manifest).await
+        {
+            let words =
+                format!("`{}` may be missing in the list of referrers: {}", manifest.digest, chain(&error));
+            self.cargo.press.warn(words);
         }
     }
 
@@ -80,7 +85,7 @@ impl Delivery {
                 break;
             }
             // Whoever had read the list before it was written has written his own by then.
-            tokio::time::sleep(begun.elapsed() * 2).await;
+            tokio::time::sleep((begun.elapsed() * 2).min(LONGEST)).await;
         }
         Ok(())
     }
@@ -89,6 +94,9 @@ impl Delivery {
 /// So often a list of referrers is written that others write as well. What a registry shows only later cannot be waited
 /// for.
 const LISTINGS: usize = 10;
+
+/// Who takes longer than this to read and write a list has been waiting for something else.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Whether a list of referrers held a manifest already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,7 +84,7 @@ impl Delivery {
                 looked => {
                     uploader.give_back().await;
                     looked?;
-                    self.stay_listed(&root).await?;
+                    self.stay_listed(&root).await;
                     return Ok(pushed(&root, root.digest.clone(), names));
                 }
             }
