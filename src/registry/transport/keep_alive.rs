@@ -8,32 +8,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::registry::session::Fault;
 
-/// So many breaks may be an accident.
-const ACCIDENTS: u64 = 1;
-
-/// Rare is what happens once in so many answers.
+/// A break is made up for by so many answers; a single one may be an accident.
 const RARE: u64 = 16;
 
-/// How often requests without a body were answered, and broke: those with one do for reasons of their own.
+/// What happened long ago says nothing.
+const MOST: u64 = 8 * RARE;
+
+/// How many answers it takes to trust connections as before. Bodies that stream are not counted: they break for reasons of
+/// their own.
 #[derive(Debug, Default)]
-pub(super) struct KeepAlive {
-    answered: AtomicU64,
-    broken: AtomicU64,
-}
+pub(super) struct KeepAlive(AtomicU64);
 
 impl KeepAlive {
     /// Notes what has become of a request.
     pub(super) fn note<T>(&self, outcome: &Result<T, Fault>) {
-        match outcome {
-            Ok(_) => self.answered.fetch_add(1, Ordering::Relaxed),
-            Err(Fault::Reset { .. }) => self.broken.fetch_add(1, Ordering::Relaxed),
+        let change: fn(u64) -> u64 = match outcome {
+            Ok(_) => |distrust| distrust.saturating_sub(1),
+            Err(Fault::Reset { .. }) => |distrust| (distrust + RARE).min(MOST),
             Err(_) => return,
         };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |distrust| Some(change(distrust))).ok();
     }
 
     /// Returns whether a connection is likely to live as long as the registry says.
     pub(super) fn is_likely(&self) -> bool {
-        let broken = self.broken.load(Ordering::Relaxed);
-        broken <= ACCIDENTS || broken * RARE <= self.answered.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) <= RARE
     }
 }
