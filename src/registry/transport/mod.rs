@@ -7,7 +7,6 @@ mod base;
 mod connections;
 mod fault;
 mod incoming;
-mod keep_alive;
 mod no_tls;
 mod outgoing;
 mod proxy_login;
@@ -18,7 +17,7 @@ mod warnings;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use url::Url;
 
 pub use self::restraint::Pool;
@@ -27,7 +26,6 @@ use self::{
     connections::Connections,
     fault::fault,
     incoming::read,
-    keep_alive::KeepAlive,
     proxy_login::{introduce, is_refusal},
     restraint::Restraint,
     warnings::Warnings,
@@ -47,7 +45,6 @@ pub(crate) struct Transport {
     connections: Connections,
     options: Arc<ClientOptions>,
     pub(crate) restraint: Restraint,
-    keep_alive: KeepAlive,
     warnings: Warnings,
 }
 
@@ -61,7 +58,6 @@ impl Transport {
             guard,
             base,
             restraint: Restraint::new(options.pace),
-            keep_alive: KeepAlive::default(),
             warnings: Warnings::default(),
             options,
         })
@@ -119,12 +115,8 @@ impl Transport {
         let line = format!("{method} {}{}", origin(&url), nameless(url.path()));
         let proxy = self.options.proxies.of(&url);
         let confidential = Confidential::of(&url, &outgoing.headers, &outgoing.payload, proxy);
-        let counts = !outgoing.payload.is_stream() && !self.base.is_guessed();
         let meter = Meter::new(outgoing.payload.streamed());
-        let mut request = outgoing.into_request(&meter, self.options.rate_limit.as_ref());
-        if !self.keep_alive.is_likely() {
-            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+        let request = outgoing.into_request(&meter, self.options.rate_limit.as_ref());
         let quiet = self.options.timeout;
         let answer = meter.watch(client.execute(request), quiet, patience.unwrap_or(quiet));
         let response = match answer.await {
@@ -133,9 +125,6 @@ impl Transport {
             }
             None => Err(Fault::Stalled { sent: meter.sent(), elapsed: meter.elapsed() }),
         };
-        if counts {
-            self.keep_alive.note(&response);
-        }
         let mut response = response.inspect_err(|fault| tracing::debug!(?fault, "{line}"))?;
         let leaves_body = leaves_body && response.status().is_success();
         let (body, whole) =
@@ -213,31 +202,6 @@ mod tests {
         let question = Outgoing { patience, ..Outgoing::new(Method::GET, registry.base()) };
         registry.send(question).await.unwrap_err();
         assert_eq!(registry.base().scheme(), "http");
-    }
-
-    #[tokio::test]
-    async fn connections_that_end_without_a_word_are_not_trusted_for_long() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let registry = transport(&listener.local_addr().unwrap().to_string());
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    // The second request is read, and never answered.
-                    for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""] {
-                        if stream.read(&mut [0; 8192]).await.is_ok_and(|read| read > 0) {
-                            stream.write_all(answer.as_bytes()).await.unwrap();
-                        }
-                    }
-                });
-            }
-        });
-        let mut broken = 0;
-        for _ in 0..100 {
-            let question = Outgoing::new(Method::GET, registry.base());
-            broken += usize::from(registry.send(question).await.is_err());
-        }
-        assert!(broken <= 8, "{broken}");
     }
 
     #[tokio::test]
